@@ -1,0 +1,1 @@
+"""Stain normalisation: one file a method."""

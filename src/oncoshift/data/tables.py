@@ -1,0 +1,84 @@
+"""The tables that the data stages write and training reads, and the types that training receives.
+
+`tiles.parquet` (stage ingest) has the columns in `TILE_COLUMNS`. Each split file (stage split) has the columns
+tile_id, organ, group, and, except `target_train`, label. So a target's training labels are not on the path to training:
+`TargetTiles` has no field for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LABELS = ("benign", "malignant")
+"""Class names by their number."""
+
+TILE_COLUMNS = ("tile_id", "path", "organ", "label", "group", "width", "height", "sha256")
+"""tile_id: the path below the data set's root, unique. path: absolute or relative to the experiment.
+label: 0, 1 or -1 for unknown. group: patient, slide or original; never split. sha256: of the file's bytes."""
+
+
+@dataclass(frozen=True)
+class SourceTiles:
+    """Labelled tiles of the source organs.
+
+    Attributes:
+        images: uint8 [M, S, S, 3], a memory map of the whole pack.
+        rows: int64 [N], this split's rows in `images`.
+        labels: int64 [N], 0 benign, 1 malignant.
+        organs: int64 [N], index into `organ_names`.
+        organ_names: the source organs, in the settings' order.
+    """
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    organs: NDArray[np.int64]
+    organ_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TargetTiles:
+    """Tiles of the target organ, as training sees them: no labels.
+
+    Attributes:
+        images: uint8 [M, S, S, 3], a memory map of the whole pack.
+        rows: int64 [N], this split's rows in `images`.
+    """
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EvaluationTiles:
+    """Labelled tiles that only evaluation, explanation and the gate read.
+
+    Attributes:
+        images: uint8 [M, S, S, 3], a memory map of the whole pack.
+        rows: int64 [N].
+        labels: int64 [N].
+        organs: str [N].
+        groups: str [N]; intervals resample these.
+        tile_ids: str [N].
+    """
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    organs: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    tile_ids: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a training job may see."""
+
+    source: SourceTiles
+    source_val: SourceTiles
+    target: TargetTiles

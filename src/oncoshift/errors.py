@@ -1,0 +1,27 @@
+"""Errors that a user can act on: each says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class OncoshiftError(Exception):
+    """Base of every error that this package raises on purpose; the CLI prints it without a traceback."""
+
+
+class SettingsError(OncoshiftError):
+    """A key or value in params.yaml, a preset or `--set` is not allowed."""
+
+
+class DataError(OncoshiftError):
+    """Tiles, labels or groups cannot be used as they are."""
+
+
+class WeightsError(OncoshiftError):
+    """Pretrained weights are missing or do not fit the backbone."""
+
+
+class TrainingError(OncoshiftError):
+    """Training cannot go on (a non-finite loss, a checkpoint of another job)."""
+
+
+class RegistryError(OncoshiftError):
+    """A model version or an alias is missing, or may not be moved as asked."""

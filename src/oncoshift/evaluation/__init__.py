@@ -1,0 +1,1 @@
+"""Metrics, intervals by bootstrap over groups, paired comparisons, plots. Takes arrays, returns values."""

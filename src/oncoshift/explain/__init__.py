@@ -1,0 +1,1 @@
+"""Integrated Gradients, the share that falls on nuclei, and the gallery."""

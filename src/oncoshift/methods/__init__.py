@@ -1,0 +1,1 @@
+"""Adaptation methods, one a file, all with the interface in `base`."""

@@ -1,0 +1,1 @@
+"""The network that methods train: trunk, heads, gradient reversal."""

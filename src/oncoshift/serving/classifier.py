@@ -1,0 +1,73 @@
+"""The tile classifier: ResNet trunk, bottleneck and label head. Needs torch and torchvision, nothing of oncoshift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BACKBONES = {"resnet18": models.resnet18, "resnet50": models.resnet50}
+PARTS = ("stem", "layer1", "layer2", "layer3", "layer4")
+"""Parts of the trunk in order; freezing is always from the stem up to one of them."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Trunk(nn.Module):
+    """A torchvision ResNet without its last layer, as a sequence of the parts in `PARTS`.
+
+    Shapes:
+        uint8 tiles normalised to float [N, 3, S, S] → pooled features [N, width], width 512 (ResNet18) or 2048.
+    """
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        resnet = BACKBONES[backbone](weights=None)
+        self.width: int = resnet.fc.in_features
+        self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
+        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+
+    def run(self, x: Tensor, parts: Sequence[str]) -> Tensor:
+        """Run some consecutive parts; after `layer4` the map is pooled to [N, width]."""
+        for part in parts:
+            x = getattr(self, part)(x)
+            if part == "layer4":
+                x = x.mean(dim=(2, 3))
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all parts."""
+        return self.run(x, PARTS)
+
+
+class TileClassifier(nn.Module):
+    """Trunk → Linear(width, bottleneck) → ReLU → Dropout → Linear(bottleneck, 2).
+
+    `features` and `head` stand apart because adaptation methods align the feature between them.
+    """
+
+    def __init__(self, backbone: str, bottleneck: int, dropout: float) -> None:
+        super().__init__()
+        self.trunk = Trunk(backbone)
+        self.bottleneck = nn.Sequential(nn.Linear(self.trunk.width, bottleneck), nn.ReLU(), nn.Dropout(dropout))
+        self.head = nn.Linear(bottleneck, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised tiles [N, 3, S, S] → logits [N, 2] (benign, malignant)."""
+        logits: Tensor = self.head(self.bottleneck(self.trunk(x)))
+        return logits
+
+
+def normalise(tiles: Tensor) -> Tensor:
+    """uint8 tiles [N, S, S, 3] → float [N, 3, S, S], ImageNet mean and standard deviation."""
+    x = tiles.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+    mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=x.device).view(1, 3, 1, 1)
+    return (x - mean) / std

@@ -1,0 +1,373 @@
+"""params.yaml, a preset and `--set` overrides become one frozen, validated `Settings`.
+
+This is the only module that knows where settings come from. Everything else receives the section it needs.
+Ranges for tuning stand beside their defaults, as `Range` in a field's annotation (see `oncoshift.tuning.space`).
+
+Later sources win: defaults below < params.yaml < preset < `--set`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from oncoshift.errors import SettingsError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+StainVariant = Literal["none", "reinhard"]
+Organ = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
+@dataclass(frozen=True)
+class Range:
+    """What tuning may try for a numeric setting, both ends included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class Section(BaseModel):
+    """A frozen section of params.yaml that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Phantom(Section):
+    """The made-up data set; read by `oncoshift phantom` alone, which writes it to `ingest.root`."""
+
+    organs: tuple[Organ, ...] = ("lung", "colon", "breast", "kidney")
+    tile_size: int = Field(64, ge=32, le=1024, description="side of a tile, pixels")
+    groups_per_class: int = Field(20, ge=2)
+    tiles_per_group: int = Field(8, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class Ingest(Section):
+    """Stage `ingest`: which tiles there are, and which are unusable."""
+
+    adapter: Literal["phantom", "folder", "manifest"] = "phantom"
+    root: str = Field("data/raw", description="folder (or, for `manifest`, the CSV) as the adapter expects it")
+    min_size: int = Field(32, ge=8, description="shorter side below which a tile is quarantined, pixels")
+    max_quarantine_share: Share = 0.02
+
+
+class Split(Section):
+    """Stage `split`: by group, stratified, seeded. Shares are shares of groups."""
+
+    val_share: Share = Field(0.2, description="of each source organ's groups, for source validation")
+    audit_share: Share = Field(0.2, description="of the target's groups, labelled, for the gate alone")
+    test_share: Share = Field(0.3, description="of the target's groups, labelled, for the report alone")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _target_keeps_training_tiles(self) -> Self:
+        if self.audit_share + self.test_share > 0.8:
+            raise ValueError("audit_share + test_share must leave at least 0.2 of the target's groups for training")
+        return self
+
+
+class Normalize(Section):
+    """Stage `normalize`: decode, resize and stain-normalise every tile once, into packs."""
+
+    variants: tuple[StainVariant, ...] = ("none", "reinhard")
+    tile_size: int = Field(64, ge=32, le=512, description="side of a packed tile, pixels")
+
+
+class Model(Section):
+    """The network."""
+
+    backbone: Literal["resnet18", "resnet50"] = "resnet18"
+    weights: str = Field("none", description="none | imagenet | path of a .safetensors state dict")
+    freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4", "all"] = Field(
+        "none", description="the trunk is frozen from the stem up to and including this part"
+    )
+    bottleneck: int = Field(256, ge=8, description="width of the shared feature, paper: 512")
+    dropout: float = Field(0.5, ge=0.0, lt=1.0)
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, value: str) -> str:
+        if value not in ("none", "imagenet") and not value.endswith(".safetensors"):
+            raise ValueError("must be none, imagenet or the path of a .safetensors file")
+        return value
+
+
+class Train(Section):
+    """One training job: a method, a stain variant and a seed."""
+
+    method: Literal["erm", "dann"] = "dann"
+    variant: StainVariant = "none"
+    epochs: int = Field(12, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1, description="default: one pass over the source tiles")
+    batch_size: int = Field(32, ge=2, description="source tiles a step; as many target tiles come beside them")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0), Range(1e-4, 1e-2, log=True)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 1e-4
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    grad_clip: float | None = Field(1.0, gt=0)
+    augment: bool = Field(True, description="random dihedral views; not possible behind a frozen trunk part")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: torch's own choice")
+
+
+class Dann(Section):
+    """Domain-adversarial training (Ganin 2016)."""
+
+    schedule: Literal["paper", "ganin", "constant"] = Field("ganin", description="how λ grows over training")
+    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 2.0, log=True)] = 1.0
+    weight: float = Field(1.0, gt=0, description="weight of the domain loss")
+    hidden: int = Field(0, ge=0, description="width of the domain head's hidden layer; 0 is the paper's linear head")
+
+
+class Tune(Section):
+    """The Optuna study that looks for hyperparameters, by source validation and a label-free score."""
+
+    trials: int = Field(6, ge=0, description="0 skips tuning")
+    epochs: int = Field(4, ge=1)
+    parameters: tuple[str, ...] = ("train.lr", "dann.max_lambda")
+    source_floor: Share = Field(0.8, description="source balanced accuracy below which a trial cannot win")
+    storage: str = Field("sqlite:///runs/optuna.db", description="study database; a relative path is the experiment's")
+    heartbeat_seconds: int = Field(5, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class Retrain(Section):
+    """How the retraining flow trains: the control and the method, each with every seed."""
+
+    seeds: int = Field(3, ge=1)
+    control: Literal["erm"] = "erm"
+
+
+class Evaluate(Section):
+    """Stage `evaluate`."""
+
+    bootstrap: int = Field(1000, ge=100, description="resamples of groups")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    calibration_bins: int = Field(10, ge=2)
+
+
+class Explain(Section):
+    """Stage `explain`: Integrated Gradients on a fixed, stratified set of target tiles."""
+
+    tiles: int = Field(16, ge=2, description="how many tiles, half of each predicted class where possible")
+    steps: int = Field(50, ge=2)
+    internal_batch_size: int = Field(16, ge=1)
+
+
+class Gate(Section):
+    """What a challenger must show on the audit set before it becomes champion."""
+
+    min_balanced_accuracy: Share = 0.7
+    min_auroc: Share = 0.75
+    min_sensitivity: Share = 0.6
+    min_gain_over_control: float = Field(
+        0.0, ge=-1, le=1, description="lower end of the interval of the gain over source-only"
+    )
+    non_inferiority_margin: Share = Field(
+        0.02, description="balanced accuracy that a challenger may lose to the champion"
+    )
+    min_audit_groups: int = Field(6, ge=2, description="fewer labelled groups than this prove nothing")
+
+
+class Tracking(Section):
+    """Where MLflow keeps runs, artifacts and the registry."""
+
+    uri: str = Field("sqlite:///mlruns/mlflow.db", description="a relative SQLite path is the project's")
+    experiment: str = "oncoshift"
+    system_metrics: bool = True
+
+
+class Settings(Section):
+    """All settings of one experiment; params.yaml has the same shape."""
+
+    target: Organ = "kidney"
+    sources: tuple[Organ, ...] = ("lung", "colon", "breast")
+    seed: int = Field(0, ge=0, description="of a single training; seeds of a retraining count up from here")
+    phantom: Phantom = Phantom()
+    ingest: Ingest = Ingest()
+    split: Split = Split()
+    normalize: Normalize = Normalize()
+    model: Model = Model()
+    train: Train = Train()
+    dann: Dann = Dann()
+    tune: Tune = Tune()
+    retrain: Retrain = Retrain()
+    evaluate: Evaluate = Evaluate()
+    explain: Explain = Explain()
+    gate: Gate = Gate()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.target in self.sources:
+            raise ValueError(f"target {self.target!r} is also in sources; a target is adapted to without its labels")
+        if not self.sources:
+            raise ValueError("sources is empty; name at least one labelled organ")
+        if self.train.variant not in self.normalize.variants:
+            raise ValueError(
+                f"train.variant {self.train.variant!r} is not in normalize.variants {list(self.normalize.variants)}"
+            )
+        return self
+
+
+def load_settings(
+    params: Path | None = None, *, preset: str | None = None, overrides: tuple[str, ...] = ()
+) -> Settings:
+    """Read and validate settings.
+
+    Args:
+        params: a params.yaml; None takes the defaults alone.
+        preset: a name under `presets/` beside params.yaml, or the path of a YAML file.
+        overrides: `section.key=value` strings; values are YAML.
+
+    Returns:
+        The validated settings, with `${NAME:-default}` in string values replaced from the environment.
+
+    Raises:
+        SettingsError: a file is missing or no YAML, or a key or value is not allowed; the message has one line
+            per problem with the key's path, the value and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    if params is not None:
+        merged = _read_yaml(params)
+    if preset is not None:
+        merged = _merge(merged, _read_yaml(_find_preset(preset, params)))
+    for override in overrides:
+        merged = _merge(merged, _parse_override(override))
+    return validate(_expand(merged))
+
+
+def validate(values: dict[str, Any]) -> Settings:
+    """Turn a plain mapping into `Settings`; see `load_settings` for the errors."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def dump_settings(settings: Settings) -> str:
+    """The settings as the text of a params.yaml; reading it gives the same settings."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=110)
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Dotted key → value, for run parameters."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", settings.model_dump(mode="json"))
+    return flat
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """A validated copy with dotted keys replaced, as tuning does for a trial."""
+    merged = settings.model_dump(mode="json")
+    for key, value in values.items():
+        merged = _merge(merged, _nest(key.split("."), value))
+    return validate(merged)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path}: no such file; run from the folder that has params.yaml, or name one with --params"
+        ) from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise SettingsError(f"{path}: must be a mapping of sections, found {type(loaded).__name__}")
+    return loaded
+
+
+def _find_preset(preset: str, params: Path | None) -> Path:
+    if preset.endswith((".yaml", ".yml")):
+        return Path(preset)
+    folder = (params.parent if params is not None else Path()) / "presets"
+    path = folder / f"{preset}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        raise SettingsError(f"--preset {preset}: unknown; {folder} has {', '.join(known) or 'no presets'}")
+    return path
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise SettingsError(f"--set {override}: expected section.key=value, for example model.backbone=resnet18")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {override}: {text!r} is not a valid YAML value") from None
+    return _nest(key.strip().split("."), value)
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    nested: Any = value
+    for key in reversed(keys):
+        nested = {key: nested}
+    return dict(nested)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def _expand(value: Any) -> Any:
+    """Replace `${NAME}` and `${NAME:-default}` in every string."""
+    if isinstance(value, dict):
+        return {key: _expand(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner) for inner in value]
+    if isinstance(value, str):
+        return _VARIABLE.sub(_variable, value)
+    return value
+
+
+def _variable(match: re.Match[str]) -> str:
+    name, default = match.group(1), match.group(2)
+    value = os.environ.get(name, default)
+    if value is None:
+        raise SettingsError(
+            f"${{{name}}}: the environment variable is not set; set it, or give a default: ${{{name}:-…}}"
+        )
+    return value
+
+
+def _explain(problem: Any) -> str:
+    """One line for one pydantic problem: the key's path, the value, what is allowed."""
+    path = ".".join(str(part) for part in problem["loc"]) or "params.yaml"
+    if problem["type"] == "extra_forbidden":
+        section: Any = Settings
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"{path}: unknown key; allowed here: {', '.join(section.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["loc"]:
+        return f"{path}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
+    return message

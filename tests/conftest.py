@@ -1,0 +1,23 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real tiles and ImageNet weights; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("ONCOSHIFT_SHARED", PROJECT.parent / "shared"))
+    if not (folder / "data" / "tiles.csv").is_file():
+        pytest.skip(f"real tiles absent: no {folder}/data/tiles.csv; set ONCOSHIFT_SHARED to run this test")
+    return folder
