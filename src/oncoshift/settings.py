@@ -367,7 +367,7 @@ def _explain(problem: Any) -> str:
         for part in problem["loc"][:-1]:
             section = section.model_fields[part].annotation
         return f"{path}: unknown key; allowed here: {', '.join(section.model_fields)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message: str = problem["msg"].removeprefix("Value error, ")
     if problem["loc"]:
         return f"{path}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
     return message
