@@ -107,6 +107,7 @@ class Train(Section):
     epochs: int = Field(12, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1, description="default: one pass over the source tiles")
     batch_size: int = Field(32, ge=2, description="source tiles a step; as many target tiles come beside them")
+    balance: bool = Field(True, description="fill batches evenly from every source organ and label")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0), Range(1e-4, 1e-2, log=True)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 1e-4

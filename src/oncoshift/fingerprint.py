@@ -1,0 +1,29 @@
+"""Hashes that say whether something has changed: the code that decides a result, and any plain value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGE = Path(__file__).resolve().parent
+TRAINING_CODE = ("data", "methods", "models", "selection", "serving", "training")
+"""Packages that decide a trained weight; a change elsewhere does not make a model old."""
+
+
+def code_fingerprint(packages: tuple[str, ...] = TRAINING_CODE) -> str:
+    """Hash of the source of some packages of oncoshift, and of torch's version."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for package in sorted(packages):
+        for file in sorted((_PACKAGE / package).rglob("*.py")):
+            digest.update(file.relative_to(_PACKAGE).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def value_fingerprint(value: Any) -> str:
+    """Hash of a JSON-like value; the order of keys does not count."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,56 @@
+"""What every method is: a module that turns a batch and the training's progress into a loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from oncoshift.models.network import AdaptationNet
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's tiles. The target side has no labels, here or anywhere before.
+
+    Attributes:
+        source: network input [B, …] of source tiles.
+        labels: int64 [B], of the source tiles.
+        target: network input [T, …] of target tiles; None for a method that does not use them.
+    """
+
+    source: Tensor
+    labels: Tensor
+    target: Tensor | None
+
+
+class Method(nn.Module, ABC):
+    """An adaptation method around a network.
+
+    Attributes:
+        name: its name in params.yaml.
+        uses_target: whether batches must hold target tiles.
+    """
+
+    name: ClassVar[str]
+    uses_target: ClassVar[bool]
+
+    def __init__(self, net: AdaptationNet) -> None:
+        super().__init__()
+        self.net = net
+
+    @abstractmethod
+    def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one step.
+
+        Args:
+            batch: the step's tiles.
+            epoch: number of the epoch, from 0.
+            progress: share of all steps done, from 0 to 1.
+
+        Returns:
+            The scalar loss to minimise, and detached scalars worth logging, by name.
+        """

@@ -1,0 +1,31 @@
+"""Information maximisation (IM): confident on each target tile, diverse over all of them; needs no labels.
+
+Mutual information between tile and prediction, H(mean p) − mean H(p) (Bridle 1991; as a validator Musgrave 2022,
+arXiv 2208.07360). It cannot see classes that alignment has turned around.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def information_maximisation(probabilities: NDArray[np.float64]) -> float:
+    """IM of binary predictions in bits.
+
+    Args:
+        probabilities: of malignant, [N], on unlabelled target tiles.
+
+    Returns:
+        0 (constant or undecided) to 1 (certain, both classes equally often); higher is better.
+    """
+    return float(_entropy(np.mean(probabilities)) - np.mean(_entropy(probabilities)))
+
+
+def _entropy(p: NDArray[np.float64] | np.floating) -> NDArray[np.float64]:
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p))

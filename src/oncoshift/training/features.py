@@ -1,0 +1,123 @@
+"""Outputs of the frozen trunk parts, computed once for each pack and kept on disk.
+
+The file's name is the hash of all that decides its content: the pack, the frozen weights, the parts. A killed run
+goes on with the chunk after the last one that it finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from oncoshift.files import atomic
+from oncoshift.training.inputs import FeatureInputs, Inputs, PixelInputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from oncoshift.models.network import AdaptationNet
+
+_log = logging.getLogger(__name__)
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Where cached features lie, and what the pack is.
+
+    Attributes:
+        folder: for the files.
+        pack_digest: content hash of the pack.
+    """
+
+    folder: Path
+    pack_digest: str
+
+
+def frozen_inputs(
+    net: AdaptationNet,
+    images: NDArray[np.uint8],
+    cache: FeatureCache,
+    device: torch.device,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Inputs:
+    """The network's inputs for a pack: its pixels, or, where parts are frozen, their cached outputs.
+
+    Args:
+        net: the network whose frozen parts count.
+        images: uint8 [M, S, S, 3], the pack.
+        cache: where to keep outputs.
+        device: where to compute them.
+        on_progress: called with tiles done and tiles in all.
+    """
+    if not net.frozen:
+        return PixelInputs(images)
+    key = _key(net, cache.pack_digest)
+    done = cache.folder / f"{key}.npy"
+    if not done.is_file():
+        _compute(net, images, done, device, on_progress)
+    return FeatureInputs(np.load(done, mmap_mode="r"))
+
+
+def _key(net: AdaptationNet, pack_digest: str) -> str:
+    digest = hashlib.sha256(json.dumps([pack_digest, net.frozen]).encode())
+    for part in net.frozen:
+        for name, tensor in getattr(net.classifier.trunk, part).state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _compute(
+    net: AdaptationNet,
+    images: NDArray[np.uint8],
+    done: Path,
+    device: torch.device,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    trunk = net.classifier.trunk.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for part in net.frozen:
+        getattr(trunk, part).eval()
+    pixels = PixelInputs(images)
+    shape = tuple(_forward(net, trunk, pixels, np.arange(1), device).shape[1:])
+    # Maps are large and feed more layers, which forgive half precision; pooled vectors are small and kept whole.
+    kind = np.float32 if len(shape) == 1 else np.float16
+    partial, marker = done.with_suffix(".partial.npy"), done.with_suffix(".progress")
+    start = int(marker.read_text()) if partial.is_file() and marker.is_file() else 0
+    done.parent.mkdir(parents=True, exist_ok=True)
+    _log.info(
+        "frozen parts %s: %d of %d tiles to compute",
+        "…".join(net.frozen[:: len(net.frozen) - 1 or 1]),
+        len(images) - start,
+        len(images),
+    )
+    values = np.lib.format.open_memmap(partial, mode="r+" if start else "w+", dtype=kind, shape=(len(images), *shape))
+    for first in range(start, len(images), _CHUNK):
+        rows = np.arange(first, min(first + _CHUNK, len(images)))
+        values[rows] = _forward(net, trunk, pixels, rows, device).astype(kind)
+        if first // _CHUNK % 8 == 7:
+            values.flush()
+            with atomic(marker) as temporary:
+                temporary.write_text(str(rows[-1] + 1))
+        if on_progress is not None:
+            on_progress(int(rows[-1]) + 1, len(images))
+    values.flush()
+    partial.replace(done)
+    marker.unlink(missing_ok=True)
+
+
+@torch.inference_mode()
+def _forward(
+    net: AdaptationNet, trunk: torch.nn.Module, pixels: PixelInputs, rows: NDArray[np.int64], device: torch.device
+) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = trunk.run(pixels.batch(rows, device), net.frozen).float().cpu().numpy()  # type: ignore[operator]
+    return out

@@ -1,0 +1,161 @@
+"""The one loop that trains every method, on Lightning Fabric."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from oncoshift.errors import TrainingError
+from oncoshift.methods.base import Batch, Method
+from oncoshift.selection.information_maximisation import information_maximisation
+from oncoshift.selection.source_accuracy import source_accuracy
+from oncoshift.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from oncoshift.training.optimizers import build_optimizer, learning_rate
+from oncoshift.training.prediction import predict
+from oncoshift.training.sampling import cycle, epoch_generator, source_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from oncoshift.data.tables import TrainingData
+    from oncoshift.settings import Train
+    from oncoshift.training.inputs import Inputs
+
+    EpochHook = Callable[[dict[str, float]], None]
+
+
+@dataclass
+class Trainer:
+    """Trains one method on one data set.
+
+    Attributes:
+        method: the method around its network.
+        data: what training may see; the target side has no labels.
+        inputs: network input for the pack's rows.
+        settings: section `train`.
+        seed: decides batches, views and dropout.
+        job: id written into checkpoints.
+        checkpoint: file of the checkpoint, replaced after each epoch.
+        on_epoch: called with each epoch's figures once they are on disk; also, on resuming, with those of the past.
+    """
+
+    method: Method
+    data: TrainingData
+    inputs: Inputs
+    settings: Train
+    seed: int
+    job: str
+    checkpoint: Path
+    on_epoch: EpochHook
+
+    def fit(self) -> list[dict[str, float]]:
+        """Train to the last epoch, from the checkpoint where there is one.
+
+        Returns:
+            One row of figures an epoch.
+
+        Raises:
+            TrainingError: the loss is not finite, with the tiles of the batch.
+        """
+        fabric = Fabric(
+            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "cuda"}[self.settings.device],
+            devices=1,
+            precision=self.settings.precision,
+        )
+        optimizer = build_optimizer(self.method.parameters(), self.settings)
+        self.method.to(memory_format=torch.channels_last)
+        past = load_checkpoint(self.checkpoint, self.job)
+        if past is not None:
+            self.method.load_state_dict(past.method)
+            optimizer.load_state_dict(past.optimizer)
+        module, fabric_optimizer = fabric.setup(self.method, optimizer)
+        history = list(past.history) if past is not None else []
+        for row in history:
+            self.on_epoch(row)
+        for epoch in range(len(history), self.settings.epochs):
+            began = time.monotonic()
+            row = {"epoch": float(epoch), **self._epoch(fabric, module, fabric_optimizer, epoch)}
+            row |= self._validate(fabric.device)
+            row |= {"epoch_seconds": time.monotonic() - began, "timestamp_ms": float(int(time.time() * 1000))}
+            history.append(row)
+            save_checkpoint(
+                self.checkpoint,
+                Checkpoint(self.job, epoch + 1, self.method.state_dict(), optimizer.state_dict(), history),
+            )
+            self.on_epoch(row)
+        return history
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch: as set, or one pass over the source tiles."""
+        return self.settings.steps_per_epoch or -(-len(self.data.source.rows) // self.settings.batch_size)
+
+    def _epoch(
+        self, fabric: Fabric, module: torch.nn.Module, optimizer: torch.optim.Optimizer, epoch: int
+    ) -> dict[str, float]:
+        rng = epoch_generator(self.seed, epoch)
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout
+        size = self.settings.batch_size
+        plan = source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
+        target_plan = cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size)
+        views = rng if self.settings.augment else None
+        module.train()
+        sums: dict[str, torch.Tensor] = {}
+        for step in range(self.steps):
+            progress = (epoch * self.steps + step) / (self.settings.epochs * self.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.settings, progress)
+            batch = self._batch(plan[step], target_plan[step], fabric.device, views)
+            loss, figures = module(batch, epoch, progress)
+            if not torch.isfinite(loss):
+                raise TrainingError(self._not_finite(epoch, step, plan[step], figures))
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            if self.settings.grad_clip is not None:
+                norm = fabric.clip_gradients(module, optimizer, max_norm=self.settings.grad_clip)
+                figures = figures | {"gradient_norm": norm.detach()}
+            optimizer.step()
+            for name, value in figures.items():
+                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.float()
+        return {name: float(value) / self.steps for name, value in sums.items()}
+
+    def _batch(
+        self,
+        source: NDArray[np.int64],
+        target: NDArray[np.int64],
+        device: torch.device,
+        views: np.random.Generator | None,
+    ) -> Batch:
+        data = self.data
+        return Batch(
+            source=self.inputs.batch(data.source.rows[source], device, views),
+            labels=torch.from_numpy(data.source.labels[source]).to(device),
+            target=self.inputs.batch(data.target.rows[target], device, views) if self.method.uses_target else None,
+        )
+
+    def _validate(self, device: torch.device) -> dict[str, float]:
+        """Source validation, and scores on the target that need no labels."""
+        net, data = self.method.net, self.data
+        source = predict(net, self.inputs, data.source_val.rows, device)
+        target = predict(net, self.inputs, data.target.rows, device)
+        return {
+            "source_accuracy": source_accuracy(source, data.source_val.labels),
+            "information_maximisation": information_maximisation(target),
+            "target_malignant_share": float(np.mean(target > 0.5)),
+        }
+
+    def _not_finite(self, epoch: int, step: int, source: NDArray[np.int64], figures: dict[str, torch.Tensor]) -> str:
+        values = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
+        rows = self.data.source.rows[source].tolist()
+        return (
+            f"loss is not finite at epoch {epoch}, step {step} ({values}); source rows of the pack: {rows}; "
+            f"lower train.lr ({self.settings.lr}), set train.grad_clip, or look at these tiles"
+        )

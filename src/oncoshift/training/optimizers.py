@@ -1,0 +1,31 @@
+"""The optimiser and the learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from oncoshift.settings import Train
+
+
+def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Train) -> torch.optim.Optimizer:
+    """The optimiser named in the settings, over the parameters that train."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(trained, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+
+def learning_rate(settings: Train, progress: float) -> float:
+    """Learning rate at a share of all steps done; linear and cosine end at 0."""
+    factor = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }[settings.schedule]
+    return settings.lr * factor

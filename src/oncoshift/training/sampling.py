@@ -1,0 +1,46 @@
+"""Which tiles make each batch: a pure function of data, seed and epoch, so that a resumed run draws the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from oncoshift.data.tables import SourceTiles
+
+
+def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
+    """The random numbers of one epoch."""
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+
+
+def cycle(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`wanted` numbers below `count`, as shuffled passes one after another: int64 [wanted]."""
+    passes = -(-wanted // count)
+    return np.concatenate([rng.permutation(count) for _ in range(passes)])[:wanted].astype(np.int64)
+
+
+def source_batches(
+    tiles: SourceTiles, steps: int, batch: int, balance: bool, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Positions into the source split, int64 [steps, batch].
+
+    With `balance`, every batch holds each organ × label as evenly as its size allows; tiles of a small cell come
+    round more often. Without, passes over all tiles in random order.
+    """
+    wanted = steps * batch
+    if not balance:
+        return cycle(len(tiles.rows), wanted, rng).reshape(steps, batch)
+    cell_of_tile = tiles.organs * 2 + tiles.labels
+    cells = np.unique(cell_of_tile)
+    # Rotating the start spreads the remainder of batch / cells over all cells.
+    cell_of_slot = cells[np.arange(wanted) % len(cells)]
+    positions = np.empty(wanted, np.int64)
+    for cell in cells:
+        members = np.flatnonzero(cell_of_tile == cell)
+        slots = np.flatnonzero(cell_of_slot == cell)
+        positions[slots] = members[cycle(len(members), len(slots), rng)]
+    return positions.reshape(steps, batch)

@@ -1,0 +1,36 @@
+"""Validators against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oncoshift.selection.information_maximisation import information_maximisation
+from oncoshift.selection.rule import SourceFlooredScore
+from oncoshift.selection.source_accuracy import source_accuracy
+
+
+def test_source_accuracy_is_balanced():
+    labels = np.array([0, 1, 1, 1, 1])
+    assert source_accuracy(np.full(5, 0.9), labels) == 0.5
+    assert source_accuracy(np.array([0.1, 0.9, 0.9, 0.9, 0.2]), labels) == pytest.approx((1 + 0.75) / 2)
+
+
+def test_source_accuracy_refuses_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match=r"two arrays \[N\]"):
+        source_accuracy(np.full((5, 1), 0.9), np.zeros(5, np.int64))
+
+
+def test_information_maximisation_extremes():
+    assert information_maximisation(np.array([0.0, 1.0, 0.0, 1.0])) == pytest.approx(1.0, abs=1e-6)
+    assert information_maximisation(np.ones(4)) == pytest.approx(0.0, abs=1e-6)
+    assert information_maximisation(np.full(4, 0.5)) == pytest.approx(0.0, abs=1e-6)
+    # H(.5) − H(.9) with H(.9) = 0.4690 bits
+    assert information_maximisation(np.array([0.1, 0.9])) == pytest.approx(1 - 0.46900, abs=1e-4)
+
+
+def test_a_model_below_the_source_floor_ranks_under_every_model_above_it():
+    rule = SourceFlooredScore(0.8)
+    assert rule(0.79, 1.0) < rule(0.81, 0.0)
+    assert rule(0.9, 0.3) < rule(0.85, 0.4)
+    assert rule(0.5, 0.9) < rule(0.7, 0.1)

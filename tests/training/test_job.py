@@ -1,0 +1,112 @@
+"""Training jobs: resume to the same bits, done once, frozen parts frozen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from oncoshift.errors import TrainingError
+from oncoshift.methods.factory import build_method
+from oncoshift.training.inputs import PixelInputs
+from oncoshift.training.job import find_trained, load_net, predict_job, train_job
+
+
+class PulledPlugError(Exception):
+    """Stands for a kill between two epochs."""
+
+
+def ignore(row: dict[str, float]) -> None:
+    """A hook that does nothing."""
+
+
+def plug_after(epochs: int):  # type: ignore[no-untyped-def]
+    def hook(row: dict[str, float]) -> None:
+        if row["epoch"] == epochs - 1:
+            raise PulledPlugError
+
+    return hook
+
+
+def same(first, second) -> bool:  # type: ignore[no-untyped-def]
+    a, b = load_file(first.weights), load_file(second.weights)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("method", ["erm", "dann"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resumed_training_equals_uninterrupted_to_the_bit(data, make_job, tmp_path, method, optimizer):
+    whole = make_job(tmp_path / "whole", train__method=method, train__optimizer=optimizer)
+    broken = make_job(tmp_path / "broken", train__method=method, train__optimizer=optimizer)
+    assert whole.id == broken.id
+    expected = train_job(whole, data, ignore)
+    with pytest.raises(PulledPlugError):
+        train_job(broken, data, plug_after(2))
+    assert find_trained(broken) is None
+    torch.manual_seed(12345)  # whatever happened in between must not matter
+    epochs: list[float] = []
+    resumed = train_job(broken, data, lambda row: epochs.append(row["epoch"]))
+    assert epochs == [0, 1, 2]
+    assert same(expected, resumed)
+    assert not (resumed.folder / "checkpoint.pt").exists()
+
+
+def test_a_done_job_is_not_trained_again(data, make_job):
+    job = make_job()
+    first = train_job(job, data, ignore)
+    written = first.weights.stat().st_mtime_ns
+    again = train_job(job, data, ignore)
+    assert again == first
+    assert again.weights.stat().st_mtime_ns == written
+
+
+def test_job_id_follows_what_decides_the_weights(make_job):
+    base = make_job()
+    assert make_job().id == base.id
+    assert make_job(train__lr=0.5).id != base.id
+    assert make_job(seed=1).id != base.id
+    assert make_job(dann__max_lambda=0.5).id != base.id
+    assert make_job(gate__min_auroc=0.9).id == base.id, "the gate does not touch the weights"
+    control = make_job(train__method="erm")
+    assert make_job(train__method="erm", dann__max_lambda=0.5).id == control.id, "source-only has no λ"
+
+
+def test_checkpoint_of_another_job_is_refused(data, make_job):
+    job = make_job()
+    with pytest.raises(PulledPlugError):
+        train_job(job, data, plug_after(1))
+    other = make_job(seed=1)
+    (other.folder / other.id).mkdir(parents=True)
+    (job.folder / job.id / "checkpoint.pt").rename(other.folder / other.id / "checkpoint.pt")
+    with pytest.raises(TrainingError, match="checkpoint of job"):
+        train_job(other, data, ignore)
+
+
+def test_non_finite_loss_names_the_tiles(data, make_job):
+    with pytest.raises(TrainingError, match=r"not finite at epoch 0.*source rows of the pack: \[\d+"):
+        train_job(make_job(train__lr=1e30, train__grad_clip=None, train__optimizer="sgd"), data, ignore)
+
+
+@pytest.mark.parametrize("freeze", ["layer2", "all"])
+def test_frozen_parts_are_cached_and_stay_as_they_were(data, make_job, freeze):
+    job = make_job(model__freeze=freeze, train__epochs=2)
+    trained = train_job(job, data, ignore)
+    assert len(list(job.features.glob("*.npy"))) == 1
+    torch.manual_seed(job.settings.seed)
+    fresh = build_method(job.settings).net.classifier.trunk
+    net = load_net(job, trained)
+    for part in net.frozen:
+        before, after = getattr(fresh, part).state_dict(), getattr(net.classifier.trunk, part).state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    rows = data.source_val.rows
+    cached = predict_job(job, trained, data.source.images, rows)
+    whole = net.classifier(PixelInputs(data.source.images).batch(rows, torch.device("cpu")))
+    live = whole.double().softmax(1)[:, 1].detach().numpy()
+    np.testing.assert_allclose(cached, live, atol=2e-3 if freeze == "layer2" else 1e-5)
+
+
+def test_source_only_learns_the_sources(data, make_job):
+    history = train_job(make_job(train__method="erm", train__epochs=8), data, ignore).history
+    assert history[-1]["source_accuracy"] > 0.9
+    assert history[-1]["label_loss"] < history[0]["label_loss"]
