@@ -1,0 +1,21 @@
+"""Prefect, and nothing else: wiring, retries, limits, schedules. The work is in `oncoshift.retraining`.
+
+The environment is set before Prefect is imported: an embedded server that keeps to the project's folder, says nothing
+to anybody, and may take its time to start on a busy machine. What is set already, stays.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+for _name, _value in {
+    "PREFECT_HOME": str(PROJECT / ".prefect"),
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "true",
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,38 @@
+# The whole vocabulary of the project; README spells out what each line does. CI runs `make test` and nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint types ui serve bench clean
+
+# Torch comes first and alone: its pair with torchvision decides the rest of the resolution.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[platform,dev]"
+	touch $(READY)
+
+demo: $(READY)            ## the main job on the made-up data set: retrain, prove, promote
+	$(BIN)/oncoshift retrain $(if $(FORCE),--force)
+
+test: lint types          ## everything that CI runs
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)       ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+ui: $(READY)              ## the MLflow UI on the embedded store
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000
+
+serve: $(READY)           ## the retraining flow on its schedule, until stopped
+	$(BIN)/python -m flows.serve
+
+clean:                    ## all that was derived: runs, experiments, packs; not data/raw, not the registry
+	rm -rf runs experiments outputs data/tiles data/splits data/packs .prefect .mypy_cache .ruff_cache .pytest_cache

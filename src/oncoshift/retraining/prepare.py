@@ -1,0 +1,73 @@
+"""Before training: which experiment it is, and its data up to date."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from oncoshift.data.phantom import write_phantom
+from oncoshift.experiment_jobs import ExperimentJobs
+from oncoshift.experiments import prepare_experiment, tracking_uri
+from oncoshift.fingerprint import value_fingerprint
+from oncoshift.layout import Layout
+from oncoshift.retraining.session import Plan
+from oncoshift.settings import load_settings
+from oncoshift.versioning import ensure_local_remote, push, repro, version_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from oncoshift.retraining.session import Say
+
+
+def make_plan(
+    project: Path,
+    *,
+    preset: str | None,
+    overrides: tuple[str, ...],
+    force: bool,
+    environ: Mapping[str, str],
+    say: Say,
+) -> Plan:
+    """Read the settings and choose the experiment's folder.
+
+    Without preset and overrides the experiment is the project's root, with params.yaml as it stands; otherwise it is
+    `experiments/<preset or custom>-<target>`, with a hash behind it where overrides change more than the organs.
+
+    Raises:
+        SettingsError: a setting is not allowed.
+    """
+    settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides)
+    layout = Layout(project)
+    if preset is not None or overrides:
+        name = f"{preset or 'custom'}-{settings.target}"
+        others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
+        if others:
+            name += f"-{value_fingerprint(others)[:6]}"
+        layout = prepare_experiment(project, settings, name)
+    forced = time.strftime("%Y%m%dT%H%M%S") if force else ""
+    return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
+
+
+def data_step(plan: Plan) -> ExperimentJobs:
+    """Version the raw data, and bring the stages `ingest`, `split` and `normalize` up to date.
+
+    The phantom is written first where it is absent, and pushed to a DVC remote, a local folder unless there is one.
+
+    Raises:
+        DvcError: a stage failed; the message has its last lines.
+    """
+    settings = plan.settings
+    raw = plan.project / settings.ingest.root
+    if settings.ingest.adapter == "phantom" and write_phantom(settings.phantom, raw):
+        plan.say(f"phantom: made-up data set written to {raw}")
+        ensure_local_remote(plan.project)
+        version_raw(plan.project, raw)
+        push(plan.project)
+    else:
+        version_raw(plan.project, raw)
+    ran = repro(plan.layout.folder, "normalize", plan.say)
+    plan.say(f"data: {'stages ' + ', '.join(ran) + ' ran' if ran else 'nothing changed'}")
+    folder = plan.layout.folder / "runs" / "forced" / plan.forced if plan.forced else None
+    return ExperimentJobs.open(plan.layout, settings.train.variant, folder)

@@ -1,0 +1,177 @@
+"""What all steps of one retraining share: its plan, its jobs, and its runs in MLflow."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from oncoshift.data.loading import TRAINING_SPLITS
+from oncoshift.data.parquet import read_table
+from oncoshift.files import sha256_file
+from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint
+from oncoshift.layout import SPLITS
+from oncoshift.registry.source import git_tags
+from oncoshift.registry.tracking import Tracker
+from oncoshift.settings import flatten
+from oncoshift.versioning import stage_outs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from oncoshift.experiment_jobs import ExperimentJobs
+    from oncoshift.layout import Layout
+    from oncoshift.settings import Settings
+    from oncoshift.training.loop import EpochHook
+
+    Say = Callable[[str], None]
+
+SUMMARY = "summary.json"
+_CODE = (*TRAINING_CODE, "evaluation", "explain", "registry", "retraining", "tuning")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be retrained, and where.
+
+    Attributes:
+        project: the project's root.
+        layout: the experiment's folder.
+        settings: the experiment's settings.
+        uri: MLflow's tracking and registry URI.
+        forced: empty, or the time stamp that makes a forced retraining differ from all before.
+        say: takes lines of progress for people.
+    """
+
+    project: Path
+    layout: Layout
+    settings: Settings
+    uri: str
+    forced: str
+    say: Say
+
+    @property
+    def model_name(self) -> str:
+        """Name of the registered model."""
+        return f"oncoshift-{self.settings.target}"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A retraining that is under way.
+
+    Attributes:
+        plan: what is retrained.
+        jobs: makes training jobs on the present data.
+        tracker: the MLflow store.
+        key: hash of all that the retraining depends on; the key of its parent run.
+        parent: id of the parent run.
+    """
+
+    plan: Plan
+    jobs: ExperimentJobs
+    tracker: Tracker
+    key: str
+    parent: str
+
+    @contextmanager
+    def child(self, step: str, parent: str | None = None, system_metrics: bool = False) -> Iterator[str]:
+        """A nested run for one step; it ends FINISHED, or FAILED with the error as a tag."""
+        run = self.tracker.find_or_start_run(
+            f"{self.key}/{step}", step, parent=parent or self.parent, tags={"oncoshift.step": step.split("-")[0]}
+        )
+        try:
+            if system_metrics and self.plan.settings.tracking.system_metrics:
+                with self.tracker.system_metrics(run):
+                    yield run
+            else:
+                yield run
+        except Exception as error:
+            self.tracker.set_tags(run, {"oncoshift.error": f"{type(error).__name__}: {error}"[:4000]})
+            self.tracker.finish(run, "FAILED")
+            raise
+        self.tracker.finish(run)
+
+    def epoch_logger(self, run: str, label: str, epochs: int) -> EpochHook:
+        """A hook that logs each epoch's figures with the time at which they were made, so twice is the same as once."""
+
+        def log(row: dict[str, float]) -> None:
+            figures = {name: value for name, value in row.items() if name not in ("epoch", "timestamp_ms")}
+            self.tracker.log_metrics(run, [(int(row["epoch"]), int(row["timestamp_ms"]), figures)])
+            self.plan.say(
+                f"{label}: epoch {int(row['epoch']) + 1}/{epochs}, source accuracy {row['source_accuracy']:.3f}, "
+                f"IM {row['information_maximisation']:.3f}, {row['epoch_seconds']:.1f} s"
+            )
+
+        return log
+
+    def log_inputs(self, run: str) -> None:
+        """The data that the retraining reads, with DVC's hashes."""
+        folder = self.plan.layout.folder
+        outs = stage_outs(folder)
+        for name in SPLITS:
+            path = self.plan.layout.splits / f"{name}.parquet"
+            tiles = read_table(path, ("tile_id", "organ", "group"), stage="split")
+            context = {"source_val": "validation", "audit": "audit", "test": "test"}.get(name, "training")
+            self.tracker.log_input(
+                run,
+                name,
+                digest=_dvc_hash(outs, path.relative_to(folder)) or sha256_file(path)[:36],
+                source=str(path.relative_to(self.plan.project)),
+                context=context,
+                profile={"tiles": len(tiles), "groups": int(tiles["group"].nunique())},
+                tags={"organs": ",".join(sorted(tiles["organ"].unique()))},
+            )
+
+
+def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
+    """Start the parent run, or find the one that a killed process left."""
+    settings = plan.settings
+    key = retraining_key(plan, jobs)
+    tracker = Tracker(plan.uri, settings.tracking.experiment, tags=git_tags(plan.project))
+    parent = tracker.find_or_start_run(
+        key,
+        f"retrain-{settings.target}-{time.strftime('%Y%m%d-%H%M%S')}",
+        tags={
+            "oncoshift.step": "retrain",
+            "oncoshift.target": settings.target,
+            "oncoshift.sources": ",".join(settings.sources),
+            "oncoshift.made_up_data": str(settings.ingest.adapter == "phantom").lower(),
+        },
+    )
+    return Session(plan, jobs, tracker, key, parent)
+
+
+def log_start(session: Session) -> None:
+    """Parameters and data of the parent run."""
+    session.tracker.log_params(session.parent, flatten(session.plan.settings))
+    session.log_inputs(session.parent)
+
+
+def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
+    """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
+    settings = plan.settings.model_dump(mode="json", exclude={"tracking"})
+    held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
+    parts = [settings, jobs.data_digest, held_out, code_fingerprint(_CODE), plan.forced]
+    return f"retrain-{plan.settings.target}-{value_fingerprint(parts)}"
+
+
+def finished_summary(session: Session) -> dict[str, Any] | None:
+    """What a retraining with the same key ended with, or None where there is none that ended."""
+    if not session.tracker.is_finished(session.key):
+        return None
+    path = session.tracker.client.download_artifacts(session.parent, SUMMARY)
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - MLflow returns a string
+        summary: dict[str, Any] = json.load(file)
+    return summary
+
+
+def _dvc_hash(outs: dict[str, str], path: Path) -> str | None:
+    """DVC's hash of a file, or of the tracked folder that holds it."""
+    for place in (path, *path.parents):
+        if str(place) in outs:
+            return outs[str(place)]
+    return None

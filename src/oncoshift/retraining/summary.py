@@ -1,0 +1,113 @@
+"""What a retraining ends with, for people: a table in the terminal, Markdown for Prefect, JSON for the next run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from oncoshift.retraining.session import SUMMARY
+
+if TYPE_CHECKING:
+    from oncoshift.registry.gate import Decision
+    from oncoshift.retraining.evaluate import Evaluation
+    from oncoshift.retraining.session import Session
+
+_METRICS = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
+
+
+def close(
+    session: Session, evaluation: Evaluation, decision: Decision, version: str, champion: str | None
+) -> dict[str, Any]:
+    """Write the summary to the parent run and end it; after this there is nothing left to do.
+
+    Returns:
+        The summary, JSON-safe.
+    """
+    settings = session.plan.settings
+    methods = {"source-only": settings.retrain.control, "adapted": settings.train.method}
+    summary = {
+        "target": settings.target,
+        "sources": list(settings.sources),
+        "made_up_data": settings.ingest.adapter == "phantom",
+        "seeds": settings.retrain.seeds,
+        "confidence": settings.evaluate.confidence,
+        "rows": [_row(role, method, evaluation, settings.target) for role, method in methods.items()],
+        "gain": str(evaluation.gain) if evaluation.gain is not None else None,
+        "gate": decision.to_dict(),
+        "model": session.plan.model_name,
+        "version": version,
+        "champion": champion,
+        "run": session.parent,
+        "experiment": session.tracker.experiment_id,
+    }
+    session.tracker.log_json(session.parent, summary, SUMMARY)
+    session.tracker.log_text(session.parent, to_markdown(summary), "summary.md")
+    session.tracker.set_tags(
+        session.parent, {"oncoshift.champion": champion, "mlflow.note.content": to_markdown(summary)}
+    )
+    session.tracker.finish(session.parent)
+    return summary
+
+
+def to_markdown(summary: dict[str, Any]) -> str:
+    """The summary as Markdown."""
+    lines = [f"# {_title(summary)}", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
+    lines += [
+        f"| {row['role']} ({row['method']}) | " + " | ".join(row[name] for name in _METRICS) + " |"
+        for row in summary["rows"]
+    ]
+    lines += ["", f"Gain in balanced accuracy, paired: {summary['gain'] or 'too few groups for an interval'}.", ""]
+    lines += [
+        f"Gate: **{summary['gate']['verdict']}** for version {summary['version']}; champion: {_champion(summary)}.",
+        "",
+    ]
+    lines += [f"- {_mark(reason)} {reason['check']}: {reason['words']}" for reason in summary["gate"]["reasons"]]
+    lines += [f"- {flag}" for flag in summary["gate"]["flags"]]
+    return "\n".join(lines) + "\n"
+
+
+def to_table(summary: dict[str, Any]) -> Table:
+    """The summary as a terminal table: target, source-only against adapted, gate with reasons, champion."""
+    table = Table(title=_title(summary), title_justify="left", show_lines=False)
+    for column in ("model", *(name.replace("_", " ") for name in _METRICS)):
+        table.add_column(column, no_wrap=True)
+    for row in summary["rows"]:
+        table.add_row(f"{row['role']} ({row['method']})", *(row[name] for name in _METRICS))
+    return table
+
+
+def to_lines(summary: dict[str, Any]) -> list[str]:
+    """What stands under the table: gain, gate with reasons, champion."""
+    reasons = [f"  {_mark(reason)} {reason['check']}: {reason['words']}" for reason in summary["gate"]["reasons"]]
+    return [
+        f"gain in balanced accuracy (paired): {summary['gain'] or 'too few groups for an interval'}",
+        f"gate: {summary['gate']['verdict']} version {summary['version']}",
+        *reasons,
+        *(f"  ! {flag}" for flag in summary["gate"]["flags"]),
+        f"champion of {summary['model']}: {_champion(summary)}",
+    ]
+
+
+def _row(role: str, method: str, evaluation: Evaluation, target: str) -> dict[str, str]:
+    result = evaluation.reports[method].organ(target)
+    cells = {name: str(interval) for name, interval in result.intervals.items() if name in _METRICS}
+    means = {name: result.mean(name) for name in _METRICS}
+    plain = {name: "–" if mean is None else f"{mean:.3f}" for name, mean in means.items()}
+    return {"role": role, "method": method} | plain | cells
+
+
+def _title(summary: dict[str, Any]) -> str:
+    made_up = ", made-up data" if summary["made_up_data"] else ""
+    return (
+        f"{summary['target']} ← {', '.join(summary['sources'])}{made_up}: test tiles, mean of {summary['seeds']} seeds "
+        f"[{summary['confidence']:.0%} interval over groups and seeds]"
+    )
+
+
+def _champion(summary: dict[str, Any]) -> str:
+    return f"version {summary['champion']}" if summary["champion"] else "none yet"
+
+
+def _mark(reason: dict[str, Any]) -> str:
+    return "✓" if reason["passed"] else "✗"
