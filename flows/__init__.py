@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(os.environ.get("ONCOSHIFT_PROJECT", Path(__file__).resolve().parent.parent))
+"""The project whose params.yaml and dvc.yaml count; default: the one that these flows lie in."""
 
 for _name, _value in {
     "PREFECT_HOME": str(PROJECT / ".prefect"),
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DVC_NO_ANALYTICS": "true",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -157,7 +157,9 @@ def run_steps(session: Session) -> dict[str, Any]:
     settings = tune(session)
     numbers = range(configured.retrain.seeds)
     control, method = configured.retrain.control, configured.train.method
-    trained = {name: [train(session, settings, name, number) for number in numbers] for name in (control, method)}
+    trained: dict[str, list[tuple[Job, TrainedJob]]] = {
+        name: [train(session, settings, name, number) for number in numbers] for name in (control, method)
+    }
     evaluation = evaluate(session, trained)
     job, picked = pick(session, trained[method])
     explain(session, job, picked)

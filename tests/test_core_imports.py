@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
+PROJECT = Path(__file__).resolve().parents[1]
 CORE = "models", "methods", "training", "evaluation", "explain", "selection", "serving"
 PLATFORM = ("mlflow", "prefect", "dvc", "optuna", "staintools")
 

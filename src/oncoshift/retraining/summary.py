@@ -42,10 +42,9 @@ def close(
         "experiment": session.tracker.experiment_id,
     }
     session.tracker.log_json(session.parent, summary, SUMMARY)
-    session.tracker.log_text(session.parent, to_markdown(summary), "summary.md")
-    session.tracker.set_tags(
-        session.parent, {"oncoshift.champion": champion, "mlflow.note.content": to_markdown(summary)}
-    )
+    text = to_markdown(summary)
+    session.tracker.log_text(session.parent, text, "summary.md")
+    session.tracker.set_tags(session.parent, {"oncoshift.champion": champion or "none", "mlflow.note.content": text})
     session.tracker.finish(session.parent)
     return summary
 

@@ -1,0 +1,40 @@
+"""Progress for people: a bar on a terminal, a line every tenth elsewhere; both on stderr, stdout is for results."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LINES = 10
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to call with how many items are done and how many there are."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain(console, label)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(console: Console, label: str) -> Callable[[int, int], None]:
+    shown = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        step = done * _LINES // max(total, 1)
+        if step > shown:
+            shown = step
+            console.print(f"{label}: {done}/{total}", highlight=False, markup=False)
+
+    return show

@@ -1,0 +1,89 @@
+"""Adapter `manifest`: a CSV with one row a tile.
+
+Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and, where the file's content is
+promised, sha256. Others are passed over. A path is relative to the CSV's folder, or to `tiles/` in it. `ingest.root`
+is the folder of a `tiles.csv`, or the CSV. Give the folder where you can: DVC then also notices when a tile changes.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from oncoshift.data.adapters.base import LABEL_NUMBERS, UNKNOWN, RawTile
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+COLUMNS = ("path", "organ", "label", "group")
+NAME = "tiles.csv"
+_SHOWN = 5
+
+
+class ManifestAdapter:
+    """Tiles as a CSV lists them."""
+
+    def scan(self, root: Path) -> list[RawTile]:
+        """See `Adapter.scan`. A row whose file is absent is kept, for ingest to report."""
+        manifest = root / NAME if root.is_dir() else root
+        if not manifest.is_file():
+            raise DataError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
+        tiles: list[RawTile] = []
+        problems: list[str] = []
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            _check_header(manifest, reader.fieldnames or ())
+            for row in reader:
+                try:
+                    tiles.append(_tile(row, manifest.parent))
+                except ValueError as error:
+                    problems.append(f"line {reader.line_num}, {error}")
+        if problems:
+            more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            raise DataError(f"{manifest}: {len(problems)} bad rows\n" + "\n".join(problems[:_SHOWN]) + more)
+        _check_files(manifest, tiles)
+        return sorted(tiles, key=lambda tile: tile.tile_id)
+
+
+def _check_header(manifest: Path, header: Sequence[str]) -> None:
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise DataError(
+            f"{manifest}: line 1 lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}"
+        )
+
+
+def _check_files(manifest: Path, tiles: list[RawTile]) -> None:
+    if not tiles:
+        raise DataError(f"{manifest}: no rows below the header")
+    if not any(tile.path.is_file() for tile in tiles):
+        folder = manifest.parent
+        raise DataError(
+            f"{manifest}: all {len(tiles)} files are absent, for example {tiles[0].tile_id}; "
+            f"paths are relative to {folder} or {folder}/tiles"
+        )
+
+
+def _tile(row: dict[str, str | None], folder: Path) -> RawTile:
+    values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, "sha256")}
+    for column in ("path", "organ", "group"):
+        if not values[column]:
+            raise ValueError(f"column {column}: is empty")
+    label = LABEL_NUMBERS.get(values["label"]) if values["label"] else UNKNOWN
+    if label is None:
+        raise ValueError(f"column label: {values['label']!r} is no label; allowed: {', '.join(LABEL_NUMBERS)}")
+    relative = PurePosixPath(values["path"])
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(f"column path: {values['path']!r} must stay below the CSV's folder")
+    beside = folder / relative
+    return RawTile(
+        path=beside if beside.is_file() else folder / "tiles" / relative,
+        tile_id=relative.as_posix(),
+        organ=values["organ"],
+        label=label,
+        group=values["group"],
+        sha256_expected=values["sha256"].lower() or None,
+    )

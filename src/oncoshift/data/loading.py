@@ -1,0 +1,146 @@
+"""Packs and splits on disk → the types that training and evaluation receive.
+
+Training reads source_train, source_val, target_train and a pack: none of them holds a label of the target. Those are in
+audit and test, and in tiles.parquet; only `load_evaluation_tiles` and `load_masks` open these files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from oncoshift.data.adapters.phantom import MASKS, mask_path
+from oncoshift.data.packs import Pack, pack_digest
+from oncoshift.data.parallel import ordered_map
+from oncoshift.data.parquet import read_table
+from oncoshift.data.split_checks import assert_disjoint
+from oncoshift.data.tables import EvaluationTiles, SourceTiles, TargetTiles, TrainingData
+from oncoshift.errors import DataError
+from oncoshift.files import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from oncoshift.layout import Layout
+
+LabelledSplit = Literal["source_val", "audit", "test"]
+TRAINING_SPLITS = ("source_train", "source_val", "target_train")
+_PLAIN = ("tile_id", "organ", "group")
+_LABELLED = (*_PLAIN, "label")
+
+
+def load_training_data(layout: Layout, variant: str, sources: Sequence[str]) -> TrainingData:
+    """All that a training job may see.
+
+    Args:
+        layout: the experiment.
+        variant: which pack.
+        sources: the source organs; their order gives `SourceTiles.organs` its numbers.
+
+    Raises:
+        DataError: a stage has not run, the stages are out of step, or the splits share a group.
+    """
+    pack = Pack.open(layout.packs / variant)
+    train, val = (_read_split(layout, name) for name in ("source_train", "source_val"))
+    target = _read_split(layout, "target_train")
+    assert_disjoint({"source_train": train, "source_val": val, "target_train": target})
+    return TrainingData(
+        source=_source_tiles(pack, train, tuple(sources)),
+        source_val=_source_tiles(pack, val, tuple(sources)),
+        target=TargetTiles(pack.images, pack.rows(target["tile_id"].tolist())),
+    )
+
+
+def load_evaluation_tiles(layout: Layout, variant: str, split_names: Sequence[LabelledSplit]) -> EvaluationTiles:
+    """Labelled tiles of some splits, one split after the other.
+
+    Raises:
+        DataError: a stage has not run, the stages are out of step, or a split shares a group with what was trained on.
+    """
+    pack = Pack.open(layout.packs / variant)
+    names = dict.fromkeys((*TRAINING_SPLITS, *split_names))
+    frames = {name: _read_split(layout, name) for name in names}
+    assert_disjoint(frames)
+    tiles = pd.concat([frames[name] for name in split_names], ignore_index=True)
+    return EvaluationTiles(
+        images=pack.images,
+        rows=pack.rows(tiles["tile_id"].tolist()),
+        labels=tiles["label"].to_numpy(np.int64),
+        organs=tiles["organ"].to_numpy(np.str_),
+        groups=tiles["group"].to_numpy(np.str_),
+        tile_ids=tiles["tile_id"].to_numpy(np.str_),
+    )
+
+
+def load_masks(layout: Layout, tile_ids: Sequence[str], side: int) -> NDArray[np.bool_] | None:
+    """True masks of nuclei, where the data set has them.
+
+    Args:
+        layout: the experiment.
+        tile_ids: which tiles.
+        side: side of a packed tile, pixels; masks are brought to it by nearest neighbour.
+
+    Returns:
+        bool [N, side, side] in the order of `tile_ids`, or None for a data set without masks.
+
+    Raises:
+        DataError: a tile is unknown, or some of the masks are missing.
+    """
+    table = read_table(layout.tiles / "tiles.parquet", ("tile_id", "path"), stage="ingest").set_index("tile_id")["path"]
+    unknown = [tile_id for tile_id in tile_ids if tile_id not in table.index]
+    if unknown:
+        raise DataError(f"{unknown[0]}: no such tile in {layout.tiles}; run `dvc repro`")
+    if not tile_ids:
+        return None
+    root = _root(layout.folder / str(table[tile_ids[0]]), tile_ids[0])
+    if not (root / MASKS).is_dir():
+        return None
+    return np.stack(ordered_map(lambda tile_id: _read_mask(mask_path(root, tile_id), side), tile_ids))
+
+
+def data_fingerprint(layout: Layout, variant: str) -> str:
+    """Hex SHA-256 over all that training reads: the pack and the three training splits."""
+    digest = hashlib.sha256(pack_digest(layout.packs / variant).encode())
+    for name in TRAINING_SPLITS:
+        digest.update(sha256_file(layout.splits / f"{name}.parquet").encode())
+    return digest.hexdigest()
+
+
+def _read_split(layout: Layout, name: str) -> pd.DataFrame:
+    columns = _PLAIN if name == "target_train" else _LABELLED
+    return read_table(layout.splits / f"{name}.parquet", columns, stage="split")
+
+
+def _source_tiles(pack: Pack, tiles: pd.DataFrame, sources: tuple[str, ...]) -> SourceTiles:
+    organs = pd.Index(sources).get_indexer(pd.Index(tiles["organ"]))
+    if (organs < 0).any() or len(set(organs)) < len(sources):
+        found = ", ".join(sorted(tiles["organ"].unique()))
+        raise DataError(
+            f"the splits were made for the sources {found}, not {', '.join(sources)}; run `dvc repro split`"
+        )
+    return SourceTiles(
+        images=pack.images,
+        rows=pack.rows(tiles["tile_id"].tolist()),
+        labels=tiles["label"].to_numpy(np.int64),
+        organs=organs.astype(np.int64),
+        organ_names=sources,
+    )
+
+
+def _root(path: Path, tile_id: str) -> Path:
+    """The data set's root: a tile's path without its tile_id."""
+    return path.parents[len(PurePosixPath(tile_id).parts) - 1]
+
+
+def _read_mask(path: Path, side: int) -> NDArray[np.bool_]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such mask; write the data set again with `oncoshift phantom`")
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L").resize((side, side), Image.Resampling.NEAREST)) > 0

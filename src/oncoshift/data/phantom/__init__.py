@@ -1,0 +1,11 @@
+"""The phantom: an embedded, made-up H&E data set whose every nucleus is known.
+
+Tissue is placed in micrometres (`tissue`), coloured by the Beer–Lambert law (`render`) with the parameters of an organ
+and the habits of a patient's slide (`organs`), and written as a folder data set with masks (`write`).
+"""
+
+from oncoshift.data.phantom.organs import GroupStyle, Organ, draw_style, organ_named
+from oncoshift.data.phantom.render import PhantomTile, render_tile
+from oncoshift.data.phantom.write import write_phantom
+
+__all__ = ["GroupStyle", "Organ", "PhantomTile", "draw_style", "organ_named", "render_tile", "write_phantom"]

@@ -1,0 +1,137 @@
+"""Stage `split`: by group, stratified, seeded, and blind to the target's labels where it decides what is trained on.
+
+Groups stand on one of four sides: training (source_train and target_train), source_val, audit or test. Which groups of
+the target are held out depends on which of them have any label, never on the labels' values; only how the held-out
+groups are divided between audit and test looks at those. A group that spans target and source is always trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.parquet import read_table, write_table
+from oncoshift.data.split_checks import assert_disjoint, check_sources, check_splits
+from oncoshift.data.tables import TILE_COLUMNS
+from oncoshift.layout import SPLITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from oncoshift.layout import Layout
+    from oncoshift.settings import Split
+
+COLUMNS = ("tile_id", "organ", "group", "label")
+
+
+def run_split(settings: Split, target: str, sources: Sequence[str], layout: Layout) -> dict[str, pd.DataFrame]:
+    """Read tiles.parquet, split it, and write one file for each name in `layout.SPLITS`.
+
+    Raises:
+        DataError: see `split`.
+    """
+    tiles = read_table(layout.tiles / "tiles.parquet", TILE_COLUMNS, stage="ingest")
+    frames = split(settings, tiles, target, sources)
+    for name in SPLITS:
+        write_table(frames[name], layout.splits / f"{name}.parquet")
+    return frames
+
+
+def split(settings: Split, tiles: pd.DataFrame, target: str, sources: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Divide tiles into the five splits.
+
+    Args:
+        settings: section `split`.
+        tiles: a table with at least the columns in `COLUMNS`.
+        target: the organ adapted to.
+        sources: the labelled organs.
+
+    Returns:
+        A table for each name in `layout.SPLITS`, sorted by tile_id, with the columns tile_id, organ, group and, except
+        target_train, label. Tiles of other organs, source tiles without a label, and unlabelled tiles of held-out
+        groups are in none.
+
+    Raises:
+        DataError: an organ is not in `tiles`, an organ has one class or too few groups, or a split lacks a class.
+    """
+    check_sources(tiles, target, sources)
+    of_sources, of_target = tiles[tiles["organ"].isin(sources)], tiles[tiles["organ"] == target]
+    shared = set(of_sources["group"]) & set(of_target["group"])
+    source = of_sources[of_sources["label"] != UNKNOWN]
+    labelled = of_target[of_target["label"] != UNKNOWN]
+
+    validation = _validation_groups(source, settings, shared)
+    held_out = _held_out_groups(set(of_target["group"]), set(labelled["group"]) - shared, settings)
+    audit = _audit_groups(labelled[labelled["group"].isin(held_out)], settings)
+    test = held_out - audit
+    frames = {
+        "source_train": source[~source["group"].isin(validation)],
+        "source_val": source[source["group"].isin(validation)],
+        "target_train": of_target[~of_target["group"].isin(held_out)],
+        "audit": labelled[labelled["group"].isin(audit)],
+        "test": labelled[labelled["group"].isin(test)],
+    }
+    frames = {name: _tidy(frame, name) for name, frame in frames.items()}
+    assert_disjoint(frames)
+    check_splits(frames, sources, expect_test=settings.test_share > 0)
+    return frames
+
+
+def _validation_groups(source: pd.DataFrame, settings: Split, shared: set[str]) -> set[str]:
+    """A share of the groups of each (organ, majority label), at least one and never all."""
+    chosen: set[str] = set()
+    for (organ, label), members in _strata(source).items():
+        count = _share_of(settings.val_share, len(members))
+        shuffled = _shuffled(members, settings.seed, "validation", organ, str(label))
+        chosen.update([group for group in shuffled if group not in shared][:count])
+    return chosen
+
+
+def _held_out_groups(groups: set[str], eligible: set[str], settings: Split) -> set[str]:
+    """Groups of the target kept from training. Takes names alone, so that no label's value can decide."""
+    count = min(round((settings.audit_share + settings.test_share) * len(groups)), len(groups) - 1)
+    return set(_shuffled(sorted(eligible), settings.seed, "held out")[:count])
+
+
+def _audit_groups(held_out: pd.DataFrame, settings: Split) -> set[str]:
+    """The audit's share of the held-out groups of each majority label."""
+    if settings.test_share == 0:
+        return set(held_out["group"])
+    share = settings.audit_share / (settings.audit_share + settings.test_share)
+    chosen: set[str] = set()
+    for (organ, label), members in _strata(held_out).items():
+        chosen.update(_shuffled(members, settings.seed, "audit", organ, str(label))[: _share_of(share, len(members))])
+    return chosen
+
+
+def _strata(tiles: pd.DataFrame) -> dict[tuple[str, int], list[str]]:
+    """Groups by their majority organ and majority label (the first by name wins a tie), each list sorted."""
+    strata: dict[tuple[str, int], list[str]] = {}
+    for group, members in tiles.groupby("group", sort=True):
+        organ, label = members["organ"].mode().iloc[0], int(members["label"].mode().iloc[0])
+        strata.setdefault((organ, label), []).append(str(group))
+    return dict(sorted(strata.items()))
+
+
+def _share_of(share: float, count: int) -> int:
+    """`share` of `count` groups, rounded; of two or more groups at least one falls on each side of a real share."""
+    if share in (0.0, 1.0) or count < 2:
+        return round(share * count)
+    return min(max(round(share * count), 1), count - 1)
+
+
+def _shuffled(names: Sequence[str], seed: int, *purpose: str) -> list[str]:
+    """A shuffle that depends on the seed and the purpose alone, so that one organ's data do not move another's."""
+    digest = hashlib.sha256("/".join(purpose).encode()).digest()
+    generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+    return [names[i] for i in generator.permutation(len(names))]
+
+
+def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    columns = [column for column in COLUMNS if not (name == "target_train" and column == "label")]
+    return frame[columns].sort_values("tile_id", ignore_index=True)

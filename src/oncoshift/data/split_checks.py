@@ -1,0 +1,101 @@
+"""What must hold for tiles before they are split, and for splits whenever they are written or read."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.tables import LABELS
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+SIDES = {
+    "source_train": "training",
+    "target_train": "training",
+    "source_val": "source_val",
+    "audit": "audit",
+    "test": "test",
+}
+"""The side of the fence on which each split stands; a group is on one side only."""
+
+MIN_GROUPS = 2
+"""Groups of a class that a source organ needs: one to train on, one to validate on."""
+
+
+def check_sources(tiles: pd.DataFrame, target: str, sources: Sequence[str]) -> None:
+    """Refuse organs that are absent, and sources that cannot be trained and validated on.
+
+    Raises:
+        DataError: says which organ lacks what.
+    """
+    known = sorted(tiles["organ"].unique())
+    absent = [organ for organ in (target, *sources) if organ not in known]
+    if absent:
+        raise DataError(
+            f"no tiles of {', '.join(absent)}, which target and sources name; "
+            f"the data set has {', '.join(known) or 'no organs'}"
+        )
+    for organ in sources:
+        of_organ = tiles[tiles["organ"] == organ]
+        for label, name in enumerate(LABELS):
+            groups = of_organ.loc[of_organ["label"] == label, "group"].nunique()
+            if groups < MIN_GROUPS:
+                raise DataError(
+                    f"source {organ} has {groups} groups with {name} tiles and needs at least {MIN_GROUPS}; "
+                    f"add tiles or groups, or take {organ} out of sources"
+                )
+    labelled = tiles[(tiles["organ"] == target) & (tiles["label"] != UNKNOWN)]
+    groups = labelled["group"].nunique()
+    if groups < MIN_GROUPS:
+        raise DataError(
+            f"target {target} has {groups} groups with a label; without some labelled groups nothing can be proved "
+            "about it: label a few, they are used by the audit and the test alone"
+        )
+
+
+def check_splits(frames: Mapping[str, pd.DataFrame], sources: Sequence[str], *, expect_test: bool) -> None:
+    """Refuse splits in which an organ lacks a class.
+
+    Args:
+        frames: the labelled splits by name.
+        sources: the source organs.
+        expect_test: whether there should be a test split.
+
+    Raises:
+        DataError: says which split lacks which class, and which setting to turn.
+    """
+    for name in ("source_train", "source_val"):
+        for organ in sources:
+            _need_classes(frames[name][frames[name]["organ"] == organ], f"{name} of {organ}", "split.val_share")
+    _need_classes(frames["audit"], "audit", "split.audit_share")
+    if expect_test:
+        _need_classes(frames["test"], "test", "split.test_share")
+
+
+def assert_disjoint(frames: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse splits that share a group across sides; see `SIDES`.
+
+    Raises:
+        DataError: names the group and the two splits.
+    """
+    for one, other in combinations(frames, 2):
+        common = set(frames[one]["group"]) & set(frames[other]["group"])
+        if common and SIDES[one] != SIDES[other]:
+            raise DataError(
+                f"{len(common)} groups are both in {one} and in {other}, for example {min(common)}; "
+                "the splits leak: run `dvc repro --force split`"
+            )
+
+
+def _need_classes(frame: pd.DataFrame, where: str, knob: str) -> None:
+    for label, name in enumerate(LABELS):
+        if not (frame["label"] == label).any():
+            raise DataError(
+                f"{where} has no {name} tile ({frame['group'].nunique()} groups); "
+                f"try another split.seed, a larger {knob}, or add groups"
+            )

@@ -1,0 +1,134 @@
+"""An experiment is a folder with params.yaml and dvc.yaml; the project's root is one.
+
+Settings from a preset or `--set` get a folder of their own, `experiments/<name>/`. It is a DVC repository of its own:
+DVC refuses to track outputs in a folder that git ignores, and two experiments never wait for each other's lock. They
+share the project's cache, so a stage that one has run is restored, not run, in another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from oncoshift.errors import OncoshiftError
+from oncoshift.files import atomic
+from oncoshift.layout import Layout
+from oncoshift.settings import dump_settings, with_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from oncoshift.settings import Settings, Tracking
+
+EXPERIMENTS = "experiments"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SQLITE = "sqlite:///"
+_DVC_CONFIG = """\
+[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+[cache]
+    dir = ../../../.dvc/cache
+"""
+
+
+class ExperimentError(OncoshiftError):
+    """There is no project here, an experiment's name is not usable, or another process works in the experiment."""
+
+
+def find_project(start: Path) -> Path:
+    """The nearest folder from `start` upwards with dvc.yaml and params.yaml that is no experiment of another project.
+
+    Raises:
+        ExperimentError: there is none.
+    """
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if _is_experiment(folder) and not (folder.parent.name == EXPERIMENTS and _is_experiment(folder.parent.parent)):
+            return folder
+    raise ExperimentError(f"{start}: no project here or above; run inside a folder that has params.yaml and dvc.yaml")
+
+
+def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
+    """Make `experiments/<name>/` ready to run; what is there already and unchanged is left alone.
+
+    Args:
+        project: the project's root.
+        settings: all settings of the experiment; relative paths in `ingest.root` and `model.weights` are the project's,
+            and become absolute.
+        name: letters, digits, dots, dashes and underscores.
+
+    Returns:
+        The experiment's layout.
+
+    Raises:
+        ExperimentError: the name is not usable.
+    """
+    if not _NAME.fullmatch(name):
+        raise ExperimentError(f"experiment {name!r}: use letters, digits, dots, dashes and underscores")
+    layout = Layout(project / EXPERIMENTS / name)
+    _write_if_changed(layout.params, dump_settings(_with_absolute_paths(settings, project)))
+    _write_if_changed(layout.folder / "dvc.yaml", (project / "dvc.yaml").read_text(encoding="utf-8"))
+    _write_if_changed(layout.folder / ".dvc" / "config", _DVC_CONFIG)
+    return layout
+
+
+def tracking_uri(project: Path, settings: Tracking, environ: Mapping[str, str]) -> str:
+    """Where MLflow keeps everything: `MLFLOW_TRACKING_URI` as it stands, if set, else the setting.
+
+    A relative SQLite path in the setting is the project's, whichever experiment asks; its folder is made if need be.
+    """
+    if environ.get("MLFLOW_TRACKING_URI"):
+        return environ["MLFLOW_TRACKING_URI"]
+    if not settings.uri.startswith(_SQLITE):
+        return settings.uri
+    database = project.resolve() / settings.uri.removeprefix(_SQLITE)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return f"{_SQLITE}{database}"
+
+
+@contextmanager
+def experiment_lock(layout: Layout) -> Iterator[None]:
+    """Hold an experiment for this process. The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        ExperimentError: another process holds it.
+    """
+    path = layout.folder / "runs" / "experiment.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ExperimentError(
+                f"{layout.folder}: process {file.read().strip() or 'unknown'} works in this experiment; "
+                "wait until it is done, or end it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _is_experiment(folder: Path) -> bool:
+    return (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file()
+
+
+def _with_absolute_paths(settings: Settings, project: Path) -> Settings:
+    project = project.resolve()
+    changed = {"ingest.root": str(project / settings.ingest.root)}
+    if settings.model.weights.endswith(".safetensors"):
+        changed["model.weights"] = str(project / settings.model.weights)
+    return with_values(settings, changed)
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,118 @@
+"""All that is said about why a classifier called some tiles as it did, in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from oncoshift.errors import DataError
+from oncoshift.explain.attributions import Attributions, integrated_gradients
+from oncoshift.explain.gallery import gallery_figure
+from oncoshift.explain.nuclei import NucleiSummary, attribution_share, haematoxylin_mask, summarise
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from oncoshift.serving.classifier import TileClassifier
+    from oncoshift.settings import Explain
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Attributions of N tiles, how they lie to nuclei, and a picture.
+
+    Attributes:
+        attributions: values, margins and completeness deltas.
+        masks: bool [N, S, S], the nuclei that were used.
+        table: one row a tile, in the order of the gallery: tile_id, group, probability, called, label (where given),
+            nuclei_share, nuclei_area, enrichment, delta, relative_delta, mask ("true" or "haematoxylin").
+        summary: nuclei shares over all tiles.
+        figure: the gallery.
+    """
+
+    attributions: Attributions
+    masks: NDArray[np.bool_]
+    table: pd.DataFrame
+    summary: NucleiSummary
+    figure: Figure
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The headline numbers, JSON-safe; None where there is no value."""
+        interval = self.summary.interval
+        numbers: dict[str, float | None] = {
+            "nuclei_share": self.summary.share,
+            "nuclei_area": self.summary.area,
+            "nuclei_enrichment": self.summary.enrichment,
+            "nuclei_enrichment_low": interval.low if interval else None,
+            "nuclei_enrichment_high": interval.high if interval else None,
+            "relative_delta_median": float(self.table["relative_delta"].median()),
+            "relative_delta_max": float(self.table["relative_delta"].max()),
+        }
+        finite = {name: value if value is not None and np.isfinite(value) else None for name, value in numbers.items()}
+        return {"tiles": len(self.table), "tiles_with_nuclei": self.summary.tiles, **finite}
+
+
+def explain(
+    classifier: TileClassifier,
+    tiles: NDArray[np.uint8],
+    masks: NDArray[np.bool_] | None,
+    *,
+    tile_ids: NDArray[np.str_],
+    groups: NDArray[np.str_],
+    baseline: NDArray[np.uint8] | NDArray[np.floating],
+    device: torch.device | str,
+    settings: Explain,
+    labels: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> Explanation:
+    """Explain some tiles, usually those that `pick_tiles` picked.
+
+    Args:
+        classifier: on `device`; runs in eval mode and gets its mode back.
+        tiles: uint8 [N, S, S, 3].
+        masks: bool [N, S, S], the true nuclei; None finds them by their haematoxylin.
+        tile_ids: [N].
+        groups: [N]; the interval of the enrichment resamples these.
+        baseline: [S, S, 3] in [0, 255], the mean training image.
+        device: where the classifier lies.
+        settings: steps and batch size of Integrated Gradients.
+        labels: [N], true labels for the captions and the table alone.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: shapes do not fit.
+    """
+    if not len(tiles) == len(tile_ids) == len(groups) or (labels is not None and len(labels) != len(tiles)):
+        raise DataError(f"got {len(tiles)} tiles, {len(tile_ids)} ids and {len(groups)} groups, labels aside")
+    attributions = integrated_gradients(
+        classifier,
+        tiles,
+        steps=settings.steps,
+        internal_batch_size=settings.internal_batch_size,
+        device=device,
+        baseline=baseline,
+    )
+    nuclei = np.stack([haematoxylin_mask(tile) for tile in tiles]) if masks is None else masks
+    shares = attribution_share(attributions.values, nuclei)
+    table = pd.DataFrame(
+        {
+            "tile_id": tile_ids,
+            "group": groups,
+            "probability": attributions.probabilities,
+            "called": (attributions.margins >= 0).astype(np.int64),
+            **({} if labels is None else {"label": labels}),
+            "nuclei_share": shares.share,
+            "nuclei_area": shares.area,
+            "enrichment": shares.enrichment,
+            "delta": attributions.delta,
+            "relative_delta": attributions.relative_delta,
+            "mask": "haematoxylin" if masks is None else "true",
+        }
+    )
+    figure = gallery_figure(tiles, attributions, nuclei, shares, labels)
+    return Explanation(attributions, nuclei, table, summarise(shares, groups, seed=seed), figure)

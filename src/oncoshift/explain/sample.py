@@ -1,0 +1,67 @@
+"""Which tiles are explained: always the same ones, of both predicted classes, from many groups. No labels are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def pick_tiles(
+    tile_ids: NDArray[np.str_],
+    probabilities: NDArray[np.float64],
+    groups: NDArray[np.str_],
+    count: int,
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """Pick tiles by predicted class, half of each where there are enough, from as many groups as possible.
+
+    A tile's place depends on a hash of its id and the seed, so the choice is the same in any order of the tiles, and
+    where tiles are added most of it stays.
+
+    Args:
+        tile_ids: [N], unique.
+        probabilities: of malignant, [N] in [0, 1]; the predicted class is malignant from 0.5 on.
+        groups: [N].
+        count: how many; all tiles where there are fewer.
+        seed: another seed, another choice.
+
+    Returns:
+        int64 [min(count, N)], indices: tiles called benign first, then malignant, each in the order of choice.
+
+    Raises:
+        DataError: shapes differ or ids are not unique.
+    """
+    if not tile_ids.shape == probabilities.shape == groups.shape or tile_ids.ndim != 1:
+        raise DataError(f"expected three [N], got {tile_ids.shape}, {probabilities.shape}, {groups.shape}")
+    if len(np.unique(tile_ids)) != len(tile_ids):
+        raise DataError("tile ids are not unique; pick from one seed's predictions of one split")
+    called = probabilities >= 0.5
+    benign = _in_turns(np.flatnonzero(~called), tile_ids, groups, seed)
+    malignant = _in_turns(np.flatnonzero(called), tile_ids, groups, seed)
+    from_benign = min(len(benign), max(count - count // 2, count - len(malignant)))
+    return np.array(benign[:from_benign] + malignant[: count - from_benign], dtype=np.int64)
+
+
+def _in_turns(
+    candidates: NDArray[np.int64], tile_ids: NDArray[np.str_], groups: NDArray[np.str_], seed: int
+) -> list[int]:
+    """Candidates in the order of choice: one of every group, then a second of every group, and so on."""
+    turns: Counter[str] = Counter()
+    ranked: list[tuple[int, str, int]] = []
+    for index in sorted(candidates.tolist(), key=lambda one: _key(seed, str(tile_ids[one]))):
+        group = str(groups[index])
+        ranked.append((turns[group], _key(seed, group), index))
+        turns[group] += 1
+    return [index for _, _, index in sorted(ranked)]
+
+
+def _key(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()

@@ -1,0 +1,148 @@
+"""A trained classifier as an MLflow model folder: weights as safetensors, the serving code, its pinned requirements.
+
+Nothing in it is a pickle, and nothing of the training stack is needed to load it.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import threading
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+from packaging.version import Version
+from PIL import Image
+from safetensors.torch import save_file
+
+import oncoshift.serving
+from oncoshift.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from oncoshift.serving.predictor import ServedConfig
+
+SERVED_PACKAGES = ("mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow")
+
+DEFAULT_BATCH_SIZE = 64
+
+_SHIPPED_INIT = '''"""The part of oncoshift that serves; the rest stays importable where it is installed."""
+
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)
+'''
+
+# MLflow keeps the model that a models-from-code script sets in a module's global.
+_saving = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A trained classifier and what is said about it.
+
+    Attributes:
+        config: turns the weights into a model; its `name` is the registered model's.
+        state: `TileClassifier.state_dict()`.
+        card: the model card, markdown.
+        examples: at least two uint8 RGB tiles [H, W, 3], kept as the input example; one would hide an error with
+            batches.
+    """
+
+    config: ServedConfig
+    state: Mapping[str, Tensor]
+    card: str
+    examples: Sequence[NDArray[np.uint8]]
+
+    def __post_init__(self) -> None:
+        if len(self.examples) < 2:
+            raise RegistryError(f"{self.config.name}: {len(self.examples)} input example(s); give at least two tiles")
+
+
+def save_folder(package: Package, folder: Path, model: Model | None = None) -> None:
+    """Write the package as an MLflow model folder; needs no MLflow store.
+
+    Args:
+        package: what to write.
+        folder: must not exist, or be empty.
+        model: MLflow's metadata with the ids of a logged model; default: without.
+    """
+    with TemporaryDirectory() as scratch, _saving:
+        work = Path(scratch)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in package.state.items()}
+        save_file(state, work / "weights.safetensors")
+        (work / "config.json").write_text(package.config.to_json(), encoding="utf-8")
+        (work / "card.md").write_text(package.card, encoding="utf-8")
+        names = {"weights": "weights.safetensors", "config": "config.json", "card": "card.md"}
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(_served_code() / "pyfunc.py"),
+            artifacts={name: str(work / file) for name, file in names.items()},
+            code_paths=[str(_copy_served_code(work / "oncoshift"))],
+            signature=_signature(),
+            input_example=pd.DataFrame({"image": [_png(tile) for tile in package.examples]}),
+            pip_requirements=requirements(package.config),
+            mlflow_model=model,
+        )
+
+
+def requirements(config: ServedConfig) -> list[str]:
+    """What the model needs to be served, pinned to the versions installed here, without local build suffixes."""
+    pins = {name: version(name) for name in SERVED_PACKAGES}
+    if config.reference is not None:
+        pins["opencv-python-headless"] = _opencv_version()
+    return [f"{name}=={Version(pin).public}" for name, pin in pins.items()]
+
+
+def _opencv_version() -> str:
+    """OpenCV's headless build has the same release numbers, and needs no display libraries on a server."""
+    for name in ("opencv-python-headless", "opencv-python"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    raise RegistryError("a model with a Reinhard reference needs OpenCV to be served, and it is not installed here")
+
+
+def _signature() -> ModelSignature:
+    # `Any`, because bytes, base64 text and pixel arrays are all images; MLflow's `binary` would refuse the last two.
+    inputs = Schema([ColSpec(AnyType(), "image")])  # type: ignore[no-untyped-call]
+    outputs = Schema(
+        [
+            ColSpec(DataType.double, "probability", required=False),
+            ColSpec(DataType.string, "label", required=False),
+            ColSpec(DataType.string, "error", required=False),
+        ]
+    )
+    params = ParamSchema([ParamSpec("batch_size", DataType.long, DEFAULT_BATCH_SIZE)])
+    return ModelSignature(inputs, outputs, params)
+
+
+def _served_code() -> Path:
+    return Path(oncoshift.serving.__path__[0])
+
+
+def _copy_served_code(folder: Path) -> Path:
+    """The package `oncoshift` with its serving part alone."""
+    shutil.copytree(_served_code(), folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "__init__.py").write_text(_SHIPPED_INIT, encoding="utf-8")
+    return folder
+
+
+def _png(tile: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(tile).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,116 @@
+"""From a trained classifier to a registered version, once for each key.
+
+The order makes a crash harmless: a model is PENDING in MLflow until all its files are uploaded, and only a READY model
+becomes a version. The next call finds what there is by the key and goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from oncoshift.registry.folder import Package, save_folder
+from oncoshift.registry.store import store_lock
+from oncoshift.registry.tracking import KEY_TAG, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+    from oncoshift.registry.tracking import Tracker
+
+MODEL_TAG = "oncoshift.model_id"
+"""On a version: the logged model whose files it has."""
+
+MAX_DESCRIPTION = 5000
+"""Characters that the registry's database keeps of a version's description."""
+
+
+def log_and_register(
+    tracker: Tracker, run_id: str, key: str, package: Package, tags: Mapping[str, str] | None = None
+) -> ModelVersion:
+    """Make the package a version of the registered model `package.config.name`; a key has one version, ever.
+
+    Args:
+        tracker: the store.
+        run_id: the run that made the model.
+        key: what the model is, for example the hash of the job that trained it.
+        package: what to register.
+        tags: of the version, if it is new.
+
+    Returns:
+        The new version, or the one that this key has already.
+    """
+    client, name = tracker.client, package.config.name
+    with store_lock(tracker.uri):
+        version = find_version(client, name, key) or _make_version(tracker, run_id, key, package, tags or {})
+        # The UI's link from the logged model to its version.
+        link = json.dumps([{"name": name, "version": str(version.version)}])
+        client.set_logged_model_tags(version.tags[MODEL_TAG], {MLFLOW_MODEL_VERSIONS: link})
+    return version
+
+
+def find_version(client: MlflowClient, name: str, key: str) -> ModelVersion | None:
+    """The version with this key, or None."""
+    found = client.search_model_versions(f"name = {quoted(name)} and tags.`{KEY_TAG}` = {quoted(key)}")
+    return min(found, key=lambda each: int(each.version), default=None)
+
+
+def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tags: Mapping[str, str]) -> ModelVersion:
+    client, name = tracker.client, package.config.name
+    model = _find_model(tracker, name, key)
+    if model is None:
+        model = client.create_logged_model(tracker.experiment_id, name, run_id, tags={KEY_TAG: key})
+    if model.status != "READY":
+        _upload(client, run_id, model, package)
+    _ensure_registered_model(client, name)
+    return client.create_model_version(
+        name,
+        # The place itself: MLflow would look `models:/<id>` up in the process's global store, not in this client's.
+        source=model.artifact_location,
+        run_id=run_id,
+        tags={**tags, KEY_TAG: key, MODEL_TAG: model.model_id},
+        description=_description(package.card),
+        model_id=model.model_id,
+    )
+
+
+def _find_model(tracker: Tracker, name: str, key: str) -> LoggedModel | None:
+    found = tracker.client.search_logged_models(
+        [tracker.experiment_id], filter_string=f"name = {quoted(name)} and tags.`{KEY_TAG}` = {quoted(key)}"
+    )
+    return min(found, key=lambda each: (each.creation_timestamp, each.model_id), default=None)
+
+
+def _upload(client: MlflowClient, run_id: str, model: LoggedModel, package: Package) -> None:
+    """Write the files over whatever an earlier upload left, link model and run, and only then say READY."""
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        save_folder(package, folder, Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id))
+        client.log_model_artifacts(model.model_id, str(folder))
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.finalize_logged_model(model.model_id, "READY")
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _description(card: str) -> str:
+    return card if len(card) <= MAX_DESCRIPTION else f"{card[: MAX_DESCRIPTION - 2]} …"

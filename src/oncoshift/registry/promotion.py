@@ -1,0 +1,263 @@
+"""Which version is live: the aliases challenger, champion and previous of a registered model.
+
+MLflow moves one alias at a time, and a champion's change moves three. So the change is first written down as a tag of
+the registered model (a write-ahead intent), then made, then the tag is removed. `recover` finishes what a killed
+process left; every function here that changes something calls it first. At every moment in between, the alias
+champion names a version that was champion before or is after. One process at a time may change the aliases of a
+model: MLflow has no lock that would keep two apart.
+
+MLflow keeps no history of aliases: each change is a tag of the version that it made champion or challenger.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from mlflow.exceptions import MlflowException
+
+from oncoshift.errors import RegistryError
+from oncoshift.registry.tracking import quoted
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+    from oncoshift.registry.gate import Decision
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+
+INTENT_TAG = "oncoshift.intent"
+GATE_TAG = "oncoshift.gate"
+GATE_DETAIL_TAG = "oncoshift.gate_detail"
+WITHDRAWN_TAG = "oncoshift.withdrawn"
+EVENT_TAG = "oncoshift.event."
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of the champion, or a new challenger.
+
+    Attributes:
+        kind: what happened.
+        version: which became champion or challenger.
+        replaced: the champion before; None if there was none, or for a challenger.
+        by: who or what did it.
+        reason: why.
+        at: when, ISO 8601 in UTC.
+    """
+
+    kind: Literal["challenge", "promote", "rollback"]
+    version: str
+    replaced: str | None
+    by: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """One version in a listing.
+
+    Attributes:
+        version: its number.
+        aliases: what it is now.
+        gate: promote, refuse, or empty if the gate was not asked.
+        withdrawn: why it was rolled back, or empty.
+        created: ISO 8601 in UTC.
+        run_id: the run that made it.
+        events: its history, oldest first.
+    """
+
+    version: str
+    aliases: tuple[str, ...]
+    gate: str
+    withdrawn: str
+    created: str
+    run_id: str
+    events: tuple[Event, ...]
+
+
+def record_decision(client: MlflowClient, name: str, version: str | int, decision: Decision) -> None:
+    """Keep the gate's decision with the version; `promote` obeys it."""
+    client.set_model_version_tag(name, str(version), GATE_DETAIL_TAG, json.dumps(decision.to_dict()))
+    client.set_model_version_tag(name, str(version), GATE_TAG, decision.verdict)
+
+
+def set_challenger(client: MlflowClient, name: str, version: str | int, reason: str, by: str) -> None:
+    """Make a version the challenger; does nothing if it is already challenger or champion.
+
+    Raises:
+        RegistryError: no such model or version.
+    """
+    recover(client, name)
+    aliases = _aliases(client, name)
+    target = _version(client, name, version)
+    version, known = str(target.version), _events(target)
+    if version in (aliases.get(CHALLENGER), aliases.get(CHAMPION)):
+        return
+    if not known or known[-1].kind != "challenge":  # else a killed process recorded it, and did not get to the alias
+        _record(client, name, Event("challenge", version, None, by, reason, _now()))
+    client.set_registered_model_alias(name, CHALLENGER, version)
+
+
+def promote(client: MlflowClient, name: str, version: str | int, reason: str, by: str, *, force: bool = False) -> None:
+    """Make a version champion and the champion of today previous; does nothing if it is champion.
+
+    Args:
+        client: of the registry.
+        name: the registered model.
+        version: which.
+        reason: why, for the history.
+        by: who or what, for the history.
+        force: also if the gate has refused the version, or it was rolled back.
+
+    Raises:
+        RegistryError: no such model or version, or the version is refused or withdrawn.
+    """
+    recover(client, name)
+    champion = _aliases(client, name).get(CHAMPION)
+    target = _version(client, name, version)
+    version, tags = str(target.version), target.tags
+    if version == champion:
+        return
+    if not force and tags.get(GATE_TAG) == "refuse":
+        raise RegistryError(f"{name} version {version}: the gate refused it; its tag {GATE_DETAIL_TAG} says why")
+    if not force and WITHDRAWN_TAG in tags:
+        raise RegistryError(f"{name} version {version}: was rolled back ({tags[WITHDRAWN_TAG]}); force it to go back")
+    _begin(client, name, Event("promote", version, champion, by, reason, _now()))
+
+
+def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
+    """Swap champion and previous; the version taken back is marked, and `promote` refuses it unless forced.
+
+    Returns:
+        The version that is champion now.
+
+    Raises:
+        RegistryError: no such model, or no previous champion.
+    """
+    finished = recover(client, name)
+    if finished is not None and finished.kind == "rollback":
+        return finished.version  # asked again after a crash: swapping once more would undo it
+    aliases = _aliases(client, name)
+    previous = aliases.get(PREVIOUS)
+    if previous is None:
+        raise RegistryError(f"{name}: there is no version with the alias {PREVIOUS!r} to go back to")
+    _begin(client, name, Event("rollback", previous, aliases.get(CHAMPION), by, reason, _now()))
+    return previous
+
+
+def recover(client: MlflowClient, name: str) -> Event | None:
+    """Finish a change that a killed process left half done; returns it, or None if there was none.
+
+    Raises:
+        RegistryError: no such model, or the version that was to become champion has been deleted since.
+    """
+    intent = _model(client, name).tags.get(INTENT_TAG)
+    if intent is None:
+        return None
+    event = Event(**json.loads(intent))
+    try:
+        _version(client, name, event.version)
+    except RegistryError as error:
+        raise RegistryError(
+            f"{name}: a change to version {event.version} was left half done, and that version is deleted; "
+            f"set the aliases by hand and delete the model's tag {INTENT_TAG}"
+        ) from error
+    _complete(client, name, event)
+    return event
+
+
+def history(client: MlflowClient, name: str) -> list[Event]:
+    """All changes, oldest first."""
+    return sorted((event for row in describe(client, name) for event in row.events), key=lambda event: event.at)
+
+
+def describe(client: MlflowClient, name: str) -> list[VersionRow]:
+    """All versions, newest first.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    aliases = _aliases(client, name)
+    versions: list[ModelVersion] = []
+    token: str | None = ""
+    while token is not None:
+        page = client.search_model_versions(f"name = {quoted(name)}", page_token=token or None)
+        versions.extend(page)
+        token = page.token or None
+    rows = [_row(version, aliases) for version in versions]
+    return sorted(rows, key=lambda row: int(row.version), reverse=True)
+
+
+def _begin(client: MlflowClient, name: str, event: Event) -> None:
+    client.set_registered_model_tag(name, INTENT_TAG, json.dumps(asdict(event)))
+    _complete(client, name, event)
+
+
+def _complete(client: MlflowClient, name: str, event: Event) -> None:
+    """Each step can be done again, so that it does not matter how many were done before.
+
+    `previous` moves before `champion`: killed between the two, the champion is still the old one.
+    """
+    if event.replaced is not None:
+        if event.kind == "rollback":
+            client.set_model_version_tag(name, event.replaced, WITHDRAWN_TAG, event.reason)
+        client.set_registered_model_alias(name, PREVIOUS, event.replaced)
+    client.set_registered_model_alias(name, CHAMPION, event.version)
+    aliases = _aliases(client, name)
+    for other in (CHALLENGER, PREVIOUS):
+        if aliases.get(other) == event.version:
+            client.delete_registered_model_alias(name, other)
+    if WITHDRAWN_TAG in _version(client, name, event.version).tags:
+        client.delete_model_version_tag(name, event.version, WITHDRAWN_TAG)
+    _record(client, name, event)
+    client.delete_registered_model_tag(name, INTENT_TAG)
+
+
+def _record(client: MlflowClient, name: str, event: Event) -> None:
+    """The tag is named by the event's time, so that recording it again changes nothing."""
+    client.set_model_version_tag(name, event.version, f"{EVENT_TAG}{event.at}", json.dumps(asdict(event)))
+
+
+def _row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
+    number = str(version.version)
+    return VersionRow(
+        version=number,
+        aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
+        gate=version.tags.get(GATE_TAG, ""),
+        withdrawn=version.tags.get(WITHDRAWN_TAG, ""),
+        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        run_id=version.run_id or "",
+        events=_events(version),
+    )
+
+
+def _events(version: ModelVersion) -> tuple[Event, ...]:
+    texts = [text for key, text in version.tags.items() if key.startswith(EVENT_TAG)]
+    return tuple(sorted((Event(**json.loads(text)) for text in texts), key=lambda event: event.at))
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in _model(client, name).aliases.items()}
+
+
+def _model(client: MlflowClient, name: str) -> RegisteredModel:
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        raise RegistryError(f"no registered model {name!r}: {error.message}") from error
+
+
+def _version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
+    try:
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        raise RegistryError(f"no version {version!r} of {name}: {error.message}") from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # MLflow allows no + in a tag's name

@@ -1,0 +1,249 @@
+"""Runs in MLflow, such that doing a thing twice is the same as doing it once.
+
+Every run has a key, unique in its experiment. A process killed at any moment is started again, finds its runs by
+their keys and logs the same things again; nothing is lost and nothing doubled. All calls name their run: MLflow's
+fluent API keeps the active run in global state, which threads and processes would share.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.validation import (
+    MAX_DATASET_DIGEST_SIZE,
+    MAX_METRICS_PER_BATCH,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_PARAMS_TAGS_PER_BATCH,
+)
+
+from oncoshift.errors import RegistryError
+from oncoshift.registry.store import artifact_root, ensure_experiment, open_client, store_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from mlflow.entities import Run
+
+KEY_TAG = "oncoshift.key"
+
+MetricRow = tuple[int, int, "Mapping[str, float]"]
+"""Step, time in milliseconds since 1970, and values by name."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """One experiment in an MLflow store; safe to share between threads.
+
+    Args:
+        uri: `sqlite:///<path>` (the embedded store) or the address of an MLflow server.
+        experiment: its name; made where absent.
+        artifacts: URI of the folder for a new experiment's artifacts; default: `artifacts` beside an embedded store's
+            database, and a server's own choice.
+        tags: given to every new run, for example `source.git_tags`.
+
+    Raises:
+        RegistryError: the store cannot be opened, or the experiment is deleted.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str, artifacts: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        self.uri = uri
+        self.client = open_client(uri)
+        self.experiment_id: str = ensure_experiment(
+            self.client, experiment, artifacts or artifact_root(uri)
+        ).experiment_id
+        self._tags = dict(tags or {})
+
+    def find_run(self, key: str) -> Run | None:
+        """The run with this key, or None."""
+        found = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.`{KEY_TAG}` = {quoted(key)}",
+            max_results=1,
+            order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+        )
+        return found[0] if found else None
+
+    def find_or_start_run(
+        self, key: str, name: str, parent: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """The id of the run with this key: a new one, or the one there is, which runs again unless it is finished.
+
+        Args:
+            key: what the run is, for example the hash of all that its job depends on; unique in the experiment.
+            name: shown in the UI.
+            parent: id of the run under which the UI shows it.
+            tags: given to the run if it is new.
+        """
+        nesting = {} if parent is None else {MLFLOW_PARENT_RUN_ID: parent}
+        with store_lock(self.uri):
+            run = self.find_run(key) or self.client.create_run(
+                self.experiment_id, run_name=name, tags={**self._tags, **(tags or {}), **nesting, KEY_TAG: key}
+            )
+        if run.info.status not in ("RUNNING", "FINISHED"):
+            self.client.update_run(run.info.run_id, status="RUNNING")
+        return str(run.info.run_id)
+
+    def is_finished(self, key: str) -> bool:
+        """Whether the run with this key exists and ended well."""
+        run = self.find_run(key)
+        return run is not None and run.info.status == "FINISHED"
+
+    def finish(self, run_id: str, status: str = "FINISHED") -> None:
+        """End a run: FINISHED, FAILED or KILLED.
+
+        Raises:
+            RegistryError: no such status.
+        """
+        if status not in ("FINISHED", "FAILED", "KILLED"):
+            raise RegistryError(f"run {run_id}: status {status!r}; a run ends FINISHED, FAILED or KILLED")
+        if self.client.get_run(run_id).info.status != status:
+            self.client.set_terminated(run_id, status=status)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
+        """Set tags; a tag that is there gets the new value."""
+        entities = [RunTag(key, str(value)) for key, value in tags.items()]
+        for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
+            self.client.log_batch(run_id, tags=batch)
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        """Log parameters. One that the run has already keeps its first value: MLflow's parameters never change."""
+        known = self.client.get_run(run_id).data.params
+        texts = {key: _param_text(value) for key, value in params.items()}
+        changed = sorted(key for key, text in texts.items() if known.get(key, text) != text)
+        if changed:
+            _log.warning("run %s was started with other values of %s; it keeps them", run_id, ", ".join(changed))
+        entities = [Param(key, text) for key, text in texts.items() if key not in known]
+        for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
+            self.client.log_batch(run_id, params=batch)
+
+    def log_metrics(self, run_id: str, rows: Iterable[MetricRow]) -> None:
+        """Log rows of metrics. A row logged before, with the time that it was recorded at, adds nothing.
+
+        So the caller records the time with the values (in a checkpoint, say) and hands over all rows again after a
+        crash. Values may be NaN or infinite.
+        """
+        entities = [
+            Metric(name, float(value), timestamp, step)
+            for step, timestamp, values in rows
+            for name, value in values.items()
+        ]
+        for batch in _batches(entities, MAX_METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=batch)
+
+    def log_figure(self, run_id: str, figure: Figure, path: str) -> None:
+        """Save a figure as the run's artifact `path`, for example plots/roc.png."""
+        self.client.log_figure(run_id, figure, path)
+
+    def log_text(self, run_id: str, text: str, path: str) -> None:
+        """Save a text as the run's artifact `path`."""
+        self.client.log_text(run_id, text, path)
+
+    def log_json(self, run_id: str, value: Any, path: str) -> None:
+        """Save a JSON value as the run's artifact `path`."""
+        self.client.log_text(run_id, json.dumps(value, indent=2, ensure_ascii=False) + "\n", path)
+
+    def log_file(self, run_id: str, file: Path, folder: str | None = None) -> None:
+        """Save a file into the run's artifact folder."""
+        self.client.log_artifact(run_id, str(file), folder)
+
+    def log_table(self, run_id: str, table: pd.DataFrame, path: str) -> None:
+        """Save a table as the run's artifact `path` (.json), which the UI's evaluation tab shows.
+
+        MLflow's own `log_table` appends to a table that is there, and so doubles it after a crash.
+        """
+        self.client.log_text(run_id, table.to_json(orient="split", index=False, date_format="iso"), path)
+        tag = self.client.get_run(run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]")
+        entry = {"path": path, "type": "table"}
+        if entry not in (tables := json.loads(tag)):
+            self.client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*tables, entry]))
+
+    def log_input(
+        self,
+        run_id: str,
+        name: str,
+        digest: str,
+        source: str,
+        context: str,
+        profile: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Say which data a run read.
+
+        Args:
+            run_id: the run.
+            name: of the data set, for example kidney/target_train.
+            digest: DVC's md5 of the file or folder (at most 36 characters, so `.dir` fits).
+            source: where it lies, for example data/splits/target_train.parquet.
+            context: training, validation, audit or test.
+            profile: counts to show beside it, for example {"tiles": 120, "groups": 14}.
+            tags: more about its use in this run.
+
+        Raises:
+            RegistryError: the digest is too long.
+        """
+        if len(digest) > MAX_DATASET_DIGEST_SIZE:
+            raise RegistryError(f"input {name}: digest {digest!r} has more than {MAX_DATASET_DIGEST_SIZE} characters")
+        dataset = Dataset(
+            name, digest, "dvc", json.dumps({"uri": source}), profile=json.dumps(dict(profile)) if profile else None
+        )
+        labels = [InputTag(key, value) for key, value in {**(tags or {}), MLFLOW_DATASET_CONTEXT: context}.items()]
+        self.client.log_inputs(run_id, [DatasetInput(dataset, labels)])
+
+    @contextmanager
+    def system_metrics(self, run_id: str, interval: float = 5.0) -> Iterator[None]:
+        """Sample CPU, memory, disk, network and GPU while the block runs; trouble is logged and never fails the job.
+
+        Args:
+            run_id: a running run; a resumed run's samples follow its earlier ones.
+            interval: seconds between samples.
+        """
+        monitor = None
+        try:
+            monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+                run_id, sampling_interval=interval, resume_logging=True, tracking_uri=self.uri
+            )
+            monitor.start()  # type: ignore[no-untyped-call]
+        except Exception:  # whatever psutil or a driver raises
+            _log.warning("no system metrics for run %s", run_id, exc_info=True)
+        try:
+            yield
+        finally:
+            if monitor is not None:
+                monitor.finish()  # type: ignore[no-untyped-call]
+
+
+def _param_text(value: object) -> str:
+    """As MLflow stores it; a longer text says that it was cut."""
+    text = str(value)
+    return text if len(text) <= MAX_PARAM_VAL_LENGTH else f"{text[: MAX_PARAM_VAL_LENGTH - 2]} …"
+
+
+def quoted(text: str) -> str:
+    """A text in MLflow's filter language, which has no escape: it may hold one kind of quote.
+
+    Raises:
+        RegistryError: it holds both.
+    """
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    raise RegistryError(f"key {text!r}: holds both kinds of quotes, and MLflow cannot search for it")
+
+
+def _batches(entities: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (entities[start : start + size] for start in range(0, len(entities), size))

@@ -1,0 +1,189 @@
+"""The served model without its MLflow wrapper: images in, one outcome a tile out.
+
+Needs torch, torchvision, safetensors, NumPy and Pillow; OpenCV only where the model has a Reinhard reference.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from oncoshift.serving.classifier import TileClassifier, normalise
+from oncoshift.serving.preprocess import ReinhardReference, UnreadableImageError, apply_reinhard, decode, resize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+LABELS = ("benign", "malignant")
+
+
+@dataclass(frozen=True)
+class ServedConfig:
+    """All that turns the weights back into a model; config.json in the registered model.
+
+    Attributes:
+        name: the registered model's name.
+        target: the organ that the model was adapted to.
+        sources: the labelled organs.
+        backbone: resnet18 or resnet50.
+        bottleneck: width of the shared feature.
+        dropout: of the bottleneck; does nothing in a served model, kept so that training can start from it.
+        tile_size: side to which a tile is resized, pixels.
+        variant: the stain variant that the model was trained on.
+        reference: what the variant `reinhard` normalises to; None for `none`.
+        threshold: a tile is malignant from this probability on.
+    """
+
+    name: str
+    target: str
+    sources: tuple[str, ...]
+    backbone: str
+    bottleneck: int
+    dropout: float
+    tile_size: int
+    variant: str = "none"
+    reference: ReinhardReference | None = None
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if (self.variant == "reinhard") != (self.reference is not None):
+            raise ValueError(
+                f"variant {self.variant!r} with{'out' if self.reference is None else ''} a Reinhard reference; "
+                "`reinhard` needs one, other variants take none"
+            )
+
+    def to_json(self) -> str:
+        """The text of config.json."""
+        return json.dumps({**asdict(self), "labels": LABELS}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        if tuple(values.pop("labels")) != LABELS:
+            raise ValueError(f"config.json: labels are not {list(LABELS)}; another version of this code wrote it")
+        if (reference := values["reference"]) is not None:
+            values["reference"] = ReinhardReference(
+                tuple(reference["means"]), tuple(reference["stds"]), reference["standardize_luminosity"]
+            )
+        return cls(**{**values, "sources": tuple(values["sources"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the model says of one image: a probability and its label, or why there are none.
+
+    Attributes:
+        probability: of malignancy, 0–1; None where the image could not be used.
+        label: benign or malignant; None where the image could not be used.
+        error: None, or why the image could not be used.
+    """
+
+    probability: float | None
+    label: str | None
+    error: str | None
+
+
+class TilePredictor:
+    """Preprocessing and classifier together, ready to predict; safe to call from several threads."""
+
+    def __init__(self, config: ServedConfig, classifier: TileClassifier, device: str | None = None) -> None:
+        self.config = config
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._classifier = classifier.eval().to(self._device)
+
+    @classmethod
+    def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:
+        """Load from config.json and weights.safetensors; every weight must be there, and no other."""
+        settings = ServedConfig.from_json(config.read_text(encoding="utf-8"))
+        classifier = TileClassifier(settings.backbone, settings.bottleneck, settings.dropout)
+        classifier.load_state_dict(load_file(weights))
+        return cls(settings, classifier, device)
+
+    def predict(self, images: Sequence[object], batch_size: int = 64) -> list[Outcome]:
+        """Predict one outcome for each image, in order; an unusable image never costs the others theirs.
+
+        Args:
+            images: each an image file's bytes, the same in base64, or RGB pixels [H, W, 3] of 0–255 (a uint8 array
+                or nested lists).
+            batch_size: how many tiles go through the network, and are decoded, at once.
+
+        Raises:
+            ValueError: batch_size is below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size}: must be at least 1")
+        starts = range(0, len(images), batch_size)
+        return [outcome for start in starts for outcome in self._predict_batch(images[start : start + batch_size])]
+
+    def prepare(self, image: object) -> NDArray[np.uint8]:
+        """One image as the classifier sees it, uint8 [tile_size, tile_size, 3].
+
+        Raises:
+            UnreadableImageError: it is no image.
+        """
+        tile = resize(_pixels(image), self.config.tile_size)
+        return tile if self.config.reference is None else apply_reinhard(tile, self.config.reference)
+
+    def _predict_batch(self, images: Sequence[object]) -> list[Outcome]:
+        outcomes: list[Outcome | None] = []
+        tiles: list[NDArray[np.uint8]] = []
+        for image in images:
+            try:
+                tiles.append(self.prepare(image))
+                outcomes.append(None)
+            except UnreadableImageError as error:
+                outcomes.append(Outcome(None, None, str(error)))
+        predicted = iter(self._classify(np.stack(tiles)) if tiles else ())
+        return [next(predicted) if outcome is None else outcome for outcome in outcomes]
+
+    def _classify(self, tiles: NDArray[np.uint8]) -> Iterator[Outcome]:
+        """uint8 [N, S, S, 3] → N outcomes."""
+        with torch.inference_mode():
+            logits = self._classifier(normalise(torch.from_numpy(tiles).to(self._device)))
+            malignant = logits.double().softmax(dim=1)[:, 1].tolist()
+        for probability in malignant:
+            if probability != probability:  # NaN: broken weights must not pass for a diagnosis
+                yield Outcome(None, None, "the model gave no finite probability")
+            else:
+                yield Outcome(probability, LABELS[probability >= self.config.threshold], None)
+
+
+def _pixels(image: object) -> NDArray[np.uint8]:
+    if isinstance(image, np.ndarray):
+        return image  # `resize` refuses what is not uint8 [H, W, 3]
+    if isinstance(image, str):
+        image = _bytes_of_base64(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode(bytes(image))
+    if isinstance(image, list):
+        return _pixels_of_list(image)
+    raise UnreadableImageError(f"expected image bytes, base64 or uint8 [H, W, 3], got {type(image).__name__}")
+
+
+def _bytes_of_base64(text: str) -> bytes:
+    try:
+        # Base64 may come wrapped into lines, as the `base64` command and MLflow's own examples have it.
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnreadableImageError(f"text of {len(text)} characters is not base64: {error}") from error
+
+
+def _pixels_of_list(image: list[object]) -> NDArray[np.uint8]:
+    try:
+        values = np.asarray(image)
+    except ValueError as error:
+        raise UnreadableImageError(f"nested lists are no [H, W, 3] array: {error}") from error
+    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 255:
+        raise UnreadableImageError("nested lists must hold whole numbers from 0 to 255")
+    return values.astype(np.uint8)

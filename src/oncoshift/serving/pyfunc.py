@@ -1,0 +1,62 @@
+"""The registered model's script (MLflow models-from-code): it travels inside the model and is run at loading."""
+
+# No `from __future__ import annotations`: MLflow reads the types of `predict`.
+from pathlib import Path
+from typing import Any
+
+import mlflow.models
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from oncoshift.serving.predictor import TilePredictor
+
+IMAGE_COLUMN = "image"
+OUTPUT_COLUMNS = ("probability", "label", "error")
+
+
+class ServedTileClassifier(PythonModel):
+    """Tiles in, malignancy out.
+
+    Input: a DataFrame with the column `image` (or `{"image": [...]}`); each an image file's bytes, the same in base64
+    (as REST sends them), or uint8 RGB pixels [H, W, 3]. Called without MLflow's schema (`unwrap_python_model()`), also
+    a list of these, or a uint8 array [N, H, W, 3] or [H, W, 3].
+
+    Output: a DataFrame with the input's index and the columns probability (of malignancy, 0–1), label (benign or
+    malignant) and error (null, or why this image could not be used; the other two are null then). probability is
+    float64, or of type object if there are nulls.
+
+    Params: batch_size, how many tiles go through the network at once.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the weights; MLflow calls this once."""
+        self._predictor = TilePredictor.load(Path(context.artifacts["config"]), Path(context.artifacts["weights"]))
+
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - MLflow recognises the signature by this name
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Predict; see the class for what comes in and goes out."""
+        images, index = _images(model_input)
+        outcomes = self._predictor.predict(images, **(params or {}))
+        columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in OUTPUT_COLUMNS}
+        table = pd.DataFrame(columns, index=index, dtype=object)
+        if table["probability"].notna().all():
+            return table.astype({"probability": np.float64})
+        return table  # with None, since a float column would hold NaN, which is no JSON
+
+
+def _images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:
+    if isinstance(model_input, pd.DataFrame):
+        if IMAGE_COLUMN not in model_input.columns:
+            raise ValueError(f"no column {IMAGE_COLUMN!r}; there are {[str(name) for name in model_input.columns]}")
+        return model_input[IMAGE_COLUMN].tolist(), model_input.index
+    if isinstance(model_input, np.ndarray) and model_input.ndim == 3:
+        return [model_input], None
+    return list(model_input), None
+
+
+mlflow.models.set_model(ServedTileClassifier())

@@ -1,0 +1,113 @@
+"""Adapters find the same tiles every time, and say what is wrong with a data set that they cannot read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncoshift.data.adapters import ADAPTERS
+from oncoshift.data.adapters.folder import group_of
+from oncoshift.data.adapters.phantom import MARKER, mask_path
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADER = "path,organ,label,group,sha256\n"
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_folder_lists_every_image_sorted_with_group_and_label(tmp_path: Path) -> None:
+    touch(tmp_path, "lung/malignant/p2_10.PNG", "lung/benign/p1_1.jpg", "lung/unlabelled/scan.Tiff")
+    touch(tmp_path, "lung/benign/notes.txt", "lung/benign/.hidden.png", ".cache/x/y.png")
+    tiles = ADAPTERS["folder"].scan(tmp_path)
+    assert [(tile.tile_id, tile.organ, tile.label, tile.group) for tile in tiles] == [
+        ("lung/benign/p1_1.jpg", "lung", 0, "p1"),
+        ("lung/malignant/p2_10.PNG", "lung", 1, "p2"),
+        ("lung/unlabelled/scan.Tiff", "lung", -1, "scan"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stem", "group"), [("p1_3", "p1"), ("a_b_12", "a_b"), ("p1_x", "p1_x"), ("_3", "_3"), ("tile7", "tile7")]
+)
+def test_group_is_what_stands_before_the_number(stem: str, group: str) -> None:
+    assert group_of(stem) == group
+
+
+def test_folder_refuses_a_label_that_it_does_not_know(tmp_path: Path) -> None:
+    touch(tmp_path, "lung/tumour/p1_1.png")
+    with pytest.raises(DataError, match=r"'tumour' is no label.*benign, malignant, unknown"):
+        ADAPTERS["folder"].scan(tmp_path)
+
+
+def test_folder_refuses_tiles_hidden_one_level_deeper(tmp_path: Path) -> None:
+    touch(tmp_path, "lung/benign/patient/1.png")
+    with pytest.raises(DataError, match="a folder inside a label"):
+        ADAPTERS["folder"].scan(tmp_path)
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_folder_says_that_there_is_nothing(tmp_path: Path, make: bool) -> None:
+    root = tmp_path / "raw"
+    if make:
+        root.mkdir()
+    with pytest.raises(DataError, match=r"ingest\.root .*no (such folder|images)"):
+        ADAPTERS["folder"].scan(root)
+
+
+def test_phantom_needs_its_marker_and_passes_over_masks(tmp_path: Path) -> None:
+    touch(tmp_path, "lung/benign/g1_0.png", "masks/lung/benign/g1_0.png")
+    with pytest.raises(DataError, match=r"no PHANTOM\.txt"):
+        ADAPTERS["phantom"].scan(tmp_path)
+    touch(tmp_path, MARKER)
+    (tile,) = ADAPTERS["phantom"].scan(tmp_path)
+    assert tile.tile_id == "lung/benign/g1_0.png"
+    assert mask_path(tmp_path, tile.tile_id).is_file()
+
+
+@pytest.mark.parametrize("place", ["", "tiles/"])
+@pytest.mark.parametrize("give_csv", [True, False])
+def test_manifest_finds_files_beside_it_or_in_tiles(tmp_path: Path, place: str, give_csv: bool) -> None:
+    touch(tmp_path, f"{place}b/2.jpg", f"{place}a/1.jpg")
+    manifest = tmp_path / "tiles.csv"
+    manifest.write_text(f"{HEADER}b/2.jpg,lung,malignant,g2,ABC\na/1.jpg,colon,,g1,\n")
+    first, second = ADAPTERS["manifest"].scan(manifest if give_csv else tmp_path)
+    assert (first.tile_id, first.label, first.sha256_expected) == ("a/1.jpg", -1, None)
+    assert (second.tile_id, second.label, second.sha256_expected) == ("b/2.jpg", 1, "abc")
+    assert first.path.is_file()
+    assert second.path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,organ\na.jpg,lung\n", "line 1 lacks the columns label, group; it has path, organ"),
+        (HEADER, "no rows"),
+        (HEADER + "a.jpg,lung,tumour,g,\n", r"line 2, column label: 'tumour' is no label; allowed: benign"),
+        (HEADER + "a.jpg,lung,benign,g,\na.jpg,,benign,g,\n", "line 3, column organ: is empty"),
+        (HEADER + "../a.jpg,lung,benign,g,\n", "line 2, column path: '../a.jpg' must stay below"),
+        (HEADER + "/a.jpg,lung,benign,g,\n", "line 2, column path"),
+        (HEADER + "no.jpg,lung,benign,g,\n", "all 1 files are absent, for example no.jpg"),
+        (HEADER + ",lung,benign,g,\n" * 9, r"9 bad rows(.|\n)*and 4 more"),
+    ],
+)
+def test_manifest_errors_name_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "tiles.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        ADAPTERS["manifest"].scan(tmp_path)
+
+
+def test_manifest_reads_the_real_tiles(shared: Path) -> None:
+    tiles = ADAPTERS["manifest"].scan(shared / "data")
+    assert len(tiles) == 4006
+    assert {tile.organ for tile in tiles} == {"lung", "colon", "breast", "kidney"}
+    assert all(tile.sha256_expected for tile in tiles)

@@ -1,0 +1,112 @@
+"""Stage ingest keeps what is sound, explains what is not, and gives the same bytes for the same data."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from oncoshift.data.ingest import ingest
+from oncoshift.data.tables import TILE_COLUMNS
+from oncoshift.errors import DataError
+from oncoshift.settings import Ingest
+
+FOLDER = Ingest(adapter="folder", max_quarantine_share=0.2)
+
+
+def reasons(out: Path) -> dict[str, str]:
+    with (out / "quarantine.csv").open(newline="", encoding="utf-8") as file:
+        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_sound_tiles_are_listed_with_their_facts(tree: Path, tmp_path: Path) -> None:
+    report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path)
+    tiles = pd.read_parquet(tmp_path / "out" / "tiles.parquet")
+    assert tuple(tiles.columns) == TILE_COLUMNS
+    assert len(tiles) == report.tiles == 48
+    assert tiles["tile_id"].is_monotonic_increasing
+    first = tiles.iloc[0]
+    assert first["path"] == f"raw/{first['tile_id']}"
+    assert (first["width"], first["height"]) == (32, 32)
+    assert first["sha256"] == hashlib.sha256((tmp_path / first["path"]).read_bytes()).hexdigest()
+    assert report.organs["lung"] == {"benign": {"tiles": 8, "groups": 4}, "malignant": {"tiles": 8, "groups": 4}}
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written["organs"] == report.organs
+    assert written["made_up"] is False
+
+
+def test_paths_outside_the_experiment_are_absolute(tree: Path, tmp_path: Path) -> None:
+    ingest(FOLDER, tree, tmp_path / "out", base=tmp_path / "elsewhere")
+    assert Path(pd.read_parquet(tmp_path / "out" / "tiles.parquet")["path"][0]).is_absolute()
+
+
+def test_a_phantom_is_reported_as_made_up(tree: Path, tmp_path: Path) -> None:
+    (tree / "PHANTOM.txt").write_text("made up")
+    assert ingest(Ingest(adapter="phantom"), tree, tmp_path / "out", base=tmp_path).made_up
+
+
+def test_bad_tiles_are_quarantined_with_a_reason_and_stop_nothing(tree: Path, tmp_path: Path) -> None:
+    folder = tree / "lung" / "benign"
+    good = (folder / "lung-b0_0.png").read_bytes()
+    (folder / "cut.png").write_bytes(good[: len(good) // 2])
+    (folder / "text.png").write_text("no image")
+    (folder / "empty.png").touch()
+    Image.new("RGB", (31, 64), "pink").save(folder / "small.png")
+    Image.fromarray(np.full((40, 40), 40000, np.uint16)).save(folder / "deep.png")
+    report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path)
+    assert (report.tiles, report.quarantined) == (48, 5)
+    found = reasons(tmp_path / "out")
+    assert set(found) == {"cut.png", "text.png", "empty.png", "small.png", "deep.png"}
+    assert "31×64 pixels" in found["small.png"]
+    assert "8 bits" in found["deep.png"]
+    assert "no image in a known format" in found["text.png"]
+
+
+def test_a_manifest_is_held_to_its_promises(tree: Path, tmp_path: Path) -> None:
+    good, changed = sorted((tree / "lung" / "benign").iterdir())[:2]
+    digest = hashlib.sha256(good.read_bytes()).hexdigest()
+    rows = [
+        f"lung/benign/{good.name},lung,benign,g1,{digest}",
+        f"lung/benign/{good.name},lung,benign,g1,{digest}",
+        f"lung/benign/{changed.name},lung,benign,g1,{digest}",
+        "lung/benign/absent.png,lung,benign,g1,",
+    ]
+    (tree / "tiles.csv").write_text("path,organ,label,group,sha256\n" + "\n".join(rows) + "\n")
+    settings = Ingest(adapter="manifest", max_quarantine_share=1.0)
+    report = ingest(settings, tree, tmp_path / "out", base=tmp_path)
+    assert (report.tiles, report.quarantined) == (1, 3)
+    found = reasons(tmp_path / "out")
+    assert found[good.name].startswith("named twice")
+    assert "not what the manifest promises" in found[changed.name]
+    assert found["absent.png"] == "cannot be read: No such file or directory"
+
+
+def test_too_large_a_bad_share_stops_with_the_numbers_and_the_report(tree: Path, tmp_path: Path) -> None:
+    (tree / "lung" / "benign" / "lung-b0_0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 48 tiles \(2\.1%\)(.|\n)*quarantine\.csv") as caught:
+        ingest(Ingest(adapter="folder", max_quarantine_share=0.02), tree, tmp_path / "out", base=tmp_path)
+    assert "max_quarantine_share" in str(caught.value)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["quarantined"] == 1
+
+
+def test_same_data_same_bytes(tree: Path, tmp_path: Path) -> None:
+    (tree / "lung" / "benign" / "text.png").write_text("no image")
+    for name in ("one", "two"):
+        ingest(FOLDER, tree, tmp_path / name, base=tmp_path)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_progress_counts_to_the_end(tree: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 48) for done in range(1, 49)]

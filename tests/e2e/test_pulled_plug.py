@@ -1,0 +1,56 @@
+"""SIGKILL in tuning, in training and in registration: the next run goes on, nothing is lost, doubled or half done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from oncoshift.registry.promotion import INTENT_TAG
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Project
+
+MODEL = "oncoshift-kidney"
+
+
+def checkpoints(project: Project, method: str, epochs: int) -> list[Path]:
+    """Checkpoints of jobs of a method with that many epochs in all."""
+    found = project.root.glob(f"runs/jobs/{method}-*/checkpoint.pt")
+    return [path for path in found if f'"epochs": {epochs}' in (path.parent / "job.json").read_text()]
+
+
+def test_killed_three_times_and_nothing_is_doubled(project: Project) -> None:
+    project.change(train={"epochs": 5}, tune={"epochs": 4})
+
+    project.run_until(lambda: bool(checkpoints(project, "dann", 4)), "a trial's first epoch")
+    (killed,) = checkpoints(project, "dann", 4)
+    project.run_until(lambda: bool(checkpoints(project, "erm", 5)), "the control's first epoch")
+    assert not killed.exists(), "the killed trial was finished by the second run"
+    models = project.root / "mlruns" / "artifacts"
+    project.run_until(
+        lambda: any(models.glob("models/*/*")) or any(models.glob("*/models/*/*")), "a model's first file"
+    )
+    output = project.run()
+    assert f"champion of {MODEL}: version 1" in output
+
+    client = project.client
+    experiment = client.get_experiment_by_name("oncoshift").experiment_id
+    runs = client.search_runs([experiment])
+    keys = Counter(run.data.tags["oncoshift.key"] for run in runs)
+    assert set(keys.values()) == {1}, "no run is doubled"
+    assert {run.info.status for run in runs} == {"FINISHED"}, "none is left hanging"
+    names = Counter(run.info.run_name for run in runs)
+    assert [name for name in names if name.startswith("trial")] and names["trial-0"] == names["trial-1"] == 1
+    for run in runs:
+        if run.info.run_name.startswith("train-"):
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, "source_accuracy")]
+            assert sorted(steps) == [0, 1, 2, 3, 4], f"{run.info.run_name} has each epoch once"
+    (version,) = client.search_model_versions(f"name = '{MODEL}'")
+    models_logged = client.search_logged_models([experiment])
+    assert [model.status for model in models_logged] == ["READY"]
+    registered = client.get_registered_model(MODEL)
+    assert {alias: str(number) for alias, number in registered.aliases.items()} == {"champion": str(version.version)}
+    assert INTENT_TAG not in registered.tags
+    assert not list(project.root.glob("runs/jobs/*/checkpoint.pt"))

@@ -1,0 +1,97 @@
+"""The flow end to end on a small phantom: trains, promotes, does nothing twice, redoes what depends on a change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import mlflow
+import pandas as pd
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+MODEL = "oncoshift-kidney"
+
+
+def parents(project: Project) -> list[mlflow.entities.Run]:
+    experiment = project.client.get_experiment_by_name("oncoshift")
+    return project.client.search_runs([experiment.experiment_id], "tags.`oncoshift.step` = 'retrain'")
+
+
+def test_first_run_trains_proves_and_promotes(project: Project) -> None:
+    output = project.run()
+    assert "kidney ← lung, colon, made-up data" in output
+    assert "source-only (erm)" in output
+    assert "adapted (dann)" in output
+    assert f"champion of {MODEL}: version 1" in output
+    (parent,) = parents(project)
+    assert parent.info.status == "FINISHED"
+    assert {"dann/balanced_accuracy", "dann/balanced_accuracy_low", "erm/auroc", "gain/balanced_accuracy"} <= set(
+        parent.data.metrics
+    )
+    assert parent.data.params["model.backbone"] == "resnet18"
+    assert parent.data.tags["oncoshift.made_up_data"] == "true"
+    inputs = {each.dataset.name: each for each in parent.inputs.dataset_inputs}
+    assert set(inputs) == {"source_train", "source_val", "target_train", "audit", "test"}
+    assert inputs["target_train"].dataset.digest.endswith(".dir"), "DVC's hash of the splits"
+    names = {artifact.path for artifact in project.client.list_artifacts(parent.info.run_id, "plots")}
+    assert {"plots/comparison.png", "plots/integrated_gradients.png"} <= names
+
+
+def test_every_trial_seed_and_stage_is_a_nested_run(project: Project) -> None:
+    (parent,) = parents(project)
+    experiment = parent.info.experiment_id
+    nested = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    names = sorted(run.info.run_name for run in nested)
+    seeds = ["train-dann-s0", "train-dann-s1", "train-erm-s0", "train-erm-s1"]
+    assert names == sorted(["tune", *seeds, "evaluate", "explain", "register", "gate"])
+    (tune,) = [run for run in nested if run.info.run_name == "tune"]
+    trials = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{tune.info.run_id}'")
+    assert sorted(run.info.run_name for run in trials) == ["trial-0", "trial-1"]
+    (seed,) = [run for run in nested if run.info.run_name == "train-dann-s0"]
+    assert "kidney/balanced_accuracy" in seed.data.metrics
+    assert [point.step for point in project.client.get_metric_history(seed.info.run_id, "domain_accuracy")] == [0, 1]
+
+
+def test_champion_is_pulled_and_scores(project: Project) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlruns/mlflow.db")
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+    tile = next((project.root / "data/raw/kidney/malignant").glob("*.png"))
+    scored = model.predict(pd.DataFrame({"image": [tile.read_bytes()]}))
+    assert 0 <= scored["probability"].iloc[0] <= 1
+    assert scored["label"].iloc[0] in ("benign", "malignant")
+
+
+def test_second_run_finds_nothing_to_do(project: Project) -> None:
+    output = project.run()
+    assert "nothing was trained" in output
+    assert "epoch" not in output
+    assert len(parents(project)) == 1
+    assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 1
+
+
+def test_a_changed_gate_judges_again_and_trains_nothing(project: Project) -> None:
+    project.change(gate={"min_audit_groups": 3})
+    output = project.run()
+    assert output.count("trained before, nothing that it depends on has changed") == 4
+    assert len(parents(project)) == 2
+    assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 1
+
+
+def test_changed_data_challenge_the_champion(project: Project) -> None:
+    project.change(phantom={"seed": 1}, tune={"trials": 0}, retrain={"seeds": 1})
+    output = project.run()
+    assert "trained before" not in output
+    aliases = project.client.get_registered_model(MODEL).aliases
+    versions = Counter(version.version for version in project.client.search_model_versions(f"name = '{MODEL}'"))
+    assert set(versions) == {1, 2} or set(versions) == {"1", "2"}
+    assert "not inferior to champion" in output
+    assert ("champion of oncoshift-kidney: version 2" in output) == (str(aliases["champion"]) == "2")
+
+
+def test_force_trains_although_nothing_has_changed(project: Project) -> None:
+    output = project.run("--force")
+    assert "trained before" not in output
+    assert "dann seed 0: epoch 2/2" in output
+    assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 3

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from oncoshift.errors import DataError
+from oncoshift.explain.explanation import Explanation, explain
+from oncoshift.settings import Explain
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from oncoshift.serving.classifier import TileClassifier
+
+SETTINGS = Explain(steps=6, internal_batch_size=12)
+
+
+def run(
+    classifier: TileClassifier,
+    tiles: NDArray[np.uint8],
+    masks: NDArray[np.bool_] | None = None,
+    labels: NDArray[np.int64] | None = None,
+) -> Explanation:
+    return explain(
+        classifier,
+        tiles,
+        masks,
+        tile_ids=np.array([f"tile-{number}" for number in range(len(tiles))]),
+        groups=np.array([f"group-{number % 3}" for number in range(len(tiles))]),
+        baseline=tiles.mean(axis=0),
+        device="cpu",
+        settings=SETTINGS,
+        labels=labels,
+    )
+
+
+def captions(explanation: Explanation) -> list[str]:
+    titles = [axes.get_title(loc="left") for axes in explanation.figure.axes]
+    return [title for title in titles if title]
+
+
+def test_the_table_has_a_row_a_tile_that_agrees_with_the_arrays(
+    classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    result = run(classifier, tiles)
+    table = result.table
+    assert table["tile_id"].tolist() == [f"tile-{number}" for number in range(5)]
+    assert set(table["mask"]) == {"haematoxylin"}
+    assert "label" not in table
+    assert (table["called"] == (table["probability"] >= 0.5)).all()
+    np.testing.assert_allclose(table["nuclei_area"], result.masks.mean(axis=(1, 2)))
+    magnitude = np.abs(result.attributions.values)
+    shares = (magnitude * result.masks).sum(axis=(1, 2)) / magnitude.sum(axis=(1, 2))
+    np.testing.assert_allclose(table["nuclei_share"], shares, rtol=1e-5)
+    assert result.summary.interval is not None
+    assert result.summary.interval.low <= result.summary.enrichment <= result.summary.interval.high
+
+
+def test_given_masks_are_used_and_said_to_be_true(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    masks = np.zeros(tiles.shape[:3], dtype=bool)
+    masks[:, :16] = True
+    result = run(classifier, tiles, masks)
+    assert set(result.table["mask"]) == {"true"}
+    assert (result.table["nuclei_area"] == 0.5).all()
+
+
+def test_captions_say_what_is_known(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    masks = np.ones(tiles.shape[:3], dtype=bool)
+    masks[1] = False
+    shown = captions(run(classifier, tiles, masks, labels=np.array([0, 1, -1, 0, 1])))
+    assert len(shown) == 5
+    assert "label benign" in shown[0]
+    assert "nuclei 100% of attribution, 100% of area" in shown[0]
+    assert "label malignant" in shown[1]
+    assert "no nuclei found" in shown[1]
+    assert "label" not in shown[2]
+    assert all("p(malignant) 0." in caption for caption in shown)
+    assert "label" not in "".join(captions(run(classifier, tiles)))
+
+
+def test_the_gallery_can_be_drawn_without_warnings_or_global_state(
+    classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    masks = np.zeros(tiles.shape[:3], dtype=bool)
+    masks[0, 4:9, 4:9] = True
+    figure = run(classifier, tiles, masks).figure
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FigureCanvasAgg(figure).draw()
+    assert len(figure.axes) == 3 * 5 + 1, "three panels a tile and the colour bar"
+    assert plt.get_fignums() == []
+
+
+def test_heat_maps_are_symmetric_about_zero(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    figure = run(classifier, tiles).figure
+    low, high = figure.axes[1].images[0].get_clim()
+    assert low == -high < 0
+
+
+def test_a_tile_without_attribution_is_drawn_and_reported(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    same = np.repeat(tiles[:1], 2, axis=0)
+    result = run(classifier, same)
+    assert "no attribution" in captions(result)[0]
+    FigureCanvasAgg(result.figure).draw()
+    numbers = result.as_dict()
+    assert numbers["tiles_with_nuclei"] == 0
+    assert numbers["nuclei_enrichment"] is None
+
+
+def test_headline_numbers_are_json(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    numbers = run(classifier, tiles).as_dict()
+    assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
+    assert numbers["tiles"] == 5
+    assert numbers["nuclei_enrichment_low"] <= numbers["nuclei_enrichment"] <= numbers["nuclei_enrichment_high"]  # type: ignore[operator]
+
+
+def test_counts_must_agree(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    with pytest.raises(DataError, match="5 tiles"):
+        run(classifier, tiles, labels=np.zeros(4, dtype=np.int64))
+    with pytest.raises(DataError, match="bool masks"):
+        run(classifier, tiles, np.zeros((4, 32, 32), dtype=bool))

@@ -1,0 +1,47 @@
+"""A real MLflow store in a temporary folder, made once: MLflow's migrations take seconds."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from oncoshift.registry.folder import Package
+from oncoshift.registry.tracking import Tracker
+from oncoshift.serving.classifier import TileClassifier
+from oncoshift.serving.predictor import ServedConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture(scope="session")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def tracker(uri: str) -> Tracker:
+    return Tracker(uri, "tests", tags={"mlflow.source.git.commit": "abc"})
+
+
+@pytest.fixture(scope="session")
+def unique() -> Callable[[str], str]:
+    """Names that no other test has, since all share one store."""
+    numbers = itertools.count()
+    return lambda prefix: f"{prefix}-{next(numbers)}"
+
+
+@pytest.fixture
+def make_package() -> Callable[[str], Package]:
+    def make(name: str) -> Package:
+        torch.manual_seed(0)
+        state = TileClassifier("resnet18", 16, 0.5).state_dict()
+        config = ServedConfig(name, "kidney", ("lung",), "resnet18", 16, 0.5, tile_size=32)
+        tiles = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+        return Package(config, state, "# card", list(tiles))
+
+    return make

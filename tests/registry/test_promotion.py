@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oncoshift.errors import RegistryError
+from oncoshift.registry import promotion
+from oncoshift.registry.gate import Decision, Reason
+from oncoshift.registry.promotion import describe, history, promote, recover, rollback, set_challenger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow import MlflowClient
+
+    from oncoshift.registry.tracking import Tracker
+
+WRITES = ("set_", "delete_")
+
+
+class PlugPulledError(Exception):
+    """The process died."""
+
+
+class Unplugged:
+    """A client that dies instead of doing its `last`-th write (counted from 0)."""
+
+    def __init__(self, client: MlflowClient, last: int) -> None:
+        self._client, self._left = client, last
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if not name.startswith(WRITES):
+            return method
+
+        def write(*arguments: Any, **options: Any) -> Any:
+            if self._left == 0:
+                raise PlugPulledError
+            self._left -= 1
+            return method(*arguments, **options)
+
+        return write
+
+
+@pytest.fixture
+def client(tracker: Tracker) -> MlflowClient:
+    return tracker.client
+
+
+@pytest.fixture
+def make_model(client: MlflowClient, unique: Callable[[str], str]) -> Callable[[], str]:
+    """Makes a registered model with three versions, none of them live."""
+
+    def make() -> str:
+        name = unique("oncoshift-organ")
+        client.create_registered_model(name)
+        for _ in range(3):
+            client.create_model_version(name, "file:///nowhere", run_id="0" * 32)
+        return name
+
+    return make
+
+
+@pytest.fixture
+def name(make_model: Callable[[], str]) -> str:
+    return make_model()
+
+
+def aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+
+
+def state(
+    client: MlflowClient, name: str
+) -> tuple[dict[str, str], list[str], list[tuple[object, ...]], dict[str, str]]:
+    rows = describe(client, name)
+    events = [(event.kind, event.version, event.replaced) for event in history(client, name)]
+    return aliases(client, name), [row.withdrawn for row in rows], events, client.get_registered_model(name).tags
+
+
+def test_aliases_follow_promotions(client: MlflowClient, name: str) -> None:
+    set_challenger(client, name, "1", "trained", "flow")
+    assert aliases(client, name) == {"challenger": "1"}
+    promote(client, name, "1", "gate", "flow")
+    assert aliases(client, name) == {"champion": "1"}
+    set_challenger(client, name, "2", "trained", "flow")
+    promote(client, name, "2", "gate", "flow")
+    assert aliases(client, name) == {"champion": "2", "previous": "1"}
+    assert [(event.kind, event.version, event.replaced) for event in history(client, name)] == [
+        ("challenge", "1", None),
+        ("promote", "1", None),
+        ("challenge", "2", None),
+        ("promote", "2", "1"),
+    ]
+
+
+def test_promoting_the_champion_again_changes_nothing(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "gate", "flow")
+    promote(client, name, "2", "gate", "flow")
+    before = state(client, name)
+    promote(client, name, "2", "gate", "flow")
+    set_challenger(client, name, "2", "trained", "flow")
+    assert state(client, name) == before
+
+
+def test_promoting_leaves_another_challenger(client: MlflowClient, name: str) -> None:
+    set_challenger(client, name, "3", "trained", "flow")
+    promote(client, name, "1", "by hand", "anna")
+    assert aliases(client, name) == {"champion": "1", "challenger": "3"}
+
+
+def test_rollback_swaps_and_keeps_automation_from_undoing_it(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "gate", "flow")
+    promote(client, name, "2", "gate", "flow")
+    assert rollback(client, name, "drifts on scanner B", "anna") == "1"
+    assert aliases(client, name) == {"champion": "1", "previous": "2"}
+    assert {row.version: row.withdrawn for row in describe(client, name)}["2"] == "drifts on scanner B"
+    with pytest.raises(RegistryError, match="rolled back \\(drifts on scanner B\\)"):
+        promote(client, name, "2", "gate", "flow")
+    promote(client, name, "2", "scanner fixed", "anna", force=True)
+    assert aliases(client, name) == {"champion": "2", "previous": "1"}
+    assert [row.withdrawn for row in describe(client, name)] == ["", "", ""]
+    assert history(client, name)[-2].reason == "drifts on scanner B"
+
+
+def test_what_cannot_be_done_says_why(client: MlflowClient, name: str) -> None:
+    with pytest.raises(RegistryError, match="no registered model 'oncoshift-none'"):
+        promote(client, "oncoshift-none", "1", "", "")
+    with pytest.raises(RegistryError, match=f"no version '9' of {name}"):
+        promote(client, name, "9", "", "")
+    with pytest.raises(RegistryError, match="no version '9'"):
+        set_challenger(client, name, "9", "", "")
+    promote(client, name, "1", "gate", "flow")
+    with pytest.raises(RegistryError, match="'previous' to go back to"):
+        rollback(client, name, "", "")
+    assert aliases(client, name) == {"champion": "1"}
+
+
+def test_a_refused_version_is_promoted_by_force_only(client: MlflowClient, name: str) -> None:
+    refused = Decision(promote=False, reasons=(Reason("AUROC", False, 0.5, 0.75, "too low"),))
+    promotion.record_decision(client, name, "1", refused)
+    with pytest.raises(RegistryError, match="the gate refused it"):
+        promote(client, name, "1", "gate", "flow")
+    assert aliases(client, name) == {}
+    promote(client, name, "1", "for a comparison", "anna", force=True)
+    assert aliases(client, name) == {"champion": "1"}
+    assert describe(client, name)[-1].gate == "refuse"
+
+
+def to_third(client: Any, name: str) -> None:
+    promote(client, name, "3", "gate", "flow")
+
+
+def from_challenger(client: Any, name: str) -> None:
+    set_challenger(client, name, "3", "trained", "flow")
+    promote(client, name, "3", "gate", "flow")
+
+
+def go_back(client: Any, name: str) -> None:
+    rollback(client, name, "bad", "anna")
+
+
+def force_back(client: Any, name: str) -> None:
+    promote(client, name, "2", "fixed", "anna", force=True)
+
+
+# Aliases before, and how many writes the change itself needs.
+CHANGES = [
+    pytest.param({}, to_third, 4, id="first promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, to_third, 5, id="promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, from_challenger, 8, id="challenge and promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, go_back, 6, id="rollback"),
+    pytest.param({"previous": "2", "champion": "1", "withdrawn": "2"}, force_back, 6, id="forced return"),
+]
+
+
+@pytest.mark.parametrize(("past", "change", "writes"), CHANGES)
+def test_killed_at_any_write_the_next_start_goes_on(
+    client: MlflowClient,
+    make_model: Callable[[], str],
+    past: dict[str, str],
+    change: Callable[[Any, str], None],
+    writes: int,
+) -> None:
+    def fresh() -> str:
+        name = make_model()
+        for alias, version in past.items():
+            if alias == "withdrawn":
+                client.set_model_version_tag(name, version, promotion.WITHDRAWN_TAG, "bad")
+            else:
+                client.set_registered_model_alias(name, alias, version)
+        return name
+
+    reference = fresh()
+    before = state(client, reference)
+    change(client, reference)
+    after = state(client, reference)
+    for last in range(writes):
+        recovered, restarted = fresh(), fresh()
+        for name in (recovered, restarted):
+            with pytest.raises(PlugPulledError):
+                change(Unplugged(client, last), name)
+            live = aliases(client, name).get("champion")
+            assert live in {before[0].get("champion"), after[0].get("champion")}
+        recover(client, recovered)
+        if change is not from_challenger:  # which is two changes, with a state of its own between them
+            assert state(client, recovered) in (before, after)
+        change(client, restarted)
+        assert state(client, restarted) == after
+    name = fresh()
+    change(Unplugged(client, writes), name)
+    assert state(client, name) == after
+
+
+def test_a_change_to_a_deleted_version_says_what_to_do(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "first", "flow")
+    with pytest.raises(PlugPulledError):
+        promote(Unplugged(client, 1), name, "2", "gate", "flow")
+    client.delete_model_version(name, "2")
+    with pytest.raises(RegistryError, match=r"delete the model's tag oncoshift\.intent"):
+        recover(client, name)
+    assert aliases(client, name) == {"champion": "1"}

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oncoshift.serving.classifier import TileClassifier, normalise
+from oncoshift.serving.predictor import ServedConfig, TilePredictor
+from oncoshift.serving.preprocess import apply_reinhard, resize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from oncoshift.registry.folder import Package
+
+
+def png(tile: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(tile).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def predictor(package: Package, classifier: TileClassifier) -> TilePredictor:
+    return TilePredictor(package.config, classifier, "cpu")
+
+
+def own_probabilities(classifier: TileClassifier, tiles: list[NDArray[np.uint8]]) -> list[float]:
+    with torch.no_grad():
+        logits = classifier(normalise(torch.from_numpy(np.stack(tiles))))
+    return torch.softmax(logits, dim=1)[:, 1].tolist()
+
+
+def test_probabilities_are_the_classifiers_own(
+    predictor: TilePredictor, classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    expected = own_probabilities(classifier, [resize(tile, 32) for tile in tiles])
+    outcomes = predictor.predict(list(tiles))
+    assert [outcome.probability for outcome in outcomes] == pytest.approx(expected, abs=1e-6)
+    assert max(expected) - min(expected) > 1e-3
+    assert [outcome.label for outcome in outcomes] == ["malignant" if p >= 0.5 else "benign" for p in expected]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_the_batch_does_not_change_the_outcome(
+    predictor: TilePredictor, tiles: NDArray[np.uint8], batch_size: int
+) -> None:
+    whole = [outcome.probability for outcome in predictor.predict(list(tiles))]
+    parts = [outcome.probability for outcome in predictor.predict(list(tiles), batch_size)]
+    assert parts == pytest.approx(whole, abs=1e-6)
+
+
+def test_stain_normalisation_is_done_after_resizing_as_in_training(
+    reinhard_package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    reference = reinhard_package.config.reference
+    assert reference is not None
+    prepared = [apply_reinhard(resize(tile, 32), reference) for tile in tiles]
+    outcomes = TilePredictor(reinhard_package.config, classifier, "cpu").predict([png(tile) for tile in tiles])
+    expected = own_probabilities(classifier, prepared)
+    assert [outcome.probability for outcome in outcomes] == pytest.approx(expected, abs=1e-6)
+    plain = own_probabilities(classifier, [resize(tile, 32) for tile in tiles])
+    assert np.abs(np.subtract(expected, plain)).max() > 1e-3
+
+
+def test_an_image_in_every_form_gives_the_same(predictor: TilePredictor, tiles: NDArray[np.uint8]) -> None:
+    data = png(tiles[0])
+    wrapped = base64.encodebytes(data).decode()
+    forms = [tiles[0], data, bytearray(data), memoryview(data), wrapped, wrapped.replace("\n", ""), tiles[0].tolist()]
+    assert "\n" in wrapped.strip()
+    assert {outcome.error for outcome in predictor.predict(forms)} == {None}
+    assert len({outcome.probability for outcome in predictor.predict(forms, batch_size=1)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (b"not an image", "12 bytes"),
+        (None, "got NoneType"),
+        (float("nan"), "got float"),
+        ("not base64!", "not base64"),
+        ("bm8=", "2 bytes"),
+        (np.zeros((8, 8), np.uint8), "[8, 8]"),
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        ([[[0, 0, 256]]], "from 0 to 255"),
+        ([[0, 0], [0]], "no [H, W, 3] array"),
+        ([], "from 0 to 255"),
+    ],
+)
+def test_a_broken_image_says_why_and_costs_no_other(
+    predictor: TilePredictor, tiles: NDArray[np.uint8], broken: object, words: str
+) -> None:
+    first, bad, last = predictor.predict([tiles[0], broken, tiles[1]])
+    alone = predictor.predict([tiles[0], tiles[1]])
+    assert bad.probability is None
+    assert bad.label is None
+    assert words in str(bad.error)
+    assert [first.probability, last.probability] == pytest.approx([each.probability for each in alone], abs=1e-6)
+
+
+def test_a_truncated_image_is_an_error(predictor: TilePredictor, tiles: NDArray[np.uint8]) -> None:
+    (outcome,) = predictor.predict([png(tiles[0])[:-200]])
+    assert outcome.probability is None
+    assert outcome.error
+
+
+def test_broken_weights_do_not_pass_for_benign(package: Package, tiles: NDArray[np.uint8]) -> None:
+    classifier = TileClassifier("resnet18", 16, 0.5)
+    with torch.no_grad():
+        classifier.head.bias.fill_(torch.nan)
+    (outcome,) = TilePredictor(package.config, classifier, "cpu").predict([tiles[0]])
+    assert (outcome.probability, outcome.label) == (None, None)
+    assert outcome.error == "the model gave no finite probability"
+
+
+def test_the_threshold_decides_the_label(
+    package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    labels = {
+        threshold: {
+            outcome.label
+            for outcome in TilePredictor(replace(package.config, threshold=threshold), classifier).predict(list(tiles))
+        }
+        for threshold in (0.0, 1.01)
+    }
+    assert labels == {0.0: {"malignant"}, 1.01: {"benign"}}
+
+
+def test_no_images_and_no_batch(predictor: TilePredictor) -> None:
+    assert predictor.predict([]) == []
+    with pytest.raises(ValueError, match="batch_size 0"):
+        predictor.predict([], 0)
+
+
+def test_the_config_survives_writing_and_reading(package: Package, reinhard_package: Package) -> None:
+    for config in (package.config, reinhard_package.config):
+        assert ServedConfig.from_json(config.to_json()) == config
+    with pytest.raises(ValueError, match="labels"):
+        ServedConfig.from_json(package.config.to_json().replace("benign", "normal"))
+
+
+def test_a_variant_and_its_reference_belong_together(package: Package) -> None:
+    with pytest.raises(ValueError, match="'reinhard' without a Reinhard reference"):
+        replace(package.config, variant="reinhard")

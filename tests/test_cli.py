@@ -1,0 +1,100 @@
+"""The command line: stages run by name, and errors are one message without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tiny_tiles import write_tree
+
+from oncoshift.cli import COMMANDS, Command, Context, build_parser, main
+from oncoshift.layout import SPLITS, Layout
+from oncoshift.settings import Settings, dump_settings, with_values
+
+if TYPE_CHECKING:
+    import argparse
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    write_tree(tmp_path / "data" / "raw", groups=6, tiles=1)
+    changes = {"sources": ["lung", "colon"], "ingest.adapter": "folder", "normalize.tile_size": 32}
+    (tmp_path / "params.yaml").write_text(dump_settings(with_values(Settings(), changes)), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_data_stages_run_one_after_the_other(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(experiment)
+    assert [main([stage]) for stage in ("ingest", "split", "normalize")] == [0, 0, 0]
+    layout = Layout(experiment)
+    assert {path.stem for path in layout.splits.iterdir()} == set(SPLITS)
+    assert {path.name for path in layout.packs.iterdir()} == {"none", "reinhard"}
+    printed = capsys.readouterr()
+    assert "ingest: 36 tiles, 0 quarantined" in printed.out
+    assert "normalize: 72/72" in printed.err
+
+
+def test_params_may_lie_elsewhere_and_be_overridden(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    params = ["--params", str(experiment / "params.yaml")]
+    assert main(["ingest", *params]) == 0
+    assert main(["split", *params, "--set", "split.test_share=0", "--set", "split.audit_share=0.5"]) == 0
+    assert "test 0:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "split.sed=1"], "error: split.sed: unknown key; allowed here: val_share"),
+        (["--preset", "none-such"], "error: --preset none-such: unknown"),
+        (["--set", "target=liver"], "error: no tiles of liver"),
+    ],
+)
+def test_errors_are_one_message_and_exit_code_2(
+    experiment: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    params = ["--params", str(experiment / "params.yaml")]
+    main(["ingest", *params])
+    capsys.readouterr()
+    assert main(["split", *params, *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+def test_missing_params_say_where_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ingest", "--params", str(tmp_path / "params.yaml")]) == 2
+    assert "run from the folder that has params.yaml" in capsys.readouterr().err
+
+
+def test_every_command_takes_the_common_options() -> None:
+    parser = build_parser()
+    for command in COMMANDS:
+        given = parser.parse_args([command.name, "--preset", "demo", "--set", "seed=1", "--set", "target=skin"])
+        assert given.run is command.run
+        assert (given.params, given.preset, given.overrides) == (Path("params.yaml"), "demo", ["seed=1", "target=skin"])
+
+
+def test_a_command_may_have_options_of_its_own() -> None:
+    def options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--force", action="store_true")
+
+    seen: list[Context] = []
+    parser = build_parser((Command("go", "goes", seen.append, options),))
+    given = parser.parse_args(["go", "--force"])
+    given.run(Context(given))
+    assert seen[0].arguments.force
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from oncoshift.cli import build_parser; build_parser().format_help();"
+        "print(sorted({'torch', 'pandas', 'numpy', 'mlflow', 'prefect', 'optuna', 'dvc'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

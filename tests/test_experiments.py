@@ -1,0 +1,121 @@
+"""Experiments: where they lie, what goes into them, and that one process at a time works in each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncoshift.experiments import (
+    ExperimentError,
+    experiment_lock,
+    find_project,
+    prepare_experiment,
+    tracking_uri,
+)
+from oncoshift.layout import Layout
+from oncoshift.settings import Settings, Tracking, load_settings, with_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "params.yaml").touch()
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    return folder
+
+
+def test_the_project_is_found_from_any_folder_in_it(project: Path) -> None:
+    layout = prepare_experiment(project, Settings(), "a")
+    deep = layout.folder / "data" / "tiles"
+    deep.mkdir(parents=True)
+    for start in (project, layout.folder, deep):
+        assert find_project(start) == project
+
+
+def test_a_project_may_itself_lie_in_a_folder_called_experiments(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        (folder / name).touch()
+    assert find_project(folder) == folder
+
+
+def test_no_project_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="no project here or above"):
+        find_project(tmp_path)
+
+
+def test_an_experiment_has_all_settings_with_the_projects_paths(project: Path) -> None:
+    settings = with_values(Settings(), {"model.weights": "weights/a.safetensors", "train.epochs": 3})
+    layout = prepare_experiment(project, settings, "lung-dann")
+    written = load_settings(layout.params)
+    assert layout.folder == project / "experiments" / "lung-dann"
+    assert written.ingest.root == str(project / "data" / "raw")
+    assert written.model.weights == str(project / "weights" / "a.safetensors")
+    assert written.train.epochs == 3
+    assert (layout.folder / "dvc.yaml").read_text() == "stages: {}\n"
+
+
+def test_absolute_paths_and_named_weights_stay(project: Path) -> None:
+    settings = with_values(Settings(), {"model.weights": "imagenet", "ingest.root": "/tiles"})
+    written = load_settings(prepare_experiment(project, settings, "a").params)
+    assert (written.model.weights, written.ingest.root) == ("imagenet", "/tiles")
+
+
+def test_preparing_again_touches_nothing_that_is_the_same(project: Path) -> None:
+    def stamps(folder: Path) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+    layout = prepare_experiment(project, Settings(), "a")
+    before = stamps(layout.folder)
+    prepare_experiment(project, Settings(), "a")
+    assert stamps(layout.folder) == before
+    prepare_experiment(project, with_values(Settings(), {"seed": 1}), "a")
+    assert {path for path, stamp in stamps(layout.folder).items() if before[path] != stamp} == {layout.params}
+
+
+@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
+def test_names_cannot_leave_the_folder(project: Path, name: str) -> None:
+    with pytest.raises(ExperimentError, match="use letters"):
+        prepare_experiment(project, Settings(), name)
+
+
+def test_the_tracking_store_is_the_projects(project: Path) -> None:
+    assert tracking_uri(project, Tracking(), {}) == f"sqlite:///{project}/mlruns/mlflow.db"
+    assert (project / "mlruns").is_dir()
+    assert tracking_uri(project, Tracking(uri="sqlite:////there/m.db".replace("/there", str(project))), {}) == (
+        f"sqlite:///{project}/m.db"
+    )
+    assert tracking_uri(project, Tracking(uri="http://server"), {}) == "http://server"
+    assert tracking_uri(project, Tracking(), {"MLFLOW_TRACKING_URI": "http://other"}) == "http://other"
+
+
+def test_a_second_process_is_told_who_works_in_the_experiment(project: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from oncoshift.layout import Layout\n"
+        "from oncoshift.experiments import experiment_lock\n"
+        "with experiment_lock(Layout(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(project)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ExperimentError, match=f"process {other.pid} works in this"),
+            experiment_lock(Layout(project)),
+        ):
+            pass
+        other.kill()
+    with experiment_lock(Layout(project)):
+        assert (project / "runs" / "experiment.lock").read_text() == str(os.getpid())
+    with experiment_lock(Layout(project)):
+        pass
