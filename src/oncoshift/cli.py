@@ -9,48 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oncoshift.commands import registry, retraining, stages
+from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from oncoshift.layout import Layout
-    from oncoshift.settings import Settings
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a command gets.
-
-    Attributes:
-        arguments: the parsed command line.
-    """
-
-    arguments: argparse.Namespace
-
-    @cached_property
-    def settings(self) -> Settings:
-        """params.yaml, the preset and the overrides, validated."""
-        from oncoshift.settings import load_settings
-
-        given = self.arguments
-        return load_settings(given.params, preset=given.preset, overrides=tuple(given.overrides))
-
-    @property
-    def layout(self) -> Layout:
-        """The experiment in whose folder params.yaml lies."""
-        from oncoshift.layout import Layout
-
-        return Layout(self.arguments.params.parent)
-
-    @property
-    def raw(self) -> Path:
-        """The data set, `ingest.root`; a relative path is the experiment's."""
-        return self.layout.folder / self.settings.ingest.root
 
 
 @dataclass(frozen=True)
@@ -70,55 +37,23 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
 
 
-def phantom(context: Context) -> None:
-    """Write the made-up data set to `ingest.root`."""
-    from oncoshift.console import progress
-    from oncoshift.data.phantom import write_phantom
-
-    with progress("phantom") as step:
-        written = write_phantom(context.settings.phantom, context.raw, step)
-    print(f"phantom: {'written to' if written else 'already there, unchanged:'} {context.raw}")
-
-
-def ingest(context: Context) -> None:
-    """Stage `ingest`."""
-    from oncoshift.console import progress
-    from oncoshift.data.ingest import ingest as run
-
-    layout = context.layout
-    with progress("ingest") as step:
-        report = run(context.settings.ingest, context.raw, layout.tiles, base=layout.folder, progress=step)
-    made_up = ", made up" if report.made_up else ""
-    print(f"ingest: {report.tiles} tiles{made_up}, {report.quarantined} quarantined: {layout.tiles}")
-
-
-def split(context: Context) -> None:
-    """Stage `split`."""
-    from oncoshift.data.split import run_split
-
-    settings, layout = context.settings, context.layout
-    frames = run_split(settings.split, settings.target, settings.sources, layout)
-    print(f"split: {', '.join(f'{name} {len(frame)}' for name, frame in frames.items())}: {layout.splits}")
-
-
-def normalize(context: Context) -> None:
-    """Stage `normalize`."""
-    from oncoshift.console import progress
-    from oncoshift.data.normalize import run_normalize
-
-    with progress("normalize") as step:
-        packs = run_normalize(context.settings.normalize, context.layout, step)
-    for variant, pack in packs.items():
-        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in pack.stain.outcomes.items())
-        print(f"normalize: {variant}: {outcomes}: {context.layout.packs / variant}")
-
-
 COMMANDS = (
-    Command("phantom", "write the made-up data set to ingest.root", phantom),
-    Command("ingest", "stage: open and check every tile, write data/tiles", ingest),
-    Command("split", "stage: split by group into training, validation, audit and test", split),
-    Command("normalize", "stage: decode, resize and stain-normalise every tile into packs", normalize),
-)
+    Command("retrain", "the main job: data, tuning, training, evaluation, explanation, registry, gate",
+            retraining.retrain, retraining.add_retrain),
+    Command("compare", "list the target's finished retrainings", retraining.compare),
+    Command("models", "list the versions of a registered model", registry.models, registry.add_model),
+    Command("promote", "make a version champion", registry.promote, registry.add_promote),
+    Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
+    Command("score", "score images with a registered model, CSV on stdout", registry.score, registry.add_score),
+    Command("doctor", "say what is installed and set, and what is missing", retraining.doctor),
+    Command("phantom", "write the made-up data set to ingest.root", stages.phantom),
+    Command("ingest", "stage: open and check every tile, write data/tiles", stages.ingest),
+    Command("split", "stage: split by group into training, validation, audit and test", stages.split),
+    Command("normalize", "stage: decode, resize and stain-normalise every tile into packs", stages.normalize),
+    Command("train", "stage: train the method and seed of params.yaml into outputs/train", stages.train),
+    Command("evaluate", "stage: score outputs/train into outputs/evaluate", stages.evaluate),
+    Command("explain", "stage: Integrated Gradients of outputs/train into outputs/explain", stages.explain),
+)  # fmt: skip
 
 
 def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function to call with how many items are done and how many there are."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain(console, label)
+        yield tenths(label, lambda line: console.print(line, highlight=False, markup=False))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -27,7 +27,8 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _plain(console: Console, label: str) -> Callable[[int, int], None]:
+def tenths(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """A function to call with how many items are done and how many there are; it says so ten times in all."""
     shown = 0
 
     def show(done: int, total: int) -> None:
@@ -35,6 +36,6 @@ def _plain(console: Console, label: str) -> Callable[[int, int], None]:
         step = done * _LINES // max(total, 1)
         if step > shown:
             shown = step
-            console.print(f"{label}: {done}/{total}", highlight=False, markup=False)
+            say(f"{label}: {done}/{total}")
 
     return show

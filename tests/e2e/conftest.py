@@ -24,6 +24,7 @@ TINY = {
     "target": "kidney",
     "sources": ["lung", "colon"],
     "phantom": {"organs": ["lung", "colon", "kidney"], "tile_size": 32, "groups_per_class": 8, "tiles_per_group": 3},
+    "split": {"audit_share": 0.35, "test_share": 0.35},
     "normalize": {"variants": ["none"], "tile_size": 32},
     "model": {"bottleneck": 16},
     "train": {"epochs": 2, "steps_per_epoch": 4, "batch_size": 8, "threads": 1},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from oncoshift.errors import DataError
 from oncoshift.evaluation.intervals import Interval, paired_difference
 from oncoshift.evaluation.plots import comparison_figure, confusion_figure, reliability_figure, roc_figure
 from oncoshift.evaluation.report import Report, by_organ, evaluate_domains
@@ -49,6 +50,11 @@ def evaluate_step(session: Session, trained: Trained) -> Evaluation:
             method: pd.concat([session.jobs.predict(job, done, ("source_val", "test")) for job, done in jobs])
             for method, jobs in trained.items()
         }
+        if settings.target not in set(next(iter(tables.values()))["organ"]):
+            raise DataError(
+                f"no labelled test tiles of {settings.target}, so nothing can be proved; label tiles of two more "
+                "groups of each class, or raise split.test_share"
+            )
         reports = {method: evaluate_domains(table, settings.evaluate) for method, table in tables.items()}
         for method, report in reports.items():
             _log_method(session, run, method, tables[method], report)

@@ -17,7 +17,8 @@ from oncoshift.data.raw import read_raw_tiles
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import RegistryError
 from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
-from oncoshift.registry.gate import Decision, GateEvidence, decide
+from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
 from oncoshift.registry.promotion import promote, record_decision
 from oncoshift.retraining.register import BY, SELECTION
 
@@ -40,7 +41,10 @@ def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob]) -
     plan, client = session.plan, session.tracker.client
     with session.child("gate") as run:
         tiles = load_evaluation_tiles(plan.layout, plan.settings.train.variant, ("audit",))
-        decision = decide(plan.settings.gate, _evidence(session, tiles, version, control))
+        try:
+            decision = decide(plan.settings.gate, _evidence(session, tiles, version, control))
+        except TooFewGroupsError as error:
+            decision = Decision(False, (Reason("audit groups per class", False, None, None, str(error)),))
         record_decision(client, plan.model_name, version, decision)
         for place in (run, session.parent):
             session.tracker.set_tags(place, {"oncoshift.gate": decision.verdict, "oncoshift.version": version})

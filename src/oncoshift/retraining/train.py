@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oncoshift.console import tenths
 from oncoshift.settings import flatten
 from oncoshift.training.job import find_trained
 
@@ -34,6 +35,6 @@ def train_step(session: Session, settings: Settings, method: str, number: int) -
         trained = session.jobs.train(
             job,
             session.epoch_logger(run, label, job.settings.train.epochs),
-            lambda done, tiles: session.plan.say(f"{label}: features of {done}/{tiles} tiles"),
+            tenths(f"{label}: features of tiles", session.plan.say),
         )
     return job, trained

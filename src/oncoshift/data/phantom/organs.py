@@ -112,12 +112,12 @@ ORGANS: dict[str, Organ] = {
         nucleus_spacing=1.7,
         vacuoles=0,
         cytoplasm=0.55,
-        basophilia=0.22,
+        basophilia=0.18,
         stroma=0.55,
         fibres=0.3,
         fibre_width=5,
         stroma_cells=4.0,
-        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.74, 0.46, (0.07, 0.0), (246, 246, 250)),
+        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.72, 0.46, (0.05, 0.0), (246, 246, 250)),
     ),
     "colon": Organ(
         gland_radius=23,
@@ -165,7 +165,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.3,
         fibre_width=6,
         stroma_cells=2.0,
-        stain=Stain((0.58, 0.68, 0.42), (0.20, 0.80, 0.56), 0.64, 0.62, (0.0, 0.10), (241, 235, 222)),
+        stain=Stain((0.58, 0.68, 0.42), (0.20, 0.80, 0.56), 0.64, 0.56, (0.0, 0.06), (243, 237, 226)),
     ),
 }
 

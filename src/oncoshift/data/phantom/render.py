@@ -37,9 +37,7 @@ class PhantomTile:
     nuclei: NDArray[np.bool_]
 
 
-def render_tile(
-    organ: str, malignant: bool, style: GroupStyle, rng: np.random.Generator, size: int
-) -> PhantomTile:
+def render_tile(organ: str, malignant: bool, style: GroupStyle, rng: np.random.Generator, size: int) -> PhantomTile:
     """Render one tile.
 
     Args:

@@ -55,7 +55,10 @@ class Disks:
         if not len(self.radii):
             return np.full(np.broadcast_shapes(x.shape, y.shape), np.inf)
         axes = (slice(None), *(None,) * max(x.ndim, y.ndim))
-        across, down = (x - self.centres[:, 0][axes]) / self.radii[axes], (y - self.centres[:, 1][axes]) / self.radii[axes]
+        across, down = (
+            (x - self.centres[:, 0][axes]) / self.radii[axes],
+            (y - self.centres[:, 1][axes]) / self.radii[axes],
+        )
         nearest = np.argmin(across**2 + down**2, axis=0)
         dx, dy = x - self.centres[nearest, 0], y - self.centres[nearest, 1]
         return np.asarray(np.hypot(dx, dy) / self.boundary(nearest, np.arctan2(dy, dx)))
@@ -119,9 +122,7 @@ def grow(organ: Organ, malignant: bool, style: GroupStyle, rng: np.random.Genera
     return Tissue(glands, lumen, holes, vacuoles, nuclei)
 
 
-def _disks(
-    centres: NDArray[np.float64], radius: float, spread: float, wave: float, rng: np.random.Generator
-) -> Disks:
+def _disks(centres: NDArray[np.float64], radius: float, spread: float, wave: float, rng: np.random.Generator) -> Disks:
     count = len(centres)
     return Disks(
         centres,
@@ -169,7 +170,9 @@ def _ordered_nuclei(
     counts = np.maximum(3, np.round(2 * np.pi * seat * glands.radii / spacing)).astype(int)
     owner = np.repeat(np.arange(len(counts)), counts)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    angle = 2 * np.pi * (place + rng.normal(0, 0.12, len(owner))) / counts[owner] + rng.uniform(0, 6.3, len(counts))[owner]
+    angle = (
+        2 * np.pi * (place + rng.normal(0, 0.12, len(owner))) / counts[owner] + rng.uniform(0, 6.3, len(counts))[owner]
+    )
     outward = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     reach = glands.boundary(owner, angle)[:, None] * outward
     wall = glands.centres[owner] + (seat[owner] + rng.normal(0, 0.015, len(owner)))[:, None] * reach

@@ -1,0 +1,56 @@
+# Two images from one file:
+#   docker build --target train -t oncoshift-train .
+#   oncoshift trains and tracks; mount the project (params.yaml, data, mlruns) at /project.
+#
+#   mlflow artifacts download --artifact-uri models:/oncoshift-kidney@champion --dst-path build/model
+#   docker build --target serve -t oncoshift-serve .
+#   serves the model in build/model, with that model's own requirements and nothing of the training stack. To follow
+#   the registry instead: -e MODEL_URI=models:/oncoshift-kidney@champion -e MLFLOW_TRACKING_URI=http://mlflow:5000
+
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS base
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONUNBUFFERED=1 \
+    MLFLOW_DISABLE_TELEMETRY=true
+RUN useradd --create-home --uid 1000 oncoshift
+
+
+FROM base AS train
+# git for DVC; the other two for the OpenCV build that staintools asks for.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/oncoshift
+COPY constraints.txt pyproject.toml README.md ./
+COPY src ./src
+RUN pip install --constraint constraints.txt ".[platform]"
+COPY --chown=oncoshift params.yaml dvc.yaml /project/
+COPY --chown=oncoshift presets /project/presets
+COPY --chown=oncoshift flows /project/flows
+RUN chown oncoshift /project
+ENV PREFECT_SERVER_ANALYTICS_ENABLED=false \
+    DVC_NO_ANALYTICS=true
+USER oncoshift
+WORKDIR /project
+ENTRYPOINT ["oncoshift"]
+CMD ["--help"]
+
+
+FROM base AS serve
+# Requirements first: a new model with the same ones reuses this layer.
+COPY build/model/requirements.txt /model/requirements.txt
+RUN pip install --requirement /model/requirements.txt
+COPY build/model /model
+ENV MODEL_URI=/model \
+    PORT=8080 \
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
+USER oncoshift
+WORKDIR /home/oncoshift
+EXPOSE 8080
+# MLflow as process 1 does not hear SIGTERM; at SIGINT it finishes its requests and stops.
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/ping')"]
+CMD ["sh", "-c", "exec mlflow models serve --model-uri \"$MODEL_URI\" --env-manager local --host 0.0.0.0 --port \"$PORT\""]

@@ -1,0 +1,103 @@
+"""Commands around the retraining flow: start it, compare what it did, check the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from oncoshift.errors import OncoshiftError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from oncoshift.commands.context import Context
+
+_PLATFORM = ("torch", "torchvision", "mlflow", "prefect", "optuna", "dvc", "captum", "staintools")
+
+
+class FlowError(OncoshiftError):
+    """The retraining flow failed; its own output says why."""
+
+
+def add_retrain(parser: argparse.ArgumentParser) -> None:
+    """Options of `retrain`."""
+    parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
+
+
+def retrain(context: Context) -> None:
+    """Run the Prefect flow in a process of its own; nothing in this package imports Prefect."""
+    given, project = context.arguments, context.project
+    options = [*(["--preset", given.preset] if given.preset else []), *(["--force"] if given.force else [])]
+    for override in given.overrides:
+        options += ["--set", override]
+    command = [sys.executable, "-m", "flows.retrain", *options]
+    done = subprocess.run(command, cwd=project, check=False)
+    if done.returncode:
+        raise FlowError(f"the retraining ended with code {done.returncode}; start it again and it goes on from there")
+
+
+def compare(context: Context) -> None:
+    """List the finished retrainings of the target, newest first: source-only against adapted, gain, gate."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from oncoshift.experiments import tracking_uri
+    from oncoshift.registry.tracking import Tracker
+
+    settings = context.settings
+    tracker = Tracker(tracking_uri(context.project, settings.tracking, os.environ), settings.tracking.experiment)
+    runs = tracker.client.search_runs(
+        [tracker.experiment_id],
+        f"tags.`oncoshift.step` = 'retrain' and tags.`oncoshift.target` = '{settings.target}' "
+        "and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
+    methods = ("erm", settings.train.method)
+    table = Table(title=f"{settings.target}: balanced accuracy on test tiles", title_justify="left")
+    for column in ("run", "backbone", "variant", "seeds", *methods, "gain", "gate", "version"):
+        table.add_column(column)
+    for run in runs:
+        params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+        table.add_row(
+            run.info.run_name,
+            params.get("model.backbone", ""),
+            params.get("train.variant", ""),
+            params.get("retrain.seeds", ""),
+            *(_interval(metrics, f"{method}/balanced_accuracy", f"{method}/balanced_accuracy_") for method in methods),
+            _interval(metrics, "gain/balanced_accuracy", "gain/"),
+            tags.get("oncoshift.gate", ""),
+            tags.get("oncoshift.version", ""),
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _interval(metrics: dict[str, float], point: str, ends: str) -> str:
+    if point not in metrics:
+        return "–"
+    return f"{metrics[point]:.3f} [{metrics[f'{ends}low']:.3f}, {metrics[f'{ends}high']:.3f}]"
+
+
+def doctor(context: Context) -> None:
+    """Say what is installed, what is set, and what would stop a retraining."""
+    from oncoshift.experiments import tracking_uri
+
+    for name in _PLATFORM:
+        try:
+            print(f"{name}: {version(name)}")
+        except PackageNotFoundError:
+            print(f'{name}: absent; pip install "oncoshift[platform]"')
+    import torch
+
+    print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, {os.cpu_count()} cores")
+    print(f"git: {shutil.which('git') or 'absent; runs will not name a commit'}")
+    settings, project = context.settings, context.project
+    raw = project / settings.ingest.root
+    made = settings.ingest.adapter == "phantom"
+    print(f"project: {project}")
+    print(f"settings: valid; {settings.target} from {', '.join(settings.sources)}")
+    print(f"data: {raw} {'is there' if raw.exists() else 'is made on the first run' if made else 'is MISSING'}")
+    print(f"tracking: {tracking_uri(project, settings.tracking, os.environ)}")

@@ -1,0 +1,79 @@
+"""Commands that run one stage of dvc.yaml, and the one that writes the made-up data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oncoshift.commands.context import Context
+
+
+def phantom(context: Context) -> None:
+    """Write the made-up data set to `ingest.root`."""
+    from oncoshift.console import progress
+    from oncoshift.data.phantom import write_phantom
+
+    with progress("phantom") as step:
+        written = write_phantom(context.settings.phantom, context.raw, step)
+    print(f"phantom: {'written to' if written else 'already there, unchanged:'} {context.raw}")
+
+
+def ingest(context: Context) -> None:
+    """Stage `ingest`."""
+    from oncoshift.console import progress
+    from oncoshift.data.ingest import ingest as run
+
+    layout = context.layout
+    with progress("ingest") as step:
+        report = run(context.settings.ingest, context.raw, layout.tiles, base=layout.folder, progress=step)
+    made_up = ", made up" if report.made_up else ""
+    print(f"ingest: {report.tiles} tiles{made_up}, {report.quarantined} quarantined: {layout.tiles}")
+
+
+def split(context: Context) -> None:
+    """Stage `split`."""
+    from oncoshift.data.split import run_split
+
+    settings, layout = context.settings, context.layout
+    frames = run_split(settings.split, settings.target, settings.sources, layout)
+    print(f"split: {', '.join(f'{name} {len(frame)}' for name, frame in frames.items())}: {layout.splits}")
+
+
+def normalize(context: Context) -> None:
+    """Stage `normalize`."""
+    from oncoshift.console import progress
+    from oncoshift.data.normalize import run_normalize
+
+    with progress("normalize") as step:
+        packs = run_normalize(context.settings.normalize, context.layout, step)
+    for variant, pack in packs.items():
+        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in pack.stain.outcomes.items())
+        print(f"normalize: {variant}: {outcomes}: {context.layout.packs / variant}")
+
+
+def train(context: Context) -> None:
+    """Stage `train`."""
+    from oncoshift import stages
+
+    settings = context.settings
+
+    def say(row: dict[str, float]) -> None:
+        figures = f"source accuracy {row['source_accuracy']:.3f}, IM {row['information_maximisation']:.3f}"
+        print(f"train: epoch {int(row['epoch']) + 1}/{settings.train.epochs}: {figures}", flush=True)
+
+    print(f"train: {stages.train(context.layout, settings, say)}")
+
+
+def evaluate(context: Context) -> None:
+    """Stage `evaluate`."""
+    from oncoshift import stages
+
+    print(stages.evaluate(context.layout, context.settings).to_markdown())
+
+
+def explain(context: Context) -> None:
+    """Stage `explain`."""
+    from oncoshift import stages
+
+    for name, value in stages.explain(context.layout, context.settings).as_dict().items():
+        print(f"{name}: {'–' if value is None else f'{value:.3f}'}")
