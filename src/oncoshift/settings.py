@@ -105,17 +105,17 @@ class Train(Section):
     method: Literal["erm", "dann"] = "dann"
     variant: StainVariant = "none"
     epochs: int = Field(12, ge=1)
-    steps_per_epoch: int | None = Field(None, ge=1, description="default: one pass over the source tiles")
+    steps_per_epoch: int | None = Field(15, ge=1, description="null: one pass over the source tiles")
     batch_size: int = Field(32, ge=2, description="source tiles a step; as many target tiles come beside them")
     balance: bool = Field(True, description="fill batches evenly from every source organ and label")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0), Range(1e-4, 1e-2, log=True)] = 1e-3
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    lr: Annotated[float, Field(gt=0), Range(1e-3, 3e-2, log=True)] = 1e-2
     weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 1e-4
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="of sgd, in Nesterov's form")
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     grad_clip: float | None = Field(1.0, gt=0)
     augment: bool = Field(True, description="random dihedral views; not possible behind a frozen trunk part")
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: torch's own choice")
 
@@ -124,16 +124,16 @@ class Dann(Section):
     """Domain-adversarial training (Ganin 2016)."""
 
     schedule: Literal["paper", "ganin", "constant"] = Field("ganin", description="how λ grows over training")
-    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 2.0, log=True)] = 1.0
-    weight: float = Field(1.0, gt=0, description="weight of the domain loss")
+    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 0.33
+    weight: float = Field(3.0, gt=0, description="of the domain loss; the trunk sees weight × λ of it, paper: 1")
     hidden: int = Field(0, ge=0, description="width of the domain head's hidden layer; 0 is the paper's linear head")
 
 
 class Tune(Section):
     """The Optuna study that looks for hyperparameters, by source validation and a label-free score."""
 
-    trials: int = Field(6, ge=0, description="0 skips tuning")
-    epochs: int = Field(4, ge=1)
+    trials: int = Field(4, ge=0, description="0 skips tuning")
+    epochs: int = Field(6, ge=1)
     parameters: tuple[str, ...] = ("train.lr", "dann.max_lambda")
     source_floor: Share = Field(0.8, description="source balanced accuracy below which a trial cannot win")
     storage: str = Field("sqlite:///runs/optuna.db", description="study database; a relative path is the experiment's")

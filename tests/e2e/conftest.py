@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +51,11 @@ class Project:
     root: Path
 
     @property
+    def log(self) -> Path:
+        """Output of the flow that was started last. A file: a pipe that nobody reads would stop it."""
+        return self.root / "flow.log"
+
+    @property
     def client(self) -> MlflowClient:
         uri = f"sqlite:///{self.root}/mlruns/mlflow.db"
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -62,7 +68,7 @@ class Project:
             params[section] = {**params.get(section, {}), **values}
         path.write_text(yaml.safe_dump(params))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """The flow as a process of its own."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_TRACK", "PREF"))
@@ -72,28 +78,27 @@ class Project:
             [sys.executable, "-m", "flows.retrain", *arguments],
             cwd=REPOSITORY,
             env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
+            stdout=self.log.open("w"),
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     def run(self, *arguments: str) -> str:
         """Run the flow to its end; its output."""
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, output[-6000:]
-        return output
+        code = self.start(*arguments).wait(timeout=400)
+        assert code == 0, self.log.read_text()[-6000:]
+        return self.log.read_text()
 
     def run_until(self, reached: Callable[[], bool], what: str) -> None:
         """Run the flow until something is seen on disk, and pull the plug there and then."""
         process = self.start()
         deadline = time.monotonic() + 240
         while not reached():
-            assert process.poll() is None, f"ended before {what}: {process.stdout.read()[-4000:]}"  # type: ignore[union-attr]
+            assert process.poll() is None, f"ended before {what}: {self.log.read_text()[-4000:]}"
             assert time.monotonic() < deadline, f"never reached: {what}"
             time.sleep(0.005)
-        process.kill()
-        process.communicate()
+        os.killpg(process.pid, signal.SIGKILL)  # with its Prefect server, as when the machine loses power
+        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,13 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Train) -
     """The optimiser named in the settings, over the parameters that train."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(trained, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(
+            trained,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
+            weight_decay=settings.weight_decay,
+        )
     return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 

@@ -6,6 +6,15 @@ and the habits of a patient's slide (`organs`), and written as a folder data set
 
 from oncoshift.data.phantom.organs import GroupStyle, Organ, draw_style, organ_named
 from oncoshift.data.phantom.render import PhantomTile, render_tile
-from oncoshift.data.phantom.write import write_phantom
+from oncoshift.data.phantom.write import phantom_tile, write_phantom
 
-__all__ = ["GroupStyle", "Organ", "PhantomTile", "draw_style", "organ_named", "render_tile", "write_phantom"]
+__all__ = [
+    "GroupStyle",
+    "Organ",
+    "PhantomTile",
+    "draw_style",
+    "organ_named",
+    "phantom_tile",
+    "render_tile",
+    "write_phantom",
+]

@@ -137,7 +137,7 @@ ORGANS: dict[str, Organ] = {
     ),
     "breast": Organ(
         gland_radius=15,
-        gland_gap=0.75,
+        gland_gap=0.38,
         lumen=0.40,
         nucleus_radius=2.6,
         nucleus_aspect=1.2,
@@ -146,10 +146,10 @@ ORGANS: dict[str, Organ] = {
         cytoplasm=0.40,
         basophilia=0.12,
         stroma=0.70,
-        fibres=0.75,
+        fibres=0.35,
         fibre_width=8,
         stroma_cells=1.6,
-        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.54, 0.42, (0.0, 0.0), (250, 247, 243)),
+        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.59, 0.45, (0.0, 0.0), (250, 246, 243)),
     ),
     "kidney": Organ(
         gland_radius=15,
@@ -165,7 +165,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.3,
         fibre_width=6,
         stroma_cells=2.0,
-        stain=Stain((0.58, 0.68, 0.42), (0.20, 0.80, 0.56), 0.64, 0.56, (0.0, 0.06), (243, 237, 226)),
+        stain=Stain((0.58, 0.68, 0.42), (0.15, 0.86, 0.48), 0.64, 0.54, (0.0, 0.03), (245, 240, 232)),
     ),
 }
 
@@ -183,13 +183,13 @@ def organ_named(name: str) -> Organ:
 
 def draw_style(rng: np.random.Generator) -> GroupStyle:
     """Draw the habits of one patient's slide: dye lots, section thickness, cellularity, grade, focus."""
-    jitter: NDArray[np.float64] = rng.normal(0, 0.03, (2, 3))
-    strengths = np.exp(rng.normal(0, 0.09, 2))
+    jitter: NDArray[np.float64] = rng.normal(0, 0.045, (2, 3))
+    strengths = np.exp(rng.normal(0, 0.15, 2))
     return GroupStyle(
         haematoxylin=(float(jitter[0, 0]), float(jitter[0, 1]), float(jitter[0, 2])),
         eosin=(float(jitter[1, 0]), float(jitter[1, 1]), float(jitter[1, 2])),
         strengths=(float(strengths[0]), float(strengths[1])),
-        density=float(np.exp(rng.normal(0, 0.08))),
+        density=float(np.exp(rng.normal(0, 0.12))),
         scale=float(np.exp(rng.normal(0, 0.04))),
         grade=float(np.clip(rng.normal(1, 0.15), 0.7, 1.3)),
         focus=float(rng.uniform(0.05, 0.35)),

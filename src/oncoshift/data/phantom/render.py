@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.data.phantom.organs import organ_named
-from oncoshift.data.phantom.tissue import FIELD, Ellipses, Tissue, grow
+from oncoshift.data.phantom.tissue import FIELD, HOLE_RADIUS, Ellipses, Tissue, grow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,13 +37,15 @@ class PhantomTile:
     nuclei: NDArray[np.bool_]
 
 
-def render_tile(organ: str, malignant: bool, style: GroupStyle, rng: np.random.Generator, size: int) -> PhantomTile:
+def render_tile(
+    organ: str, malignant: bool, group_style: GroupStyle, rng: np.random.Generator, size: int
+) -> PhantomTile:
     """Render one tile.
 
     Args:
         organ: a name in `organs.ORGANS`.
         malignant: which class the tissue is of.
-        style: what the tile shares with its group.
+        group_style: what the tile shares with its group.
         rng: consumed; the same state gives the same bytes, and the same tissue at another size.
         size: side in pixels; the field of view is `tissue.FIELD` at every size.
 
@@ -51,11 +53,11 @@ def render_tile(organ: str, malignant: bool, style: GroupStyle, rng: np.random.G
         SettingsError: the phantom has no such organ.
     """
     parameters = organ_named(organ)
-    tissue = grow(parameters, malignant, style, rng)
+    tissue = grow(parameters, malignant, group_style, rng)
     cover, darkness = _draw(tissue.nuclei, size)
     haematoxylin, eosin = _concentrations(parameters, tissue, cover, darkness, size, rng)
-    light = _transmit(parameters.stain, style, haematoxylin, eosin)
-    light = _defocus(light, style.focus) + rng.normal(0, 1.5, (size, size, 1)).astype(np.float32)
+    light = _transmit(parameters.stain, group_style, haematoxylin, eosin)
+    light = _defocus(light, group_style.focus) + rng.normal(0, 1.5, (size, size, 1)).astype(np.float32)
     return PhantomTile(np.clip(np.rint(light), 0, 255).astype(np.uint8), cover >= 0.5)
 
 
@@ -106,9 +108,10 @@ def _concentrations(
     depth = tissue.glands.depth(x, y)
     radius = float(np.mean(tissue.glands.radii))
     inside = _within(depth, 1.0, radius / edge)
-    holes = np.maximum(_within(depth, tissue.lumen, radius / edge), _within(tissue.holes.depth(x, y), 1.0, 3.6 / edge))
+    lumen = _within(depth, tissue.lumen, radius / edge)
+    lumen = np.maximum(lumen, _within(tissue.holes.depth(x, y), 1.0, HOLE_RADIUS / edge))
     vacuoles, _ = _draw(tissue.vacuoles, size)
-    epithelium = inside * (1 - holes)
+    epithelium = inside * (1 - lumen)
     stroma = 1 - inside
 
     grain, cloud = _noise(size, 1.6, rng), _noise(size, 9.0, rng)
@@ -124,7 +127,7 @@ def _concentrations(
 
 def _within(depth: NDArray[np.float64], limit: float, sharpness: float) -> NDArray[np.float32]:
     """1 inside, 0 outside, and a ramp one edge wide between them."""
-    return np.clip((limit - depth) * sharpness + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((limit - depth) * sharpness + 0.5, 0, 1), np.float32)
 
 
 def _fibres(
@@ -138,7 +141,7 @@ def _fibres(
     turn, phase = rng.uniform(0, 2 * np.pi, 2)
     along = ((np.cos(turn) * x + np.sin(turn) * y) * 2 * np.pi / width + phase).astype(np.float32) + 1.8 * cloud
     # Two incommensurate waves: one alone looks like a zebra.
-    return (0.5 + 0.3 * np.sin(along) + 0.2 * np.sin(1.73 * along + 1.3 * cloud)).astype(np.float32)
+    return np.asarray(0.5 + 0.3 * np.sin(along) + 0.2 * np.sin(1.73 * along + 1.3 * cloud), np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -146,14 +149,17 @@ def _spread(size: int, length: float) -> NDArray[np.float32]:
     """Gaussian weights [S, n] that turn n random numbers a `length` apart into a smooth curve of unit variance."""
     knots = np.arange(-1.5, FIELD / length + 1.5) * length
     weights = np.exp(-0.5 * ((_pixel_centres(size)[:, None] - knots) / (0.6 * length)) ** 2)
-    return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True), np.float32)
 
 
 def _noise(size: int, length: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Smooth noise of unit variance whose detail is `length` µm wide, float32 [S, S]; the same at every size."""
     weights = _spread(size, length)
     count = weights.shape[1]
-    return np.asarray(weights @ rng.standard_normal((count, count), dtype=np.float32) @ weights.T)
+    knots = rng.standard_normal((count, count), dtype=np.float32)
+    # Not `@`: a threaded BLAS may add in another order on another machine, and the bytes must stay.
+    rows = np.einsum("sk,kc->sc", weights, knots)
+    return np.asarray(np.einsum("sc,tc->st", rows, weights))
 
 
 def _transmit(

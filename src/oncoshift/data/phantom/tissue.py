@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 FIELD = 90.0
 """Side of a tile in µm, whatever its pixels: a larger tile shows the same tissue in more detail."""
 
+HOLE_RADIUS = 3.6
+"""Mean radius in µm of the lumens in a cribriform gland."""
+
 _LOBES = np.array([2, 3, 5])
 """Orders of the outline's waves: oval, trefoil, ragged."""
 
@@ -46,20 +49,20 @@ class Disks:
         """Distance from the centre of the nearest disk as a share of its radius there: < 1 is inside.
 
         Args:
-            x: µm, of any shape; with a last axis of 1 and `y` with a last but one of 1, a grid.
-            y: µm, broadcasts with `x`.
+            x: µm, of any shape.
+            y: µm, of a shape that broadcasts with it.
 
         Returns:
             The share, of the broadcast shape; infinity where there are no disks.
         """
+        shape = np.broadcast_shapes(x.shape, y.shape)
+        least, nearest = np.full(shape, np.inf), np.zeros(shape, np.intp)
+        for number, ((column, row), radius) in enumerate(zip(self.centres, self.radii, strict=True)):
+            share = ((x - column) / radius) ** 2 + ((y - row) / radius) ** 2
+            nearest[share < least] = number
+            np.minimum(least, share, out=least)
         if not len(self.radii):
-            return np.full(np.broadcast_shapes(x.shape, y.shape), np.inf)
-        axes = (slice(None), *(None,) * max(x.ndim, y.ndim))
-        across, down = (
-            (x - self.centres[:, 0][axes]) / self.radii[axes],
-            (y - self.centres[:, 1][axes]) / self.radii[axes],
-        )
-        nearest = np.argmin(across**2 + down**2, axis=0)
+            return least
         dx, dy = x - self.centres[nearest, 0], y - self.centres[nearest, 1]
         return np.asarray(np.hypot(dx, dy) / self.boundary(nearest, np.arctan2(dy, dx)))
 
@@ -156,7 +159,7 @@ def _holes(glands: Disks, rng: np.random.Generator) -> Disks:
     owner = np.repeat(np.arange(len(glands.radii)), 3)[rng.random(3 * len(glands.radii)) < 0.45]
     angle, reach = rng.uniform(0, 2 * np.pi, len(owner)), rng.uniform(0.1, 0.6, len(owner)) * glands.radii[owner]
     offset = np.stack([np.cos(angle), np.sin(angle)], axis=1) * reach[:, None]
-    return _disks(glands.centres[owner] + offset, 3.6, 0.3, 0.08, rng)
+    return _disks(glands.centres[owner] + offset, HOLE_RADIUS, 0.3, 0.08, rng)
 
 
 def _ordered_nuclei(

@@ -1,16 +1,14 @@
-"""The phantom as a folder data set: tiles, masks of their nuclei, and a note that all of it is made up.
-
-root/<organ>/<benign|malignant>/<organ>-<b|m><group>_<tile>.png    root/masks/… the same, 1 bit    root/PHANTOM.txt
-"""
+"""Writes the phantom as a folder data set: there whole, or not at all."""
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from oncoshift.data.phantom.organs import draw_style, organ_named
@@ -19,68 +17,115 @@ from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from oncoshift.data.phantom.render import PhantomTile
     from oncoshift.settings import Phantom
 
-NOTE = "PHANTOM.txt"
-_WORDS = "Made-up data: procedural H&E tissue, drawn by oncoshift. No patient, no tissue. Parameters:"
+NOTICE = "PHANTOM.txt"
+"""The file that marks a folder as the phantom; where it is, the data set is complete."""
+
+_EDITION = 1
+"""Raised whenever the same settings give other pixels, so that folders written before are written anew."""
+
+COMPRESSION = 1
+"""Level of PNG's deflate: sensor noise does not compress, so more effort buys next to nothing."""
 
 
 def write_phantom(settings: Phantom, root: Path, progress: Callable[[int, int], None] | None = None) -> bool:
-    """Write the data set, whole or not at all.
+    """Write the data set, unless it is there already.
 
-    Each tile's random numbers come from the seed and the tile's place alone, so its bytes depend neither on the order
-    nor on how many others there are.
+    Tiles are `root/<organ>/<label>/<organ>-<b|m><group>_<tile>.png` (RGB); their nuclei are 1-bit PNGs of the same
+    name below `root/masks/<organ>/<label>/`. A tile's bytes depend on the seed, its organ, label, group and number
+    alone, not on how many others there are. A phantom with other parameters at `root` is replaced.
 
     Args:
-        settings: section `phantom`.
-        root: folder of the data set; a phantom with other parameters is replaced.
-        progress: called with tiles done and in all.
+        settings: which organs, how many groups and tiles, their size, and the seed.
+        root: the folder to write; its parent is made if needed.
+        progress: called after each tile with the number done and the total.
 
     Returns:
-        Whether anything was written; False where the same data set is there already.
+        Whether anything was written: False if the same data set was there.
 
     Raises:
         DataError: `root` holds something that is no phantom.
         SettingsError: the phantom has no such organ.
     """
-    note = f"{_WORDS}\n{json.dumps(settings.model_dump(mode='json'), indent=1)}\n"
-    if root.exists() and any(root.iterdir()):
-        if not (root / NOTE).is_file():
-            raise DataError(f"{root}: holds files that are no phantom; choose another ingest.root, or move them away")
-        if (root / NOTE).read_text(encoding="utf-8") == note:
-            return False
     for organ in settings.organs:
         organ_named(organ)
-    temporary = root.with_name(f".{root.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    total = len(settings.organs) * len(LABELS) * settings.groups_per_class * settings.tiles_per_group
-    done = 0
-    for organ in settings.organs:
-        for label in range(len(LABELS)):
-            for group in range(settings.groups_per_class):
-                done += _write_group(settings, temporary, organ, label, group)
-                if progress is not None:
-                    progress(done, total)
-    (temporary / NOTE).write_text(note, encoding="utf-8")
-    shutil.rmtree(root, ignore_errors=True)
-    temporary.replace(root)
+    notice = _notice(settings)
+    if _is_written(root, notice):
+        return False
+    unfinished = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        _write_tiles(settings, unfinished, progress)
+        (unfinished / NOTICE).write_text(notice, encoding="utf-8")
+        _put_in_place(unfinished, root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return True
 
 
-def _write_group(settings: Phantom, root: Path, organ: str, label: int, group: int) -> int:
-    """Write one patient's tiles; how many."""
-    place = (settings.seed, zlib.crc32(organ.encode()), label, group)
-    style = draw_style(np.random.default_rng(np.random.SeedSequence([*place, 0])))
-    tiles, masks = root / organ / LABELS[label], root / "masks" / organ / LABELS[label]
-    for folder in (tiles, masks):
-        folder.mkdir(parents=True, exist_ok=True)
-    for number in range(settings.tiles_per_group):
-        rng = np.random.default_rng(np.random.SeedSequence([*place, number + 1]))
-        tile = render_tile(organ, bool(label), style, rng, settings.tile_size)
-        name = f"{organ}-{LABELS[label][0]}{group:03d}_{number:02d}.png"
-        Image.fromarray(tile.image).save(tiles / name)
-        Image.fromarray(tile.nuclei).save(masks / name)
-    return settings.tiles_per_group
+def phantom_tile(settings: Phantom, organ: str, label: int, group: int, number: int) -> PhantomTile:
+    """Render tile `number` of a group, as `write_phantom` writes it."""
+    identity = (settings.seed, zlib.crc32(organ.encode()), label, group)
+    style = draw_style(np.random.default_rng(np.random.SeedSequence((*identity, 0))))
+    rng = np.random.default_rng(np.random.SeedSequence((*identity, 1 + number)))
+    return render_tile(organ, bool(label), style, rng, settings.tile_size)
+
+
+def _notice(settings: Phantom) -> str:
+    parameters = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    return (
+        "This data set is made up. Its tiles are drawn by a program (oncoshift.data.phantom); no tissue, no patient\n"
+        "and no slide stands behind them, and no figure measured on them says anything about real cancer.\n\n"
+        f"edition: {_EDITION}\n{parameters}"
+    )
+
+
+def _is_written(root: Path, notice: str) -> bool:
+    try:
+        return (root / NOTICE).read_text(encoding="utf-8") == notice
+    except (FileNotFoundError, NotADirectoryError):
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise DataError(
+                f"{root}: holds something that is no phantom (it has no {NOTICE}) and is left as it is; "
+                "name an empty or a new folder as ingest.root"
+            ) from None
+        return False
+
+
+def _identities(settings: Phantom) -> Iterator[tuple[str, int, int, int]]:
+    for organ in settings.organs:
+        for label in range(len(LABELS)):
+            for group in range(settings.groups_per_class):
+                for number in range(settings.tiles_per_group):
+                    yield organ, label, group, number
+
+
+def _write_tiles(settings: Phantom, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+    total = len(settings.organs) * len(LABELS) * settings.groups_per_class * settings.tiles_per_group
+    for organ in settings.organs:
+        for name in LABELS:
+            (folder / organ / name).mkdir(parents=True)
+            (folder / "masks" / organ / name).mkdir(parents=True)
+    for done, (organ, label, group, number) in enumerate(_identities(settings), start=1):
+        tile = phantom_tile(settings, organ, label, group, number)
+        place = f"{organ}/{LABELS[label]}/{organ}-{LABELS[label][0]}{group:03d}_{number:02d}.png"
+        Image.fromarray(tile.image).save(folder / place, compress_level=COMPRESSION)
+        Image.fromarray(tile.nuclei).save(folder / "masks" / place, compress_level=COMPRESSION)
+        if progress is not None:
+            progress(done, total)
+
+
+def _put_in_place(finished: Path, root: Path) -> None:
+    """Rename the finished folder to `root`; an older phantom there steps aside first."""
+    if not root.exists() or not any(root.iterdir()):
+        finished.replace(root)
+        return
+    outdated = root.with_name(f".{root.name}.{os.getpid()}.old")
+    root.rename(outdated)
+    finished.rename(root)
+    shutil.rmtree(outdated)

@@ -1,0 +1,69 @@
+"""How fast the phantom is written, against encoding the same images as PNG, which no writer can undercut.
+
+Run: python benchmarks/phantom.py
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from oncoshift.data.phantom import write_phantom
+from oncoshift.data.phantom.write import COMPRESSION
+from oncoshift.settings import Phantom
+
+CASES = {64: 8, 224: 2}
+"""Tile size → tiles in a group."""
+
+
+def measure(size: int, tiles_per_group: int) -> dict[str, float]:
+    """Time one core's writing of four organs, and the encoding of what was written."""
+    settings = Phantom(tile_size=size, groups_per_class=5, tiles_per_group=tiles_per_group)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "phantom"
+        started = time.process_time()
+        write_phantom(settings, root)
+        writing = time.process_time() - started
+        files = sorted(root.rglob("*.png"))
+        encoding, encoded = _encode(files)
+    tiles = len(files) / 2
+    return {
+        "tiles_per_second": round(tiles / writing, 1),
+        "png_limit_tiles_per_second": round(tiles / encoding, 1),
+        "png_share": round(encoding / writing, 3),
+        "kib_per_tile": round(encoded / tiles / 1024, 1),
+    }
+
+
+def _encode(files: list[Path]) -> tuple[float, int]:
+    """CPU seconds and bytes of encoding decoded images and masks to memory at the level the writer uses."""
+    images = []
+    for file in files:
+        with Image.open(file) as image:
+            image.load()
+            images.append(image.copy())
+    encoded = 0
+    started = time.process_time()
+    for image in images:
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG", compress_level=COMPRESSION)
+        encoded += buffer.tell()
+    return time.process_time() - started, encoded
+
+
+def main() -> None:
+    """Print a table, then the figures as one JSON object."""
+    figures = {f"{size}px": measure(size, tiles) for size, tiles in CASES.items()}
+    print(f"{'size':>6} {'tiles/s a core':>15} {'PNG alone':>10} {'PNG share':>10} {'KiB/tile':>9}")
+    for size, row in figures.items():
+        print(f"{size:>6} " + "{:>15} {:>10} {:>10} {:>9}".format(*row.values()))
+    print(json.dumps({"benchmark": "phantom", "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()
