@@ -35,10 +35,11 @@ def same(first, second) -> bool:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("method", ["erm", "dann"])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_resumed_training_equals_uninterrupted_to_the_bit(data, make_job, tmp_path, method, optimizer):
-    whole = make_job(tmp_path / "whole", train__method=method, train__optimizer=optimizer)
-    broken = make_job(tmp_path / "broken", train__method=method, train__optimizer=optimizer)
+@pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "32-true"), ("sgd", "bf16-mixed")])
+def test_resumed_training_equals_uninterrupted_to_the_bit(data, make_job, tmp_path, method, optimizer, precision):
+    how = {"train__method": method, "train__optimizer": optimizer, "train__precision": precision}
+    whole = make_job(tmp_path / "whole", **how)
+    broken = make_job(tmp_path / "broken", **how)
     assert whole.id == broken.id
     expected = train_job(whole, data, ignore)
     with pytest.raises(PulledPlugError):

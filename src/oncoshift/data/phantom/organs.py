@@ -117,7 +117,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.3,
         fibre_width=5,
         stroma_cells=4.0,
-        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.72, 0.46, (0.05, 0.0), (246, 246, 250)),
+        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.74, 0.46, (0.055, 0.0), (246, 246, 250)),
     ),
     "colon": Organ(
         gland_radius=23,
@@ -133,7 +133,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.35,
         fibre_width=6,
         stroma_cells=3.2,
-        stain=Stain((0.56, 0.74, 0.36), (0.14, 0.90, 0.40), 0.68, 0.62, (0.0, 0.05), (247, 241, 247)),
+        stain=Stain((0.50, 0.80, 0.34), (0.08, 0.94, 0.30), 0.60, 0.88, (0.0, 0.08), (247, 240, 248)),
     ),
     "breast": Organ(
         gland_radius=15,
@@ -149,7 +149,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.35,
         fibre_width=8,
         stroma_cells=1.6,
-        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.59, 0.45, (0.0, 0.0), (250, 246, 243)),
+        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.48, 0.40, (0.0, 0.0), (250, 246, 243)),
     ),
     "kidney": Organ(
         gland_radius=15,
@@ -165,7 +165,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.3,
         fibre_width=6,
         stroma_cells=2.0,
-        stain=Stain((0.58, 0.68, 0.42), (0.15, 0.86, 0.48), 0.64, 0.54, (0.0, 0.03), (245, 240, 232)),
+        stain=Stain((0.58, 0.68, 0.42), (0.165, 0.845, 0.495), 0.64, 0.55, (0.0, 0.03), (245, 240, 232)),
     ),
 }
 
@@ -183,8 +183,8 @@ def organ_named(name: str) -> Organ:
 
 def draw_style(rng: np.random.Generator) -> GroupStyle:
     """Draw the habits of one patient's slide: dye lots, section thickness, cellularity, grade, focus."""
-    jitter: NDArray[np.float64] = rng.normal(0, 0.045, (2, 3))
-    strengths = np.exp(rng.normal(0, 0.15, 2))
+    jitter: NDArray[np.float64] = rng.normal(0, 0.04, (2, 3))
+    strengths = np.exp(rng.normal(0, 0.13, 2))
     return GroupStyle(
         haematoxylin=(float(jitter[0, 0]), float(jitter[0, 1]), float(jitter[0, 2])),
         eosin=(float(jitter[1, 0]), float(jitter[1, 1]), float(jitter[1, 2])),
