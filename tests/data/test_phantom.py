@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +13,10 @@ from PIL import Image
 from scipy import ndimage
 from skimage.color import rgb2hed
 
+from oncoshift.data.adapters.phantom import MARKER
 from oncoshift.data.phantom import draw_style, phantom_tile, render_tile, write_phantom
 from oncoshift.data.phantom.organs import ORGANS
 from oncoshift.data.phantom.tissue import FIELD, grow
-from oncoshift.data.phantom.write import NOTICE
 from oncoshift.errors import DataError, SettingsError
 from oncoshift.settings import Phantom
 
@@ -67,7 +66,7 @@ def test_folder_holds_rgb_tiles_and_masks_of_the_same_name(tmp_path: Path) -> No
         tmp_path / "p",
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert set(contents(tmp_path / "p")) == {NOTICE} | {
+    assert set(contents(tmp_path / "p")) == {MARKER} | {
         f"{folder}colon/{label}/colon-{label[0]}{group:03d}_00.png"
         for folder in ("", "masks/")
         for label in ("benign", "malignant")
@@ -85,7 +84,7 @@ def test_folder_holds_rgb_tiles_and_masks_of_the_same_name(tmp_path: Path) -> No
 
 def test_notice_says_that_the_data_are_made_up(tmp_path: Path) -> None:
     write_phantom(SMALL, tmp_path / "p")
-    notice = (tmp_path / "p" / NOTICE).read_text(encoding="utf-8")
+    notice = (tmp_path / "p" / MARKER).read_text(encoding="utf-8")
     assert "made up" in notice
     assert "groups_per_class: 2" in notice
 
@@ -192,7 +191,7 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
     root = tmp_path / "p"
     root.mkdir()
     assert write_phantom(SMALL, root)
-    assert (root / NOTICE).is_file()
+    assert (root / MARKER).is_file()
 
 
 def test_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
@@ -218,14 +217,6 @@ def test_killed_write_leaves_nothing_that_looks_complete(tmp_path: Path) -> None
         assert writer.stdout.readline().strip() == b"1"
         os.kill(writer.pid, signal.SIGKILL)
     assert not root.exists()
-    assert not list(tmp_path.rglob(NOTICE))
+    assert not list(tmp_path.rglob(MARKER))
     assert write_phantom(SMALL, root)
     assert len(contents(root)) == 2 * 4 * 2 * 2 * 2 + 1
-
-
-def test_speed_is_far_from_a_tile_by_tile_crawl() -> None:
-    settings = Phantom()
-    started = time.process_time()
-    for number in range(40):
-        phantom_tile(settings, "lung", number % 2, 0, number)
-    assert 40 / (time.process_time() - started) > 50

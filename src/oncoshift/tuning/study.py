@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from oncoshift.errors import TrainingError
 from oncoshift.tuning.space import search_space, suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pandas as pd
 
@@ -109,8 +110,7 @@ def tune(
 
 
 def _open(settings: Tune, storage: str, study_name: str) -> optuna.Study:
-    with warnings.catch_warnings():  # heartbeats have been called experimental since Optuna 2.8
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _without_experimental_warnings():
         database = RDBStorage(
             storage,
             heartbeat_interval=settings.heartbeat_seconds,
@@ -122,6 +122,14 @@ def _open(settings: Tune, storage: str, study_name: str) -> optuna.Study:
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
     return study
+
+
+@contextmanager
+def _without_experimental_warnings() -> Iterator[None]:
+    """Optuna has called its heartbeats experimental since 2.8."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 def _original_number(study: optuna.Study, trial: optuna.Trial) -> int:
@@ -138,7 +146,8 @@ def _requeue_killed(study: optuna.Study, heartbeat_seconds: int) -> None:
         _log.info("%d trials look as if they were running; waiting for a sign of life", len(running))
     while running and time.monotonic() < deadline:
         time.sleep(0.5)
-        fail_stale_trials(study)
+        with _without_experimental_warnings():
+            fail_stale_trials(study)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 

@@ -112,12 +112,12 @@ ORGANS: dict[str, Organ] = {
         nucleus_spacing=1.7,
         vacuoles=0,
         cytoplasm=0.55,
-        basophilia=0.18,
+        basophilia=0.16,
         stroma=0.55,
         fibres=0.3,
         fibre_width=5,
         stroma_cells=4.0,
-        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.74, 0.46, (0.055, 0.0), (246, 246, 250)),
+        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.72, 0.46, (0.045, 0.0), (246, 246, 250)),
     ),
     "colon": Organ(
         gland_radius=23,
@@ -133,7 +133,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.35,
         fibre_width=6,
         stroma_cells=3.2,
-        stain=Stain((0.50, 0.80, 0.34), (0.08, 0.94, 0.30), 0.60, 0.88, (0.0, 0.08), (247, 240, 248)),
+        stain=Stain((0.52, 0.78, 0.35), (0.10, 0.93, 0.34), 0.62, 0.80, (0.0, 0.06), (247, 240, 248)),
     ),
     "breast": Organ(
         gland_radius=15,
@@ -149,7 +149,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.35,
         fibre_width=8,
         stroma_cells=1.6,
-        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.48, 0.40, (0.0, 0.0), (250, 246, 243)),
+        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.54, 0.42, (0.0, 0.0), (250, 246, 243)),
     ),
     "kidney": Organ(
         gland_radius=15,

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from oncoshift.data.adapters.phantom import MARKER, MASKS
 from oncoshift.data.phantom.organs import draw_style, organ_named
 from oncoshift.data.phantom.render import render_tile
 from oncoshift.data.tables import LABELS
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from oncoshift.data.phantom.render import PhantomTile
     from oncoshift.settings import Phantom
-
-NOTICE = "PHANTOM.txt"
-"""The file that marks a folder as the phantom; where it is, the data set is complete."""
 
 _EDITION = 1
 """Raised whenever the same settings give other pixels, so that folders written before are written anew."""
@@ -61,7 +59,7 @@ def write_phantom(settings: Phantom, root: Path, progress: Callable[[int, int], 
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         _write_tiles(settings, unfinished, progress)
-        (unfinished / NOTICE).write_text(notice, encoding="utf-8")
+        (unfinished / MARKER).write_text(notice, encoding="utf-8")
         _put_in_place(unfinished, root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -87,11 +85,11 @@ def _notice(settings: Phantom) -> str:
 
 def _is_written(root: Path, notice: str) -> bool:
     try:
-        return (root / NOTICE).read_text(encoding="utf-8") == notice
+        return (root / MARKER).read_text(encoding="utf-8") == notice
     except (FileNotFoundError, NotADirectoryError):
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DataError(
-                f"{root}: holds something that is no phantom (it has no {NOTICE}) and is left as it is; "
+                f"{root}: holds something that is no phantom (it has no {MARKER}) and is left as it is; "
                 "name an empty or a new folder as ingest.root"
             ) from None
         return False
@@ -110,12 +108,12 @@ def _write_tiles(settings: Phantom, folder: Path, progress: Callable[[int, int],
     for organ in settings.organs:
         for name in LABELS:
             (folder / organ / name).mkdir(parents=True)
-            (folder / "masks" / organ / name).mkdir(parents=True)
+            (folder / MASKS / organ / name).mkdir(parents=True)
     for done, (organ, label, group, number) in enumerate(_identities(settings), start=1):
         tile = phantom_tile(settings, organ, label, group, number)
         place = f"{organ}/{LABELS[label]}/{organ}-{LABELS[label][0]}{group:03d}_{number:02d}.png"
         Image.fromarray(tile.image).save(folder / place, compress_level=COMPRESSION)
-        Image.fromarray(tile.nuclei).save(folder / "masks" / place, compress_level=COMPRESSION)
+        Image.fromarray(tile.nuclei).save(folder / MASKS / place, compress_level=COMPRESSION)
         if progress is not None:
             progress(done, total)
 
