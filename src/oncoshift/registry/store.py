@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 SQLITE = "sqlite:///"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI guesses, and shows runs as GenAI traces
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -63,7 +64,7 @@ def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            client.create_experiment(name, artifact_location=location)
+            client.create_experiment(name, artifact_location=location, tags=_KIND)
         except MlflowException:
             if client.get_experiment_by_name(name) is None:
                 raise

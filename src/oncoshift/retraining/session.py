@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import time
 from contextlib import contextmanager
@@ -137,6 +138,9 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
         f"retrain-{settings.target}-{time.strftime('%Y%m%d-%H%M%S')}",
         tags={
             "oncoshift.step": "retrain",
+            "mlflow.source.name": "flows/retrain.py",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": getpass.getuser(),
             "oncoshift.target": settings.target,
             "oncoshift.sources": ",".join(settings.sources),
             "oncoshift.made_up_data": str(settings.ingest.adapter == "phantom").lower(),

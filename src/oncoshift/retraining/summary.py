@@ -51,7 +51,7 @@ def close(
 
 def to_markdown(summary: dict[str, Any]) -> str:
     """The summary as Markdown."""
-    lines = [f"# {_title(summary)}", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
+    lines = [f"**{_title(summary)}**", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
     lines += [
         f"| {row['role']} ({row['method']}) | " + " | ".join(row[name] for name in _METRICS) + " |"
         for row in summary["rows"]

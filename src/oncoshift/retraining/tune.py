@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
+from oncoshift.console import tenths
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint
 from oncoshift.selection.rule import SourceFlooredScore
 from oncoshift.settings import flatten, with_values
@@ -61,7 +62,7 @@ def _run_trial(session: Session, tune_run: str, plan: TrialPlan) -> float:
             plan.report(int(row["epoch"]), last)
 
         try:
-            session.jobs.train(job, on_epoch)
+            session.jobs.train(job, on_epoch, tenths(f"trial {plan.number}: features of tiles", session.plan.say))
         except optuna.TrialPruned as pruned:
             session.tracker.set_tags(run, {"oncoshift.pruned": "true"})
             hopeless = pruned
