@@ -35,4 +35,4 @@ serve: $(READY)           ## the retraining flow on its schedule, until stopped
 	$(BIN)/python -m flows.serve
 
 clean:                    ## all that was derived: runs, experiments, packs; not data/raw, not the registry
-	rm -rf runs experiments outputs data/tiles data/splits data/packs .prefect .mypy_cache .ruff_cache .pytest_cache
+	rm -rf runs experiments outputs/train outputs/evaluate outputs/explain data/tiles data/splits data/packs .prefect .mypy_cache .ruff_cache .pytest_cache

@@ -112,12 +112,12 @@ ORGANS: dict[str, Organ] = {
         nucleus_spacing=1.7,
         vacuoles=0,
         cytoplasm=0.55,
-        basophilia=0.16,
+        basophilia=0.18,
         stroma=0.55,
         fibres=0.3,
         fibre_width=5,
         stroma_cells=4.0,
-        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.72, 0.46, (0.045, 0.0), (246, 246, 250)),
+        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.72, 0.46, (0.05, 0.0), (246, 246, 250)),
     ),
     "colon": Organ(
         gland_radius=23,
@@ -133,11 +133,11 @@ ORGANS: dict[str, Organ] = {
         fibres=0.35,
         fibre_width=6,
         stroma_cells=3.2,
-        stain=Stain((0.52, 0.78, 0.35), (0.10, 0.93, 0.34), 0.62, 0.80, (0.0, 0.06), (247, 240, 248)),
+        stain=Stain((0.56, 0.74, 0.36), (0.14, 0.90, 0.40), 0.68, 0.62, (0.0, 0.05), (247, 241, 247)),
     ),
     "breast": Organ(
         gland_radius=15,
-        gland_gap=0.38,
+        gland_gap=0.75,
         lumen=0.40,
         nucleus_radius=2.6,
         nucleus_aspect=1.2,
@@ -146,10 +146,10 @@ ORGANS: dict[str, Organ] = {
         cytoplasm=0.40,
         basophilia=0.12,
         stroma=0.70,
-        fibres=0.35,
+        fibres=0.75,
         fibre_width=8,
         stroma_cells=1.6,
-        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.54, 0.42, (0.0, 0.0), (250, 246, 243)),
+        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.54, 0.42, (0.0, 0.0), (250, 247, 243)),
     ),
     "kidney": Organ(
         gland_radius=15,
@@ -165,7 +165,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.3,
         fibre_width=6,
         stroma_cells=2.0,
-        stain=Stain((0.58, 0.68, 0.42), (0.165, 0.845, 0.495), 0.64, 0.55, (0.0, 0.03), (245, 240, 232)),
+        stain=Stain((0.58, 0.68, 0.42), (0.20, 0.80, 0.56), 0.64, 0.56, (0.0, 0.06), (243, 237, 226)),
     ),
 }
 
@@ -183,13 +183,13 @@ def organ_named(name: str) -> Organ:
 
 def draw_style(rng: np.random.Generator) -> GroupStyle:
     """Draw the habits of one patient's slide: dye lots, section thickness, cellularity, grade, focus."""
-    jitter: NDArray[np.float64] = rng.normal(0, 0.04, (2, 3))
-    strengths = np.exp(rng.normal(0, 0.13, 2))
+    jitter: NDArray[np.float64] = rng.normal(0, 0.03, (2, 3))
+    strengths = np.exp(rng.normal(0, 0.09, 2))
     return GroupStyle(
         haematoxylin=(float(jitter[0, 0]), float(jitter[0, 1]), float(jitter[0, 2])),
         eosin=(float(jitter[1, 0]), float(jitter[1, 1]), float(jitter[1, 2])),
         strengths=(float(strengths[0]), float(strengths[1])),
-        density=float(np.exp(rng.normal(0, 0.12))),
+        density=float(np.exp(rng.normal(0, 0.08))),
         scale=float(np.exp(rng.normal(0, 0.04))),
         grade=float(np.clip(rng.normal(1, 0.15), 0.7, 1.3)),
         focus=float(rng.uniform(0.05, 0.35)),
