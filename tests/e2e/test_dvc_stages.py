@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import pytest
 
 from oncoshift.cli import main
 from oncoshift.versioning import repro
 
 if TYPE_CHECKING:
+    import pytest
     from conftest import Project
 
 
