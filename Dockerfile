@@ -27,9 +27,10 @@ COPY constraints.txt pyproject.toml README.md ./
 COPY src ./src
 RUN pip install --constraint constraints.txt ".[platform]"
 COPY --chown=oncoshift params.yaml dvc.yaml /project/
+COPY --chown=oncoshift .dvc/config /project/.dvc/config
 COPY --chown=oncoshift presets /project/presets
 COPY --chown=oncoshift flows /project/flows
-RUN chown oncoshift /project
+RUN chown oncoshift /project /project/.dvc
 ENV PREFECT_SERVER_ANALYTICS_ENABLED=false \
     DVC_NO_ANALYTICS=true
 USER oncoshift

@@ -4,9 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint types ui serve bench clean
+.PHONY: demo test lint types ui serve bench clean
 
-# Torch comes first and alone: its pair with torchvision decides the rest of the resolution.
+# constraints.txt is the whole resolution; pip takes every version from it.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[platform,dev]"
@@ -16,10 +16,7 @@ demo: $(READY)            ## the main job on the made-up data set: retrain, prov
 	$(BIN)/oncoshift retrain $(if $(FORCE),--force)
 
 test: lint types          ## everything that CI runs
-	$(BIN)/python -m pytest
-
-test-slow: $(READY)       ## the tests that take minutes each
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -30,6 +27,9 @@ types: $(READY)
 
 ui: $(READY)              ## the MLflow UI on the embedded store
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000
+
+bench: $(READY)           ## what is measured, each against a peer or a limit
+	$(BIN)/python benchmarks/phantom.py
 
 serve: $(READY)           ## the retraining flow on its schedule, until stopped
 	$(BIN)/python -m flows.serve

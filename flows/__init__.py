@@ -6,6 +6,7 @@ to anybody, and may take its time to start on a busy machine. What is set alread
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -22,3 +23,6 @@ for _name, _value in {
     "DVC_NO_ANALYTICS": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+
+for _name in ("alembic", "lightning_fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)

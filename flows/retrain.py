@@ -9,7 +9,6 @@ simply started again: what is done is found, what was under way goes on. Tests: 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -172,8 +171,8 @@ def run_steps(session: Session) -> dict[str, Any]:
 def ensure_gpu_limit() -> None:
     """Make the limit where it is absent.
 
-    A temporary server belongs to this flow alone, so a slot that looks taken was a killed flow's: it is freed. On a
-    lasting server the lease of a killed flow runs out by itself.
+    With a temporary server, a slot that looks taken was a killed flow's: it is freed. (So two flows at once in one
+    project want a lasting server, which frees a killed flow's slot when its lease runs out.)
     """
     with get_client(sync_client=True) as client:
         try:
@@ -215,7 +214,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
     given = parser.parse_args(argv)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         summary = retrain(preset=given.preset, overrides=given.overrides, force=given.force)
     except OncoshiftError as error:

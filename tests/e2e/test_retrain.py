@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
 
+from oncoshift.cli import main
+
 if TYPE_CHECKING:
+    import pytest
     from conftest import Project
 
 MODEL = "oncoshift-kidney"
@@ -84,8 +86,8 @@ def test_changed_data_challenge_the_champion(project: Project) -> None:
     output = project.run()
     assert "trained before" not in output
     aliases = project.client.get_registered_model(MODEL).aliases
-    versions = Counter(version.version for version in project.client.search_model_versions(f"name = '{MODEL}'"))
-    assert set(versions) == {1, 2} or set(versions) == {"1", "2"}
+    versions = [str(version.version) for version in project.client.search_model_versions(f"name = '{MODEL}'")]
+    assert sorted(versions) == ["1", "2"]
     assert "not inferior to champion" in output
     assert ("champion of oncoshift-kidney: version 2" in output) == (str(aliases["champion"]) == "2")
 
@@ -95,3 +97,29 @@ def test_force_trains_although_nothing_has_changed(project: Project) -> None:
     assert "trained before" not in output
     assert "dann seed 0: epoch 2/2" in output
     assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 3
+
+
+def test_people_score_promote_and_roll_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.root)
+    assert main(["score", "data/raw/kidney/benign"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "path,probability,label,error"
+    assert len([line for line in printed[1:] if line]) == 24
+
+    def champion() -> str:
+        return str(project.client.get_registered_model(MODEL).aliases["champion"])
+
+    before = champion()
+    other = next(number for number in ("1", "2", "3") if number != before)
+    assert main(["promote", other, "--reason", "a person says so", "--force"]) == 0
+    assert champion() == other
+    assert main(["rollback", "--reason", "the person was wrong"]) == 0
+    assert champion() == before
+    assert main(["promote", other, "--reason", "once more"]) == 2
+    assert "was rolled back (the person was wrong)" in capsys.readouterr().err
+    assert main(["promote", "99", "--reason", "no such"]) == 2
+    assert main(["models"]) == 0
+    assert main(["compare"]) == 0
+    assert "retrain-kidney-" in capsys.readouterr().out
