@@ -28,7 +28,7 @@ from oncoshift.experiments import experiment_lock
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
 from oncoshift.retraining.gate import champion_version, gate_step
-from oncoshift.retraining.prepare import data_step, make_plan
+from oncoshift.retraining.prepare import data_step, end_force, make_plan
 from oncoshift.retraining.register import pick, register_step
 from oncoshift.retraining.session import Plan, Session, finished_summary, log_start, open_session
 from oncoshift.retraining.summary import close, to_lines, to_markdown, to_table
@@ -138,13 +138,16 @@ def retrain(preset: str | None = None, overrides: list[str] | None = None, force
         session = open_session(plan, data(plan))
         summary = finished_summary(session)
         trained = summary is None
-        if summary is None:
+        if summary is not None:
+            summary["champion"] = champion_version(session)  # a person may have moved it since
+        else:
             try:
                 summary = run_steps(session)
             except BaseException as error:
                 session.tracker.set_tags(session.parent, {"oncoshift.error": f"{type(error).__name__}: {error}"[:4000]})
                 session.tracker.finish(session.parent, "FAILED")
                 raise
+        end_force(plan)
     publish(summary)
     return {**summary, "trained": trained}
 
@@ -200,11 +203,11 @@ def report(summary: dict[str, Any]) -> None:
     console.print(to_table(summary))
     for line in to_lines(summary):
         console.print(line, markup=False)
-    console.print(
-        "\nlook:  make ui   (MLflow on http://127.0.0.1:5000)"
-        f"\npull:  oncoshift score --model models:/{summary['model']}@champion TILE.jpg",
-        markup=False,
-    )
+    if summary["champion"] not in (None, summary["version"]):
+        console.print(f"live is version {summary['champion']}, not {summary['version']}: `oncoshift models` says why")
+    console.print("\nlook:  make ui   (MLflow on http://127.0.0.1:5000)", markup=False)
+    if summary["champion"]:
+        console.print(f"pull:  oncoshift score --model models:/{summary['model']}@champion TILE.jpg", markup=False)
 
 
 def main(argv: list[str] | None = None) -> int:

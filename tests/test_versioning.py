@@ -15,8 +15,8 @@ from oncoshift.layout import Layout
 from oncoshift.settings import Settings, dump_settings, with_values
 from oncoshift.versioning import (
     DvcError,
-    dataset_digest,
     ensure_local_remote,
+    file_hash,
     push,
     repro,
     stage_outs,
@@ -116,13 +116,10 @@ def test_a_failing_stage_ends_with_its_own_words(project: Path) -> None:
         repro(project, "split")
 
 
-def test_digests_fall_back_for_data_that_dvc_did_not_make(tmp_path: Path) -> None:
+def test_hash_of_a_file_is_the_one_that_dvc_keeps_it_under(tmp_path: Path) -> None:
+    (tmp_path / "tile").write_bytes(b"hello\n")
+    assert file_hash(tmp_path / "tile") == "b1946ac92492d2347c6235b4d2611184"
     assert stage_outs(tmp_path) == {}
-    assert dataset_digest(tmp_path, "data/packs", "f" * 64) == "f" * 36
-    (tmp_path / "dvc.lock").write_text(
-        "stages:\n  normalize:\n    outs:\n    - {path: data/packs, md5: 0123456789abcdef0123456789abcdef.dir}\n"
-    )
-    assert dataset_digest(tmp_path, "data/packs", "f") == "0123456789abcdef0123456789abcdef.dir"
 
 
 def test_dvc_yaml_keeps_target_labels_from_training() -> None:

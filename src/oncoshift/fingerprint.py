@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from oncoshift.files import sha256_file
+
 _PACKAGE = Path(__file__).resolve().parent
 TRAINING_CODE = ("data", "methods", "models", "selection", "serving", "training")
 """Packages that decide a trained weight; a change elsewhere does not make a model old."""
@@ -22,6 +24,12 @@ def code_fingerprint(packages: tuple[str, ...] = TRAINING_CODE) -> str:
             digest.update(file.relative_to(_PACKAGE).as_posix().encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def weights_fingerprint(weights: str) -> str:
+    """`model.weights`, as what it is and not where: the content of a file, or the word."""
+    path = Path(weights)
+    return sha256_file(path) if path.is_file() else weights
 
 
 def value_fingerprint(value: Any) -> str:

@@ -7,6 +7,7 @@ same project works from an archive or in a container.
 from __future__ import annotations
 
 import configparser
+import hashlib
 import os
 import re
 import subprocess
@@ -95,15 +96,10 @@ def stage_outs(folder: Path) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
 
-def dataset_digest(folder: Path, path: str, fallback: str) -> str:
-    """An out's DVC hash, for MLflow's dataset inputs (at most 36 characters).
-
-    Args:
-        folder: the experiment.
-        path: the out as dvc.lock names it, for example `data/packs`.
-        fallback: a content hash for data that DVC did not make; cut to fit.
-    """
-    return stage_outs(folder).get(path, fallback)[:36]
+def file_hash(path: Path) -> str:
+    """The hash that DVC knows a file by, alone or inside a tracked folder: its MD5, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | None = None) -> list[str]:

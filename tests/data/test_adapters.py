@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.data.adapters import ADAPTERS
-from oncoshift.data.adapters.folder import group_of
-from oncoshift.data.adapters.phantom import MARKER, mask_path
+from oncoshift.data.adapters.folder import MARKER, group_of
+from oncoshift.data.adapters.phantom import mask_path
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

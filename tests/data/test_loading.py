@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from oncoshift.data.adapters.phantom import MARKER
+from oncoshift.data.adapters.folder import MARKER
 from oncoshift.data.ingest import ingest
 from oncoshift.data.loading import data_fingerprint, load_evaluation_tiles, load_masks, load_training_data
 from oncoshift.data.normalize import run_normalize

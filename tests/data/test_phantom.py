@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.color import rgb2hed
 
-from oncoshift.data.adapters.phantom import MARKER
+from oncoshift.data.adapters.folder import MARKER
 from oncoshift.data.phantom import draw_style, phantom_tile, render_tile, write_phantom
 from oncoshift.data.phantom.organs import ORGANS
 from oncoshift.data.phantom.tissue import FIELD, grow

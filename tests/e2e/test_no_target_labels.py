@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from oncoshift.data.split import run_split
 from oncoshift.data.tables import LABELS
 from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.layout import Layout
-from oncoshift.settings import validate
+from oncoshift.settings import validate, with_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,10 @@ def trained(root: Path, table: pd.DataFrame, folder: Path, method: str, variant:
     table.to_csv(root / "tiles.csv", index=False)
     layout = Layout(folder)
     ingest(SETTINGS.ingest, root / "tiles.csv", layout.tiles, base=folder)
+    return _train(layout, method, variant)
+
+
+def _train(layout: Layout, method: str, variant: str) -> dict[str, Tensor]:
     run_split(SETTINGS.split, SETTINGS.target, SETTINGS.sources, layout)
     run_normalize(SETTINGS.normalize, layout)
     jobs = ExperimentJobs.open(layout, variant)
@@ -81,6 +86,26 @@ def test_trained_weights_do_not_depend_on_target_labels(
     first = trained(root, table, tmp_path / "first", method, variant)
     second = trained(root, other, tmp_path / "second", method, variant)
     assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_folders_spell_labels_in_paths_and_still_do_not_matter(
+    tiles: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    """Each target tile moves to the other label's folder; its file keeps its name."""
+    root, _ = tiles
+    weights = []
+    for turned in (False, True):
+        data = tmp_path / str(turned) / "tiles"
+        shutil.copytree(root, data, ignore=shutil.ignore_patterns("*.csv"))
+        if turned:
+            (data / "kidney" / LABELS[0]).rename(data / "kidney" / "other")
+            (data / "kidney" / LABELS[1]).rename(data / "kidney" / LABELS[0])
+            (data / "kidney" / "other").rename(data / "kidney" / LABELS[1])
+        layout = Layout(tmp_path / str(turned))
+        ingest(with_values(SETTINGS, {"ingest.adapter": "folder"}).ingest, data, layout.tiles, base=layout.folder)
+        weights.append(_train(layout, "dann", "none"))
+    first, second = weights
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -35,8 +35,8 @@ def test_first_run_trains_proves_and_promotes(project: Project) -> None:
     assert parent.data.params["model.backbone"] == "resnet18"
     assert parent.data.tags["oncoshift.made_up_data"] == "true"
     inputs = {each.dataset.name: each for each in parent.inputs.dataset_inputs}
-    assert set(inputs) == {"source_train", "source_val", "target_train", "audit", "test"}
-    assert inputs["target_train"].dataset.digest.endswith(".dir"), "DVC's hash of the splits"
+    assert set(inputs) == {"source_train", "source_val", "target_train", "audit", "test", "packs (none)"}
+    assert inputs["packs (none)"].dataset.digest.endswith(".dir"), "DVC's hash of the packs"
     names = {artifact.path for artifact in project.client.list_artifacts(parent.info.run_id, "plots")}
     assert {"plots/comparison.png", "plots/integrated_gradients.png"} <= names
 
@@ -53,6 +53,8 @@ def test_every_trial_seed_and_stage_is_a_nested_run(project: Project) -> None:
     assert sorted(run.info.run_name for run in trials) == ["trial-0", "trial-1"]
     (seed,) = [run for run in nested if run.info.run_name == "train-dann-s0"]
     assert "kidney/balanced_accuracy" in seed.data.metrics
+    read = {each.dataset.name for each in seed.inputs.dataset_inputs}
+    assert read == {"source_train", "source_val", "target_train", "packs (none)"}, "no labelled target tile"
     assert [point.step for point in project.client.get_metric_history(seed.info.run_id, "domain_accuracy")] == [0, 1]
 
 
@@ -106,7 +108,8 @@ def test_people_score_promote_and_roll_back(
     assert main(["score", "data/raw/kidney/benign"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "path,probability,label,error"
-    assert len([line for line in printed[1:] if line]) == 24
+    assert len(printed[1:]) == 24
+    assert main(["score", "data/raw/kidney/benign", "--model", "models:/oncoshift-skin@champion"]) == 2
 
     def champion() -> str:
         return str(project.client.get_registered_model(MODEL).aliases["champion"])

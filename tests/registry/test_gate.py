@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from oncoshift.registry.gate import GateEvidence, decide
+from oncoshift.registry.gate import Decision, GateEvidence, decide
 from oncoshift.settings import Gate
 
 
@@ -62,13 +62,23 @@ def test_each_condition_refuses_by_itself(change: dict[str, object], failed: str
     assert decision.to_markdown().startswith("**refuse**: 1 of 8 conditions failed.")
 
 
+def test_a_gain_of_nothing_is_no_gain() -> None:
+    decision = decide(Gate(), replace(GOOD, gain_over_control=Figure(0.0, 0.0, 0.0)))
+    assert [reason.check for reason in decision.reasons if not reason.passed] == ["gain over source-only"]
+
+
+def test_a_decision_is_read_back_as_it_was_written() -> None:
+    decision = decide(Gate(min_auroc=1.0), replace(GOOD, phantom=True))
+    assert Decision.from_dict(json.loads(json.dumps(decision.to_dict()))) == decision
+
+
 def test_limits_are_met_at_equality() -> None:
     at_limits = replace(
         GOOD,
         balanced_accuracy=Figure(0.7, 0, 1),
         auroc=Figure(0.75, 0, 1),
         sensitivity=Figure(0.6, 0, 1),
-        gain_over_control=Figure(0.1, 0.0, 0.2),
+        gain_over_control=Figure(0.1, 0.001, 0.2),
         gain_over_champion=Figure(0.0, -0.02, 0.02),
         groups={"benign": 4, "malignant": 2},
     )
@@ -79,7 +89,7 @@ def test_reasons_give_number_limit_and_words() -> None:
     decision = decide(Gate(min_gain_over_control=0.1), GOOD)
     reason = next(reason for reason in decision.reasons if not reason.passed)
     assert (reason.value, reason.limit) == (0.05, 0.1)
-    assert reason.words == "balanced accuracy +0.200 [+0.050, +0.300], the lower end must reach +0.100"
+    assert reason.words == "balanced accuracy +0.200 [+0.050, +0.300], the lower end must exceed +0.100"
     assert json.loads(json.dumps(decision.to_dict()))["reasons"][6]["check"] == "gain over source-only"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,23 +81,32 @@ def score(context: Context) -> None:
     """Score images with a registered model; CSV on stdout."""
     import mlflow
     import pandas as pd
+    from mlflow.exceptions import MlflowException
 
-    from oncoshift.errors import DataError
+    from oncoshift.errors import DataError, RegistryError
 
     files = [file for given in context.arguments.images for file in _files(given)]
     if not files:
         raise DataError(f"no image files in {', '.join(map(str, context.arguments.images))}")
+    _client(context)
     mlflow.set_tracking_uri(_uri(context))
     uri = context.arguments.model or f"models:/oncoshift-{context.settings.target}@champion"
-    scored = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
-    print(pd.DataFrame({"path": [str(file) for file in files]}).join(scored.reset_index(drop=True)).to_csv(index=False))
+    try:
+        model = mlflow.pyfunc.load_model(uri)
+    except MlflowException as error:
+        raise RegistryError(f"{uri}: {error.message}; `oncoshift models` lists what there is") from error
+    scored = model.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
+    table = pd.DataFrame({"path": [str(file) for file in files]}).join(scored.reset_index(drop=True))
+    table.to_csv(sys.stdout, index=False)
 
 
 def _files(path: Path) -> list[Path]:
+    from oncoshift.data.adapters.base import IMAGE_SUFFIXES
     from oncoshift.errors import DataError
 
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".tif"))
+        found = (file for file in path.rglob("*") if not file.name.startswith("."))
+        return sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
     return [path]

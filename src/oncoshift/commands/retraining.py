@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.errors import OncoshiftError
+from oncoshift.errors import OncoshiftError, SettingsError
 
 if TYPE_CHECKING:
     import argparse
@@ -31,11 +32,17 @@ def add_retrain(parser: argparse.ArgumentParser) -> None:
 def retrain(context: Context) -> None:
     """Run the Prefect flow in a process of its own; nothing in this package imports Prefect."""
     given, project = context.arguments, context.project
-    options = [*(["--preset", given.preset] if given.preset else []), *(["--force"] if given.force else [])]
+    if given.params.resolve() != project / "params.yaml":
+        raise SettingsError(f"retrain reads {project}/params.yaml; change settings by --preset or --set")
+    context.settings  # noqa: B018 - a wrong setting is told here, before Prefect starts
+    preset = str(Path(given.preset).resolve()) if given.preset and given.preset.endswith(".yaml") else given.preset
+    options = [*(["--preset", preset] if preset else []), *(["--force"] if given.force else [])]
     for override in given.overrides:
         options += ["--set", override]
     command = [sys.executable, "-m", "flows.retrain", *options]
     done = subprocess.run(command, cwd=project, check=False)
+    if done.returncode == 2:
+        raise FlowError("nothing was lost: mend that, and start it again")
     if done.returncode:
         raise FlowError(f"the retraining ended with code {done.returncode}; start it again and it goes on from there")
 

@@ -133,5 +133,8 @@ def _shuffled(names: Sequence[str], seed: int, *purpose: str) -> list[str]:
 
 
 def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    columns = [column for column in COLUMNS if not (name == "target_train" and column == "label")]
-    return frame[columns].sort_values("tile_id", ignore_index=True)
+    if name == "target_train":
+        # By content: a folder data set spells the label in the tile's path, so order by path would follow the labels.
+        plain = [column for column in COLUMNS if column != "label"]
+        return frame.sort_values(["sha256", "tile_id"], ignore_index=True)[plain]
+    return frame[list(COLUMNS)].sort_values("tile_id", ignore_index=True)

@@ -9,7 +9,7 @@ newer data is worth having at equal quality.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +105,12 @@ class Decision:
         """As JSON values."""
         return {"verdict": self.verdict, **asdict(self)}
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote."""
+        reasons = tuple(Reason(**reason) for reason in values["reasons"])
+        return cls(values["promote"], reasons, tuple(values["flags"]))
+
     def to_markdown(self) -> str:
         """As a section with a table, failed conditions first."""
         failed = sum(not reason.passed for reason in self.reasons)
@@ -163,8 +169,8 @@ def _floor(name: str, interval: Interval, limit: float) -> Reason:
 
 
 def _gain(name: str, interval: Interval, limit: float) -> Reason:
-    passed = interval.low >= limit
-    words = f"balanced accuracy {_shown(interval, signed=True)}, the lower end must reach {limit:+.3f}"
+    passed = interval.low > limit
+    words = f"balanced accuracy {_shown(interval, signed=True)}, the lower end must exceed {limit:+.3f}"
     return Reason(name, passed, interval.low, limit, words)
 
 
@@ -172,7 +178,8 @@ def _non_inferiority(interval: Interval | None, margin: float) -> Reason:
     name = "not inferior to champion"
     if interval is None:
         return Reason(name, True, None, None, "there is no champion yet")
-    return _gain(name, interval, -margin)
+    words = f"balanced accuracy {_shown(interval, signed=True)}, the lower end must reach {-margin:+.3f}"
+    return Reason(name, interval.low >= -margin, interval.low, -margin, words)
 
 
 def _shown(interval: Interval, *, signed: bool = False) -> str:

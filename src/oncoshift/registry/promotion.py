@@ -146,6 +146,9 @@ def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
     previous = aliases.get(PREVIOUS)
     if previous is None:
         raise RegistryError(f"{name}: there is no version with the alias {PREVIOUS!r} to go back to")
+    withdrawn = _version(client, name, previous).tags.get(WITHDRAWN_TAG)
+    if withdrawn is not None:
+        raise RegistryError(f"{name}: version {previous} was rolled back itself ({withdrawn}); promote one by --force")
     _begin(client, name, Event("rollback", previous, aliases.get(CHAMPION), by, reason, _now()))
     return previous
 

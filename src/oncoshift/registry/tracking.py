@@ -27,7 +27,6 @@ from oncoshift.registry.store import artifact_root, ensure_experiment, open_clie
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -155,10 +154,6 @@ class Tracker:
     def log_json(self, run_id: str, value: Any, path: str) -> None:
         """Save a JSON value as the run's artifact `path`."""
         self.client.log_text(run_id, json.dumps(value, indent=2, ensure_ascii=False) + "\n", path)
-
-    def log_file(self, run_id: str, file: Path, folder: str | None = None) -> None:
-        """Save a file into the run's artifact folder."""
-        self.client.log_artifact(run_id, str(file), folder)
 
     def log_table(self, run_id: str, table: pd.DataFrame, path: str) -> None:
         """Save a table as the run's artifact `path` (.json), which the UI's evaluation tab shows.

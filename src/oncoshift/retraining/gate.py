@@ -5,6 +5,8 @@ The registered models themselves are asked, on the raw bytes of the tiles: what 
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -19,7 +21,7 @@ from oncoshift.errors import RegistryError
 from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
-from oncoshift.registry.promotion import promote, record_decision
+from oncoshift.registry.promotion import WITHDRAWN_TAG, promote, record_decision
 from oncoshift.retraining.register import BY, SELECTION
 
 if TYPE_CHECKING:
@@ -40,19 +42,37 @@ def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob]) -
     """
     plan, client = session.plan, session.tracker.client
     with session.child("gate") as run:
-        tiles = load_evaluation_tiles(plan.layout, plan.settings.train.variant, ("audit",))
-        try:
-            decision = decide(plan.settings.gate, _evidence(session, tiles, version, control))
-        except TooFewGroupsError as error:
-            decision = Decision(False, (Reason("audit groups per class", False, None, None, str(error)),))
+        decision = _decided(session, run, version) or _decide(session, version, control)
+        session.tracker.log_json(run, decision.to_dict(), "gate.json")
         record_decision(client, plan.model_name, version, decision)
         for place in (run, session.parent):
-            session.tracker.set_tags(place, {"oncoshift.gate": decision.verdict, "oncoshift.version": version})
             session.tracker.log_text(place, decision.to_markdown(), "gate.md")
-        session.tracker.log_json(run, decision.to_dict(), "gate.json")
+            session.tracker.set_tags(place, {"oncoshift.gate": decision.verdict, "oncoshift.version": version})
         if decision.promote:
             promote(client, plan.model_name, version, f"passed the gate of retraining {session.key}", BY)
     return decision
+
+
+def _decided(session: Session, run: str, version: str) -> Decision | None:
+    """The decision of a gate that was killed after it: a second look would compare a new champion with itself."""
+    tags = session.tracker.client.get_run(run).data.tags
+    if tags.get("oncoshift.version") != version:
+        return None
+    path = Path(session.tracker.client.download_artifacts(run, "gate.json"))
+    return Decision.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _decide(session: Session, version: str, control: tuple[Job, TrainedJob]) -> Decision:
+    plan = session.plan
+    withdrawn = session.tracker.client.get_model_version(plan.model_name, version).tags.get(WITHDRAWN_TAG)
+    if withdrawn is not None:
+        words = f"version {version} was rolled back ({withdrawn}); only a person brings it back"
+        return Decision(False, (Reason("not rolled back", False, None, None, words),))
+    tiles = load_evaluation_tiles(plan.layout, plan.settings.train.variant, ("audit",))
+    try:
+        return decide(plan.settings.gate, _evidence(session, tiles, version, control))
+    except TooFewGroupsError as error:
+        return Decision(False, (Reason("audit groups per class", False, None, None, str(error)),))
 
 
 def champion_version(session: Session) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncoshift.data.phantom import write_phantom
 from oncoshift.experiment_jobs import ExperimentJobs
-from oncoshift.experiments import prepare_experiment, tracking_uri
+from oncoshift.experiments import EXPERIMENTS, prepare_experiment, tracking_uri
+from oncoshift.files import atomic
 from oncoshift.fingerprint import value_fingerprint
 from oncoshift.layout import Layout
 from oncoshift.retraining.session import Plan
@@ -16,7 +18,6 @@ from oncoshift.versioning import ensure_local_remote, push, repro, version_raw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from oncoshift.retraining.session import Say
 
@@ -41,13 +42,28 @@ def make_plan(
     settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides)
     layout = Layout(project)
     if preset is not None or overrides:
-        name = f"{preset or 'custom'}-{settings.target}"
+        name = f"{Path(preset).stem if preset else 'custom'}-{settings.target}"
         others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
         if others:
             name += f"-{value_fingerprint(others)[:6]}"
-        layout = prepare_experiment(project, settings, name)
-    forced = time.strftime("%Y%m%dT%H%M%S") if force else ""
+        layout = Layout(project / EXPERIMENTS / name)
+    forced = _force_stamp(layout) if force else ""
     return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
+
+
+def _force_stamp(layout: Layout) -> str:
+    """What makes a forced retraining differ from all before: the time it began, also when it goes on after a crash."""
+    path = layout.folder / "runs" / "forced.txt"
+    if not path.is_file():
+        with atomic(path) as temporary:
+            temporary.write_text(time.strftime("%Y%m%dT%H%M%S"))
+    return path.read_text()
+
+
+def end_force(plan: Plan) -> None:
+    """A forced retraining is done: the next one is another."""
+    if plan.forced:
+        (plan.layout.folder / "runs" / "forced.txt").unlink(missing_ok=True)
 
 
 def data_step(plan: Plan) -> ExperimentJobs:
@@ -59,14 +75,16 @@ def data_step(plan: Plan) -> ExperimentJobs:
         DvcError: a stage failed; the message has its last lines.
     """
     settings = plan.settings
+    if plan.layout.folder != plan.project:
+        prepare_experiment(plan.project, settings, plan.layout.folder.name)
     raw = plan.project / settings.ingest.root
-    if settings.ingest.adapter == "phantom" and write_phantom(settings.phantom, raw):
+    made_up = settings.ingest.adapter == "phantom"
+    if made_up and write_phantom(settings.phantom, raw):
         plan.say(f"phantom: made-up data set written to {raw}")
+    version_raw(plan.project, raw)
+    if made_up:
         ensure_local_remote(plan.project)
-        version_raw(plan.project, raw)
         push(plan.project)
-    else:
-        version_raw(plan.project, raw)
     ran = repro(plan.layout.folder, "normalize", plan.say)
     plan.say(f"data: {'stages ' + ', '.join(ran) + ' ran' if ran else 'nothing changed'}")
     folder = plan.layout.folder / "runs" / "forced" / plan.forced if plan.forced else None

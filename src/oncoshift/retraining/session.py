@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
-from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint
+from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.settings import flatten
-from oncoshift.versioning import stage_outs
+from oncoshift.versioning import file_hash, stage_outs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from oncoshift.experiment_jobs import ExperimentJobs
@@ -109,23 +109,29 @@ class Session:
 
         return log
 
-    def log_inputs(self, run: str) -> None:
-        """The data that the retraining reads, with DVC's hashes."""
-        folder = self.plan.layout.folder
-        outs = stage_outs(folder)
-        for name in SPLITS:
-            path = self.plan.layout.splits / f"{name}.parquet"
+    def log_inputs(self, run: str, names: Sequence[str]) -> None:
+        """The data that a run reads: some splits and the pack, by the hashes that DVC knows them by."""
+        layout, variant = self.plan.layout, self.plan.settings.train.variant
+        outs = stage_outs(layout.folder)
+        for name in names:
+            path = layout.splits / f"{name}.parquet"
             tiles = read_table(path, ("tile_id", "organ", "group"), stage="split")
-            context = {"source_val": "validation", "audit": "audit", "test": "test"}.get(name, "training")
             self.tracker.log_input(
                 run,
                 name,
-                digest=_dvc_hash(outs, path.relative_to(folder)) or sha256_file(path)[:36],
+                digest=file_hash(path),
                 source=str(path.relative_to(self.plan.project)),
-                context=context,
+                context={"source_val": "validation", "audit": "audit", "test": "test"}.get(name, "training"),
                 profile={"tiles": len(tiles), "groups": int(tiles["group"].nunique())},
                 tags={"organs": ",".join(sorted(tiles["organ"].unique()))},
             )
+        self.tracker.log_input(
+            run,
+            f"packs ({variant})",
+            digest=outs.get("data/packs", self.jobs.pack_digest),
+            source=str((layout.packs / variant).relative_to(self.plan.project)),
+            context="training",
+        )
 
 
 def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
@@ -152,13 +158,14 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
 def log_start(session: Session) -> None:
     """Parameters and data of the parent run."""
     session.tracker.log_params(session.parent, flatten(session.plan.settings))
-    session.log_inputs(session.parent)
+    session.log_inputs(session.parent, SPLITS)
 
 
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
     settings = plan.settings.model_dump(mode="json", exclude={"tracking"})
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
+    settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)
     parts = [settings, jobs.data_digest, held_out, code_fingerprint(_CODE), plan.forced]
     return f"retrain-{plan.settings.target}-{value_fingerprint(parts)}"
 
@@ -171,11 +178,3 @@ def finished_summary(session: Session) -> dict[str, Any] | None:
     with open(path, encoding="utf-8") as file:  # noqa: PTH123 - MLflow returns a string
         summary: dict[str, Any] = json.load(file)
     return summary
-
-
-def _dvc_hash(outs: dict[str, str], path: Path) -> str | None:
-    """DVC's hash of a file, or of the tracked folder that holds it."""
-    for place in (path, *path.parents):
-        if str(place) in outs:
-            return outs[str(place)]
-    return None

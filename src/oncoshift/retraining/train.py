@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oncoshift.console import tenths
+from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.settings import flatten
 from oncoshift.training.job import find_trained
 
@@ -31,7 +32,7 @@ def train_step(session: Session, settings: Settings, method: str, number: int) -
             session.plan.say(f"{label}: trained before, nothing that it depends on has changed")
         session.tracker.log_params(run, flatten(job.settings))
         session.tracker.set_tags(run, {"oncoshift.job": job.id, "oncoshift.method": method})
-        session.log_inputs(run)
+        session.log_inputs(run, TRAINING_SPLITS)
         trained = session.jobs.train(
             job,
             session.epoch_logger(run, label, job.settings.train.epochs),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from oncoshift.console import tenths
-from oncoshift.fingerprint import code_fingerprint, value_fingerprint
+from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.selection.rule import SourceFlooredScore
 from oncoshift.settings import flatten, with_values
 from oncoshift.tuning.plots import study_figure
@@ -92,6 +92,7 @@ def _study_name(session: Session) -> str:
     settings = session.plan.settings
     sections = settings.model_dump(mode="json", include={"seed", "model", "train", "dann", "tune"})
     sections["tune"].pop("trials")
+    sections["model"]["weights"] = weights_fingerprint(settings.model.weights)
     parts = [sections, session.jobs.data_digest, code_fingerprint(), session.plan.forced]
     return f"{settings.target}-{settings.train.method}-{value_fingerprint(parts)}"
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from oncoshift.files import atomic
+from oncoshift.fingerprint import code_fingerprint
 from oncoshift.training.inputs import FeatureInputs, Inputs, PixelInputs
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def frozen_inputs(
 
 
 def _key(net: AdaptationNet, pack_digest: str) -> str:
-    digest = hashlib.sha256(json.dumps([pack_digest, net.frozen]).encode())
+    digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code_fingerprint(("models", "serving"))]).encode())
     for part in net.frozen:
         for name, tensor in getattr(net.classifier.trunk, part).state_dict().items():
             digest.update(name.encode())

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from oncoshift.files import atomic, sha256_file
-from oncoshift.fingerprint import code_fingerprint, value_fingerprint
+from oncoshift.files import atomic
+from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.methods.factory import build_method
 from oncoshift.models.network import AdaptationNet
 from oncoshift.training.features import FeatureCache, frozen_inputs
@@ -24,6 +23,7 @@ from oncoshift.training.prediction import predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -64,9 +64,7 @@ class Job:
         }
         if settings.train.method == "dann":
             values["dann"] = settings.dann.model_dump(mode="json")
-        weights = Path(settings.model.weights)
-        if weights.is_file():
-            values["model"]["weights"] = sha256_file(weights)
+        values["model"]["weights"] = weights_fingerprint(settings.model.weights)
         return values
 
     @property

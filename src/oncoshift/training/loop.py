@@ -106,40 +106,37 @@ class Trainer:
         size = self.settings.batch_size
         plan = source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
         target_plan = cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size)
-        views = rng if self.settings.augment else None
+        # Apart, so that a control sees the same views of source tiles as a method that views target tiles as well.
+        source_views, target_views = rng.spawn(2) if self.settings.augment else (None, None)
         module.train()
         sums: dict[str, torch.Tensor] = {}
         for step in range(self.steps):
             progress = (epoch * self.steps + step) / (self.settings.epochs * self.steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(self.settings, progress)
-            batch = self._batch(plan[step], target_plan[step], fabric.device, views)
+            batch = Batch(
+                source=self.inputs.batch(self.data.source.rows[plan[step]], fabric.device, source_views),
+                labels=torch.from_numpy(self.data.source.labels[plan[step]]).to(fabric.device),
+                target=self.inputs.batch(self.data.target.rows[target_plan[step]], fabric.device, target_views)
+                if self.method.uses_target
+                else None,
+            )
             loss, figures = module(batch, epoch, progress)
             if not torch.isfinite(loss):
                 raise TrainingError(self._not_finite(epoch, step, plan[step], figures))
             optimizer.zero_grad()
             fabric.backward(loss)
             if self.settings.grad_clip is not None:
-                norm = fabric.clip_gradients(module, optimizer, max_norm=self.settings.grad_clip)
+                norm = fabric.clip_gradients(
+                    module, optimizer, max_norm=self.settings.grad_clip, error_if_nonfinite=False
+                )
+                if not torch.isfinite(norm):
+                    raise TrainingError(self._not_finite(epoch, step, plan[step], figures))
                 figures = figures | {"gradient_norm": norm.detach()}
             optimizer.step()
             for name, value in figures.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.float()
         return {name: float(value) / self.steps for name, value in sums.items()}
-
-    def _batch(
-        self,
-        source: NDArray[np.int64],
-        target: NDArray[np.int64],
-        device: torch.device,
-        views: np.random.Generator | None,
-    ) -> Batch:
-        data = self.data
-        return Batch(
-            source=self.inputs.batch(data.source.rows[source], device, views),
-            labels=torch.from_numpy(data.source.labels[source]).to(device),
-            target=self.inputs.batch(data.target.rows[target], device, views) if self.method.uses_target else None,
-        )
 
     def _validate(self, device: torch.device) -> dict[str, float]:
         """Source validation, and scores on the target that need no labels."""
@@ -156,6 +153,7 @@ class Trainer:
         values = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
         rows = self.data.source.rows[source].tolist()
         return (
-            f"loss is not finite at epoch {epoch}, step {step} ({values}); source rows of the pack: {rows}; "
+            f"loss or gradient is not finite at epoch {epoch}, step {step} ({values}); "
+            f"source rows of the pack: {rows}; "
             f"lower train.lr ({self.settings.lr}), set train.grad_clip, or look at these tiles"
         )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _GROUP_AND_NUMBER = re.compile(r"(?P<group>.+)_\d+")
 
+MARKER = "PHANTOM.txt"
+"""The file at the root that says that the data are made up."""
+
 
 class FolderAdapter:
     """Tiles in a folder for each organ and label.
@@ -34,6 +37,8 @@ class FolderAdapter:
         """See `Adapter.scan`."""
         if not root.is_dir():
             raise DataError(f"ingest.root {root}: no such folder; expected {root}/<organ>/<label>/<tile>")
+        if (root / MARKER).is_file() and not self._ignored:
+            raise DataError(f"ingest.root {root}: holds the made-up data set; put your tiles elsewhere")
         tiles = [
             RawTile(path, path.relative_to(root).as_posix(), organ.name, _label(folder), group_of(path.stem))
             for organ in _folders(root)

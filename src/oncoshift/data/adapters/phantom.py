@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.folder import FolderAdapter
+from oncoshift.data.adapters.folder import MARKER, FolderAdapter
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.data.adapters.base import RawTile
-
-MARKER = "PHANTOM.txt"
-"""The file at the root that says that the data are made up."""
 
 MASKS = "masks"
 """The folder at the root with a mask for each tile, under the tile's own path."""

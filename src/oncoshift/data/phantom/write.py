@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import zlib
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from oncoshift.data.adapters.phantom import MARKER, MASKS
+from oncoshift.data.adapters.folder import MARKER
+from oncoshift.data.adapters.phantom import MASKS
 from oncoshift.data.phantom.organs import draw_style, organ_named
 from oncoshift.data.phantom.render import render_tile
 from oncoshift.data.tables import LABELS
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _EDITION = 1
 """Raised whenever the same settings give other pixels, so that folders written before are written anew."""
+
+_OURS = re.compile(r"[a-z]+-[bm]\d{3,}_\d{2,}\.png")
 
 COMPRESSION = 1
 """Level of PNG's deflate: sensor noise does not compress, so more effort buys next to nothing."""
@@ -55,6 +59,7 @@ def write_phantom(settings: Phantom, root: Path, progress: Callable[[int, int], 
     notice = _notice(settings)
     if _is_written(root, notice):
         return False
+    _refuse_foreign(root)
     unfinished = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -116,6 +121,16 @@ def _write_tiles(settings: Phantom, folder: Path, progress: Callable[[int, int],
         Image.fromarray(tile.nuclei).save(folder / MASKS / place, compress_level=COMPRESSION)
         if progress is not None:
             progress(done, total)
+
+
+def _refuse_foreign(root: Path) -> None:
+    """A phantom is replaced, files that somebody put among its tiles are not."""
+    for file in root.rglob("*"):
+        if file.is_file() and file.name != MARKER and not _OURS.fullmatch(file.name):
+            raise DataError(
+                f"{file}: is no tile of the phantom, which other settings would replace with all that is in {root}; "
+                "move your files to a folder of their own and name it as ingest.root"
+            )
 
 
 def _put_in_place(finished: Path, root: Path) -> None:
