@@ -111,3 +111,11 @@ def test_manifest_reads_the_real_tiles(shared: Path) -> None:
     assert len(tiles) == 4006
     assert {tile.organ for tile in tiles} == {"lung", "colon", "breast", "kidney"}
     assert all(tile.sha256_expected for tile in tiles)
+
+
+def test_made_up_tiles_are_never_taken_for_a_users_own(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    touch(root, "lung/benign/lung-b000_00.png", "lung/malignant/lung-m000_00.png", MARKER)
+    with pytest.raises(DataError, match="holds the made-up data set"):
+        ADAPTERS["folder"].scan(root)
+    assert len(ADAPTERS["phantom"].scan(root)) == 2

@@ -187,6 +187,15 @@ def test_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["patients"]
 
 
+def test_files_put_among_the_phantoms_tiles_are_not_lost(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    write_phantom(SMALL, root)
+    (root / "lung" / "benign" / "patient7_1.png").write_bytes(b"precious")
+    with pytest.raises(DataError, match=r"patient7_1.png: is no tile of the phantom"):
+        write_phantom(SMALL.model_copy(update={"seed": 5}), root)
+    assert (root / "lung" / "benign" / "patient7_1.png").read_bytes() == b"precious"
+
+
 def test_empty_folder_is_filled(tmp_path: Path) -> None:
     root = tmp_path / "p"
     root.mkdir()

@@ -124,6 +124,15 @@ def test_rollback_swaps_and_keeps_automation_from_undoing_it(client: MlflowClien
     assert history(client, name)[-2].reason == "drifts on scanner B"
 
 
+def test_a_second_rollback_does_not_bring_back_what_was_rolled_back(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "gate", "flow")
+    promote(client, name, "2", "gate", "flow")
+    rollback(client, name, "drifts", "anna")
+    with pytest.raises(RegistryError, match="version 2 was rolled back itself \\(drifts\\)"):
+        rollback(client, name, "once more", "ben")
+    assert aliases(client, name) == {"champion": "1", "previous": "2"}
+
+
 def test_what_cannot_be_done_says_why(client: MlflowClient, name: str) -> None:
     with pytest.raises(RegistryError, match="no registered model 'oncoshift-none'"):
         promote(client, "oncoshift-none", "1", "", "")
