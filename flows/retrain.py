@@ -134,7 +134,7 @@ def retrain(preset: str | None = None, overrides: list[str] | None = None, force
         say=get_run_logger().info,
     )
     with experiment_lock(plan.layout):
-        ensure_gpu_limit()
+        ensure_gpu_limit(free=get_current_settings().api.url is None)
         session = open_session(plan, data(plan))
         summary = finished_summary(session)
         trained = summary is None
@@ -171,18 +171,20 @@ def run_steps(session: Session) -> dict[str, Any]:
     return close(session, evaluation, decision, version, champion_version(session))
 
 
-def ensure_gpu_limit() -> None:
+def ensure_gpu_limit(*, free: bool) -> None:
     """Make the limit where it is absent.
 
-    With a temporary server, a slot that looks taken was a killed flow's: it is freed. (So two flows at once in one
-    project want a lasting server, which frees a killed flow's slot when its lease runs out.)
+    Args:
+        free: free its slots. Right where the server has just been started: a slot that looks taken was a killed flow's,
+            whose lease died with the server before. (So two flows at once in one project want a lasting server, which
+            frees a killed flow's slot when its lease runs out.)
     """
     with get_client(sync_client=True) as client:
         try:
             client.read_global_concurrency_limit_by_name(GPU)
         except ObjectNotFound:
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU, limit=1))
-        if get_current_settings().api.url is None:
+        if free:
             client.update_global_concurrency_limit(GPU, GlobalConcurrencyLimitUpdate(active_slots=0))
 
 

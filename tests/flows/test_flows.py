@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_every_task_names_a_step_and_is_never_answered_from_a_cache() -> None:
 def test_the_schedule_is_a_cron_expression_that_survives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     served: dict[str, object] = {}
     monkeypatch.setattr(flow_module.retrain, "serve", lambda **arguments: served.update(arguments))
+    monkeypatch.setattr(serve, "prefect_server", lambda _port: nullcontext())
     assert serve.main(["--cron", "*/5 * * * *", "--preset", "real", "--set", "target=lung"]) == 0
     assert served["pause_on_shutdown"] is False
     assert served["parameters"] == {"preset": "real", "overrides": ["target=lung"]}
