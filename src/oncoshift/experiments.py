@@ -85,9 +85,14 @@ def tracking_uri(project: Path, settings: Tracking, environ: Mapping[str, str]) 
     """
     if environ.get("MLFLOW_TRACKING_URI"):
         return environ["MLFLOW_TRACKING_URI"]
-    if not settings.uri.startswith(_SQLITE):
-        return settings.uri
-    database = project.resolve() / settings.uri.removeprefix(_SQLITE)
+    return absolute_database(settings.uri, project)
+
+
+def absolute_database(url: str, folder: Path) -> str:
+    """A relative SQLite path in a URL, taken from `folder`, and its own folder made; other URLs as they are."""
+    if not url.startswith(_SQLITE):
+        return url
+    database = folder.resolve() / url.removeprefix(_SQLITE)
     database.parent.mkdir(parents=True, exist_ok=True)
     return f"{_SQLITE}{database}"
 

@@ -207,6 +207,11 @@ class Settings(Section):
     gate: Gate = Gate()
     tracking: Tracking = Tracking()
 
+    @property
+    def registered_model(self) -> str:
+        """Name of the target's model in the registry."""
+        return f"oncoshift-{self.target}"
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.target in self.sources:

@@ -90,7 +90,7 @@ def score(context: Context) -> None:
         raise DataError(f"no image files in {', '.join(map(str, context.arguments.images))}")
     _client(context)
     mlflow.set_tracking_uri(_uri(context))
-    uri = context.arguments.model or f"models:/oncoshift-{context.settings.target}@champion"
+    uri = context.arguments.model or f"models:/{context.settings.registered_model}@champion"
     try:
         model = mlflow.pyfunc.load_model(uri)
     except MlflowException as error:
@@ -113,7 +113,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _name(context: Context) -> str:
-    return context.arguments.model or f"oncoshift-{context.settings.target}"
+    return context.arguments.model or context.settings.registered_model
 
 
 def _uri(context: Context) -> str:

@@ -63,7 +63,7 @@ def evaluate_step(session: Session, trained: Trained) -> Evaluation:
         comparison = comparison_figure(reports)
         for place in (run, session.parent):
             tracker.log_figure(place, comparison, "plots/comparison.png")
-        ended = max(_ended(done) for jobs in trained.values() for _, done in jobs)
+        ended = max(done.ended_ms for jobs in trained.values() for _, done in jobs)
         tracker.log_metrics(session.parent, [(0, ended, _headline(settings.target, reports, gain))])
     return Evaluation(reports, gain)
 
@@ -91,7 +91,7 @@ def _log_seeds(session: Session, jobs: Sequence[tuple[Job, TrainedJob]], report:
             if value is not None
         }
         if run is not None:
-            session.tracker.log_metrics(run.info.run_id, [(0, _ended(done), values)])
+            session.tracker.log_metrics(run.info.run_id, [(0, done.ended_ms, values)])
 
 
 def _gain(session: Session, tables: Mapping[str, pd.DataFrame]) -> Interval | None:
@@ -126,8 +126,3 @@ def _headline(target: str, reports: Mapping[str, Report], gain: Interval | None)
     if gain is not None:
         values |= {"gain/balanced_accuracy": gain.point, "gain/low": gain.low, "gain/high": gain.high}
     return values
-
-
-def _ended(done: TrainedJob) -> int:
-    """When training ended, milliseconds: the same however often this is logged."""
-    return int(done.history[-1]["timestamp_ms"])

@@ -19,7 +19,7 @@ def explain_step(session: Session, job: Job, trained: TrainedJob) -> Explanation
         tracker.log_figure(run, explanation.figure, "integrated_gradients.png")
         tracker.log_figure(session.parent, explanation.figure, "plots/integrated_gradients.png")
         tracker.log_table(run, explanation.table, "integrated_gradients.json")
-        ended = int(trained.history[-1]["timestamp_ms"])
+        ended = trained.ended_ms
         values = {name: float(value) for name, value in explanation.as_dict().items() if value is not None}
         tracker.log_metrics(run, [(0, ended, values)])
         tracker.log_metrics(session.parent, [(0, ended, {f"explain/{name}": value for name, value in values.items()})])

@@ -57,7 +57,7 @@ class Plan:
     @property
     def model_name(self) -> str:
         """Name of the registered model."""
-        return f"oncoshift-{self.settings.target}"
+        return self.settings.registered_model
 
 
 @dataclass(frozen=True)

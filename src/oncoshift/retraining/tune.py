@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from oncoshift.console import tenths
+from oncoshift.experiments import absolute_database
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.selection.rule import SourceFlooredScore
 from oncoshift.settings import flatten, with_values
@@ -32,7 +33,7 @@ def tune_step(session: Session) -> Settings:
         name = _study_name(session)
         result = tune(
             settings.tune,
-            storage=_storage(session),
+            storage=absolute_database(settings.tune.storage, session.plan.layout.folder),
             study_name=name,
             defaults={key: flatten(settings)[key] for key in settings.tune.parameters},
             run_trial=lambda plan: _run_trial(session, run, plan),
@@ -95,14 +96,3 @@ def _study_name(session: Session) -> str:
     sections["model"]["weights"] = weights_fingerprint(settings.model.weights)
     parts = [sections, session.jobs.data_digest, code_fingerprint(), session.plan.forced]
     return f"{settings.target}-{settings.train.method}-{value_fingerprint(parts)}"
-
-
-def _storage(session: Session) -> str:
-    """The study database; a relative SQLite path is the experiment's."""
-    url = session.plan.settings.tune.storage
-    prefix = "sqlite:///"
-    if not url.startswith(prefix):
-        return url
-    path = session.plan.layout.folder / url.removeprefix(prefix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return f"{prefix}{path.resolve()}"

@@ -88,6 +88,11 @@ class TrainedJob:
     history: list[dict[str, float]]
 
     @property
+    def ended_ms(self) -> int:
+        """When training ended, milliseconds: the same however often something is logged with it."""
+        return int(self.history[-1]["timestamp_ms"])
+
+    @property
     def weights(self) -> Path:
         """State dict of the trained `TileClassifier`."""
         return self.folder / "weights.safetensors"
