@@ -53,6 +53,6 @@ def test_core_packages_import_no_platform(package):
 
 
 def test_serving_imports_nothing_else_of_oncoshift():
-    for file in (PROJECT / "src/oncoshift/serving").glob("*.py"):
+    for file in (PROJECT / "src/oncoshift/serving").rglob("*.py"):
         ours = {name for name in imports(file) if name.startswith("oncoshift")}
         assert all(name.startswith("oncoshift.serving") for name in ours), file

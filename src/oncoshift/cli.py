@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.commands import registry, retraining, stages
+from oncoshift.commands import leaks, registry, retraining, stages
 from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
 
@@ -27,13 +27,13 @@ class Command:
     Attributes:
         name: as typed.
         help: one line.
-        run: does it; raises `OncoshiftError` for what the user can mend.
+        run: does it; raises `OncoshiftError` for what the user can mend; returns an exit code if it is not 0.
         add_arguments: adds the command's own options to its parser.
     """
 
     name: str
     help: str
-    run: Callable[[Context], None]
+    run: Callable[[Context], int | None]
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
 
 
@@ -45,9 +45,12 @@ COMMANDS = (
     Command("promote", "make a version champion", registry.promote, registry.add_promote),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
     Command("score", "score images with a registered model, CSV on stdout", registry.score, registry.add_score),
+    Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
+    Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",
+            leaks.leaks, leaks.add_leaks),
     Command("doctor", "say what is installed and set, and what is missing", retraining.doctor),
     Command("phantom", "write the made-up data set to ingest.root", stages.phantom),
-    Command("ingest", "stage: open and check every tile, write data/tiles", stages.ingest),
+    Command("ingest", "stage: open and check every tile, write data/tiles", stages.ingest, stages.add_ingest),
     Command("split", "stage: split by group into training, validation, audit and test", stages.split),
     Command("normalize", "stage: decode, resize and stain-normalise every tile into packs", stages.normalize),
     Command("train", "stage: train the method and seed of params.yaml into outputs/train", stages.train),
@@ -81,18 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done, 2 for an error that the user can mend, 130 if interrupted.
+        The exit code: 0 done, 2 for an error that the user can mend, 3 if `leaks` found any, 130 if interrupted.
     """
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(Context(arguments))
+        code = arguments.run(Context(arguments))
     except OncoshiftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

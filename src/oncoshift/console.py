@@ -34,6 +34,7 @@ def tenths(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]
     def show(done: int, total: int) -> None:
         nonlocal shown
         step = done * _LINES // max(total, 1)
+        shown = min(shown, step)  # another phase counts from the start
         if step > shown:
             shown = step
             say(f"{label}: {done}/{total}")

@@ -17,7 +17,7 @@ from oncoshift.data.loading import (
     load_masks,
     load_training_data,
 )
-from oncoshift.data.packs import pack_digest
+from oncoshift.data.packs.pack import pack_digest
 from oncoshift.explain.attributions import mean_image
 from oncoshift.explain.explanation import Explanation, explain
 from oncoshift.explain.sample import pick_tiles

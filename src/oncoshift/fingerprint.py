@@ -7,20 +7,33 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from oncoshift.files import sha256_file
 
 _PACKAGE = Path(__file__).resolve().parent
 TRAINING_CODE = ("data", "methods", "models", "selection", "serving", "training")
 """Packages that decide a trained weight; a change elsewhere does not make a model old."""
 
+TILE_CODE = ("data/stain", "serving/images.py", "serving/stain")
+"""What decides a pixel of a pack."""
+
 
 def code_fingerprint(packages: tuple[str, ...] = TRAINING_CODE) -> str:
     """Hash of the source of some packages of oncoshift, and of torch's version."""
-    digest = hashlib.sha256(torch.__version__.encode())
+    import torch  # takes a second, which stages without a network need not wait for
+
+    return _source_hash([torch.__version__], packages)
+
+
+def tile_code_fingerprint() -> str:
+    """Hash of the source that turns a file into a tile of a pack."""
+    return _source_hash([], TILE_CODE)
+
+
+def _source_hash(versions: list[str], packages: tuple[str, ...]) -> str:
+    digest = hashlib.sha256("".join(versions).encode())
     for package in sorted(packages):
-        for file in sorted((_PACKAGE / package).rglob("*.py")):
+        path = _PACKAGE / package
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.relative_to(_PACKAGE).as_posix().encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

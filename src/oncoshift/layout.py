@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def tiles(self) -> Path:
-        """Stage `ingest`: folder of tiles.parquet, quarantine.csv and report.json."""
+        """Stage `ingest`: folder of tiles.parquet, measurements.parquet, quarantine.csv, report.json and report/."""
         return self.folder / "data" / "tiles"
 
     @property

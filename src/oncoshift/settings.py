@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from oncoshift.errors import SettingsError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-StainVariant = Literal["none", "reinhard"]
+StainVariant = Literal["none", "reinhard", "macenko", "vahadane"]
 Organ = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
@@ -52,10 +52,21 @@ class Phantom(Section):
 class Ingest(Section):
     """Stage `ingest`: which tiles there are, and which are unusable."""
 
-    adapter: Literal["phantom", "folder", "manifest"] = "phantom"
-    root: str = Field("data/raw", description="folder (or, for `manifest`, the CSV) as the adapter expects it")
+    adapter: Literal[
+        "breakhis", "folder", "lc25000", "manifest", "multi_cancer", "nct_crc", "patchcamelyon", "phantom"
+    ] = "phantom"
+    root: str = Field("data/raw", description="folder, .zip or .tar (`manifest`: also the CSV) as the adapter expects")
+    include_squamous: bool = Field(False, description="lc25000, multi_cancer: take lung_scc, too")
+    magnification: Literal[40, 100, 200, 400] = Field(200, description="breakhis: of the microscope")
+    allow_ct: bool = Field(False, description="multi_cancer: take its kidney, which is abdominal CT")
     min_size: int = Field(32, ge=8, description="shorter side below which a tile is quarantined, pixels")
-    max_quarantine_share: Share = 0.02
+    min_tissue: Share = Field(0.05, description="share of tissue pixels below which a tile is blank")
+    min_sharpness: float = Field(0.0025, ge=0.0, description="below it a tile is blurred; see data.validation.checks")
+    min_saturation: float = Field(0.03, ge=0.0, description="of optical density; below it a tile is grey, so not H&E")
+    min_stain_share: Share = Field(0.5, description="share of tissue with a hue of H&E below which a tile is not H&E")
+    min_eosin_share: Share = Field(0.05, description="the same towards eosin: below it a tile is a blue picture")
+    max_quarantine_share: Share = Field(0.02, description="of unusable files; duplicates do not count")
+    join_near_duplicates: bool = Field(True, description="tiles that come from one original become one group")
 
 
 class Split(Section):
@@ -78,6 +89,14 @@ class Normalize(Section):
 
     variants: tuple[StainVariant, ...] = ("none", "reinhard")
     tile_size: int = Field(64, ge=32, le=512, description="side of a packed tile, pixels")
+    standardize_luminosity: bool = Field(True, description="first stretch L so that its 95th percentile is white")
+    fit: Literal["tile", "group"] = Field("tile", description="one stain fit a tile, or one for the tiles of a group")
+    precision: Literal["fast", "exact"] = Field("fast", description="exact: as staintools to 0.1 grey levels")
+    backend: Literal["auto", "numba", "torch", "staintools"] = Field(
+        "auto", description="auto: torch on a GPU where there is one, else numba"
+    )
+    shard_tiles: int = Field(2048, ge=1, description="tiles in a shard of a pack, at most")
+    workers: int | None = Field(None, ge=1, description="processes; default: one a core")
 
 
 class Model(Section):
@@ -115,6 +134,9 @@ class Train(Section):
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     grad_clip: float | None = Field(1.0, gt=0)
     augment: bool = Field(True, description="random dihedral views; not possible behind a frozen trunk part")
+    stain_jitter: Annotated[float, Field(ge=0, le=1), Range(0.0, 0.3)] = Field(
+        0.0, description="spread of the strengths of haematoxylin and eosin in random views, log scale"
+    )
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: torch's own choice")

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+import skimage.data
+from PIL import Image, ImageFilter
+from tiny_tiles import tissue
 
 from oncoshift.data.ingest import ingest
 from oncoshift.data.tables import TILE_COLUMNS
@@ -26,7 +28,9 @@ def reasons(out: Path) -> dict[str, str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def test_sound_tiles_are_listed_with_their_facts(tree: Path, tmp_path: Path) -> None:
@@ -62,13 +66,13 @@ def test_bad_tiles_are_quarantined_with_a_reason_and_stop_nothing(tree: Path, tm
     (folder / "text.png").write_text("no image")
     (folder / "empty.png").touch()
     Image.new("RGB", (31, 64), "pink").save(folder / "small.png")
-    Image.fromarray(np.full((40, 40), 40000, np.uint16)).save(folder / "deep.png")
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(folder / "deep.tif")
     report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path)
     assert (report.tiles, report.quarantined) == (48, 5)
     found = reasons(tmp_path / "out")
-    assert set(found) == {"cut.png", "text.png", "empty.png", "small.png", "deep.png"}
+    assert set(found) == {"cut.png", "text.png", "empty.png", "small.png", "deep.tif"}
     assert "31×64 pixels" in found["small.png"]
-    assert "8 bits" in found["deep.png"]
+    assert "floating point" in found["deep.tif"]
     assert "no image in a known format" in found["text.png"]
 
 
@@ -89,6 +93,66 @@ def test_a_manifest_is_held_to_its_promises(tree: Path, tmp_path: Path) -> None:
     assert found[good.name].startswith("named twice")
     assert "not what the manifest promises" in found[changed.name]
     assert found["absent.png"] == "cannot be read: No such file or directory"
+
+
+def test_the_quarantine_keeps_the_bytes_and_forgets_earlier_ones(tree: Path, tmp_path: Path) -> None:
+    folder, out = tree / "lung" / "benign", tmp_path / "out"
+    (folder / "text.png").write_text("no image")
+    ingest(FOLDER, tree, out, base=tmp_path)
+    assert contents(out / "quarantine") == {"lung/benign/text.png": b"no image"}
+    (folder / "text.png").unlink()
+    (folder / "other.png").write_text("none either")
+    ingest(FOLDER, tree, out, base=tmp_path)
+    assert contents(out / "quarantine") == {"lung/benign/other.png": b"none either"}
+    (folder / "other.png").unlink()
+    ingest(FOLDER, tree, out, base=tmp_path)
+    assert not (out / "quarantine").exists()
+    assert sorted(path.name for path in out.iterdir()) == [
+        "measurements.parquet",
+        "quarantine.csv",
+        "report",
+        "report.json",
+        "tiles.parquet",
+    ]
+
+
+def test_each_kind_of_bad_tile_is_counted(tree: Path, tmp_path: Path) -> None:
+    folder = tree / "colon" / "benign"
+    Image.new("RGB", (64, 64), (246, 244, 247)).save(folder / "glass.png")
+    Image.fromarray(skimage.data.chelsea()).save(folder / "cat.png")
+    Image.fromarray(skimage.data.camera()).save(folder / "ct.png")
+    sharp = Image.fromarray(tissue(1, 16)).resize((256, 256), Image.Resampling.NEAREST)
+    sharp.filter(ImageFilter.GaussianBlur(6)).save(folder / "soft.png")
+    report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path)
+    assert report.kinds == {"blank": 1, "blurred": 1, "not_he": 2}
+    measured = pd.read_parquet(tmp_path / "out" / "measurements.parquet").set_index("tile_id")
+    assert len(measured) == 52
+    assert measured.loc["colon/benign/cat.png", "kind"] == "not_he"
+    assert measured.loc["colon/benign/cat.png", ["width", "height"]].tolist() == [451, 300]
+
+
+def test_copies_are_dropped_and_do_not_count_as_bad(tree: Path, tmp_path: Path) -> None:
+    folder = tree / "lung" / "benign"
+    for number in range(3):
+        (folder / f"lung-b{number}_9.png").write_bytes((folder / "lung-b0_0.png").read_bytes())
+    report = ingest(Ingest(adapter="folder", max_quarantine_share=0.0), tree, tmp_path / "out", base=tmp_path)
+    assert (report.tiles, report.quarantined, report.duplicates) == (48, 0, 3)
+    tiles = pd.read_parquet(tmp_path / "out" / "tiles.parquet")
+    assert set(tiles.loc[tiles["organ"] == "lung", "group"]) & {"lung-b0", "lung-b1", "lung-b2"} == {"lung-b0"}
+    assert not (tmp_path / "out" / "quarantine").exists()
+
+
+def test_the_same_tile_with_two_labels_stops_the_stage(tree: Path, tmp_path: Path) -> None:
+    (tree / "lung" / "malignant" / "x.png").write_bytes((tree / "lung" / "benign" / "lung-b0_0.png").read_bytes())
+    with pytest.raises(DataError, match=r"lung-b0_0\.png \(lung, benign\) = lung/malignant/x\.png"):
+        ingest(FOLDER, tree, tmp_path / "out", base=tmp_path)
+
+
+def test_without_a_usable_tile_the_stage_says_so(tree: Path, tmp_path: Path) -> None:
+    for path in tree.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"48 of 48 tiles \(100\.0%\)(.|\n)*48 unreadable"):
+        ingest(FOLDER, tree, tmp_path / "out", base=tmp_path)
 
 
 def test_too_large_a_bad_share_stops_with_the_numbers_and_the_report(tree: Path, tmp_path: Path) -> None:

@@ -11,28 +11,30 @@ import pytest
 from PIL import Image
 
 from oncoshift.data.adapters.folder import MARKER
-from oncoshift.data.ingest import ingest
 from oncoshift.data.loading import data_fingerprint, load_evaluation_tiles, load_masks, load_training_data
 from oncoshift.data.normalize import run_normalize
+from oncoshift.data.packs.pack import Pack
 from oncoshift.data.parquet import write_table
-from oncoshift.data.split import run_split
 from oncoshift.errors import DataError
-from oncoshift.layout import Layout
-from oncoshift.settings import Ingest, Normalize, Split
+from oncoshift.settings import Normalize
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from oncoshift.layout import Layout
 
 SOURCES = ("colon", "lung")
 
 
 @pytest.fixture
-def layout(tree: Path, tmp_path: Path) -> Layout:
-    layout = Layout(tmp_path)
-    ingest(Ingest(adapter="folder"), tree, layout.tiles, base=layout.folder)
-    run_split(Split(), "kidney", SOURCES, layout)
-    run_normalize(Normalize(tile_size=32, variants=("none",)), layout)
-    return layout
+def layout(split_layout: Layout) -> Layout:
+    run_normalize(Normalize(tile_size=32, variants=("none",)), split_layout)
+    return split_layout
+
+
+@pytest.fixture
+def tree(layout: Layout) -> Path:
+    return layout.folder / "raw"
 
 
 def test_training_data_carry_source_labels_and_organs(layout: Layout) -> None:
@@ -43,7 +45,7 @@ def test_training_data_carry_source_labels_and_organs(layout: Layout) -> None:
     assert data.source.rows.dtype == data.source.labels.dtype == data.source.organs.dtype == np.int64
     assert len(data.target.rows) == 8
     assert not hasattr(data.target, "labels")
-    index = pd.read_parquet(layout.packs / "none" / "index.parquet")
+    index = Pack.open(layout.packs / "none").index
     target = pd.read_parquet(layout.splits / "target_train.parquet")["tile_id"].tolist()
     assert index["tile_id"].iloc[data.target.rows].tolist() == target
 

@@ -2,79 +2,151 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_tiles import tissue
 
 from oncoshift.data.ingest import ingest
-from oncoshift.data.normalize import run_normalize
-from oncoshift.data.packs import Pack, pack_digest
+from oncoshift.data.normalize import Normalized, run_normalize
+from oncoshift.data.packs.pack import Pack, pack_digest
+from oncoshift.data.parquet import write_table
 from oncoshift.data.split import run_split
 from oncoshift.errors import DataError
-from oncoshift.layout import Layout
-from oncoshift.serving.preprocess import apply_reinhard, decode, resize
+from oncoshift.serving.images import read_tile
+from oncoshift.serving.stain import normalizer
 from oncoshift.settings import Ingest, Normalize, Split
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from oncoshift.layout import Layout
+
 SETTINGS = Normalize(tile_size=32)
+INGEST = Ingest(adapter="folder", join_near_duplicates=False, max_quarantine_share=0.2)
 
 
 @pytest.fixture
-def layout(tree: Path, tmp_path: Path) -> Layout:
-    Image.new("RGB", (40, 40), "white").save(tree / "lung" / "benign" / "lung-b0_9.png")
-    layout = Layout(tmp_path)
-    ingest(Ingest(adapter="folder"), tree, layout.tiles, base=layout.folder)
+def layout(split_layout: Layout) -> Layout:
+    return split_layout
+
+
+@pytest.fixture
+def tree(layout: Layout) -> Path:
+    return layout.folder / "raw"
+
+
+def prepare(layout: Layout, tree: Path) -> None:
+    """Stages ingest and split."""
+    ingest(INGEST, tree, layout.tiles, base=layout.folder)
     run_split(Split(), "kidney", ("lung", "colon"), layout)
-    return layout
+
+
+def add_blank(layout: Layout, tree: Path) -> str:
+    """A white tile that ingest, which would refuse it, does not see."""
+    path = tree / "lung" / "benign" / "lung-b0_1.png"
+    Image.new("RGB", (40, 40), "white").save(path)
+    table = pd.read_parquet(layout.tiles / "tiles.parquet")
+    row = table["tile_id"] == "lung/benign/lung-b0_1.png"
+    table.loc[row, "sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_table(table, layout.tiles / "tiles.parquet")
+    return "lung/benign/lung-b0_1.png"
+
+
+def digests(packs: dict[str, Normalized]) -> dict[str, str]:
+    return {variant: done.pack.content for variant, done in packs.items()}
 
 
 def test_packs_hold_what_serving_would_see(layout: Layout) -> None:
-    packs = run_normalize(SETTINGS, layout)
+    packs = run_normalize(Normalize(tile_size=32, variants=("none", "reinhard", "macenko")), layout)
     tiles = pd.read_parquet(layout.tiles / "tiles.parquet")
-    plain, stained = packs["none"], packs["reinhard"]
-    assert plain.images.shape == (49, 32, 32, 3)
+    plain = packs["none"].pack
+    assert plain.images.shape == (48, 32, 32, 3)
     assert plain.side == 32
-    assert stained.stain.reference is not None
     for tile_id, path in zip(tiles["tile_id"], tiles["path"], strict=True):
-        image = resize(decode((layout.folder / path).read_bytes()), 32)
+        image = read_tile((layout.folder / path).read_bytes(), 32)
         (row,) = plain.rows([tile_id])
         np.testing.assert_array_equal(plain.images[row], image)
-        np.testing.assert_array_equal(stained.images[row], apply_reinhard(image, stained.stain.reference))
+        for variant in ("reinhard", "macenko"):
+            stained = packs[variant].pack
+            assert stained.stain.reference is not None
+            np.testing.assert_array_equal(stained.images[row], normalizer(stained.stain.reference)(image).image)
 
 
-def test_outcomes_and_reference_are_recorded(layout: Layout) -> None:
+def test_outcomes_and_reference_are_recorded(layout: Layout, tree: Path) -> None:
+    blank = add_blank(layout, tree)
     packs = run_normalize(SETTINGS, layout)
-    assert packs["none"].stain.outcomes == {"untouched": 49}
-    assert packs["none"].stain.reference is None
-    assert packs["reinhard"].stain.outcomes == {"blank": 1, "normalised": 48}
-    blank = packs["reinhard"].index.query("outcome == 'blank'")["tile_id"].tolist()
-    assert blank == ["lung/benign/lung-b0_9.png"]
+    assert packs["none"].pack.stain.outcomes == {"untouched": 48}
+    assert packs["none"].pack.stain.reference is None
+    stained = packs["reinhard"].pack
+    assert stained.stain.outcomes == {"blank": 1, "normalised": 47}
+    assert stained.index.query("outcome == 'blank'")["tile_id"].tolist() == [blank]
     source_train = pd.read_parquet(layout.splits / "source_train.parquet")["tile_id"]
-    assert packs["reinhard"].stain.reference_tile in set(source_train)
+    assert stained.stain.reference_tile in set(source_train)
 
 
 def test_a_reopened_pack_is_the_same(layout: Layout) -> None:
     packs = run_normalize(SETTINGS, layout)
     again = Pack.open(layout.packs / "reinhard")
-    assert again.stain == packs["reinhard"].stain
-    assert again.images.flags.writeable is False
+    assert again.stain == packs["reinhard"].pack.stain
+    assert again.content == packs["reinhard"].pack.content
     with pytest.raises(DataError, match=r"not in pack 'reinhard', for example lung/x\.png"):
         again.rows(["lung/x.png"])
 
 
 def test_same_input_same_bytes_and_stale_packs_go(layout: Layout) -> None:
-    run_normalize(SETTINGS, layout)
-    first = {variant: pack_digest(layout.packs / variant) for variant in SETTINGS.variants}
-    run_normalize(SETTINGS, layout)
-    assert first == {variant: pack_digest(layout.packs / variant) for variant in SETTINGS.variants}
+    first = digests(run_normalize(SETTINGS, layout))
+    files = {path: path.read_bytes() for path in layout.packs.rglob("*.*")}
+    again = run_normalize(SETTINGS, layout)
+    assert digests(again) == first
+    assert [done.report.made for done in again.values()] == [0, 0]
+    assert files == {path: path.read_bytes() for path in layout.packs.rglob("*.*")}
     run_normalize(Normalize(tile_size=32, variants=("reinhard",)), layout)
-    assert [path.name for path in layout.packs.iterdir()] == ["reinhard"]
+    assert [path.name for path in layout.packs.glob("*/")] == ["reinhard"]
     assert pack_digest(layout.packs / "reinhard") == first["reinhard"]
+
+
+def test_new_tiles_leave_the_reference_and_the_old_tiles_alone(layout: Layout, tree: Path) -> None:
+    before = run_normalize(SETTINGS, layout)
+    for number in range(6):
+        Image.fromarray(tissue(900 + number, 32) // 2).save(tree / "lung" / "benign" / f"new{number}_0.png")
+    prepare(layout, tree)
+    after = run_normalize(SETTINGS, layout)
+    for variant, done in after.items():
+        assert done.report.made == 6
+        assert done.pack.stain.reference == before[variant].pack.stain.reference
+
+
+def test_a_reference_that_left_source_training_is_replaced(layout: Layout) -> None:
+    before = run_normalize(SETTINGS, layout)["reinhard"].pack.stain
+    path = layout.splits / "source_train.parquet"
+    table = pd.read_parquet(path)
+    write_table(table[table["tile_id"] != before.reference_tile], path)
+    after = run_normalize(SETTINGS, layout)["reinhard"]
+    assert after.pack.stain.reference_tile != before.reference_tile
+    assert after.report.made == 48
+
+
+@pytest.mark.parametrize(
+    "changes", [{"standardize_luminosity": False}, {"fit": "group"}, {"precision": "exact"}, {"tile_size": 48}]
+)
+def test_another_setting_makes_the_tiles_again(layout: Layout, changes: dict[str, object]) -> None:
+    variants = ("none", "macenko")
+    before = run_normalize(Normalize(tile_size=32, variants=variants), layout)["macenko"]
+    after = run_normalize(Normalize.model_validate({"tile_size": 32, "variants": variants, **changes}), layout)
+    assert after["macenko"].report.made == 48
+    assert after["macenko"].pack.content != before.pack.content
+    assert after["none"].report.made == (48 if "tile_size" in changes else 0)
+
+
+def test_the_shard_size_alone_makes_nothing_again(layout: Layout) -> None:
+    run_normalize(SETTINGS, layout)
+    after = run_normalize(Normalize(tile_size=32, shard_tiles=5, workers=1), layout)
+    assert [done.report.made for done in after.values()] == [0, 0]
 
 
 def test_only_source_train_is_read_of_the_splits(layout: Layout) -> None:
@@ -84,19 +156,30 @@ def test_only_source_train_is_read_of_the_splits(layout: Layout) -> None:
     assert set(run_normalize(SETTINGS, layout)) == {"none", "reinhard"}
 
 
-def test_a_file_changed_since_ingest_leaves_the_old_pack_alone(layout: Layout, tree: Path) -> None:
-    run_normalize(SETTINGS, layout)
-    before = pack_digest(layout.packs / "none")
-    Image.new("RGB", (40, 40), "pink").save(tree / "lung" / "benign" / "lung-b0_9.png")
-    with pytest.raises(DataError, match=r"lung-b0_9\.png: changed since ingest; run `dvc repro`"):
-        run_normalize(SETTINGS, layout)
-    assert pack_digest(layout.packs / "none") == before
-    (tree / "lung" / "benign" / "lung-b0_9.png").unlink()
+def test_a_file_changed_since_ingest_is_told_where_it_must_be_read(layout: Layout, tree: Path) -> None:
+    before = digests(run_normalize(SETTINGS, layout))
+    Image.new("RGB", (40, 40), "pink").save(tree / "lung" / "benign" / "lung-b0_1.png")
+    assert digests(run_normalize(SETTINGS, layout)) == before, "the pack has what ingest saw"
+    larger = Normalize(tile_size=48)
+    with pytest.raises(DataError, match=r"lung-b0_1\.png: changed since ingest; run `dvc repro`"):
+        run_normalize(larger, layout)
+    assert pack_digest(layout.packs / "none") == before["none"]
+    (tree / "lung" / "benign" / "lung-b0_1.png").unlink()
     with pytest.raises(DataError, match="it was there at ingest"):
+        run_normalize(larger, layout)
+
+
+def test_splits_out_of_step_are_refused(layout: Layout) -> None:
+    table = pd.read_parquet(layout.tiles / "tiles.parquet")
+    source_train = pd.read_parquet(layout.splits / "source_train.parquet")["tile_id"]
+    write_table(table[table["tile_id"] != source_train[0]], layout.tiles / "tiles.parquet")
+    with pytest.raises(DataError, match="has tiles that ingest has not"):
         run_normalize(SETTINGS, layout)
 
 
 def test_progress_counts_over_all_variants(layout: Layout) -> None:
     seen: list[tuple[int, int]] = []
     run_normalize(SETTINGS, layout, lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 98) for done in range(1, 99)]
+    assert seen[0] == (0, 96)
+    assert seen[-1] == (96, 96)
+    assert seen == sorted(seen)

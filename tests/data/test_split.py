@@ -36,7 +36,7 @@ def table(
         for tile in range(tiles)
     ]
     frame = pd.DataFrame(rows, columns=["tile_id", "organ", "label", "group"])
-    return frame.assign(path=frame["tile_id"], width=32, height=32, sha256="0")
+    return frame.assign(path=frame["tile_id"], width=32, height=32, sha256="0" * 64)
 
 
 def written(frames: dict[str, pd.DataFrame], folder: Path, names: tuple[str, ...] = SPLITS) -> dict[str, bytes]:

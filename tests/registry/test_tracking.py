@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -18,7 +19,6 @@ from oncoshift.registry.tracking import KEY_TAG, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def test_the_same_key_is_the_same_run(tracker: Tracker, unique: Callable[[str], str]) -> None:
@@ -76,6 +76,16 @@ def test_artifacts_lie_beside_the_database(tracker: Tracker, uri: str, unique: C
     run = tracker.client.get_run(tracker.find_or_start_run(unique("run"), "x"))
     folder = uri.removeprefix(SQLITE).removesuffix("mlflow.db") + "artifacts"
     assert run.info.artifact_uri == f"file://{folder}/{run.info.run_id}/artifacts"
+
+
+def test_a_folder_logged_again_is_replaced(tracker: Tracker, unique: Callable[[str], str], tmp_path: Path) -> None:
+    run_id = tracker.find_or_start_run(unique("run"), "x")
+    for text in ("first", "second"):
+        (tmp_path / "report.md").write_text(text)
+        tracker.log_folder(run_id, tmp_path, "data")
+    assert [item.path for item in tracker.client.list_artifacts(run_id, "data")] == ["data/report.md"]
+    logged = tracker.client.download_artifacts(run_id, "data/report.md")
+    assert Path(logged).read_text() == "second"
 
 
 def test_metrics_logged_again_add_nothing(tracker: Tracker, unique: Callable[[str], str]) -> None:

@@ -12,14 +12,14 @@ import torch
 from oncoshift.registry.folder import Package, save_folder
 from oncoshift.serving.classifier import TileClassifier
 from oncoshift.serving.predictor import ServedConfig
-from oncoshift.serving.preprocess import ReinhardReference
+from oncoshift.serving.stain import LabStatistics, StainReference
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-REFERENCE = ReinhardReference((70.0, 15.0, -10.0), (12.0, 6.0, 5.0))
+REFERENCE = StainReference("reinhard", LabStatistics((70.0, 15.0, -10.0), (12.0, 6.0, 5.0)))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_tiles import tissue
 
 from oncoshift.serving.classifier import TileClassifier, normalise
+from oncoshift.serving.images import resize
 from oncoshift.serving.predictor import ServedConfig, TilePredictor
-from oncoshift.serving.preprocess import apply_reinhard, resize
+from oncoshift.serving.stain import LabStatistics, StainReference, fit_reference, normalizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.registry.folder import Package
+
+
+REFERENCE = StainReference("reinhard", LabStatistics((70.0, 15.0, -10.0), (12.0, 6.0, 5.0)))
 
 
 def png(tile: NDArray[np.uint8]) -> bytes:
@@ -61,7 +67,7 @@ def test_stain_normalisation_is_done_after_resizing_as_in_training(
 ) -> None:
     reference = reinhard_package.config.reference
     assert reference is not None
-    prepared = [apply_reinhard(resize(tile, 32), reference) for tile in tiles]
+    prepared = [normalizer(reference)(resize(tile, 32)).image for tile in tiles]
     outcomes = TilePredictor(reinhard_package.config, classifier, "cpu").predict([png(tile) for tile in tiles])
     expected = own_probabilities(classifier, prepared)
     assert [outcome.probability for outcome in outcomes] == pytest.approx(expected, abs=1e-6)
@@ -146,5 +152,28 @@ def test_the_config_survives_writing_and_reading(package: Package, reinhard_pack
 
 
 def test_a_variant_and_its_reference_belong_together(package: Package) -> None:
-    with pytest.raises(ValueError, match="'reinhard' without a Reinhard reference"):
+    with pytest.raises(ValueError, match="'reinhard' with a stain reference of 'none'"):
         replace(package.config, variant="reinhard")
+    with pytest.raises(ValueError, match="'macenko' with a stain reference of 'reinhard'"):
+        replace(package.config, variant="macenko", reference=REFERENCE)
+
+
+def test_every_variant_is_served(package: Package, classifier: TileClassifier) -> None:
+    tile, *others = (tissue(seed) for seed in range(4))
+    for method in ("reinhard", "macenko", "vahadane"):
+        reference = fit_reference(tile, method, precision="fast")
+        config = ServedConfig.from_json(replace(package.config, variant=method, reference=reference).to_json())
+        predictor = TilePredictor(config, classifier, "cpu")
+        for other in others:
+            image, outcome = normalizer(reference)(other)
+            assert outcome == "normalised"
+            np.testing.assert_array_equal(predictor.prepare(png(other)), image)
+            assert not np.array_equal(image, other)
+
+
+def test_a_config_written_before_there_were_other_methods_is_read(reinhard_package: Package) -> None:
+    values = json.loads(reinhard_package.config.to_json())
+    values["reference"] = {
+        "means": [70.0, 15.0, -10.0], "stds": [12.0, 6.0, 5.0], "standardize_luminosity": True
+    }  # fmt: skip
+    assert ServedConfig.from_json(json.dumps(values)) == reinhard_package.config

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import oncoshift.serving
 from oncoshift.registry.folder import Package, requirements, save_folder
 from oncoshift.serving.predictor import TilePredictor
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.serving.classifier import TileClassifier
+
+
+SERVING = Path(oncoshift.serving.__path__[0])
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +98,23 @@ def test_the_folder_holds_no_pickle_and_the_serving_code_alone(model_folder: Pat
     files = {file for file in files if "__pycache__" not in file}
     assert not [file for file in files if Path(file).suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
     code = {file for file in files if file.startswith("code/")}
-    shipped = ("__init__", "serving/__init__", "serving/classifier", "serving/predictor", "serving/preprocess")
-    assert code == {f"code/oncoshift/{name}.py" for name in (*shipped, "serving/pyfunc")}
+    shipped = (
+        "__init__", "serving/__init__", "serving/classifier", "serving/colour", "serving/images", "serving/predictor",
+    )  # fmt: skip
+    stain = {file.relative_to(SERVING).with_suffix("").as_posix() for file in (SERVING / "stain").glob("*.py")}
+    names = (*shipped, "serving/pyfunc", *(f"serving/{name}" for name in stain))
+    assert code == {f"code/oncoshift/{name}.py" for name in names}
 
 
 def test_requirements_are_pinned_and_few(package: Package, reinhard_package: Package, model_folder: Path) -> None:
     plain, stained = requirements(package.config), requirements(reinhard_package.config)
     assert (model_folder / "requirements.txt").read_text().split() == plain
     assert {line.split("==")[0] for line in plain} == {
-        "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow",
+        "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg",
+        "opencv-python-headless",
     }  # fmt: skip
     assert all("+" not in line and line.split("==")[1][0].isdigit() for line in stained)
-    assert [line.split("==")[0] for line in stained if line not in plain] == ["opencv-python-headless"]
+    assert [line.split("==")[0] for line in stained if line not in plain] == ["numba"]
 
 
 def test_a_process_that_loaded_a_model_can_still_import_the_rest(model_folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from oncoshift.data.tables import SourceTiles
-from oncoshift.training.inputs import random_dihedral
 from oncoshift.training.sampling import cycle, epoch_generator, source_batches
 
 
@@ -38,11 +37,3 @@ def test_same_seed_and_epoch_same_batches_and_others_differ():
 def test_cycle_passes_over_all_before_repeating():
     drawn = cycle(7, 20, epoch_generator(0, 0))
     assert sorted(drawn[:7]) == sorted(drawn[7:14]) == list(range(7))
-
-
-def test_dihedral_views_are_the_eight_symmetries():
-    tile = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(1, 4, 4, 3)
-    views = random_dihedral(np.repeat(tile, 400, axis=0), np.random.default_rng(0))
-    expected = {np.rot90(tile[0], k).tobytes() for k in range(4)}
-    expected |= {np.rot90(tile[0], k)[:, ::-1].tobytes() for k in range(4)}
-    assert {view.tobytes() for view in views} == expected

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
+
     from oncoshift.commands.context import Context
 
 
@@ -18,8 +20,16 @@ def phantom(context: Context) -> None:
     print(f"phantom: {'written to' if written else 'already there, unchanged:'} {context.raw}")
 
 
+def add_ingest(parser: argparse.ArgumentParser) -> None:
+    """Options of `ingest`."""
+    parser.add_argument("--list", action="store_true", help="list the adapters (ingest.adapter), and do nothing else")
+
+
 def ingest(context: Context) -> None:
-    """Stage `ingest`."""
+    """Stage `ingest`, or the list of adapters."""
+    if context.arguments.list:
+        _list_adapters()
+        return
     from oncoshift.console import progress
     from oncoshift.data.ingest import ingest as run
 
@@ -27,7 +37,21 @@ def ingest(context: Context) -> None:
     with progress("ingest") as step:
         report = run(context.settings.ingest, context.raw, layout.tiles, base=layout.folder, progress=step)
     made_up = ", made up" if report.made_up else ""
-    print(f"ingest: {report.tiles} tiles{made_up}, {report.quarantined} quarantined: {layout.tiles}")
+    kinds = ", ".join(f"{number} {kind}" for kind, number in report.kinds.items() if kind != "duplicate")
+    left_out = f"{report.quarantined} quarantined{f' ({kinds})' if kinds else ''}"
+    copies = f", {report.duplicates} byte-identical copies dropped" if report.duplicates else ""
+    print(f"ingest: {report.tiles} tiles{made_up}, {left_out}{copies}: {layout.tiles}")
+    for warning in report.warnings:
+        print(f"ingest: ! {warning}")
+    print(f"ingest: report: {layout.tiles / 'report' / 'report.html'}")
+
+
+def _list_adapters() -> None:
+    from oncoshift.data.adapters import ADAPTERS
+
+    width = max(map(len, ADAPTERS))
+    for name, adapter in ADAPTERS.items():
+        print(f"{name:{width}}  {adapter.title}")
 
 
 def split(context: Context) -> None:
@@ -46,9 +70,11 @@ def normalize(context: Context) -> None:
 
     with progress("normalize") as step:
         packs = run_normalize(context.settings.normalize, context.layout, step)
-    for variant, pack in packs.items():
-        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in pack.stain.outcomes.items())
-        print(f"normalize: {variant}: {outcomes}: {context.layout.packs / variant}")
+    for variant, (pack, report) in packs.items():
+        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in (pack.stain.outcomes or {}).items())
+        damaged = f", {report.damaged} damaged shards" if report.damaged else ""
+        kept = f"{report.made} made, {report.kept} kept{damaged}"
+        print(f"normalize: {variant}: {kept}; {outcomes}: {context.layout.packs / variant}")
 
 
 def train(context: Context) -> None:

@@ -1,29 +1,33 @@
-"""Stage `ingest`: open every image once, keep what is sound, report what is not."""
+"""Stage `ingest`: open every image once, keep what is sound, and say what is not and why."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from oncoshift.data.adapters import ADAPTERS
-from oncoshift.data.adapters.phantom import is_made_up
+from oncoshift.data.adapters import scan
 from oncoshift.data.parallel import Progress, ordered_map
 from oncoshift.data.parquet import write_table
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
+from oncoshift.data.validation.duplicates import joined_groups, mark_duplicates, with_groups
+from oncoshift.data.validation.inspection import inspect, name_twice
+from oncoshift.data.validation.quarantine import LeftOut, write_quarantine
+from oncoshift.data.validation.report import MEASURES, Findings, write_report
+from oncoshift.data.validation.schema import check_tiles
+from oncoshift.data.validation.stains import colour_auroc
+from oncoshift.data.validation.warnings import warnings_of
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
-from oncoshift.serving.preprocess import UnreadableImageError, decode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from oncoshift.data.adapters.base import RawTile
+    from oncoshift.data.validation.inspection import Inspected
     from oncoshift.settings import Ingest
 
 
@@ -35,22 +39,31 @@ class IngestReport:
         adapter: which adapter read the data set.
         made_up: whether the data set is a phantom.
         tiles: number of sound tiles.
-        quarantined: number of tiles left out, see quarantine.csv.
+        quarantined: number of tiles that cannot be used, see quarantine.csv.
+        duplicates: number of sound tiles that were dropped because another has the same bytes.
+        kinds: why tiles were left out (see `validation.checks.Kind`) → number of tiles.
         organs: organ → label (benign, malignant, unknown) → numbers of `tiles` and `groups`.
+        joined_groups: number of groups that became part of another, because they share a tile.
+        warnings: what is to be known before a result on these tiles is trusted.
     """
 
     adapter: str
     made_up: bool
     tiles: int
     quarantined: int
+    duplicates: int
+    kinds: dict[str, int]
     organs: dict[str, dict[str, dict[str, int]]]
+    joined_groups: int
+    warnings: list[str]
 
 
 def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Progress | None = None) -> IngestReport:
-    """Check every tile of a data set; write tiles.parquet, quarantine.csv and report.json to `out`.
+    """Check every tile of a data set; write the tables, the quarantine and the report to `out`.
 
-    A bad tile (unreadable, too small, not what the manifest promised, named twice) is left out with its reason and
-    never stops the rest. The same data set gives the same bytes.
+    `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded), quarantine.csv,
+    quarantine/ (the bytes of the tiles in it), report.json and report/ (for people). A bad tile is left out with its
+    reason and never stops the rest. The same data set gives the same bytes.
 
     Args:
         settings: section `ingest`; its `root` is already resolved into the argument `root`.
@@ -60,63 +73,93 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
         progress: called with tiles done and in all.
 
     Raises:
-        DataError: the data set is not laid out as the adapter expects, or the quarantined share is above
-            `max_quarantine_share`; all three files are written nevertheless in the second case.
+        DataError: the data set is not laid out as the adapter expects; two tiles have the same bytes and contradict
+            each other; the table breaks its schema; or the quarantined share is above `max_quarantine_share`, in which
+            case everything is written nevertheless.
     """
-    found = ADAPTERS[settings.adapter].scan(root)
-    checked = ordered_map(lambda tile: _check(tile, settings.min_size), found, progress)
-    seen: set[str] = set()
-    rows: list[dict[str, object]] = []
-    quarantine: list[tuple[str, str, str, str]] = []
-    for tile, result in zip(found, checked, strict=True):
-        if tile.tile_id in seen:
-            result = _Bad("named twice in the data set; the first one is kept")
-        seen.add(tile.tile_id)
-        if isinstance(result, _Bad):
-            quarantine.append((_below(tile.path, base), tile.organ, _label_name(tile.label), result.reason))
-        else:
-            rows.append(_row(tile, result, base))
-    tiles = pd.DataFrame(rows, columns=list(TILE_COLUMNS))
-    report = IngestReport(settings.adapter, is_made_up(root), len(rows), len(quarantine), _count(tiles))
-    _write(out, tiles, quarantine, report)
-    _refuse_too_many(settings, len(found), quarantine, out)
+    scanned = scan(settings, root, out / "unpacked", progress)
+    inspected = name_twice(ordered_map(lambda tile: inspect(tile, settings), scanned.tiles, progress))
+    joined = joined_groups(inspected)
+    inspected = with_groups(mark_duplicates(inspected), joined)
+
+    sound = [one for one in inspected if one.fault is None]
+    frame = _frame(sound, base)
+    tiles = frame[list(TILE_COLUMNS)]
+    if sound:
+        check_tiles(tiles, str(out / "tiles.parquet"))
+    colour = {str(organ): colour_auroc(part) for organ, part in frame.groupby("organ", sort=True)}
+    findings = Findings(
+        settings=settings,
+        made_up=scanned.made_up,
+        tiles=frame,
+        files={one.tile.tile_id: one.tile.path for one in sound},
+        left_out=_left_out(inspected, base),
+        joined=joined,
+        colour=colour,
+        warnings=warnings_of(frame, colour),
+    )
+    report = _report(settings, findings)
+
+    write_table(tiles, out / "tiles.parquet")
+    write_table(_measurements(inspected), out / "measurements.parquet")
+    write_quarantine(out, findings.left_out)
+    write_report(out / "report", findings)
+    with atomic(out / "report.json") as temporary:
+        temporary.write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _refuse_too_many(settings, len(inspected), [one for one in findings.left_out if one.is_bad], out)
     return report
 
 
-@dataclass(frozen=True)
-class _Sound:
-    width: int
-    height: int
-    sha256: str
+def _left_out(inspected: Sequence[Inspected], base: Path) -> list[LeftOut]:
+    return [
+        LeftOut(one, one.fault, _below(one.tile.path, base), _label_name(one.tile.label))
+        for one in inspected
+        if one.fault is not None
+    ]
 
 
-@dataclass(frozen=True)
-class _Bad:
-    reason: str
+def _frame(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
+    """A row a sound tile: the columns of tiles.parquet, the label's name and the measurements."""
+    rows = [
+        {
+            "tile_id": one.tile.tile_id,
+            "path": _below(one.tile.path, base),
+            "organ": one.tile.organ,
+            "label": one.tile.label,
+            "label_name": _label_name(one.tile.label),
+            "group": one.tile.group,
+            "sha256": one.sha256,
+            **asdict(one.measured),
+        }
+        for one in sound
+        if one.measured is not None
+    ]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys((*TILE_COLUMNS, "label_name", *MEASURES))))
 
 
-def _check(tile: RawTile, min_size: int) -> _Sound | _Bad:
-    try:
-        data = tile.path.read_bytes()
-    except OSError as error:
-        return _Bad(f"cannot be read: {error.strerror}")
-    digest = hashlib.sha256(data).hexdigest()
-    if tile.sha256_expected is not None and digest != tile.sha256_expected:
-        return _Bad(
-            f"content is not what the manifest promises: sha256 {digest[:12]}…, not {tile.sha256_expected[:12]}…"
-        )
-    try:
-        height, width, _ = decode(data).shape
-    except UnreadableImageError as error:
-        return _Bad(str(error))
-    if min(width, height) < min_size:
-        return _Bad(f"{width}×{height} pixels; the shorter side must have at least {min_size} (ingest.min_size)")
-    return _Sound(width, height, digest)
+def _measurements(inspected: Sequence[Inspected]) -> pd.DataFrame:
+    """What was measured on every tile that could be decoded, and why it was left out (empty: it was not)."""
+    rows = [
+        {"tile_id": one.tile.tile_id, "kind": one.fault.kind if one.fault else "", **asdict(one.measured)}
+        for one in inspected
+        if one.measured is not None
+    ]
+    return pd.DataFrame(rows, columns=["tile_id", "kind", *MEASURES])
 
 
-def _row(tile: RawTile, sound: _Sound, base: Path) -> dict[str, object]:
-    where = {"tile_id": tile.tile_id, "path": _below(tile.path, base), "organ": tile.organ}
-    return {**where, "label": tile.label, "group": tile.group, **asdict(sound)}
+def _report(settings: Ingest, findings: Findings) -> IngestReport:
+    bad = sum(one.is_bad for one in findings.left_out)
+    return IngestReport(
+        adapter=settings.adapter,
+        made_up=findings.made_up,
+        tiles=len(findings.tiles),
+        quarantined=bad,
+        duplicates=len(findings.left_out) - bad,
+        kinds=dict(sorted(Counter(str(one.fault.kind) for one in findings.left_out).items())),
+        organs=_count(findings.tiles),
+        joined_groups=sum(name != whole for name, whole in findings.joined.items()),
+        warnings=list(findings.warnings),
+    )
 
 
 def _below(path: Path, base: Path) -> str:
@@ -140,23 +183,14 @@ def _count(tiles: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return counts
 
 
-def _write(out: Path, tiles: pd.DataFrame, quarantine: list[tuple[str, str, str, str]], report: IngestReport) -> None:
-    write_table(tiles, out / "tiles.parquet")
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerows([("path", "organ", "label", "reason"), *quarantine])
-    with atomic(out / "quarantine.csv") as temporary:
-        temporary.write_text(lines.getvalue(), encoding="utf-8")
-    with atomic(out / "report.json") as temporary:
-        temporary.write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _refuse_too_many(settings: Ingest, found: int, quarantine: list[tuple[str, str, str, str]], out: Path) -> None:
-    share = len(quarantine) / found
+def _refuse_too_many(settings: Ingest, found: int, bad: Sequence[LeftOut], out: Path) -> None:
+    share = len(bad) / found
     if share > settings.max_quarantine_share:
-        path, _, _, reason = quarantine[0]
+        counts = sorted(Counter(one.fault.kind for one in bad).items())
+        kinds = ", ".join(f"{number} {kind}" for kind, number in counts)
         raise DataError(
-            f"{len(quarantine)} of {found} tiles ({share:.1%}) cannot be used, and ingest.max_quarantine_share allows "
-            f"{settings.max_quarantine_share:.1%}; for example {path}: {reason}\n"
-            f"see {out / 'quarantine.csv'}; mend or remove those files, or raise ingest.max_quarantine_share"
+            f"{len(bad)} of {found} tiles ({share:.1%}) cannot be used, and ingest.max_quarantine_share allows "
+            f"{settings.max_quarantine_share:.1%}: {kinds}; for example {bad[0].path}: {bad[0].fault.reason}\n"
+            f"see {out / 'quarantine.csv'} and {out / 'report' / 'report.html'}; mend or remove those files, or change "
+            "the limits in section ingest"
         )

@@ -15,9 +15,10 @@ import pandas as pd
 from PIL import Image
 
 from oncoshift.data.adapters.phantom import MASKS, mask_path
-from oncoshift.data.packs import Pack, pack_digest
+from oncoshift.data.packs.pack import Pack, pack_digest
 from oncoshift.data.parallel import ordered_map
 from oncoshift.data.parquet import read_table
+from oncoshift.data.raw import tile_paths
 from oncoshift.data.split_checks import assert_disjoint
 from oncoshift.data.tables import EvaluationTiles, SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import DataError
@@ -93,13 +94,9 @@ def load_masks(layout: Layout, tile_ids: Sequence[str], side: int) -> NDArray[np
     Raises:
         DataError: a tile is unknown, or some of the masks are missing.
     """
-    table = read_table(layout.tiles / "tiles.parquet", ("tile_id", "path"), stage="ingest").set_index("tile_id")["path"]
-    unknown = [tile_id for tile_id in tile_ids if tile_id not in table.index]
-    if unknown:
-        raise DataError(f"{unknown[0]}: no such tile in {layout.tiles}; run `dvc repro`")
     if not tile_ids:
         return None
-    root = _root(layout.folder / str(table[tile_ids[0]]), tile_ids[0])
+    root = _root(tile_paths(layout, tile_ids)[0], tile_ids[0])
     if not (root / MASKS).is_dir():
         return None
     return np.stack(ordered_map(lambda tile_id: _read_mask(mask_path(root, tile_id), side), tile_ids))

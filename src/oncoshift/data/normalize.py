@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
-from oncoshift.data.packs import Pack, StainChoice, write_pack
+from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
+from oncoshift.data.packs.pack import Pack, Stain
+from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
 from oncoshift.data.parallel import Progress, ordered_map
 from oncoshift.data.parquet import read_table
+from oncoshift.data.stain import nearest_to_median, pick_backend, tile_statistics
 from oncoshift.errors import DataError
-from oncoshift.serving.preprocess import decode, resize
+from oncoshift.fingerprint import tile_code_fingerprint
+from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-
+    from oncoshift.data.packs.tiles import Reader
     from oncoshift.layout import Layout
     from oncoshift.settings import Normalize, StainVariant
 
-    ReadTile = Callable[[int], NDArray[np.uint8]]
+
+class Normalized(NamedTuple):
+    """A pack that is up to date, and what that took."""
+
+    pack: Pack
+    report: PackReport
 
 
-def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None = None) -> dict[str, Pack]:
-    """Write a pack for each of `settings.variants`; packs of other variants are removed.
+def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None = None) -> dict[str, Normalized]:
+    """Bring the pack of each of `settings.variants` up to date; packs of other variants are removed.
 
-    Memory holds a few tiles at a time, whatever the data set's size.
+    Memory holds a few tiles and a record for each at a time, whatever the data set's size.
 
     Args:
         settings: section `normalize`.
@@ -39,52 +43,96 @@ def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None
     Raises:
         DataError: a stage before has not run, a file changed since, or no tile can be the stain reference.
     """
-    tiles = read_table(layout.tiles / "tiles.parquet", ("tile_id", "path", "sha256"), stage="ingest")
-    read = _reader(tiles, layout.folder, settings.tile_size)
-    for stale in layout.packs.glob("*"):
+    columns = ("tile_id", "group", "path", "sha256")
+    table = read_table(layout.tiles / "tiles.parquet", columns, stage="ingest")
+    rows = zip(*(table[name].tolist() for name in columns), strict=True)
+    tiles = [TileSource(row, *values) for row, values in enumerate(rows)]
+    for stale in layout.packs.glob("*/"):
         if stale.name not in settings.variants:
             shutil.rmtree(stale)
-    packs: dict[str, Pack] = {}
+    stage = _Stage(settings, layout, tiles)
+    done: dict[str, Normalized] = {}
     # Variant none goes first, so that the others read decoded tiles from its pack.
     for number, variant in enumerate(sorted(settings.variants, key=lambda name: name != "none")):
-        stain = _choose_stain(variant, tiles, read, layout)
         step = _shifted(progress, number * len(tiles), len(settings.variants) * len(tiles))
-        packs[variant] = write_pack(layout.packs / variant, tiles, read, settings.tile_size, stain, step)
-        if variant == "none":
-            read = packs[variant].images.__getitem__
-    return packs
+        done[variant] = stage.update(variant, step)
+    return done
 
 
-def _reader(tiles: pd.DataFrame, folder: Path, side: int) -> ReadTile:
-    paths, digests = tiles["path"].tolist(), tiles["sha256"].tolist()
+@dataclass(frozen=True)
+class _Stage:
+    settings: Normalize
+    layout: Layout
+    tiles: list[TileSource]
 
-    def read(row: int) -> NDArray[np.uint8]:
-        path = folder / paths[row]
+    def update(self, variant: StainVariant, progress: Progress | None) -> Normalized:
+        settings = self.settings
+        stain = Stain("none") if variant == "none" else self._stain(variant)
+        backend = "none" if variant == "none" else pick_backend(settings.backend)
+        recipe = PackRecipe(stain, settings.tile_size, self._code, backend, settings.shard_tiles)
+        maker = TileMaker(self._reader(variant), stain.reference, backend)
+        # One process a GPU; it reads tiles in threads.
+        workers = 1 if backend == "torch" else settings.workers
+        folder = self.layout.packs / variant
+        return Normalized(*update_pack(folder, self.tiles, recipe, maker, workers, progress))
+
+    def _reader(self, variant: StainVariant) -> Reader:
+        if variant == "none" or "none" not in self.settings.variants:
+            return FileReader(self.layout.folder, self.settings.tile_size)
+        return PackReader(self.layout.packs / "none")
+
+    def _stain(self, variant: StainVariant) -> Stain:
+        """The stain that the pack has, while its reference is still a source training tile; else a new one.
+
+        So new tiles do not move the reference of those that are there, nor of a model that was trained on them.
+        """
+        present = self._present(variant)
+        if present is not None:
+            return present
+        read, settings = self._reader(variant), self.settings
+        tile = self._candidates[self._nearest]
+        given = {"standardize_luminosity": settings.standardize_luminosity, "precision": settings.precision}
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; it was there at ingest: run `dvc repro`") from None
-        if hashlib.sha256(data).hexdigest() != digests[row]:
-            raise DataError(f"{path}: changed since ingest; run `dvc repro`")
-        return resize(decode(data), side)
+            reference = fit_reference(read(tile), variant, **given)
+        except UnstainableTileError as error:
+            raise DataError(f"the stain reference {tile.tile_id} cannot be fitted by {variant}: {error}") from error
+        return Stain(variant, reference, tile.tile_id, tile.sha256, settings.fit)
 
-    return read
+    def _present(self, variant: StainVariant) -> Stain | None:
+        try:
+            pack = Pack.open(self.layout.packs / variant, complete=False)
+        except DataError:
+            return None
+        stain, settings = pack.stain, self.settings
+        candidates = {(tile.tile_id, tile.sha256) for tile in self._candidates}
+        same = (
+            pack.side == settings.tile_size
+            and stain.reference is not None
+            and stain.reference.standardize_luminosity == settings.standardize_luminosity
+            and (stain.fit, stain.reference.precision) == (settings.fit, settings.precision)
+            and (stain.reference_tile, stain.reference_sha256) in candidates
+        )
+        return stain if same else None
 
+    @cached_property
+    def _candidates(self) -> list[TileSource]:
+        """The source training tiles."""
+        splits = self.layout.splits
+        source_train = set(read_table(splits / "source_train.parquet", ("tile_id",), stage="split")["tile_id"])
+        found = [tile for tile in self.tiles if tile.tile_id in source_train]
+        if len(found) < len(source_train):
+            raise DataError(f"{splits}: has tiles that ingest has not; run `dvc repro split`")
+        return found
 
-def _choose_stain(variant: StainVariant, tiles: pd.DataFrame, read: ReadTile, layout: Layout) -> StainChoice:
-    if variant == "none":
-        return StainChoice(variant)
-    # staintools belongs to the platform's dependencies; a machine that only trains does not have it.
-    from oncoshift.data.stain.reference import nearest_to_median, tile_statistics
-    from oncoshift.data.stain.reinhard import ReinhardNormalizer, fit
+    @cached_property
+    def _nearest(self) -> int:
+        """Position in `_candidates` of the reference, by the rule in `data.stain.reference`; one for all variants."""
+        read = self._reader("reinhard")
+        return nearest_to_median(ordered_map(lambda tile: tile_statistics(read(tile)), self._candidates))
 
-    source_train = read_table(layout.splits / "source_train.parquet", ("tile_id",), stage="split")["tile_id"]
-    rows = tiles.index[tiles["tile_id"].isin(source_train)].tolist()
-    if len(rows) < len(source_train):
-        raise DataError(f"{layout.splits}: has tiles that ingest has not; run `dvc repro split`")
-    chosen = rows[nearest_to_median(ordered_map(lambda row: tile_statistics(read(row)), rows))]
-    reference = fit(read(chosen))
-    return StainChoice(variant, ReinhardNormalizer(reference), reference, str(tiles["tile_id"].iloc[chosen]))
+    @cached_property
+    def _code(self) -> str:
+        return tile_code_fingerprint()
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

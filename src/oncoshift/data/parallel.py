@@ -1,10 +1,12 @@
-"""Work on many tiles with threads (Pillow and OpenCV let go of the interpreter), in order and with progress."""
+"""Work on many tiles with threads (decoders and kernels let go of the interpreter), in order and with progress."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,18 +18,47 @@ Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 """Called with how many items are done and how many there are."""
 
+_AHEAD = 16
+"""Items handed out ahead for each thread; all of them at once would hold a kilobyte for every tile."""
+
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Sequence[Item], progress: Progress | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    progress: Progress | None = None,
+    threads: int | None = None,
 ) -> list[Result]:
     """The results of `function` in the items' order, whatever order the threads finish in.
 
     Results stay in memory, so a function on images should write its image where it belongs and return a record.
+
+    Args:
+        function: called from several threads.
+        items: its arguments.
+        progress: called with items done and in all.
+        threads: how many; None: one a core; 1: none but the caller's.
     """
-    results = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for result in pool.map(function, items):
-            results.append(result)
-            if progress is not None:
-                progress(len(results), len(items))
+    results: list[Result] = []
+
+    def done(result: Result) -> None:
+        results.append(result)
+        if progress is not None:
+            progress(len(results), len(items))
+
+    count = threads or os.cpu_count() or 1
+    if count == 1:
+        for item in items:
+            done(function(item))
+        return results
+    waiting: deque[Future[Result]] = deque()
+    rest = iter(items)
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            waiting.extend(pool.submit(function, item) for item in islice(rest, count * _AHEAD))
+            while waiting:
+                done(waiting.popleft().result())
+                waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
     return results

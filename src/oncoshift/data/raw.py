@@ -1,4 +1,4 @@
-"""The original bytes of tiles, as a deployed model would receive them."""
+"""The files of tiles as the data set has them: where they are, and their bytes as a deployed model would receive them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,22 @@ from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from oncoshift.layout import Layout
+
+
+def tile_paths(layout: Layout, tile_ids: Sequence[str]) -> list[Path]:
+    """The image files of some tiles, in their order.
+
+    Raises:
+        DataError: a tile is unknown.
+    """
+    table = read_table(layout.tiles / "tiles.parquet", ("tile_id", "path"), stage="ingest")
+    paths = table.set_index("tile_id")["path"].reindex(list(tile_ids))
+    if paths.isna().any():
+        raise DataError(f"{paths.index[paths.isna()][0]}: no such tile in {layout.tiles}; run `dvc repro`")
+    return [layout.folder / path for path in paths]
 
 
 def read_raw_tiles(layout: Layout, tile_ids: Sequence[str]) -> list[bytes]:
@@ -19,12 +33,8 @@ def read_raw_tiles(layout: Layout, tile_ids: Sequence[str]) -> list[bytes]:
     Raises:
         DataError: a tile is unknown, or its file is gone.
     """
-    table = read_table(layout.tiles / "tiles.parquet", ("tile_id", "path"), stage="ingest")
-    paths = table.set_index("tile_id")["path"].reindex(list(tile_ids))
-    if paths.isna().any():
-        raise DataError(f"tile {paths.index[paths.isna()][0]} is not in tiles.parquet; run `dvc repro`")
     try:
-        return [(layout.folder / path).read_bytes() for path in paths]
+        return [path.read_bytes() for path in tile_paths(layout, tile_ids)]
     except OSError as error:
         raise DataError(
             f"{error.filename}: cannot read the raw tile ({error.strerror}); `dvc checkout` restores it"

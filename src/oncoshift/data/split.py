@@ -16,6 +16,7 @@ from oncoshift.data.adapters.base import UNKNOWN
 from oncoshift.data.parquet import read_table, write_table
 from oncoshift.data.split_checks import assert_disjoint, check_sources, check_splits
 from oncoshift.data.tables import TILE_COLUMNS
+from oncoshift.data.validation.schema import check_tiles
 from oncoshift.layout import SPLITS
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def run_split(settings: Split, target: str, sources: Sequence[str], layout: Layo
     """Read tiles.parquet, split it, and write one file for each name in `layout.SPLITS`.
 
     Raises:
-        DataError: see `split`.
+        DataError: tiles.parquet breaks its schema; see also `split`.
     """
-    tiles = read_table(layout.tiles / "tiles.parquet", TILE_COLUMNS, stage="ingest")
+    table = layout.tiles / "tiles.parquet"
+    tiles = read_table(table, TILE_COLUMNS, stage="ingest")
+    check_tiles(tiles, str(table))
     frames = split(settings, tiles, target, sources)
     for name in SPLITS:
         write_table(frames[name], layout.splits / f"{name}.parquet")

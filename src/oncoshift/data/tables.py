@@ -8,7 +8,7 @@ tile_id, organ, group, and, except `target_train`, label. So a target's training
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,19 +22,34 @@ TILE_COLUMNS = ("tile_id", "path", "organ", "label", "group", "width", "height",
 label: 0, 1 or -1 for unknown. group: patient, slide or original; never split. sha256: of the file's bytes."""
 
 
+class Images(Protocol):
+    """Tiles by row: a pack's `ShardedImages`, or an array uint8 [M, S, S, 3]."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """M, S, S, 3."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]:
+        """The tile of a row, uint8 [S, S, 3], or the tiles of rows int64 [N], [N, S, S, 3]."""
+        ...
+
+
 @dataclass(frozen=True)
 class SourceTiles:
     """Labelled tiles of the source organs.
 
     Attributes:
-        images: uint8 [M, S, S, 3], a memory map of the whole pack.
+        images: uint8 [M, S, S, 3], the whole pack.
         rows: int64 [N], this split's rows in `images`.
         labels: int64 [N], 0 benign, 1 malignant.
         organs: int64 [N], index into `organ_names`.
         organ_names: the source organs, in the settings' order.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     organs: NDArray[np.int64]
@@ -46,11 +61,11 @@ class TargetTiles:
     """Tiles of the target organ, as training sees them: no labels.
 
     Attributes:
-        images: uint8 [M, S, S, 3], a memory map of the whole pack.
+        images: uint8 [M, S, S, 3], the whole pack.
         rows: int64 [N], this split's rows in `images`.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     rows: NDArray[np.int64]
 
 
@@ -59,7 +74,7 @@ class EvaluationTiles:
     """Labelled tiles that only evaluation, explanation and the gate read.
 
     Attributes:
-        images: uint8 [M, S, S, 3], a memory map of the whole pack.
+        images: uint8 [M, S, S, 3], the whole pack.
         rows: int64 [N].
         labels: int64 [N].
         organs: str [N].
@@ -67,7 +82,7 @@ class EvaluationTiles:
         tile_ids: str [N].
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     organs: NDArray[np.str_]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from oncoshift.data.tables import Images
     from oncoshift.serving.classifier import TileClassifier
 
 _MEAN_CHUNK = 256
@@ -102,7 +103,7 @@ def integrated_gradients(
     return _complete(np.concatenate(values), np.concatenate(margins), baseline_margin)
 
 
-def mean_image(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def mean_image(images: Images, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The mean of some tiles of a pack, the baseline of `integrated_gradients`.
 
     Args:

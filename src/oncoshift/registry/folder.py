@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from oncoshift.serving.predictor import ServedConfig
 
-SERVED_PACKAGES = ("mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow")
+SERVED_PACKAGES = ("mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg")
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -101,9 +101,9 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
 
 def requirements(config: ServedConfig) -> list[str]:
     """What the model needs to be served, pinned to the versions installed here, without local build suffixes."""
-    pins = {name: version(name) for name in SERVED_PACKAGES}
+    pins = {name: version(name) for name in SERVED_PACKAGES} | {"opencv-python-headless": _opencv_version()}
     if config.reference is not None:
-        pins["opencv-python-headless"] = _opencv_version()
+        pins["numba"] = version("numba")
     return [f"{name}=={Version(pin).public}" for name, pin in pins.items()]
 
 
@@ -114,7 +114,7 @@ def _opencv_version() -> str:
             return version(name)
         except PackageNotFoundError:
             continue
-    raise RegistryError("a model with a Reinhard reference needs OpenCV to be served, and it is not installed here")
+    raise RegistryError("a model needs OpenCV to be served, and it is not installed here; install opencv-python")
 
 
 def _signature() -> ModelSignature:

@@ -27,6 +27,7 @@ from oncoshift.registry.store import artifact_root, ensure_experiment, open_clie
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -150,6 +151,10 @@ class Tracker:
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """Save a text as the run's artifact `path`."""
         self.client.log_text(run_id, text, path)
+
+    def log_folder(self, run_id: str, folder: Path, path: str) -> None:
+        """Save a folder's files as the run's artifacts below `path`; a second time replaces them."""
+        self.client.log_artifacts(run_id, str(folder), path)
 
     def log_json(self, run_id: str, value: Any, path: str) -> None:
         """Save a JSON value as the run's artifact `path`."""

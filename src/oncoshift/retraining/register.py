@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import load_file
 
 from oncoshift.data.loading import load_training_data
-from oncoshift.data.packs import Pack
+from oncoshift.data.packs.pack import Pack
 from oncoshift.evaluation.intervals import Interval
 from oncoshift.registry.card import CardFacts, model_card
 from oncoshift.registry.folder import Package

@@ -156,9 +156,10 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
 
 
 def log_start(session: Session) -> None:
-    """Parameters and data of the parent run."""
+    """Parameters and data of the parent run, and the report on the tiles as artifacts below `data/`."""
     session.tracker.log_params(session.parent, flatten(session.plan.settings))
     session.log_inputs(session.parent, SPLITS)
+    session.tracker.log_folder(session.parent, session.plan.layout.tiles / "report", "data")
 
 
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:

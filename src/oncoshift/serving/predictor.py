@@ -1,6 +1,6 @@
 """The served model without its MLflow wrapper: images in, one outcome a tile out.
 
-Needs torch, torchvision, safetensors, NumPy and Pillow; OpenCV only where the model has a Reinhard reference.
+Needs torch, torchvision, safetensors, NumPy, Pillow, simplejpeg and OpenCV; with a stain reference also numba.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from oncoshift.serving.classifier import TileClassifier, normalise
-from oncoshift.serving.preprocess import ReinhardReference, UnreadableImageError, apply_reinhard, decode, resize
+from oncoshift.serving.images import UnreadableImageError, read_tile, resize
+from oncoshift.serving.stain import StainReference, normalizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ class ServedConfig:
         dropout: of the bottleneck; does nothing in a served model, kept so that training can start from it.
         tile_size: side to which a tile is resized, pixels.
         variant: the stain variant that the model was trained on.
-        reference: what the variant `reinhard` normalises to; None for `none`.
+        reference: what tiles are normalised to, of the variant's method; None for `none`.
         threshold: a tile is malignant from this probability on.
     """
 
@@ -52,19 +53,20 @@ class ServedConfig:
     dropout: float
     tile_size: int
     variant: str = "none"
-    reference: ReinhardReference | None = None
+    reference: StainReference | None = None
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if (self.variant == "reinhard") != (self.reference is not None):
+        method = "none" if self.reference is None else self.reference.method
+        if self.variant != method:
             raise ValueError(
-                f"variant {self.variant!r} with{'out' if self.reference is None else ''} a Reinhard reference; "
-                "`reinhard` needs one, other variants take none"
+                f"variant {self.variant!r} with a stain reference of {method!r}; every variant but `none` needs its own"
             )
 
     def to_json(self) -> str:
         """The text of config.json."""
-        return json.dumps({**asdict(self), "labels": LABELS}, indent=2) + "\n"
+        reference = self.reference and self.reference.to_dict()
+        return json.dumps({**asdict(self), "reference": reference, "labels": LABELS}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -73,9 +75,7 @@ class ServedConfig:
         if tuple(values.pop("labels")) != LABELS:
             raise ValueError(f"config.json: labels are not {list(LABELS)}; another version of this code wrote it")
         if (reference := values["reference"]) is not None:
-            values["reference"] = ReinhardReference(
-                tuple(reference["means"]), tuple(reference["stds"]), reference["standardize_luminosity"]
-            )
+            values["reference"] = StainReference.from_dict(reference)
         return cls(**{**values, "sources": tuple(values["sources"])})
 
 
@@ -101,6 +101,7 @@ class TilePredictor:
         self.config = config
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._classifier = classifier.eval().to(self._device)
+        self._normalize = None if config.reference is None else normalizer(config.reference)
 
     @classmethod
     def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:
@@ -132,8 +133,8 @@ class TilePredictor:
         Raises:
             UnreadableImageError: it is no image.
         """
-        tile = resize(_pixels(image), self.config.tile_size)
-        return tile if self.config.reference is None else apply_reinhard(tile, self.config.reference)
+        tile = _tile(image, self.config.tile_size)
+        return tile if self._normalize is None else self._normalize(tile).image
 
     def _predict_batch(self, images: Sequence[object]) -> list[Outcome]:
         outcomes: list[Outcome | None] = []
@@ -159,15 +160,15 @@ class TilePredictor:
                 yield Outcome(probability, LABELS[probability >= self.config.threshold], None)
 
 
-def _pixels(image: object) -> NDArray[np.uint8]:
+def _tile(image: object, side: int) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray):
-        return image  # `resize` refuses what is not uint8 [H, W, 3]
+        return resize(image, side)  # which refuses what is not uint8 [H, W, 3]
     if isinstance(image, str):
         image = _bytes_of_base64(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        return decode(bytes(image))
+        return read_tile(bytes(image), side)
     if isinstance(image, list):
-        return _pixels_of_list(image)
+        return resize(_pixels_of_list(image), side)
     raise UnreadableImageError(f"expected image bytes, base64 or uint8 [H, W, 3], got {type(image).__name__}")
 
 

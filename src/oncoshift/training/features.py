@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from oncoshift.data.tables import Images
     from oncoshift.models.network import AdaptationNet
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class FeatureCache:
 
 def frozen_inputs(
     net: AdaptationNet,
-    images: NDArray[np.uint8],
+    images: Images,
     cache: FeatureCache,
     device: torch.device,
     on_progress: Callable[[int, int], None] | None = None,
@@ -80,7 +81,7 @@ def _key(net: AdaptationNet, pack_digest: str) -> str:
 
 def _compute(
     net: AdaptationNet,
-    images: NDArray[np.uint8],
+    images: Images,
     done: Path,
     device: torch.device,
     on_progress: Callable[[int, int], None] | None,

@@ -5,21 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from oncoshift.serving.classifier import normalise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
     from numpy.typing import NDArray
+
+    from oncoshift.data.tables import Images
+
+    View = Callable[[Tensor], Tensor]
 
 
 class Inputs(Protocol):
     """Where a network's input comes from."""
 
-    def batch(self, rows: NDArray[np.int64], device: torch.device, rng: np.random.Generator | None = None) -> Tensor:
-        """Network input for pack rows, [N, …]; with `rng` a random view of each, where views are possible."""
+    def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:
+        """Network input for pack rows, [N, …]; `view` gives other views of tiles, where views are possible."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,16 @@ class PixelInputs:
         images: uint8 [M, S, S, 3].
     """
 
-    images: NDArray[np.uint8]
+    images: Images
 
-    def batch(self, rows: NDArray[np.int64], device: torch.device, rng: np.random.Generator | None = None) -> Tensor:
-        """Normalised float tiles [N, 3, S, S]; `rng` turns and mirrors each tile at random."""
-        tiles = self.images[rows]
-        if rng is not None:
-            tiles = random_dihedral(tiles, rng)
-        return normalise(torch.from_numpy(tiles).to(device)).contiguous(memory_format=torch.channels_last)
+    def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:
+        """Normalised float tiles [N, 3, S, S]; `view` sees uint8 tiles [N, S, S, 3] on the device."""
+        tiles = torch.from_numpy(self.images[rows])
+        if device.type == "cuda":
+            tiles = tiles.pin_memory().to(device, non_blocking=True)
+        if view is not None:
+            tiles = view(tiles)
+        return normalise(tiles).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -50,19 +58,6 @@ class FeatureInputs:
 
     values: NDArray[np.floating]
 
-    def batch(self, rows: NDArray[np.int64], device: torch.device, rng: np.random.Generator | None = None) -> Tensor:  # noqa: ARG002
-        """Float features [N, …]; they stand for the tile as it is, so there are no random views."""
+    def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:  # noqa: ARG002
+        """Float features [N, …]; they stand for the tile as it is, so there are no other views."""
         return torch.from_numpy(self.values[rows]).to(device, torch.float32)
-
-
-def random_dihedral(tiles: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One of the eight turns and mirrors of each square tile, uint8 [N, S, S, 3]; tissue has no up."""
-    views = tiles.copy()
-    choice = rng.integers(0, 8, len(tiles))
-    for kind in range(1, 8):
-        chosen = choice == kind
-        if not chosen.any():
-            continue
-        turned = np.rot90(tiles[chosen], kind % 4, axes=(1, 2))
-        views[chosen] = turned[:, :, ::-1] if kind >= 4 else turned
-    return views

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from oncoshift.data.tables import TrainingData
+    from oncoshift.data.tables import Images, TrainingData
     from oncoshift.settings import Settings
     from oncoshift.training.loop import EpochHook
 
@@ -161,9 +161,7 @@ def load_net(job: Job, trained: TrainedJob) -> AdaptationNet:
     return net.eval()
 
 
-def predict_job(
-    job: Job, trained: TrainedJob, images: NDArray[np.uint8], rows: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def predict_job(job: Job, trained: TrainedJob, images: Images, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Probability of malignant for rows of the pack that the job was trained on, float64 [N]."""
     device = pick_device(job.settings.train.device)
     _set_threads(job.settings.train.threads)

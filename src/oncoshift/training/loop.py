@@ -11,13 +11,13 @@ import torch
 from lightning_fabric import Fabric
 
 from oncoshift.errors import TrainingError
-from oncoshift.methods.base import Batch, Method
 from oncoshift.selection.information_maximisation import information_maximisation
 from oncoshift.selection.source_accuracy import source_accuracy
 from oncoshift.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from oncoshift.training.loader import Loader
 from oncoshift.training.optimizers import build_optimizer, learning_rate
 from oncoshift.training.prediction import predict
-from oncoshift.training.sampling import cycle, epoch_generator, source_batches
+from oncoshift.training.sampling import epoch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import TrainingData
+    from oncoshift.methods.base import Method
     from oncoshift.settings import Train
     from oncoshift.training.inputs import Inputs
 
@@ -93,37 +94,20 @@ class Trainer:
             self.on_epoch(row)
         return history
 
-    @property
-    def steps(self) -> int:
-        """Steps an epoch: as set, or one pass over the source tiles."""
-        return self.settings.steps_per_epoch or -(-len(self.data.source.rows) // self.settings.batch_size)
-
     def _epoch(
         self, fabric: Fabric, module: torch.nn.Module, optimizer: torch.optim.Optimizer, epoch: int
     ) -> dict[str, float]:
-        rng = epoch_generator(self.seed, epoch)
-        torch.manual_seed(int(rng.integers(2**62)))  # dropout
-        size = self.settings.batch_size
-        plan = source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
-        target_plan = cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size)
-        # Apart, so that a control sees the same views of source tiles as a method that views target tiles as well.
-        source_views, target_views = rng.spawn(2) if self.settings.augment else (None, None)
+        loader = Loader(self.data, self.inputs, self.settings, self.seed, fabric.device, self.method.uses_target)
+        torch.manual_seed(int(epoch_generator(self.seed, epoch).integers(2**62)))  # dropout
         module.train()
         sums: dict[str, torch.Tensor] = {}
-        for step in range(self.steps):
-            progress = (epoch * self.steps + step) / (self.settings.epochs * self.steps)
+        for step, batch in enumerate(loader.epoch(epoch)):
+            progress = (epoch * loader.steps + step) / (self.settings.epochs * loader.steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(self.settings, progress)
-            batch = Batch(
-                source=self.inputs.batch(self.data.source.rows[plan[step]], fabric.device, source_views),
-                labels=torch.from_numpy(self.data.source.labels[plan[step]]).to(fabric.device),
-                target=self.inputs.batch(self.data.target.rows[target_plan[step]], fabric.device, target_views)
-                if self.method.uses_target
-                else None,
-            )
             loss, figures = module(batch, epoch, progress)
             if not torch.isfinite(loss):
-                raise TrainingError(self._not_finite(epoch, step, plan[step], figures))
+                raise TrainingError(self._not_finite(epoch, step, loader.plan(epoch).source[step], figures))
             optimizer.zero_grad()
             fabric.backward(loss)
             if self.settings.grad_clip is not None:
@@ -131,12 +115,12 @@ class Trainer:
                     module, optimizer, max_norm=self.settings.grad_clip, error_if_nonfinite=False
                 )
                 if not torch.isfinite(norm):
-                    raise TrainingError(self._not_finite(epoch, step, plan[step], figures))
+                    raise TrainingError(self._not_finite(epoch, step, loader.plan(epoch).source[step], figures))
                 figures = figures | {"gradient_norm": norm.detach()}
             optimizer.step()
             for name, value in figures.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.float()
-        return {name: float(value) / self.steps for name, value in sums.items()}
+        return {name: float(value) / loader.steps for name, value in sums.items()}
 
     def _validate(self, device: torch.device) -> dict[str, float]:
         """Source validation, and scores on the target that need no labels."""

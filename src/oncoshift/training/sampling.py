@@ -17,6 +17,12 @@ def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, epoch]))
 
 
+def step_generators(seed: int, epoch: int, step: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """The random numbers for the views of one step's source tiles, and for those of its target tiles."""
+    source, target = np.random.SeedSequence([seed, epoch, step]).spawn(2)
+    return np.random.default_rng(source), np.random.default_rng(target)
+
+
 def cycle(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """`wanted` numbers below `count`, as shuffled passes one after another: int64 [wanted]."""
     passes = -(-wanted // count)

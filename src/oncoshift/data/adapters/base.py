@@ -1,23 +1,35 @@
-"""What an adapter finds: tiles that are not opened yet."""
+"""What an adapter is and finds: tiles that are not opened yet."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from oncoshift.data.tables import LABELS
+from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Collection, Iterator
+
+    from oncoshift.settings import Ingest
 
 UNKNOWN = -1
 """The label's number where nobody knows it."""
+
+BENIGN, MALIGNANT = 0, 1
 
 LABEL_NUMBERS = {name: number for number, name in enumerate(LABELS)} | {"unknown": UNKNOWN, "unlabelled": UNKNOWN}
 """Words for a label in folder names and CSVs, and their numbers in the tables."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """Suffixes of image files, in lower case; files may have them in any case."""
+
+DEPTH = 4
+"""How far below the root an adapter looks for its folders: as published, and wrapped in one or two folders more."""
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -41,13 +53,90 @@ class RawTile:
     sha256_expected: str | None = None
 
 
+class NothingFitsError(DataError):
+    """There is nothing at the root that the adapter knows; another adapter may."""
+
+
+def nothing_fits(root: Path, expected: str) -> NothingFitsError:
+    """The error for a root where nothing is laid out as `expected`; it names what is there instead."""
+    if not root.is_dir():
+        return NothingFitsError(f"ingest.root {root}: no images, for it is no folder; expected {expected}")
+    names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    found = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return NothingFitsError(
+        f"ingest.root {root}: no images as expected; expected {expected}; found {found or 'nothing'}"
+    )
+
+
 class Adapter(Protocol):
     """Knows one way to lay out a data set; see `oncoshift.data.adapters.ADAPTERS`."""
 
-    def scan(self, root: Path) -> list[RawTile]:
+    title: str
+    """One line for `oncoshift ingest --list`: data set, layout, licence."""
+
+    def fits(self, root: Path) -> bool:
+        """Whether the folder `root` looks as if it were laid out so; never raises, opens little and writes nothing."""
+        ...
+
+    def scan(self, root: Path, settings: Ingest, unpacked: Path) -> list[RawTile]:
         """List the tiles below `root`, sorted by tile_id, without opening them.
 
+        Args:
+            root: the data set.
+            settings: section `ingest`.
+            unpacked: a folder for tiles that are no image files yet; it need not exist.
+
         Raises:
-            DataError: the data set is not laid out as the adapter expects.
+            NothingFitsError: nothing at the root is laid out as the adapter expects.
+            DataError: the data set cannot be used as it is.
         """
         ...
+
+
+def folders_named(root: Path, names: Collection[str], depth: int = DEPTH) -> list[Path]:
+    """Folders below `root` whose name, in lower case, is one of `names`; sorted, at most `depth` levels down.
+
+    What is inside a folder that was found, and what is hidden, is not searched.
+    """
+    found: list[Path] = []
+    level = [root] if root.is_dir() else []
+    for _ in range(depth):
+        inner = [folder for parent in level for folder in subfolders(parent)]
+        found += [folder for folder in inner if folder.name.lower() in names]
+        level = [folder for folder in inner if folder.name.lower() not in names]
+    return sorted(found)
+
+
+def subfolders(parent: Path) -> list[Path]:
+    """Folders in a folder, sorted, without hidden ones."""
+    # A folder of 100,000 tiles is listed without asking the disk about each.
+    with os.scandir(parent) as entries:
+        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files in a folder by their suffix, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if is_image(entry.name) and entry.is_file())
+
+
+def images_below(root: Path) -> Iterator[Path]:
+    """Image files at any depth below a folder, without hidden ones and what is in hidden folders."""
+    for parent, folders, files in os.walk(root):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if is_image(name))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image which is not hidden."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+def own_groups(root: Path, folders: dict[Path, tuple[str, int]]) -> list[RawTile]:
+    """The images in folders of an organ and label each, every name a group of its own; sorted by tile_id."""
+    tiles = [
+        RawTile(path, path.relative_to(root).as_posix(), organ, label, path.stem)
+        for folder, (organ, label) in folders.items()
+        for path in images_in(folder)
+    ]
+    return sorted(tiles, key=lambda tile: tile.tile_id)

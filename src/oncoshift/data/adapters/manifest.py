@@ -2,7 +2,10 @@
 
 Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and, where the file's content is
 promised, sha256. Others are passed over. A path is relative to the CSV's folder, or to `tiles/` in it. `ingest.root`
-is the folder of a `tiles.csv`, or the CSV. Give the folder where you can: DVC then also notices when a tile changes.
+is the folder of a `tiles.csv` (or of one folder that has it), or the CSV. Give the folder where you can: DVC then also
+notices when a tile changes.
+
+Groups: the column `group`. Licence: your own.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import csv
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.base import LABEL_NUMBERS, UNKNOWN, RawTile
+from oncoshift.data.adapters.base import LABEL_NUMBERS, UNKNOWN, NothingFitsError, RawTile, subfolders
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from oncoshift.settings import Ingest
 
 COLUMNS = ("path", "organ", "label", "group")
 NAME = "tiles.csv"
@@ -26,11 +31,17 @@ _SHOWN = 5
 class ManifestAdapter:
     """Tiles as a CSV lists them."""
 
-    def scan(self, root: Path) -> list[RawTile]:
-        """See `Adapter.scan`. A row whose file is absent is kept, for ingest to report."""
-        manifest = root / NAME if root.is_dir() else root
+    title = "your own tiles: tiles.csv with the columns path, organ, label, group (and sha256)"
+
+    def fits(self, root: Path) -> bool:
+        """See `Adapter.fits`."""
+        return _manifest(root).is_file()
+
+    def scan(self, root: Path, settings: Ingest, unpacked: Path) -> list[RawTile]:
+        """See `Adapter.scan`. A tile_id is the path in the CSV; a row without its file is kept for ingest to report."""
+        manifest = _manifest(root)
         if not manifest.is_file():
-            raise DataError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
+            raise NothingFitsError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
         tiles: list[RawTile] = []
         problems: list[str] = []
         with manifest.open(newline="", encoding="utf-8-sig") as file:
@@ -46,6 +57,14 @@ class ManifestAdapter:
             raise DataError(f"{manifest}: {len(problems)} bad rows\n" + "\n".join(problems[:_SHOWN]) + more)
         _check_files(manifest, tiles)
         return sorted(tiles, key=lambda tile: tile.tile_id)
+
+
+def _manifest(root: Path) -> Path:
+    """The CSV: the root itself, or `tiles.csv` in it or in its only folder; it need not exist."""
+    if not root.is_dir() or (root / NAME).is_file():
+        return root / NAME if root.is_dir() else root
+    inner = subfolders(root)
+    return (inner[0] if len(inner) == 1 else root) / NAME
 
 
 def _check_header(manifest: Path, header: Sequence[str]) -> None:

@@ -1,16 +1,20 @@
-"""Adapter `phantom`: the made-up data set that `oncoshift phantom` writes, with the masks of its nuclei."""
+"""Adapter `phantom`: the made-up data set that `oncoshift phantom` writes, with the masks of its nuclei.
+
+The layout of adapter `folder`, beside it PHANTOM.txt and masks/. Groups: made up, too. Licence: that of oncoshift.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.folder import MARKER, FolderAdapter
-from oncoshift.errors import DataError
+from oncoshift.data.adapters.base import NothingFitsError
+from oncoshift.data.adapters.folder import MARKER, FolderAdapter, organs_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.data.adapters.base import RawTile
+    from oncoshift.settings import Ingest
 
 MASKS = "masks"
 """The folder at the root with a mask for each tile, under the tile's own path."""
@@ -19,19 +23,26 @@ MASKS = "masks"
 class PhantomAdapter:
     """The folder layout, beside it PHANTOM.txt and masks/."""
 
-    def scan(self, root: Path) -> list[RawTile]:
+    title = "the made-up data set of `oncoshift phantom`: adapter folder's layout, PHANTOM.txt and masks/"
+
+    def fits(self, root: Path) -> bool:
+        """See `Adapter.fits`."""
+        return is_made_up(root)
+
+    def scan(self, root: Path, settings: Ingest, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`."""
         if not is_made_up(root):
-            raise DataError(
+            raise NothingFitsError(
                 f"ingest.root {root}: no {MARKER} there, so this is no phantom; "
-                "run `oncoshift phantom` to make one, or set ingest.adapter to folder or manifest"
+                "run `oncoshift phantom` to make one, or set ingest.adapter to that of your data"
             )
-        return FolderAdapter(ignored=frozenset({MASKS})).scan(root)
+        return FolderAdapter(ignored=frozenset({MASKS})).scan(root, settings, unpacked)
 
 
 def is_made_up(root: Path) -> bool:
     """Whether the data set at `root` (a folder, or a manifest in it) is a phantom."""
-    return ((root.parent if root.is_file() else root) / MARKER).is_file()
+    folder = root.parent if root.is_file() else root
+    return any((place / MARKER).is_file() for place in (folder, organs_folder(folder)))
 
 
 def mask_path(root: Path, tile_id: str) -> Path:

@@ -3,6 +3,7 @@
 Of the source training tiles that can be normalised, each at the pack's size and with its luminosity standardised, take
 means and standard deviations of L, a and b. The reference is the tile nearest (Euclidean, in LAB units) to the median
 of these six figures over all of them; the first by tile_id wins a tie. Target, validation, audit and test have no say.
+One tile is the reference of every variant.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.errors import DataError
-from oncoshift.serving.preprocess import lab_statistics, stain_outcome, standardize_luminosity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,10 +25,10 @@ Statistics = tuple[float, ...]
 
 def tile_statistics(image: NDArray[np.uint8]) -> Statistics | None:
     """The six figures of a tile uint8 [S, S, 3], or None for a tile that cannot be normalised."""
-    if stain_outcome(image) != "normalised":
-        return None
-    means, stds = lab_statistics(standardize_luminosity(image))
-    return (*means, *stds)
+    from oncoshift.serving.stain.reinhard import fit
+
+    found = fit([image], standardize=True)
+    return None if isinstance(found, str) else (*found.means, *found.stds)
 
 
 def nearest_to_median(statistics: Sequence[Statistics | None]) -> int:

@@ -1,18 +1,31 @@
-"""Adapters find the same tiles every time, and say what is wrong with a data set that they cannot read."""
+"""Your own tiles, as folders, as a manifest and made up: the same tiles every time, and errors that name the place."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from oncoshift.data.adapters import ADAPTERS
+from oncoshift.data.adapters import scan as scan_root
 from oncoshift.data.adapters.folder import MARKER, group_of
 from oncoshift.data.adapters.phantom import mask_path
 from oncoshift.errors import DataError
+from oncoshift.settings import Ingest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from oncoshift.data.adapters.base import RawTile
+
+    Found = Callable[..., list[RawTile]]
+
+
+def scan(adapter: Literal["folder", "manifest", "phantom"], root: Path) -> list[RawTile]:
+    return ADAPTERS[adapter].scan(root, Ingest(adapter=adapter), root / "unpacked")
+
 
 HEADER = "path,organ,label,group,sha256\n"
 
@@ -27,7 +40,7 @@ def touch(root: Path, *names: str) -> None:
 def test_folder_lists_every_image_sorted_with_group_and_label(tmp_path: Path) -> None:
     touch(tmp_path, "lung/malignant/p2_10.PNG", "lung/benign/p1_1.jpg", "lung/unlabelled/scan.Tiff")
     touch(tmp_path, "lung/benign/notes.txt", "lung/benign/.hidden.png", ".cache/x/y.png")
-    tiles = ADAPTERS["folder"].scan(tmp_path)
+    tiles = scan("folder", tmp_path)
     assert [(tile.tile_id, tile.organ, tile.label, tile.group) for tile in tiles] == [
         ("lung/benign/p1_1.jpg", "lung", 0, "p1"),
         ("lung/malignant/p2_10.PNG", "lung", 1, "p2"),
@@ -45,13 +58,13 @@ def test_group_is_what_stands_before_the_number(stem: str, group: str) -> None:
 def test_folder_refuses_a_label_that_it_does_not_know(tmp_path: Path) -> None:
     touch(tmp_path, "lung/tumour/p1_1.png")
     with pytest.raises(DataError, match=r"'tumour' is no label.*benign, malignant, unknown"):
-        ADAPTERS["folder"].scan(tmp_path)
+        scan("folder", tmp_path)
 
 
 def test_folder_refuses_tiles_hidden_one_level_deeper(tmp_path: Path) -> None:
     touch(tmp_path, "lung/benign/patient/1.png")
     with pytest.raises(DataError, match="a folder inside a label"):
-        ADAPTERS["folder"].scan(tmp_path)
+        scan("folder", tmp_path)
 
 
 @pytest.mark.parametrize("make", [False, True])
@@ -60,15 +73,15 @@ def test_folder_says_that_there_is_nothing(tmp_path: Path, make: bool) -> None:
     if make:
         root.mkdir()
     with pytest.raises(DataError, match=r"ingest\.root .*no (such folder|images)"):
-        ADAPTERS["folder"].scan(root)
+        scan("folder", root)
 
 
 def test_phantom_needs_its_marker_and_passes_over_masks(tmp_path: Path) -> None:
     touch(tmp_path, "lung/benign/g1_0.png", "masks/lung/benign/g1_0.png")
     with pytest.raises(DataError, match=r"no PHANTOM\.txt"):
-        ADAPTERS["phantom"].scan(tmp_path)
+        scan("phantom", tmp_path)
     touch(tmp_path, MARKER)
-    (tile,) = ADAPTERS["phantom"].scan(tmp_path)
+    (tile,) = scan("phantom", tmp_path)
     assert tile.tile_id == "lung/benign/g1_0.png"
     assert mask_path(tmp_path, tile.tile_id).is_file()
 
@@ -79,7 +92,7 @@ def test_manifest_finds_files_beside_it_or_in_tiles(tmp_path: Path, place: str, 
     touch(tmp_path, f"{place}b/2.jpg", f"{place}a/1.jpg")
     manifest = tmp_path / "tiles.csv"
     manifest.write_text(f"{HEADER}b/2.jpg,lung,malignant,g2,ABC\na/1.jpg,colon,,g1,\n")
-    first, second = ADAPTERS["manifest"].scan(manifest if give_csv else tmp_path)
+    first, second = scan("manifest", manifest if give_csv else tmp_path)
     assert (first.tile_id, first.label, first.sha256_expected) == ("a/1.jpg", -1, None)
     assert (second.tile_id, second.label, second.sha256_expected) == ("b/2.jpg", 1, "abc")
     assert first.path.is_file()
@@ -103,11 +116,11 @@ def test_manifest_errors_name_line_and_column(tmp_path: Path, text: str, message
     touch(tmp_path, "a.jpg")
     (tmp_path / "tiles.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        ADAPTERS["manifest"].scan(tmp_path)
+        scan("manifest", tmp_path)
 
 
 def test_manifest_reads_the_real_tiles(shared: Path) -> None:
-    tiles = ADAPTERS["manifest"].scan(shared / "data")
+    tiles = scan("manifest", shared / "data")
     assert len(tiles) == 4006
     assert {tile.organ for tile in tiles} == {"lung", "colon", "breast", "kidney"}
     assert all(tile.sha256_expected for tile in tiles)
@@ -117,5 +130,49 @@ def test_made_up_tiles_are_never_taken_for_a_users_own(tmp_path: Path) -> None:
     root = tmp_path / "raw"
     touch(root, "lung/benign/lung-b000_00.png", "lung/malignant/lung-m000_00.png", MARKER)
     with pytest.raises(DataError, match="holds the made-up data set"):
-        ADAPTERS["folder"].scan(root)
-    assert len(ADAPTERS["phantom"].scan(root)) == 2
+        scan("folder", root)
+    assert len(scan("phantom", root)) == 2
+
+
+def test_the_case_of_organs_and_labels_does_not_matter(tmp_path: Path) -> None:
+    touch(tmp_path, "Lung/Benign/p1_1.png", "LUNG2/MALIGNANT/p2_1.png")
+    assert [(tile.organ, tile.label) for tile in scan("folder", tmp_path)] == [("lung2", 1), ("lung", 0)]
+
+
+@pytest.mark.parametrize("wrapper", ["delivery", "delivery/tiles"])
+def test_one_folder_around_the_organs_does_not_matter(tmp_path: Path, wrapper: str) -> None:
+    touch(tmp_path / wrapper, "lung/benign/p1_1.png", "colon/malignant/p2_1.png")
+    assert [tile.tile_id for tile in scan("folder", tmp_path)] == ["colon/malignant/p2_1.png", "lung/benign/p1_1.png"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "xztar"])
+@pytest.mark.parametrize("wrapper", ["", "delivery"])
+def test_an_archive_gives_the_tiles_of_the_folder(tmp_path: Path, found: Found, kind: str, wrapper: str) -> None:
+    touch(tmp_path / "raw" / wrapper, "lung/benign/p1_1.png", "colon/malignant/p2_1.JPG", "lung/benign/notes.doc")
+    archive = shutil.make_archive(str(tmp_path / "tiles"), kind, tmp_path / "raw")
+    tiles = found("folder", tmp_path / archive)
+    assert [(tile.tile_id, tile.organ, tile.label) for tile in tiles] == [
+        ("colon/malignant/p2_1.JPG", "colon", 1),
+        ("lung/benign/p1_1.png", "lung", 0),
+    ]
+    assert all(tile.path.read_bytes() == b"x" for tile in tiles)
+
+
+def test_a_manifest_in_an_archive_finds_its_tiles(tmp_path: Path, found: Found) -> None:
+    touch(tmp_path / "raw" / "set", "tiles/a/1.jpg")
+    (tmp_path / "raw" / "set" / "tiles.csv").write_text(f"{HEADER}a/1.jpg,lung,benign,g,\n")
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "raw")
+    (tile,) = found("manifest", tmp_path / archive)
+    assert tile.path.read_bytes() == b"x"
+
+
+def test_a_phantom_in_an_archive_stays_made_up_and_keeps_its_masks(tmp_path: Path) -> None:
+    touch(tmp_path / "raw" / "phantom", "lung/benign/g1_0.png", "masks/lung/benign/g1_0.png", MARKER)
+    archive = shutil.make_archive(str(tmp_path / "phantom"), "zip", tmp_path / "raw")
+    found = scan_root(Ingest(adapter="phantom"), tmp_path / archive, tmp_path / "unpacked")
+    (tile,) = found.tiles
+    assert found.made_up
+    root = tile.path.parents[2]
+    assert mask_path(root, tile.tile_id).is_file()
+    with pytest.raises(DataError, match="holds the made-up data set"):
+        scan_root(Ingest(adapter="folder"), tmp_path / archive, tmp_path / "unpacked")

@@ -1,0 +1,177 @@
+"""How well copies of one original are found on real tiles, how fast, and beside a perceptual hash.
+
+Truth is the column `group` of LC25000's lung and colon tiles; the method sees pixels only, and its constants are the
+same for all organs. Breast, kidney and phantom tiles have no known copies: pairs found there across groups are false,
+those within a group are fields of one patient. Run as `python -m benchmarks.leaks`; it reads real tiles from
+ONCOSHIFT_SHARED (default ../shared) and takes about two minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from oncoshift.data.leaks import Pair, find_pairs, join_groups
+from oncoshift.data.phantom import phantom_tile
+from oncoshift.serving.images import decode
+from oncoshift.settings import Phantom
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+LIMIT_MINUTES = 5.0
+"""Allowed for 10,000 tiles on two cores."""
+
+COPIED = ("lung", "colon")
+NOT_COPIED = ("breast", "kidney")
+
+
+def names(count: int) -> list[str]:
+    """One group a tile."""
+    return [f"{position:07}" for position in range(count)]
+
+
+def measures(found: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
+    """Precision, recall and F1 over all pairs of tiles."""
+    table = pd.DataFrame({"found": found, "truth": truth})
+    both, predicted, true = (
+        int(sum(size * (size - 1) // 2 for size in table.groupby(columns).size()))
+        for columns in (["found", "truth"], ["found"], ["truth"])
+    )
+    return {
+        "precision": round(both / max(predicted, 1), 4),
+        "recall": round(both / max(true, 1), 4),
+        "f1": round(2 * both / max(predicted + true, 1), 4),
+    }
+
+
+def by_organ(found: Sequence[str], tiles: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The measures of all tiles and of each organ."""
+    named = tiles.assign(found=list(found))
+    parts = {"all": named, **{organ: named[named["organ"] == organ] for organ in COPIED}}
+    return {name: measures(part["found"].tolist(), part["group"].tolist()) for name, part in parts.items()}
+
+
+def hashes(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """64-bit DCT hashes (Zauner 2010) of the eight views of a square tile, uint64 [8]."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    views = [np.rot90(view, turn) for view in (small, small[:, ::-1]) for turn in range(4)]
+    low = [cv2.dct(np.ascontiguousarray(view))[:8, :8].ravel() for view in views]
+    return np.array([np.packbits(block > np.median(block)).view(np.uint64)[0] for block in low])
+
+
+def hashed_pairs(files: Sequence[Path]) -> tuple[NDArray[np.uint8], float]:
+    """The least Hamming distance of each two tiles over eight views, uint8 [N, N], and the seconds it took."""
+    started = time.perf_counter()
+    views = np.array([hashes(decode(file.read_bytes())) for file in files])
+    least = np.full((len(files), len(files)), 64, np.uint8)
+    for view in range(views.shape[1]):
+        for row in range(len(files)):
+            distances = np.bitwise_count(views[row, 0] ^ views[:, view]).astype(np.uint8)
+            np.minimum(least[row], distances, out=least[row])
+    return least, time.perf_counter() - started
+
+
+def best_hash(files: Sequence[Path], tiles: pd.DataFrame) -> tuple[dict[str, dict[str, float]], float, int]:
+    """The hash at the threshold that is best for it, joined transitively, chosen with the truth in hand."""
+    least, seconds = hashed_pairs(files)
+    best: dict[str, dict[str, float]] = {"all": {"f1": -1.0}}
+    chosen = 0
+    for threshold in range(0, 17, 2):
+        ones, others = np.nonzero(np.triu(least <= threshold, 1))
+        pairs = [Pair(int(one), int(other), 1.0) for one, other in zip(ones, others, strict=True)]
+        reached = by_organ(join_groups(names(len(files)), pairs), tiles)
+        if reached["all"]["f1"] > best["all"]["f1"]:
+            best, chosen = reached, threshold
+    return best, seconds, chosen
+
+
+def false_joins(images: Sequence[Path] | Sequence[NDArray[np.uint8]], groups: Sequence[str]) -> dict[str, int]:
+    """Tiles, and pairs found across and within groups."""
+
+    def read(position: int) -> NDArray[np.uint8]:
+        image = images[position]
+        return decode(image.read_bytes()) if isinstance(image, Path) else image
+
+    pairs = find_pairs(read, len(images))
+    across = sum(groups[pair.first] != groups[pair.second] for pair in pairs)
+    return {"tiles": len(images), "across groups": across, "within groups": len(pairs) - across}
+
+
+def phantom_tiles() -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """The phantom with its default settings, and its groups."""
+    settings = Phantom()
+    tiles, groups = [], []
+    for organ in settings.organs:
+        for label in (0, 1):
+            for group in range(settings.groups_per_class):
+                for number in range(settings.tiles_per_group):
+                    tiles.append(phantom_tile(settings, organ, label, group, number).image)
+                    groups.append(f"{organ}-{label}-{group}")
+    return tiles, groups
+
+
+def measure(root: Path) -> dict[str, object]:
+    """All figures."""
+    listed = pd.read_csv(root / "tiles.csv")
+    tiles = listed[listed["organ"].isin(COPIED)].reset_index(drop=True)
+    files = [root / "tiles" / path for path in tiles["path"]]
+    find_pairs(lambda position: decode(files[position].read_bytes()), 40)  # compiles
+    wall, core = time.perf_counter(), time.process_time()
+    pairs = find_pairs(lambda position: decode(files[position].read_bytes()), len(files))
+    wall, core = time.perf_counter() - wall, time.process_time() - core
+    ours = by_organ(join_groups(names(len(files)), pairs), tiles)
+    peer, peer_seconds, threshold = best_hash(files, tiles)
+    elsewhere = {}
+    for organ in NOT_COPIED:
+        others = listed[listed["organ"] == organ]
+        elsewhere[organ] = false_joins([root / "tiles" / path for path in others["path"]], others["group"].tolist())
+    elsewhere["phantom"] = false_joins(*phantom_tiles())
+    return {
+        "tiles": len(files),
+        "leaks": ours,
+        "perceptual hash": peer,
+        "perceptual hash threshold": threshold,
+        "error ratio to hash": round((1 - peer["all"]["f1"]) / max(1 - ours["all"]["f1"], 1e-4), 1),
+        "seconds per 10,000 tiles": round(wall / len(files) * 10_000, 1),
+        "core seconds per 10,000 tiles": round(core / len(files) * 10_000, 1),
+        "hash seconds per 10,000 tiles": round(peer_seconds / len(files) * 10_000, 1),
+        "limit seconds per 10,000 tiles": 60 * LIMIT_MINUTES,
+        "elsewhere": elsewhere,
+    }
+
+
+def main() -> int:
+    """Print tables, then the figures as one JSON object."""
+    root = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared")) / "data"
+    if not (root / "tiles.csv").is_file():
+        print(f"skipped: no {root}/tiles.csv; set ONCOSHIFT_SHARED to the folder of real tiles")
+        return 0
+    figures = measure(root)
+    print(f"{'method':<16} {'tiles of':<9} {'precision':>9} {'recall':>9} {'F1':>9}")
+    for method in ("leaks", "perceptual hash"):
+        for part, row in figures[method].items():  # type: ignore[attr-defined]
+            print(f"{method:<16} {part:<9} {row['precision']:>9.4f} {row['recall']:>9.4f} {row['f1']:>9.4f}")
+    print(f"perceptual hash: least of 8 views, best threshold {figures['perceptual hash threshold']} of 64 bits")
+    for name in ("seconds", "core seconds", "limit seconds"):
+        print(f"{name + ' per 10,000 tiles':<34} {figures[f'{name} per 10,000 tiles']:>8}")
+    print(f"\n{'no known copies':<16} {'tiles':>6} {'pairs across groups':>20} {'within groups':>14}")
+    for name, row in figures["elsewhere"].items():  # type: ignore[attr-defined]
+        print(f"{name:<16} {row['tiles']:>6} {row['across groups']:>20} {row['within groups']:>14}")
+    print(json.dumps({"benchmark": "leaks", "figures": figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

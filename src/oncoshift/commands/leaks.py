@@ -1,0 +1,138 @@
+"""Commands on copies of one original: group a folder of images, audit a split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from oncoshift.commands.context import Context
+    from oncoshift.data.leaks.audit import Leak, SplitTile
+    from oncoshift.data.leaks.pairs import Pair
+
+LEAKS_FOUND = 3
+"""Exit code of `leaks` where there are any, so that a check can tell them from an error."""
+
+_SHOWN = 20
+
+
+def add_groups(parser: argparse.ArgumentParser) -> None:
+    """Options of `groups`."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images, in folders nested at will")
+    parser.add_argument("--out", type=Path, default=Path("groups.csv"), help="CSV path,group; default: ./groups.csv")
+
+
+def add_leaks(parser: argparse.ArgumentParser) -> None:
+    """Options of `leaks`."""
+    parser.add_argument(
+        "split", type=Path, metavar="SPLIT",
+        help="a folder of parquet files as stage split writes, a CSV with path and split, or one folder a split",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("leaks"), metavar="DIR", help="default: ./leaks")
+
+
+def groups(context: Context) -> None:
+    """Join copies of one original to groups; write path,group."""
+    from oncoshift.data.adapters.base import images_below
+    from oncoshift.data.leaks import join_groups
+    from oncoshift.errors import DataError
+
+    folder, out = context.arguments.folder, context.arguments.out
+    names = sorted(file.relative_to(folder).as_posix() for file in images_below(folder))
+    if not names:
+        raise DataError(f"{folder}: no image files in it; name a folder of tiles")
+    pairs = _find_pairs([folder / name for name in names], "comparing tiles")
+    # Names that sort as the positions do, so a joined group is named by its first path.
+    width = len(str(len(names)))
+    joined = join_groups([f"{position:0{width}}" for position in range(len(names))], pairs)
+    digits = max(5, width)
+    numbers = {name: f"g{number:0{digits}}" for number, name in enumerate(sorted(set(joined)), start=1)}
+    _write_csv(out, ("path", "group"), zip(names, (numbers[name] for name in joined), strict=True))
+    print(f"{len(names)} images, {len(pairs)} pairs of copies, {len(numbers)} groups: {out}")
+
+
+def leaks(context: Context) -> int:
+    """Find copies of one original on two sides of a split.
+
+    Returns:
+        0 if there are none, else `LEAKS_FOUND`.
+    """
+    from oncoshift.data.leaks.audit import count_leaks, find_leaks, read_split
+
+    out = context.arguments.out
+    tiles = read_split(context.arguments.split)
+    found = find_leaks(tiles, _find_pairs([tile.path for tile in tiles], "comparing tiles"))
+    rows = (
+        (one.split, one.name, other.split, other.name, "" if leak.score is None else f"{leak.score:.3f}")
+        for leak in found
+        for one, other in [(tiles[leak.first], tiles[leak.second])]
+    )
+    _write_csv(out / "leaks.csv", ("first_split", "first_path", "second_split", "second_path", "score"), rows)
+    (out / "leaks.png").unlink(missing_ok=True)
+    if not found:
+        print(f"{len(tiles)} tiles, no leaks: no original has copies on two sides")
+        return 0
+    _draw(tiles, found, out / "leaks.png")
+    for (one_split, other_split), count in count_leaks(tiles, found).items():
+        print(f"{one_split} and {other_split}: {count} pairs of tiles show the same field")
+    touched = len({position for leak in found for position in (leak.first, leak.second)})
+    print(f"{touched} of {len(tiles)} tiles leak: {out / 'leaks.csv'}, {out / 'leaks.png'}")
+    return LEAKS_FOUND
+
+
+def _find_pairs(files: Sequence[Path], label: str) -> list[Pair]:
+    from oncoshift.console import progress
+    from oncoshift.data.leaks import find_pairs
+
+    with progress(label) as show:
+        return find_pairs(lambda position: _read(files[position]), len(files), show)
+
+
+def _read(file: Path) -> NDArray[np.uint8]:
+    """The image, or one blank pixel, which is nothing's copy, where it cannot be read."""
+    import numpy as np
+
+    from oncoshift.serving.images import UnreadableImageError, decode
+
+    try:
+        return decode(file.read_bytes())
+    except OSError as error:
+        print(f"{file}: cannot be read: {error.strerror}", file=sys.stderr)
+    except UnreadableImageError as error:
+        print(f"{file}: {error}", file=sys.stderr)
+    return np.full((1, 1, 3), 255, np.uint8)
+
+
+def _draw(tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None:
+    from PIL import Image
+
+    from oncoshift.data.leaks.picture import sheet, side_by_side
+    from oncoshift.files import atomic
+
+    pictures = []
+    for leak in found[:_SHOWN]:
+        one, other = tiles[leak.first], tiles[leak.second]
+        caption = f"{one.split}: {one.name}    {other.split}: {other.name}"
+        pictures.append((side_by_side(_read(one.path), _read(other.path)), caption))
+    with atomic(path) as temporary:
+        Image.fromarray(sheet(pictures)).save(temporary, format="PNG")
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    from oncoshift.files import atomic
+
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with atomic(path) as temporary:
+        temporary.write_text(lines.getvalue(), encoding="utf-8")

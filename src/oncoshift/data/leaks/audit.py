@@ -1,0 +1,148 @@
+"""Audits a split: reads it in any of three forms, and finds copies that stand on two of its sides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.data.adapters.base import images_below
+from oncoshift.data.leaks.groups import Forest
+from oncoshift.data.parquet import read_table
+from oncoshift.data.split_checks import SIDES
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from oncoshift.data.leaks.pairs import Pair
+
+
+@dataclass(frozen=True)
+class SplitTile:
+    """A tile of a split.
+
+    Attributes:
+        path: the image file.
+        name: how the split names it.
+        split: which of the splits it is in.
+    """
+
+    path: Path
+    name: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Two tiles of one original on two sides.
+
+    Attributes:
+        first: position of the tile whose split comes first by name.
+        second: position of the other.
+        score: their agreement; None where they are linked through other copies alone.
+    """
+
+    first: int
+    second: int
+    score: float | None
+
+
+def read_split(where: Path) -> list[SplitTile]:
+    """Read a split.
+
+    Args:
+        where: a folder of parquet files as stage `split` writes, with `../tiles/tiles.parquet` beside it; or a CSV with
+            the columns `path` (relative to the CSV) and `split`; or a folder with one folder of images a split.
+
+    Returns:
+        The tiles, sorted by split and name.
+
+    Raises:
+        DataError: it is none of these, or has fewer than two splits.
+    """
+    if where.is_file():
+        tiles = _of_csv(where)
+    elif any(where.glob("*.parquet")):
+        tiles = _of_stage(where)
+    elif where.is_dir():
+        tiles = _of_folders(where)
+    else:
+        raise DataError(f"{where}: no such file or folder; name a folder of splits or a CSV with path and split")
+    if len({tile.split for tile in tiles}) < 2:
+        raise DataError(
+            f"{where}: has fewer than two splits with tiles; expected parquet files of stage split, a CSV with the "
+            "columns path and split, or a folder with one folder of images a split"
+        )
+    return sorted(tiles, key=lambda tile: (tile.split, tile.name))
+
+
+def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
+    """All pairs of copies on two sides; source_train and target_train are one side, see `SIDES`.
+
+    Args:
+        tiles: the split.
+        pairs: positions of copies in `tiles`.
+
+    Returns:
+        The leaks, those that were compared first, best score first.
+    """
+    forest = Forest(len(tiles))
+    for pair in pairs:
+        forest.join(pair.first, pair.second)
+    copies: dict[int, list[int]] = {}
+    for position, root in enumerate(forest.roots()):
+        copies.setdefault(root, []).append(position)
+    scores = {(pair.first, pair.second): pair.score for pair in pairs}
+    sides = [SIDES.get(tile.split, tile.split) for tile in tiles]
+    leaks = [
+        Leak(first, second, scores.get((first, second)))
+        for members in copies.values()
+        for place, first in enumerate(members)
+        for second in members[place + 1 :]
+        if sides[first] != sides[second]
+    ]
+    return sorted(leaks, key=lambda leak: (-(leak.score or 0.0), leak.first, leak.second))
+
+
+def count_leaks(tiles: Sequence[SplitTile], leaks: Sequence[Leak]) -> dict[tuple[str, str], int]:
+    """Leaking pairs of tiles for each pair of splits, sorted by name."""
+    return dict(sorted(Counter((tiles[leak.first].split, tiles[leak.second].split) for leak in leaks).items()))
+
+
+def _of_stage(where: Path) -> list[SplitTile]:
+    listed = read_table(where.parent / "tiles" / "tiles.parquet", ("tile_id", "path"), "ingest")
+    paths = dict(zip(listed["tile_id"], listed["path"], strict=True))
+    experiment = where.absolute().parent.parent
+    tiles = []
+    for file in sorted(where.glob("*.parquet")):
+        names = read_table(file, ("tile_id",), "split")["tile_id"].tolist()
+        absent = next((name for name in names if name not in paths), None)
+        if absent is not None:
+            raise DataError(f"{file}: tile {absent} is not in tiles.parquet; run `oncoshift split` again")
+        tiles += [SplitTile(experiment / paths[name], name, file.stem) for name in names]
+    return tiles
+
+
+def _of_csv(where: Path) -> list[SplitTile]:
+    import pandas as pd
+
+    try:
+        listed = pd.read_csv(where, dtype=str, keep_default_na=False)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{where}: cannot be read as a CSV: {error}") from error
+    missing = sorted({"path", "split"} - set(listed.columns))
+    if missing:
+        raise DataError(f"{where}: lacks the column {', '.join(missing)}; it has {', '.join(listed.columns)}")
+    rows = zip(listed["path"], listed["split"], strict=True)
+    return [SplitTile(where.parent / path, path, split) for path, split in rows]
+
+
+def _of_folders(where: Path) -> list[SplitTile]:
+    folders = sorted(folder for folder in where.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return [
+        SplitTile(file, file.relative_to(where).as_posix(), folder.name)
+        for folder in folders
+        for file in images_below(folder)
+    ]

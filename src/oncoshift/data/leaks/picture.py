@@ -1,0 +1,73 @@
+"""Shows copies side by side: one tile, the other, and what is left after the first is laid on the second."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from oncoshift.data.leaks.descriptor import describe
+from oncoshift.data.leaks.verify import compare
+from oncoshift.serving.images import resize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_SIDE = 224
+_CAPTION = 18
+_GREY = 128
+
+
+def side_by_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two tiles and their aligned difference.
+
+    Args:
+        first: RGB uint8 [H, W, 3].
+        second: RGB uint8 [H, W, 3].
+
+    Returns:
+        uint8 [224, 672, 3]. In the difference grey means equal, and black that the first tile does not show it; it is
+        black altogether where the two cannot be aligned.
+    """
+    one, other = resize(first, _SIDE), resize(second, _SIDE)
+    affine = _map(one, other)
+    difference = np.zeros_like(one) if affine is None else _difference(one, other, affine)
+    return np.hstack((one, other, difference))
+
+
+def sheet(rows: Sequence[tuple[NDArray[np.uint8], str]]) -> NDArray[np.uint8]:
+    """Pictures uint8 [224, 672, 3] below one another, each under its caption."""
+    height = _SIDE + _CAPTION
+    canvas = Image.new("RGB", (3 * _SIDE, height * len(rows)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, (picture, caption) in enumerate(rows):
+        draw.text((4, number * height + 3), caption, fill="black")
+        canvas.paste(Image.fromarray(picture), (0, number * height + _CAPTION))
+    return np.asarray(canvas)
+
+
+def _map(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    if np.array_equal(one, other):
+        return np.eye(2, 3)
+    seen, seen_other = describe(one), describe(other)
+    match = compare(
+        (seen.codes[: seen.used], seen_other.codes[: seen_other.used]),
+        (seen.frames[: seen.used], seen_other.frames[: seen_other.used]),
+        (seen.thumbnail, seen_other.thumbnail),
+    )
+    return None if match is None else match.affine
+
+
+def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+    import cv2
+
+    # From shares of a tile to indices of pixels, whose centres lie half a pixel further.
+    in_pixels = affine.copy()
+    in_pixels[:, 2] = affine[:, 2] * _SIDE + 0.5 * affine[:, :2].sum(axis=1) - 0.5
+    warped = cv2.warpAffine(one, in_pixels, (_SIDE, _SIDE)).astype(np.int16)
+    seen = cv2.warpAffine(np.full((_SIDE, _SIDE), 255, np.uint8), in_pixels, (_SIDE, _SIDE)) == 255
+    shown = np.clip(_GREY + warped - other, 0, 255) * seen[..., None]
+    return np.asarray(shown, dtype=np.uint8)

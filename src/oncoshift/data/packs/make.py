@@ -1,0 +1,261 @@
+"""Bring a pack up to date: keep the tiles that are there and whole, make the others, shard by shard, in processes.
+
+What decides a tile's pixels is hashed to its key. A tile whose key the pack has already is kept wherever it lies, so
+adding a few tiles costs a few tiles. Shards whose bytes are damaged, and those of which less than half is still used,
+are made again. A killed run goes on with the shards that it had not finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+from pyarrow import ArrowInvalid
+
+from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, Stain, commit
+from oncoshift.data.packs.shards import find_shard, is_whole, write_shard
+from oncoshift.data.parallel import Progress, ordered_map
+from oncoshift.errors import DataError
+from oncoshift.files import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from oncoshift.data.packs.tiles import TileMaker, TileSource
+
+    Fits = Mapping[str, Sequence[TileSource]]
+
+ALONE = 2048
+"""Up to this many tiles are made without other processes, which take seconds to start."""
+
+FIT_TILES = 64
+"""A group's stains are estimated from so many of its tiles at most, those whose hashes come first."""
+
+_MIN_USED = 0.5
+
+
+@dataclass(frozen=True)
+class PackRecipe:
+    """All that decides a pack, but for its tiles.
+
+    Attributes:
+        stain: how tiles are normalised.
+        side: side of a tile, pixels.
+        code: hash of the source code that makes tiles.
+        backend: which implementation of the normalisation.
+        shard_tiles: tiles in a shard, at most; decides how tiles lie, not what they are.
+    """
+
+    stain: Stain
+    side: int
+    code: str
+    backend: str
+    shard_tiles: int
+
+    @property
+    def hash(self) -> str:
+        """Hash of what decides a tile's pixels beside files."""
+        stain, reference = self.stain, self.stain.reference
+        values = [stain.variant, reference and reference.to_dict(), stain.fit]
+        return _hash(json.dumps([*values, self.side, self.code, self.backend]))
+
+
+class PackReport(NamedTuple):
+    """What bringing a pack up to date came to: tiles kept, tiles made, damaged shards found."""
+
+    kept: int
+    made: int
+    damaged: int
+
+
+class _Slot(NamedTuple):
+    """Where a tile lies, and what became of it."""
+
+    shard: str
+    slot: int
+    outcome: str
+
+
+class _Shard(NamedTuple):
+    """A shard to make: its plan, the keys and tiles that go in, and what groups' stains are estimated from."""
+
+    plan: str
+    keys: tuple[str, ...]
+    tiles: tuple[TileSource, ...]
+    fits: Fits | None
+
+
+def update_pack(
+    folder: Path,
+    tiles: Sequence[TileSource],
+    recipe: PackRecipe,
+    maker: TileMaker,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Pack, PackReport]:
+    """Make the pack hold `tiles`, in their order. What was there before stays readable until the end.
+
+    Args:
+        folder: `data/packs/<variant>`.
+        tiles: what the pack is to hold.
+        recipe: how.
+        maker: makes tiles by this recipe; can be sent to another process.
+        workers: processes; None: one a core, or none for a few tiles.
+        progress: called with tiles done and in all.
+
+    Raises:
+        DataError: a file is gone or has changed since ingest, or a process died.
+    """
+    fits = _fits(tiles) if recipe.stain.fit == "group" else None
+    keys = _keys(tiles, recipe.hash, fits)
+    slots, damaged = _keep(folder, set(keys))
+    missing = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in slots}
+    report = PackReport(len(tiles) - len(missing), len(missing), damaged)
+    step = progress or (lambda _done, _total: None)
+    done = report.kept
+    step(done, len(tiles))
+    for shard, name, outcomes in _make(_plan(missing, fits, recipe), folder / SHARDS, recipe.side, maker, workers):
+        for slot, (key, outcome) in enumerate(zip(shard.keys, outcomes, strict=True)):
+            slots[key] = _Slot(name, slot, outcome)
+        done += len(outcomes)
+        step(done, len(tiles))
+    rows = [(tile.tile_id, tile.group, tile.sha256, key, *slots[key]) for key, tile in zip(keys, tiles, strict=True)]
+    index = pd.DataFrame(rows, columns=list(INDEX_COLUMNS)).astype({"slot": "int32"})
+    return commit(folder, index, recipe.stain, recipe.side, recipe.hash), report
+
+
+def _keys(tiles: Sequence[TileSource], recipe: str, fits: Fits | None) -> list[str]:
+    of_group = {group: _hash(*(tile.sha256 for tile in members)) for group, members in (fits or {}).items()}
+    return [_hash(recipe, tile.sha256, of_group.get(tile.group, "")) for tile in tiles]
+
+
+def _fits(tiles: Sequence[TileSource]) -> dict[str, Sequence[TileSource]]:
+    members: dict[str, list[TileSource]] = {}
+    for tile in sorted(tiles, key=lambda tile: tile.sha256):
+        members.setdefault(tile.group, []).append(tile)
+    return {group: of_group[:FIT_TILES] for group, of_group in members.items()}
+
+
+def _keep(folder: Path, wanted: set[str]) -> tuple[dict[str, _Slot], int]:
+    """Slots of the wanted tiles in shards that are whole and well used, and the number of damaged shards."""
+    try:
+        pack = Pack.open(folder, complete=False)
+    except (DataError, ArrowInvalid):
+        return {}, 0
+    names = sorted(pack.index["shard"].unique())
+    whole = dict(zip(names, ordered_map(lambda name: is_whole(folder / SHARDS / name), names), strict=True))
+    rows = pack.index[pack.index["key"].isin(wanted)].drop_duplicates("key")
+    used, tile_bytes = Counter(rows["shard"]), pack.side**2 * 3
+    keep = {
+        name
+        for name in names
+        if whole[name] and used[name] >= _MIN_USED * ((folder / SHARDS / name).stat().st_size // tile_bytes)
+    }
+    rows = rows[rows["shard"].isin(keep)]
+    columns = (rows[name].tolist() for name in ("key", "shard", "slot", "outcome"))
+    slots = {key: _Slot(shard, slot, outcome) for key, shard, slot, outcome in zip(*columns, strict=True)}
+    return slots, sum(not each for each in whole.values())
+
+
+def _plan(missing: Mapping[str, TileSource], fits: Fits | None, recipe: PackRecipe) -> list[_Shard]:
+    """Shards in the tiles' order; with one fit a group, its tiles stand together."""
+    entries = list(missing.items())
+    if fits is not None:
+        entries.sort(key=lambda entry: (entry[1].group, entry[1].row))
+    shards: list[_Shard] = []
+    for start in range(0, len(entries), recipe.shard_tiles):
+        keys, tiles = zip(*entries[start : start + recipe.shard_tiles], strict=True)
+        of_shard = None if fits is None else {tile.group: fits[tile.group] for tile in tiles}
+        shards.append(_Shard(_hash(*keys), keys, tiles, of_shard))
+    return shards
+
+
+def _make(
+    shards: Sequence[_Shard], folder: Path, side: int, maker: TileMaker, workers: int | None
+) -> Iterator[tuple[_Shard, str, list[str]]]:
+    """Yield each shard, in whatever order they are done, with its file's name and its tiles' outcomes."""
+    count = min(workers or os.cpu_count() or 1, len(shards))
+    if count <= 1 or (workers is None and sum(len(shard.tiles) for shard in shards) <= ALONE):
+        for shard in shards:
+            yield shard, *_make_shard(shard, folder, side, maker, threads=None)
+        return
+    # Not by fork: the parent has threads, of OpenMP among others, that a child would inherit half.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(_Work(folder, side, maker),)) as pool:
+        waiting = {pool.submit(_make_here, shard): shard for shard in shards}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], *future.result()
+        except BrokenProcessPool:
+            raise DataError(
+                f"{folder}: a packing process was killed, perhaps for want of memory; finished shards are kept: "
+                "run it again, with a smaller normalize.workers if it happens twice"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _make_shard(shard: _Shard, folder: Path, side: int, maker: TileMaker, threads: int | None) -> tuple[str, list[str]]:
+    """Write a shard unless a killed run did, with its outcomes beside it until the pack is committed."""
+    marker = folder / f"{shard.plan}.json"
+    name = find_shard(folder, shard.plan) if marker.is_file() else None
+    if name is not None:
+        return name, json.loads(marker.read_text(encoding="utf-8"))
+    outcomes: list[str] = []
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for image, outcome in maker.make(shard.tiles, shard.fits, threads):
+            outcomes.append(outcome)
+            yield image
+
+    name = write_shard(folder, shard.plan, images(), len(shard.tiles), side)
+    with atomic(marker) as temporary:
+        temporary.write_text(json.dumps(outcomes), encoding="utf-8")
+    return name, outcomes
+
+
+class _Work(NamedTuple):
+    folder: Path
+    side: int
+    maker: TileMaker
+
+
+_work: _Work | None = None
+"""In a packing process: what it works on."""
+
+
+def _begin(work: _Work) -> None:
+    global _work
+    _work = work
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's process whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _make_here(shard: _Shard) -> tuple[str, list[str]]:
+    if _work is None:
+        raise RuntimeError("not a packing process")
+    return _make_shard(shard, _work.folder, _work.side, _work.maker, threads=1)
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,150 @@
+"""Shards: files that hold some tiles of a pack, written once, named by their checksum, read by memory map.
+
+A shard is `<plan>-<checksum>.npy`, uint8 [n, S, S, 3]. `plan` is the hash of what was to go in, `checksum` the XXH3 of
+the file's bytes. So a killed run finds what it finished, and a damaged shard is one whose bytes and name disagree.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import xxhash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_READ = 1 << 22
+
+
+def write_shard(folder: Path, plan: str, tiles: Iterable[NDArray[np.uint8]], count: int, side: int) -> str:
+    """Write a shard tile by tile, so that memory holds one; it is there whole or not at all.
+
+    Args:
+        folder: of the shards.
+        plan: hash of what goes in.
+        tiles: `count` tiles uint8 [side, side, 3].
+        count: how many tiles.
+        side: side of a tile, pixels.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        ValueError: there are more or fewer tiles, or one has another shape or type.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{plan}.{os.getpid()}.tmp"
+    checksum = xxhash.xxh3_128()
+    written = 0
+    try:
+        with temporary.open("wb+") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.seek(0)
+            checksum.update(file.read())
+            for tile in tiles:
+                if tile.shape != (side, side, 3) or tile.dtype != np.uint8:
+                    raise ValueError(f"tile {written} of shard {plan} is {tile.dtype} {tile.shape}, not {side}²")
+                data = np.ascontiguousarray(tile).data
+                checksum.update(data)
+                file.write(data)
+                written += 1
+            if written != count:
+                raise ValueError(f"shard {plan} got {written} tiles and was to have {count}")
+            file.flush()
+            os.fsync(file.fileno())
+        name = f"{plan}-{checksum.hexdigest()}.npy"
+        temporary.replace(folder / name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return name
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file is there and its bytes are those that its name promises."""
+    checksum = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_READ):
+                checksum.update(block)
+    except OSError:
+        return False
+    return path.stem.rpartition("-")[2] == checksum.hexdigest()
+
+
+def find_shard(folder: Path, plan: str) -> str | None:
+    """Name of a whole shard that an earlier run made of this plan; remains that are damaged are removed."""
+    for path in sorted(folder.glob(f"{plan}-*.npy")):
+        if is_whole(path):
+            return path.name
+        path.unlink()
+    return None
+
+
+class ShardedImages:
+    """The tiles of a pack as one array: `images[row]` and `images[rows]` copy from the page cache.
+
+    Args:
+        folder: of the shards.
+        names: file names of the shards.
+        shard: int32 [M], for each row the position in `names`.
+        slot: int32 [M], for each row the position in its shard.
+        side: side of a tile, pixels.
+        open_shards: so many shards stay mapped; None: all. Pages once read count as the process's memory while they
+            are mapped, although the system can take them back.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        shard: NDArray[np.int32],
+        slot: NDArray[np.int32],
+        side: int,
+        open_shards: int | None = None,
+    ) -> None:
+        self._folder, self._names = folder, tuple(names)
+        self._shard, self._slot = shard, slot
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._open_shards = open_shards
+        self.shape = (len(shard), side, side, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @overload
+    def __getitem__(self, rows: int | np.integer) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+    def __getitem__(self, rows: int | np.integer | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A tile uint8 [S, S, 3], or tiles [N, S, S, 3] in the order of `rows`; always a copy."""
+        if isinstance(rows, int | np.integer):
+            return self.read(np.array([rows]))[0]
+        return self.read(rows)
+
+    def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Tiles uint8 [N, S, S, 3], into `out` where it is given: a buffer used again costs no page faults."""
+        if out is None:
+            out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for position, (shard, slot) in enumerate(
+            zip(self._shard[rows].tolist(), self._slot[rows].tolist(), strict=True)
+        ):
+            tiles = self._maps.get(shard)
+            if tiles is None:
+                tiles = self._open(shard)
+            out[position] = tiles[slot]
+        return out
+
+    def _open(self, shard: int) -> NDArray[np.uint8]:
+        # As a plain array: a memmap's own __getitem__ takes ten times as long.
+        tiles = np.asarray(np.load(self._folder / self._names[shard], mmap_mode="r"))
+        if self._open_shards is not None and len(self._maps) >= self._open_shards:
+            # Another thread may have dropped the same one; a reader that has it keeps it alive.
+            self._maps.pop(next(iter(self._maps)), None)
+        self._maps[shard] = tiles
+        return tiles

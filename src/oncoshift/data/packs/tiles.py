@@ -1,0 +1,162 @@
+"""From a tile's file, or from pack `none`, to the tile of a variant; in whatever process asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from oncoshift.data.packs.pack import UNTOUCHED, Pack
+from oncoshift.data.parallel import ordered_map
+from oncoshift.errors import DataError
+from oncoshift.serving.images import UnreadableImageError, read_tile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from oncoshift.data.stain import StainBackend
+    from oncoshift.serving.stain import StainReference
+
+_CHUNK = 64
+"""Tiles decoded, and normalised, at once."""
+
+_OPEN_SHARDS = 4
+"""Tiles are read almost in order, from few shards at a time."""
+
+
+class TileSource(NamedTuple):
+    """A tile that a pack is to hold.
+
+    Attributes:
+        row: in tiles.parquet, and in pack `none`.
+        tile_id: of the tile.
+        group: patient, slide or original.
+        path: of its file, absolute or relative to the experiment.
+        sha256: of its file.
+    """
+
+    row: int
+    tile_id: str
+    group: str
+    path: str
+    sha256: str
+
+
+class Reader(Protocol):
+    """Where the tiles of variant `none` come from; can be sent to another process."""
+
+    def __call__(self, tile: TileSource) -> NDArray[np.uint8]:
+        """The tile at the pack's size, uint8 [S, S, 3]."""
+        ...
+
+
+class FileReader:
+    """Reads tiles from their files.
+
+    Args:
+        base: the experiment's folder.
+        side: side of a tile, pixels.
+    """
+
+    def __init__(self, base: Path, side: int) -> None:
+        self._base, self._side = base, side
+
+    def __call__(self, tile: TileSource) -> NDArray[np.uint8]:
+        """See `Reader`.
+
+        Raises:
+            DataError: the file is gone, or not what it was at ingest.
+        """
+        path = self._base / tile.path
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; it was there at ingest: run `dvc repro`") from None
+        if hashlib.sha256(data).hexdigest() != tile.sha256:
+            raise DataError(f"{path}: changed since ingest; run `dvc repro`")
+        try:
+            return read_tile(data, self._side)
+        except UnreadableImageError as error:
+            raise DataError(f"{path}: {error}; ingest could read it: run `dvc repro --force ingest`") from None
+
+
+class PackReader:
+    """Reads tiles from pack `none`.
+
+    Args:
+        folder: of that pack.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, tile: TileSource) -> NDArray[np.uint8]:
+        """See `Reader`."""
+        return self._pack.images[tile.row]
+
+    @cached_property
+    def _pack(self) -> Pack:
+        return Pack.open(self._folder, open_shards=_OPEN_SHARDS)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_folder": self._folder}
+
+
+class TileMaker:
+    """Makes the tiles of a variant.
+
+    Args:
+        read: where the tiles come from.
+        reference: what to normalise to; None for variant `none`.
+        backend: see `oncoshift.data.stain.build`.
+    """
+
+    def __init__(self, read: Reader, reference: StainReference | None = None, backend: str = "numba") -> None:
+        self._read, self._reference, self._backend = read, reference, backend
+
+    def make(
+        self,
+        tiles: Sequence[TileSource],
+        fits: Mapping[str, Sequence[TileSource]] | None = None,
+        threads: int | None = None,
+    ) -> Iterator[tuple[NDArray[np.uint8], str]]:
+        """Yield each tile uint8 [S, S, 3] and its outcome, holding a few dozen in memory.
+
+        Args:
+            tiles: which tiles.
+            fits: group → the tiles that its stains are estimated from; None estimates them tile by tile.
+            threads: that read tiles; None: one a core.
+        """
+        if fits is None:
+            for start in range(0, len(tiles), _CHUNK):
+                images = ordered_map(self._read, tiles[start : start + _CHUNK], threads=threads)
+                yield from self._normalize(np.stack(images))
+            return
+        for group, members in groupby(tiles, key=lambda tile: tile.group):
+            fit = self._normalizer.fit_group(np.stack(ordered_map(self._read, fits[group], threads=threads)))
+            for tile in members:
+                image = self._read(tile)
+                yield (image, fit) if isinstance(fit, str) else self._normalizer.apply(image, fit)
+
+    def _normalize(self, images: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], str]]:
+        if self._reference is None:
+            return ((image, UNTOUCHED) for image in images)
+        stained, outcomes = self._normalizer.batch(images)
+        return zip(stained, outcomes, strict=True)
+
+    @cached_property
+    def _normalizer(self) -> StainBackend:
+        from oncoshift.data.stain import build
+
+        if self._reference is None:
+            raise ValueError("variant none has no stain reference")
+        return build(self._reference, self._backend)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "_normalizer"}

@@ -1,0 +1,119 @@
+"""Byte-identical tiles: one of them is kept, their groups become one, and contradictions are refused."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.tables import LABELS
+from oncoshift.data.validation.checks import Fault
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from oncoshift.data.adapters.base import RawTile
+    from oncoshift.data.validation.inspection import Inspected
+
+_SHOWN = 5
+
+
+def mark_duplicates(inspected: Sequence[Inspected]) -> list[Inspected]:
+    """The same tiles in their order; all but one of those with the same bytes get the fault `duplicate`.
+
+    A tile with a label is kept before one without, then the first by tile_id. Tiles that have a fault already take no
+    part.
+
+    Raises:
+        DataError: the same bytes are in two organs, or both benign and malignant.
+    """
+    kept: dict[str, RawTile] = {}
+    for members in _copies(inspected).values():
+        first = min(members, key=lambda tile: (tile.label == UNKNOWN, tile.tile_id))
+        kept |= {tile.tile_id: first for tile in members}
+    _refuse_contradictions(inspected)
+    return [_marked(one, kept.get(one.tile.tile_id)) for one in inspected]
+
+
+def joined_groups(inspected: Sequence[Inspected]) -> dict[str, str]:
+    """Groups that hold the same bytes, and so are one: each group's name → the first name of all those joined.
+
+    Groups that are joined to none are absent. Call it on the tiles that `mark_duplicates` was given.
+    """
+    return join_groups([tile.group for tile in members] for members in _copies(inspected).values())
+
+
+def join_groups(together: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Join groups that belong together, also by way of others.
+
+    Args:
+        together: lists of groups that are one.
+
+    Returns:
+        Each group that is joined to another → the first by name of those that it is joined with, sorted by name.
+    """
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for names in together:
+        for name in names[1:]:
+            low, high = sorted((find(names[0]), find(name)))
+            parent[high] = low
+    roots = {name: find(name) for name in sorted(parent)}
+    joined = {root for name, root in roots.items() if name != root}
+    return {name: root for name, root in roots.items() if root in joined}
+
+
+def with_groups(inspected: Sequence[Inspected], names: dict[str, str]) -> list[Inspected]:
+    """The same tiles with the groups that `names` gives them; see `joined_groups`."""
+    return [replace(one, tile=replace(one.tile, group=names.get(one.tile.group, one.tile.group))) for one in inspected]
+
+
+def _copies(inspected: Iterable[Inspected]) -> dict[str, list[RawTile]]:
+    """Digest → tiles, of sound tiles alone, where there are two or more."""
+    by_digest: defaultdict[str, list[RawTile]] = defaultdict(list)
+    for one in inspected:
+        if one.fault is None and one.sha256 is not None:
+            by_digest[one.sha256].append(one.tile)
+    return {digest: tiles for digest, tiles in by_digest.items() if len(tiles) > 1}
+
+
+def _marked(one: Inspected, kept: RawTile | None) -> Inspected:
+    if one.fault is not None or kept is None or kept.tile_id == one.tile.tile_id:
+        return one
+    return replace(one, fault=Fault("duplicate", f"the same bytes as {kept.tile_id}, which is kept"))
+
+
+def _refuse_contradictions(inspected: Sequence[Inspected]) -> None:
+    pairs = []
+    for members in _copies(inspected).values():
+        labelled = [tile for tile in members if tile.label != UNKNOWN]
+        pairs += [(members[0], tile) for tile in members if tile.organ != members[0].organ]
+        pairs += [(labelled[0], tile) for tile in labelled[1:] if tile.label != labelled[0].label]
+    if not pairs:
+        return
+    pairs = list(dict.fromkeys(pairs))
+    lines = [f"{_described(one)} = {_described(other)}" for one, other in pairs[:_SHOWN]]
+    more = [f"… and {len(pairs) - _SHOWN} more"] if len(pairs) > _SHOWN else []
+    raise DataError(
+        "\n".join(
+            [
+                f"{len(pairs)} pairs of tiles have the same bytes and contradict each other in organ or label:",
+                *lines,
+                *more,
+                "find out which is right, and remove the other or correct its organ or label",
+            ]
+        )
+    )
+
+
+def _described(tile: RawTile) -> str:
+    label = LABELS[tile.label] if tile.label != UNKNOWN else "unknown"
+    return f"{tile.tile_id} ({tile.organ}, {label})"

@@ -1,0 +1,63 @@
+"""Open one tile's file: its hash, its measurements and its fault, if it has one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.data.validation.checks import Fault, Measurements, measure, verdict
+from oncoshift.serving.images import UnreadableImageError, decode
+
+if TYPE_CHECKING:
+    from oncoshift.data.adapters.base import RawTile
+    from oncoshift.settings import Ingest
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A tile whose file was opened, or could not be.
+
+    Attributes:
+        tile: as the data set names it.
+        sha256: hex digest of the file's bytes; None where they cannot be read.
+        measured: None where the image cannot be decoded.
+        fault: None for a sound tile.
+    """
+
+    tile: RawTile
+    sha256: str | None
+    measured: Measurements | None
+    fault: Fault | None
+
+
+def inspect(tile: RawTile, settings: Ingest) -> Inspected:
+    """Read, decode and measure a tile; whatever is wrong with it is part of the result."""
+    try:
+        data = tile.path.read_bytes()
+    except FileNotFoundError as error:
+        return Inspected(tile, None, None, Fault("missing", f"cannot be read: {error.strerror}"))
+    except OSError as error:
+        return Inspected(tile, None, None, Fault("unreadable", f"cannot be read: {error.strerror}"))
+    digest = hashlib.sha256(data).hexdigest()
+    if tile.sha256_expected is not None and digest != tile.sha256_expected:
+        reason = f"content is not what the manifest promises: sha256 {digest[:12]}…, not {tile.sha256_expected[:12]}…"
+        return Inspected(tile, digest, None, Fault("changed", reason))
+    try:
+        measured = measure(decode(data))
+    except UnreadableImageError as error:
+        return Inspected(tile, digest, None, Fault("unreadable", str(error)))
+    return Inspected(tile, digest, measured, verdict(measured, settings))
+
+
+def name_twice(inspected: list[Inspected]) -> list[Inspected]:
+    """The same tiles; those whose tile_id stood in an earlier one get the fault `named_twice`."""
+    seen: set[str] = set()
+    result = []
+    for one in inspected:
+        if one.tile.tile_id in seen:
+            fault = Fault("named_twice", "named twice in the data set; the first one is kept")
+            one = Inspected(one.tile, one.sha256, one.measured, fault)
+        seen.add(one.tile.tile_id)
+        result.append(one)
+    return result

@@ -1,0 +1,93 @@
+"""The quarantine: quarantine.csv with every tile that was left out and why, and beside it the files' bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from oncoshift.files import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from oncoshift.data.validation.checks import Fault
+    from oncoshift.data.validation.inspection import Inspected
+
+COLUMNS = ("path", "organ", "label", "kind", "reason")
+
+_NOT_COPIED = ("missing", "duplicate", "named_twice")
+"""Nothing is there to copy, or the bytes are those of a tile that is kept."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A tile that cannot be used.
+
+    Attributes:
+        inspected: the tile.
+        fault: why.
+        path: its file, as tables name it.
+        label: the label's name.
+    """
+
+    inspected: Inspected
+    fault: Fault
+    path: str
+    label: str
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether something is wrong with the file; a duplicate is merely superfluous."""
+        return self.fault.kind != "duplicate"
+
+
+def write_quarantine(out: Path, left_out: Sequence[LeftOut]) -> None:
+    """Write `out`/quarantine.csv and `out`/quarantine/<tile_id>; what an earlier run left there is gone afterwards.
+
+    Copies of tiles that are kept are not copied, and missing files cannot be.
+    """
+    with replaced_folder(out / "quarantine") as folder:
+        for one in left_out:
+            if one.fault.kind not in _NOT_COPIED:
+                _copy(one.inspected.tile.path, folder / _inside(one.inspected.tile.tile_id))
+    lines = io.StringIO()
+    rows = [(one.path, one.inspected.tile.organ, one.label, one.fault.kind, one.fault.reason) for one in left_out]
+    csv.writer(lines, lineterminator="\n").writerows([COLUMNS, *rows])
+    with atomic(out / "quarantine.csv") as temporary:
+        temporary.write_text(lines.getvalue(), encoding="utf-8")
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` on success; without content, no folder is left."""
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        shutil.rmtree(folder, ignore_errors=True)
+        if any(fresh.iterdir()):
+            fresh.replace(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except OSError:
+        # What could not be read for its checks cannot be read here either; the row in the table says so.
+        target.unlink(missing_ok=True)
+
+
+def _inside(tile_id: str) -> PurePosixPath:
+    """A tile_id as a path that cannot leave the quarantine."""
+    return PurePosixPath(*(part for part in PurePosixPath(tile_id).parts if part not in ("..", "/")))

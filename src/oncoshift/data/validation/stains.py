@@ -1,0 +1,114 @@
+"""How strongly tiles are stained, organ by organ, and how far colour alone tells their classes apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.tables import LABELS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+DENSITIES = ("density_red", "density_green", "density_blue")
+
+STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+"""Optical density (red, green, blue) of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001); DAB takes the rest."""
+
+_COLOURS = {0: "#0072B2", 1: "#D55E00", UNKNOWN: "0.5"}
+_FOLDS = 5
+_SEED = 0
+_BINS = 40
+
+
+def stain_strengths(densities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much haematoxylin, eosin and rest make up optical densities: colour deconvolution.
+
+    Args:
+        densities: [N, 3], mean optical density of tissue in red, green and blue.
+
+    Returns:
+        [N, 3]; negative where a colour is not a mixture of the three.
+    """
+    unit = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
+    return np.asarray(densities @ np.linalg.inv(unit))
+
+
+def colour_auroc(tiles: pd.DataFrame) -> float | None:
+    """How well the mean colour of a tile's tissue alone predicts its label, on groups that were not fitted.
+
+    A logistic regression on the three mean optical densities, cross-validated over groups (five folds, fewer where a
+    class has fewer groups). Near 1, a model can be right without having seen a cell; near 0.5, colour is no shortcut.
+
+    Args:
+        tiles: of one organ, with label, group and the columns `DENSITIES`; unknown labels are passed over.
+
+    Returns:
+        The area under the ROC curve of the pooled held-out scores; None where a class has fewer than two groups.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    known = tiles[tiles["label"] != UNKNOWN]
+    groups = known.groupby("label")["group"].nunique()
+    if len(groups) < len(LABELS) or groups.min() < 2:
+        return None
+    colours, labels = known[list(DENSITIES)].to_numpy(np.float64), known["label"].to_numpy()
+    folds = StratifiedGroupKFold(min(_FOLDS, int(groups.min())), shuffle=True, random_state=_SEED)
+    parts = list(folds.split(colours, labels, known["group"]))
+    if any(len(np.unique(labels[fitted])) < len(LABELS) for fitted, _ in parts):
+        return None
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    scores = cross_val_predict(model, colours, labels, cv=parts, method="decision_function")
+    return float(roc_auc_score(labels, scores))
+
+
+def stain_figure(tiles: pd.DataFrame) -> Figure:
+    """Histograms of tiles by hue, haematoxylin and eosin: a row an organ, a colour a label, shares of each label.
+
+    Args:
+        tiles: with organ, label, hue and the columns `DENSITIES`.
+    """
+    strengths = stain_strengths(tiles[list(DENSITIES)].to_numpy(np.float64))
+    values = {
+        "hue of optical density, degrees": tiles["hue"].to_numpy(np.float64),
+        "haematoxylin, optical density": strengths[:, 0],
+        "eosin, optical density": strengths[:, 1],
+    }
+    organs = sorted(tiles["organ"].unique())
+    figure = Figure(figsize=(9.6, 0.7 + 1.45 * len(organs)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(organs), len(values), squeeze=False, sharex="col")
+    for column, (name, numbers) in enumerate(values.items()):
+        low, high = float(numbers.min()), float(numbers.max())
+        edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+        for row, organ in zip(grid, organs, strict=True):
+            for label, colour in _COLOURS.items():
+                chosen = numbers[((tiles["organ"] == organ) & (tiles["label"] == label)).to_numpy()]
+                if len(chosen):
+                    weights = np.full(len(chosen), 1 / len(chosen))
+                    row[column].hist(chosen, edges, weights=weights, color=colour, alpha=0.55)
+            row[column].set_yticks([])
+            row[column].spines[["top", "left", "right"]].set_visible(False)
+        grid[-1, column].set_xlabel(name)
+    for row, organ in zip(grid, organs, strict=True):
+        row[0].set_ylabel(organ)
+    names = {0: LABELS[0], 1: LABELS[1], UNKNOWN: "unknown"}
+    shown = [label for label in _COLOURS if (tiles["label"] == label).any()]
+    figure.legend(
+        handles=[Patch(color=_COLOURS[label], alpha=0.55) for label in shown],
+        labels=[names[label] for label in shown],
+        loc="outside upper right",
+        ncols=len(shown),
+        frameon=False,
+    )
+    return figure

@@ -1,0 +1,64 @@
+"""What is sound tile by tile and still a reason to distrust a data set as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.split_checks import MIN_GROUPS
+from oncoshift.data.tables import LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+FEW_GROUPS = 10
+"""Groups of a class below which intervals over groups say little."""
+
+IMBALANCE = 0.2
+"""Share of an organ's labelled tiles below which a class is rare."""
+
+COLOUR_SHORTCUT = 0.9
+"""AUROC from which on colour alone tells an organ's classes apart."""
+
+
+def warnings_of(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> list[str]:
+    """Warnings, organ by organ; whether an experiment can be split is for stage `split` to say.
+
+    Args:
+        tiles: sound tiles with organ, label and group.
+        colour: organ → AUROC of colour alone, see `stains.colour_auroc`.
+    """
+    found = []
+    for organ, of_organ in tiles.groupby("organ", sort=True):
+        known = of_organ[of_organ["label"] != UNKNOWN]
+        if known.empty:
+            found.append(f"{organ}: no tile has a label; as a target it can be adapted to, and nothing proved about it")
+            continue
+        found += _of_classes(str(organ), known)
+        score = colour.get(str(organ))
+        if score is not None and score >= COLOUR_SHORTCUT:
+            found.append(
+                f"{organ}: mean colour alone tells benign from malignant (AUROC {score:.2f} on held-out groups); "
+                "a high score there proves little about tissue"
+            )
+    return found
+
+
+def _of_classes(organ: str, known: pd.DataFrame) -> list[str]:
+    found = []
+    for label, name in enumerate(LABELS):
+        of_class = known[known["label"] == label]
+        groups, share = of_class["group"].nunique(), len(of_class) / len(known)
+        if groups == 0:
+            found.append(f"{organ}: no {name} tile; as a source it cannot be trained on, as a target not proved")
+        elif groups < MIN_GROUPS:
+            found.append(f"{organ}: {groups} group with {name} tiles; as a source it needs at least {MIN_GROUPS}")
+        elif groups < FEW_GROUPS:
+            found.append(f"{organ}: {groups} groups with {name} tiles; intervals over so few are wide")
+        if 0 < share < IMBALANCE:
+            found.append(
+                f"{organ}: {share:.0%} of the labelled tiles are {name}; batches are balanced, the data are not"
+            )
+    return found

@@ -1,0 +1,186 @@
+"""RGB to LAB and back in 8 bits, as OpenCV does it to the bit, by table and whole numbers.
+
+OpenCV computes both ways in fixed point from tables of the sRGB curve and of CIE's f (modules/imgproc, color_lab.cpp:
+RGB2Lab_b, Lab2RGBinteger), and staintools is defined on top of it. The tables are made here, so that a served model
+does not depend on which OpenCV there is; a test compares all 2²⁴ colours both ways.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.serving.stain.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WHITE = np.array([0.950456, 1.0, 1.088754])
+"""XYZ of D65."""
+
+_RGB_TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+_XYZ_TO_RGB = np.array(
+    [[3.240479, -1.53715, -0.498535], [-0.969256, 1.875991, 0.041556], [0.055648, -0.204043, 1.057311]]
+)
+_BASE = 1 << 14
+_LOWEST = -8145
+"""The least argument of the table `CUBE`."""
+
+
+def _linear(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def _encoded(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)
+
+
+def _cube_root_table() -> NDArray[np.int32]:
+    x = np.arange(256 * 3 // 2 * 8) / (255 * 8)
+    f = np.where(x < 216 / 24389, x * 841 / 108 + 16 / 116, np.cbrt(x))
+    # OpenCV rounds to single precision first, which makes ties of two entries.
+    return np.rint((32768 * f).astype(np.float32)).astype(np.int32)
+
+
+def _lightness_table() -> NDArray[np.int32]:
+    """Y and f(Y) of an 8-bit L, [256, 2]."""
+    level = np.arange(256)
+    f = (level * 100 / 255 + 16) / 116
+    dark = level <= 20
+    y = np.where(dark, _BASE * level * 180 / (17 * 29**3), _BASE * f**3)
+    f = np.where(dark, _BASE * (16 / 116 + level * 5 / (51 * 29)), _BASE * f)
+    return np.ascontiguousarray(np.stack([np.rint(y), np.rint(f)], axis=1).astype(np.int32))
+
+
+def _cube_table() -> NDArray[np.int32]:
+    i = np.arange(_LOWEST, _BASE * 9 // 4 + _LOWEST, dtype=np.int64)
+    # C divides towards zero, NumPy downwards.
+    low = np.sign(i) * (np.abs(i) * 108 // 841) - _BASE * 16 // 116 * 108 // 841
+    return np.where(i <= 3390, low, i * i // _BASE * i // _BASE).astype(np.int32)
+
+
+LINEAR = np.rint(255 * 8 * _linear(np.arange(256) / 255)).astype(np.int32)
+"""Linear light of 0–255, int32 [256], 0–2040."""
+
+TO_XYZ = np.rint(4096 * _RGB_TO_XYZ / _WHITE[:, None]).astype(np.int32)
+"""Linear RGB to X, Y, Z relative to white, int32 [3, 3]; each row adds up to 4096."""
+
+CUBE_ROOT = _cube_root_table()
+"""CIE's f of X, Y or Z in 0–3071 (2040 is white), times 2¹⁵."""
+
+LIGHTNESS = _lightness_table()
+CUBE = _cube_table()
+"""The inverse of CIE's f, both times 2¹⁴; the first entry is that of `_LOWEST`."""
+
+ENCODED = np.rint(255 * _encoded(np.arange(4096) / 4096)).astype(np.uint8)
+"""8-bit value of linear light 0–4095."""
+
+UNCHANGED = np.ascontiguousarray(np.tile(np.arange(256, dtype=np.uint8), (3, 1)))
+"""The map that leaves L, a and b as they are, uint8 [3, 256]."""
+
+TO_RGB = np.rint(4096 * _XYZ_TO_RGB * _WHITE[None, :]).astype(np.int32)
+"""Back from X, Y, Z relative to white, int32 [3, 3]."""
+
+# Numbers in the kernels are all of 32 bits: one literal of 64 would halve the width of the vectors.
+_Row = tuple[np.int32, np.int32, np.int32]
+_XYZ: tuple[_Row, _Row, _Row] = tuple(tuple(np.int32(v) for v in row) for row in TO_XYZ)  # type: ignore[assignment]
+_RGB: tuple[_Row, _Row, _Row] = tuple(  # type: ignore[assignment]
+    tuple(np.int32(v) for v in row) for row in TO_RGB
+)
+_BLOCK = 512
+_HALF_12, _HALF_14 = np.int32(1 << 11), np.int32(1 << 13)
+_12, _14, _15 = np.int32(12), np.int32(14), np.int32(15)
+_L_SCALE, _L_SHIFT = np.int32(296), np.int32((1 << 14) - 1_336_935)
+_A_SCALE, _B_SCALE, _AB_SHIFT = np.int32(500), np.int32(200), np.int32((128 << 15) + (1 << 14))
+_DARKEST, _LIGHTEST = np.int32(0), np.int32(4095)
+
+
+def to_lab(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """8-bit LAB of RGB pixels [n, 3], and how often each value occurs in L, a and b, [3, 256]."""
+    lab = np.empty_like(pixels)
+    return lab, _to_lab(pixels, LINEAR, CUBE_ROOT, lab)
+
+
+def from_lab(lab: NDArray[np.uint8], mapping: NDArray[np.uint8] = UNCHANGED) -> NDArray[np.uint8]:
+    """RGB of 8-bit LAB pixels [n, 3] after each of L, a and b went through its row of `mapping` [3, 256]."""
+    pixels = np.empty_like(lab)
+    _from_lab(lab, mapped_terms(mapping), CUBE, ENCODED, pixels)
+    return pixels
+
+
+def mapped_terms(mapping: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """What each value of L gives for Y and f(Y), of a for f(X) − f(Y), of b for f(Y) − f(Z), int32 [4, 256]."""
+    lightness, a, b = mapping.astype(np.int64)
+    along_a = ((5 * a * 53687 + 128) >> 13) - 128 * _BASE // 500
+    along_b = ((b * 41943 + 16) >> 9) - 128 * _BASE // 200 + 1
+    rows = [LIGHTNESS[lightness, 0], LIGHTNESS[lightness, 1] - _LOWEST, along_a, along_b]
+    return np.ascontiguousarray(np.stack(rows).astype(np.int32))
+
+
+@compiled
+def _to_lab(
+    pixels: NDArray[np.uint8], linear: NDArray[np.int32], cube_root: NDArray[np.int32], lab: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Blocks of separate channels let the compiler do the arithmetic in vectors, and only look up one by one."""
+    counts = np.zeros((3, 256), np.int64)
+    x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
+    u, v, w = np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8)
+    for start in range(0, len(pixels), _BLOCK):
+        size = min(_BLOCK, len(pixels) - start)
+        for i in range(size):
+            x[i], y[i], z[i] = (
+                linear[pixels[start + i, 0]],
+                linear[pixels[start + i, 1]],
+                linear[pixels[start + i, 2]],
+            )
+        for i in range(size):
+            r, g, b = x[i], y[i], z[i]
+            x[i] = np.int32(r * _XYZ[0][0] + g * _XYZ[0][1] + b * _XYZ[0][2] + _HALF_12) >> _12
+            y[i] = np.int32(r * _XYZ[1][0] + g * _XYZ[1][1] + b * _XYZ[1][2] + _HALF_12) >> _12
+            z[i] = np.int32(r * _XYZ[2][0] + g * _XYZ[2][1] + b * _XYZ[2][2] + _HALF_12) >> _12
+        for i in range(size):
+            # Unsigned, because numba lets a signed index count from the end, and pays for it.
+            x[i], y[i], z[i] = cube_root[np.uint32(x[i])], cube_root[np.uint32(y[i])], cube_root[np.uint32(z[i])]
+        for i in range(size):
+            fx, fy, fz = x[i], y[i], z[i]
+            u[i] = np.uint8(np.int32(_L_SCALE * fy + _L_SHIFT) >> _15)
+            v[i] = np.uint8(np.int32(_A_SCALE * np.int32(fx - fy) + _AB_SHIFT) >> _15)
+            w[i] = np.uint8(np.int32(_B_SCALE * np.int32(fy - fz) + _AB_SHIFT) >> _15)
+        for i in range(size):
+            lab[start + i, 0], lab[start + i, 1], lab[start + i, 2] = u[i], v[i], w[i]
+            counts[0, u[i]] += 1
+            counts[1, v[i]] += 1
+            counts[2, w[i]] += 1
+    return counts
+
+
+@compiled
+def _from_lab(
+    lab: NDArray[np.uint8],
+    terms: NDArray[np.int32],
+    cube: NDArray[np.int32],
+    encoded: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
+) -> None:
+    x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
+    for start in range(0, len(lab), _BLOCK):
+        size = min(_BLOCK, len(lab) - start)
+        for i in range(size):
+            lightness = lab[start + i, 0]
+            f = terms[1, lightness]
+            x[i] = cube[np.uint32(f + terms[2, lab[start + i, 1]])]
+            y[i] = terms[0, lightness]
+            z[i] = cube[np.uint32(f - terms[3, lab[start + i, 2]])]
+        for i in range(size):
+            r, g, b = x[i], y[i], z[i]
+            red = np.int32(r * _RGB[0][0] + g * _RGB[0][1] + b * _RGB[0][2] + _HALF_14) >> _14
+            green = np.int32(r * _RGB[1][0] + g * _RGB[1][1] + b * _RGB[1][2] + _HALF_14) >> _14
+            blue = np.int32(r * _RGB[2][0] + g * _RGB[2][1] + b * _RGB[2][2] + _HALF_14) >> _14
+            x[i] = min(max(red, _DARKEST), _LIGHTEST)
+            y[i] = min(max(green, _DARKEST), _LIGHTEST)
+            z[i] = min(max(blue, _DARKEST), _LIGHTEST)
+        for i in range(size):
+            pixels[start + i, 0] = encoded[np.uint32(x[i])]
+            pixels[start + i, 1] = encoded[np.uint32(y[i])]
+            pixels[start + i, 2] = encoded[np.uint32(z[i])]

@@ -1,0 +1,129 @@
+"""Reinhard's colour transfer: a tile takes on the reference's mean and spread of L, a and b.
+
+E. Reinhard et al., Color transfer between images, IEEE CG&A 21:34, 2001; scaling, rounding and number types follow
+staintools (ReinhardColorNormalizer). In 8 bits every output channel depends on one input channel, so statistics come
+from 3 × 256 counts and the transfer is a table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.serving.stain.lab import from_lab, to_lab
+from oncoshift.serving.stain.luminosity import standardized
+from oncoshift.serving.stain.outcome import MIN_TISSUE, Stained, StainOutcome, UnstainableTileError
+from oncoshift.serving.stain.reference import LabStatistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from oncoshift.serving.stain.outcome import Tiles
+    from oncoshift.serving.stain.reference import GroupStain, StainReference
+
+MIN_CONTRAST = 0.5
+"""Standard deviation of L, a or b below which a tile is flat: rounding to 8-bit LAB alone gives a grey tile 0.3."""
+
+TISSUE_LEVELS = 204
+"""8-bit L below which a pixel is tissue: 0.8 · 255, staintools' threshold."""
+
+_LEVELS = np.arange(256, dtype=np.float32)
+SCALED = np.stack([_LEVELS / np.float32(2.55), _LEVELS - 128, _LEVELS - 128]).astype(np.float64)
+"""What an 8-bit L, a or b stands for, as staintools rounds it, [3, 256]."""
+
+
+def lab_statistics(counts: NDArray[np.int64]) -> LabStatistics:
+    """Means and standard deviations from how often each 8-bit L, a and b occurs, [3, 256]."""
+    share = 1 / counts[0].sum()
+    means = (counts * SCALED).sum(axis=1) * share
+    stds = np.sqrt(np.maximum((counts * SCALED**2).sum(axis=1) * share - means**2, 0))
+    (m0, m1, m2), (s0, s1, s2) = means.tolist(), stds.tolist()
+    return LabStatistics((m0, m1, m2), (s0, s1, s2))
+
+
+def transfer(source: LabStatistics, target: LabStatistics) -> NDArray[np.uint8]:
+    """Where each value of L, a and b goes, uint8 [3, 256]."""
+    rows: list[NDArray[np.float64]] = []
+    for c in range(3):
+        scaled = (SCALED[c] - source.means[c]) * (target.stds[c] / source.stds[c]) + target.means[c]
+        rows.append(scaled * 2.55 if c == 0 else scaled + 128.0)
+    return np.clip(np.stack(rows), 0, 255).astype(np.uint8)
+
+
+class ReinhardNormalizer:
+    """See `StainNormalizer`. Counts need no sampling, so fast is exact."""
+
+    def __init__(self, reference: StainReference) -> None:
+        self.reference = reference
+
+    def __call__(self, image: NDArray[np.uint8]) -> Stained:
+        """See `StainNormalizer`."""
+        lab, counts, outcome = _measure(image, standardize=self.reference.standardize_luminosity)
+        if outcome != "normalised":
+            return Stained(image, outcome)
+        return self._painted(image, lab, lab_statistics(counts))
+
+    def fit_group(self, images: Tiles) -> LabStatistics | StainOutcome:
+        """See `StainNormalizer`."""
+        return fit(images, standardize=self.reference.standardize_luminosity)
+
+    def apply(self, image: NDArray[np.uint8], stain: GroupStain) -> Stained:
+        """See `StainNormalizer`."""
+        if not isinstance(stain, LabStatistics):
+            raise TypeError(f"reinhard applies LabStatistics, got {type(stain).__name__}")
+        lab, _, outcome = _measure(image, standardize=self.reference.standardize_luminosity)
+        if outcome == "blank" or not len(lab):
+            return Stained(image, outcome)
+        return self._painted(image, lab, stain)
+
+    def _painted(self, image: NDArray[np.uint8], lab: NDArray[np.uint8], source: LabStatistics) -> Stained:
+        target = self.reference.fit
+        if not isinstance(target, LabStatistics):
+            raise TypeError("a Reinhard reference holds LabStatistics")
+        return Stained(from_lab(lab, transfer(source, target)).reshape(image.shape), "normalised")
+
+
+def fit(images: Tiles, *, standardize: bool) -> LabStatistics | StainOutcome:
+    """Statistics of all pixels of some tiles [H, W, 3] together, blank tiles left out; or why there are none."""
+    total = np.zeros((3, 256), np.int64)
+    for image in images:
+        _, counts, outcome = _measure(image, standardize=standardize)
+        if outcome != "blank":
+            total += counts
+    return judge(total)
+
+
+def fit_one(image: NDArray[np.uint8], *, standardize: bool) -> LabStatistics:
+    """Statistics of one tile.
+
+    Raises:
+        UnstainableTileError: it is blank or flat.
+    """
+    found = fit([image], standardize=standardize)
+    if not isinstance(found, LabStatistics):
+        raise UnstainableTileError(found)
+    return found
+
+
+def _measure(
+    image: NDArray[np.uint8], *, standardize: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], StainOutcome]:
+    """A tile's LAB pixels [n, 3], the counts of their values, and whether it can be normalised."""
+    pixels: NDArray[np.uint8] | None = np.ascontiguousarray(image).reshape(-1, 3)
+    if standardize and pixels is not None and len(pixels):
+        pixels = standardized(pixels)
+    if pixels is None:  # black
+        return np.empty((0, 3), np.uint8), np.zeros((3, 256), np.int64), "flat"
+    lab, counts = to_lab(pixels)
+    found = judge(counts)
+    return lab, counts, found if isinstance(found, str) else "normalised"
+
+
+def judge(counts: NDArray[np.int64]) -> LabStatistics | StainOutcome:
+    """Statistics from counts [3, 256] of L, a and b, or why they are of no use."""
+    n = counts[0].sum()
+    if not n or counts[0, :TISSUE_LEVELS].sum() < MIN_TISSUE * n:
+        return "blank"
+    found = lab_statistics(counts)
+    return found if min(found.stds) >= MIN_CONTRAST else "flat"

@@ -1,0 +1,76 @@
+"""Random views of a batch, on the batch's device: turns, mirrors, and stains of another strength."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HAEMATOXYLIN = (0.5626, 0.7201, 0.4062)
+EOSIN = (0.2159, 0.8012, 0.5581)
+"""Unit optical-density vectors (R, G, B) of Macenko 2009's reference slide."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a tile.
+
+    Attributes:
+        dihedral: one of the eight turns and mirrors of a square; tissue has no up.
+        stain_jitter: standard deviation of the logarithm of each stain's strength; 0 leaves colours alone.
+    """
+
+    dihedral: bool
+    stain_jitter: float = 0.0
+
+    @property
+    def does_something(self) -> bool:
+        """Whether a view can differ from its tile."""
+        return self.dihedral or self.stain_jitter > 0
+
+    def __call__(self, tiles: Tensor, rng: np.random.Generator) -> Tensor:
+        """A view of each tile: uint8 [N, S, S, 3] → uint8 [N, S, S, 3]. `rng` decides, whatever the device."""
+        if self.dihedral:
+            tiles = turn(tiles, rng.integers(0, 8, len(tiles)).tolist())
+        if self.stain_jitter > 0:
+            strengths = np.exp(rng.normal(0.0, self.stain_jitter, (len(tiles), 2)))
+            tiles = restain(tiles, torch.from_numpy(strengths))
+        return tiles
+
+
+def turn(tiles: Tensor, kinds: list[int]) -> Tensor:
+    """Square tiles [N, S, S, C], each turned by `kind % 4` right angles and, from 4 on, mirrored."""
+    views = torch.empty_like(tiles)
+    for kind in set(kinds):
+        chosen = [position for position, each in enumerate(kinds) if each == kind]
+        turned = torch.rot90(tiles[chosen], kind % 4, dims=(1, 2))
+        views[chosen] = turned.flip(2) if kind >= 4 else turned
+    return views
+
+
+def restain(tiles: Tensor, strengths: Tensor) -> Tensor:
+    """Change how strongly tiles are stained; glass stays white.
+
+    A pixel's optical density is split into haematoxylin, eosin and the rest, which is orthogonal to both; the first two
+    are scaled (stain augmentation after Tellez 2018, IEEE TMI 37:2126, without its shift, which would stain glass).
+
+    Args:
+        tiles: uint8 [N, S, S, 3].
+        strengths: factors [N, 2] of haematoxylin and eosin.
+
+    Returns:
+        uint8 [N, S, S, 3].
+    """
+    stains = torch.tensor([HAEMATOXYLIN, EOSIN], dtype=torch.float64)
+    rest = torch.linalg.cross(stains[0], stains[1])
+    basis = torch.cat([stains, (rest / rest.norm())[None]])
+    scale = torch.cat([strengths.double().cpu(), torch.ones(len(tiles), 1, dtype=torch.float64)], dim=1)
+    change = torch.linalg.inv(basis) @ (scale[:, :, None] * basis)  # [N, 3, 3]: density in, density out
+    density = -torch.log(tiles.clamp(min=1).float() / 255).flatten(1, 2)
+    changed = torch.bmm(density, change.to(tiles.device, torch.float32))
+    return (255 * torch.exp(-changed)).round_().clamp_(0, 255).to(torch.uint8).view_as(tiles)

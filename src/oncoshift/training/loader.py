@@ -1,0 +1,134 @@
+"""The one loader: batches for every method, shuffled, balanced where asked, and the same wherever an epoch is entered.
+
+Each step's tiles and views are a function of data, seed, epoch and step. So there is no state to save: a run that goes
+on at epoch e, step s draws what an uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from oncoshift.methods.base import Batch
+from oncoshift.training.augment import Augmentation
+from oncoshift.training.sampling import cycle, epoch_generator, source_batches, step_generators
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from oncoshift.data.tables import TrainingData
+    from oncoshift.settings import Train
+    from oncoshift.training.inputs import Inputs
+
+Item = TypeVar("Item")
+
+_AHEAD = 2
+"""Batches prepared while a GPU works on one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One epoch's tiles.
+
+    Attributes:
+        source: int64 [steps, B], positions in the source split.
+        target: int64 [steps, B], positions in the target split.
+    """
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Makes the batches of one training.
+
+    Attributes:
+        data: what training may see.
+        inputs: network input for the pack's rows.
+        settings: section `train`: steps, batch size, balance, augmentation.
+        seed: decides the order and the views.
+        device: where batches are made and used.
+        with_target: whether the method uses target tiles.
+    """
+
+    data: TrainingData
+    inputs: Inputs
+    settings: Train
+    seed: int
+    device: torch.device
+    with_target: bool
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch: as set, or one pass over the source tiles."""
+        return self.settings.steps_per_epoch or -(-len(self.data.source.rows) // self.settings.batch_size)
+
+    def plan(self, epoch: int) -> Plan:
+        """Which tiles each step of an epoch uses."""
+        rng, size = epoch_generator(self.seed, epoch), self.settings.batch_size
+        source = source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
+        return Plan(source, cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `start` on."""
+        plan = self.plan(epoch)
+        batches = (self._batch(plan, epoch, step) for step in range(start, self.steps))
+        # On the CPU another thread would take time from the network.
+        return _ahead(batches, _AHEAD) if self.device.type == "cuda" else batches
+
+    def _batch(self, plan: Plan, epoch: int, step: int) -> Batch:
+        # Apart, so that a control sees the same views of source tiles as a method that views target tiles as well.
+        source_rng, target_rng = step_generators(self.seed, epoch, step)
+        source = plan.source[step]
+        return Batch(
+            source=self._inputs(self.data.source.rows[source], source_rng),
+            labels=torch.from_numpy(self.data.source.labels[source]).to(self.device),
+            target=self._inputs(self.data.target.rows[plan.target[step]], target_rng) if self.with_target else None,
+        )
+
+    def _inputs(self, rows: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
+        augmentation = Augmentation(self.settings.augment, self.settings.stain_jitter)
+        view = partial(augmentation, rng=rng) if augmentation.does_something else None
+        return self.inputs.batch(rows, self.device, view)
+
+
+def _ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """The same items, up to `depth` of them made ahead by another thread; its error is raised here."""
+    ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: Item | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+        return None
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()

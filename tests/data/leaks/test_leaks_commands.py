@@ -1,0 +1,141 @@
+"""`oncoshift groups` and `oncoshift leaks` on folders, CSVs and the stages' own splits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from disguises import Disguise, disguised
+from PIL import Image
+
+from oncoshift.cli import main
+from oncoshift.data.leaks import Pair
+from oncoshift.data.leaks.audit import SplitTile, count_leaks, find_leaks
+from oncoshift.data.leaks.picture import side_by_side
+from oncoshift.data.parquet import write_table
+from oncoshift.data.phantom import phantom_tile
+from oncoshift.settings import Phantom
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COPY = Disguise(turn=25, mirror=True, zoom=1.2)
+
+
+def original(number: int) -> np.ndarray:
+    return phantom_tile(Phantom(tile_size=128), ("lung", "colon", "breast", "kidney")[number % 4], 1, number, 0).image
+
+
+def save(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Splits train, val and test of two tiles each; test/copy.png is a copy of train/0.png."""
+    root = tmp_path / "split"
+    for number, split in enumerate(("train", "train", "val", "val", "test")):
+        save(original(number), root / split / f"{number}.png")
+    save(disguised(original(0), COPY), root / "test" / "copy.png")
+    return root
+
+
+def test_groups_are_numbered_by_their_first_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "train" / "broken.png").write_bytes(b"no image")
+    out = folder.parent / "groups.csv"
+    assert main(["groups", str(folder), "--out", str(out), "--params", "/nowhere/params.yaml"]) == 0
+    rows = dict(pd.read_csv(out)[["path", "group"]].to_numpy().tolist())
+    assert rows == {
+        "test/4.png": "g00001",
+        "test/copy.png": "g00002",
+        "train/0.png": "g00002",
+        "train/1.png": "g00003",
+        "train/broken.png": "g00004",
+        "val/2.png": "g00005",
+        "val/3.png": "g00006",
+    }
+    printed = capsys.readouterr()
+    assert "7 images, 1 pairs of copies, 6 groups" in printed.out
+    assert "broken.png: 8 bytes are no image" in printed.err
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["groups", str(tmp_path), "--out", str(tmp_path / "groups.csv")]) == 2
+    assert "no image files" in capsys.readouterr().err
+
+
+def test_leaks_between_folders_are_reported_and_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder.parent / "leaks"
+    assert main(["leaks", str(folder), "--out", str(out)]) == 3
+    assert "test and train: 1 pairs of tiles show the same field" in capsys.readouterr().out
+    (row,) = pd.read_csv(out / "leaks.csv").to_dict("records")
+    score = row.pop("score")
+    assert row == {
+        "first_split": "test", "first_path": "test/copy.png", "second_split": "train", "second_path": "train/0.png",
+    }  # fmt: skip
+    assert 0.7 <= score <= 1
+    assert Image.open(out / "leaks.png").size == (672, 242)
+
+
+def test_a_clean_split_exits_with_0_and_leaves_no_old_picture(folder: Path) -> None:
+    out = folder.parent / "leaks"
+    assert main(["leaks", str(folder), "--out", str(out)]) == 3
+    (folder / "test" / "copy.png").unlink()
+    assert main(["leaks", str(folder), "--out", str(out)]) == 0
+    assert len(pd.read_csv(out / "leaks.csv")) == 0
+    assert not (out / "leaks.png").exists()
+
+
+def test_a_csv_names_paths_relative_to_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = pd.DataFrame({"path": ["train/0.png", "test/copy.png", "val/2.png"], "split": ["fold1", "fold2", "fold1"]})
+    listed.to_csv(folder / "folds.csv", index=False)
+    assert main(["leaks", str(folder / "folds.csv"), "--out", str(folder.parent / "leaks")]) == 3
+    assert "fold1 and fold2: 1 pairs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("second", "code"), [("target_train", 0), ("test", 3)])
+def test_the_stages_splits_may_share_originals_inside_training(tmp_path: Path, second: str, code: int) -> None:
+    save(original(0), tmp_path / "data" / "raw" / "a.png")
+    save(disguised(original(0), COPY), tmp_path / "data" / "raw" / "b.png")
+    tiles = pd.DataFrame({"tile_id": ["a", "b"], "path": ["data/raw/a.png", str(tmp_path / "data/raw/b.png")]})
+    write_table(tiles, tmp_path / "data" / "tiles" / "tiles.parquet")
+    write_table(tiles[["tile_id"]].iloc[:1], tmp_path / "data" / "splits" / "source_train.parquet")
+    write_table(tiles[["tile_id"]].iloc[1:], tmp_path / "data" / "splits" / f"{second}.parquet")
+    assert main(["leaks", str(tmp_path / "data" / "splits"), "--out", str(tmp_path / "leaks")]) == code
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file or folder"), ("path,fold\na,b\n", "lacks the column split"),
+     ("path,split\na.png,train\n", "fewer than two splits"), ("", "cannot be read as a CSV")],
+)  # fmt: skip
+def test_what_is_no_split_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    path = tmp_path / "split.csv"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert main(["leaks", str(path), "--out", str(tmp_path / "leaks")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_copies_that_are_linked_through_others_leak_too(tmp_path: Path) -> None:
+    splits = ("audit", "source_train", "target_train", "test")
+    tiles = [SplitTile(tmp_path / split, split, split) for split in splits]
+    leaks = find_leaks(tiles, [Pair(0, 1, 0.8), Pair(1, 2, 0.9), Pair(2, 3, 0.95)])
+    assert [(leak.first, leak.second, leak.score) for leak in leaks] == [
+        (2, 3, 0.95), (0, 1, 0.8), (0, 2, None), (0, 3, None), (1, 3, None),
+    ]  # fmt: skip
+    assert count_leaks(tiles, leaks)["audit", "test"] == 1
+
+
+def test_the_difference_of_a_copy_is_grey_and_of_strangers_black() -> None:
+    first = original(0)
+    shown = side_by_side(first, disguised(first, Disguise(turn=15)))[:, 448:].astype(int)
+    seen = shown.max(axis=2) > 0
+    assert seen.mean() > 0.8
+    assert np.abs(shown[seen] - 128).mean() < 25
+    assert not side_by_side(first, original(1))[:, 448:].any()

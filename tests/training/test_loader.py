@@ -1,0 +1,100 @@
+"""The loader: entered anywhere it gives the same batches; a control sees the same source views; errors come through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from oncoshift.settings import Train
+from oncoshift.training.inputs import PixelInputs
+from oncoshift.training.loader import Loader, _ahead
+
+if TYPE_CHECKING:
+    from oncoshift.data.tables import TrainingData
+
+SETTINGS = Train(batch_size=12, steps_per_epoch=5, augment=True, stain_jitter=0.2)
+
+
+def loader(data: TrainingData, *, with_target: bool = True, settings: Train = SETTINGS, seed: int = 3) -> Loader:
+    return Loader(data, PixelInputs(data.source.images), settings, seed, torch.device("cpu"), with_target)
+
+
+def test_an_epoch_entered_at_any_step_goes_on_the_same(data: TrainingData):
+    whole = list(loader(data).epoch(2))
+    assert len(whole) == 5
+    for start in (1, 4):
+        for batch, expected in zip(loader(data).epoch(2, start), whole[start:], strict=True):
+            assert torch.equal(batch.source, expected.source)
+            assert torch.equal(batch.labels, expected.labels)
+            assert batch.target is not None
+            assert expected.target is not None
+            assert torch.equal(batch.target, expected.target)
+
+
+def test_seed_and_epoch_decide(data: TrainingData):
+    def first(seed: int, epoch: int) -> torch.Tensor:
+        return next(iter(loader(data, seed=seed).epoch(epoch))).source
+
+    assert not torch.equal(first(3, 0), first(3, 1))
+    assert not torch.equal(first(3, 0), first(4, 0))
+
+
+def test_a_control_sees_the_same_source_tiles_and_views(data: TrainingData):
+    for control, adapted in zip(loader(data, with_target=False).epoch(0), loader(data).epoch(0), strict=True):
+        assert control.target is None
+        assert torch.equal(control.source, adapted.source)
+
+
+def test_batches_are_the_planned_tiles(data: TrainingData):
+    plain = loader(data, settings=SETTINGS.model_copy(update={"augment": False, "stain_jitter": 0.0}))
+    batch, plan = next(iter(plain.epoch(1))), plain.plan(1)
+    rows = data.source.rows[plan.source[0]]
+    expected = PixelInputs(data.source.images).batch(rows, torch.device("cpu"))
+    assert torch.equal(batch.source, expected)
+    assert batch.labels.tolist() == data.source.labels[plan.source[0]].tolist()
+
+
+def test_without_a_number_of_steps_an_epoch_passes_over_the_source_once(data: TrainingData):
+    settings = SETTINGS.model_copy(update={"steps_per_epoch": None, "balance": False})
+    plan = loader(data, settings=settings).plan(0)
+    assert set(plan.source.ravel().tolist()) == set(range(len(data.source.rows)))
+
+
+def test_augmentation_differs_between_steps_that_hold_the_same_tile(data: TrainingData):
+    one = replace(data, source=replace(data.source, rows=data.source.rows[:1], labels=data.source.labels[:1],
+                                       organs=data.source.organs[:1]))  # fmt: skip
+    views = [batch.source[0].numpy().tobytes() for batch in loader(one).epoch(0)]
+    assert len(set(views)) > 1
+
+
+def test_batches_made_ahead_are_the_same_and_errors_come_through():
+    assert list(_ahead(iter(range(20)), 2)) == list(range(20))
+
+    def broken():  # type: ignore[no-untyped-def]
+        yield 1
+        raise ValueError("tile 2")
+
+    ahead = _ahead(broken(), 2)
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="tile 2"):
+        next(ahead)
+
+
+def test_leaving_early_stops_the_thread():
+    made: list[int] = []
+
+    def endless():  # type: ignore[no-untyped-def]
+        number = 0
+        while True:
+            made.append(number)
+            yield np.zeros(1)
+            number += 1
+
+    ahead = _ahead(endless(), 2)
+    next(ahead)
+    ahead.close()  # type: ignore[attr-defined]
+    assert len(made) < 10
