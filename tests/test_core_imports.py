@@ -48,7 +48,7 @@ def test_nothing_under_src_imports_prefect():
 
 @pytest.mark.parametrize("package", [name for name in CORE if name != "serving"])
 def test_core_packages_import_no_platform(package):
-    for file in (PROJECT / "src/oncoshift" / package).glob("*.py"):
+    for file in (PROJECT / "src/oncoshift" / package).rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(file)} & set(PLATFORM), file
 
 

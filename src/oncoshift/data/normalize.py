@@ -20,6 +20,7 @@ from oncoshift.serving.stain import UnstainableTileError, fit_reference
 if TYPE_CHECKING:
     from oncoshift.data.packs.tiles import Reader
     from oncoshift.layout import Layout
+    from oncoshift.serving.stain import StainMethod
     from oncoshift.settings import Normalize, StainVariant
 
 
@@ -81,7 +82,7 @@ class _Stage:
             return FileReader(self.layout.folder, self.settings.tile_size)
         return PackReader(self.layout.packs / "none")
 
-    def _stain(self, variant: StainVariant) -> Stain:
+    def _stain(self, variant: StainMethod) -> Stain:
         """The stain that the pack has, while its reference is still a source training tile; else a new one.
 
         So new tiles do not move the reference of those that are there, nor of a model that was trained on them.
@@ -91,14 +92,14 @@ class _Stage:
             return present
         read, settings = self._reader(variant), self.settings
         tile = self._candidates[self._nearest]
-        given = {"standardize_luminosity": settings.standardize_luminosity, "precision": settings.precision}
+        luminosity, precision = settings.standardize_luminosity, settings.precision
         try:
-            reference = fit_reference(read(tile), variant, **given)
+            reference = fit_reference(read(tile), variant, standardize_luminosity=luminosity, precision=precision)
         except UnstainableTileError as error:
             raise DataError(f"the stain reference {tile.tile_id} cannot be fitted by {variant}: {error}") from error
         return Stain(variant, reference, tile.tile_id, tile.sha256, settings.fit)
 
-    def _present(self, variant: StainVariant) -> Stain | None:
+    def _present(self, variant: StainMethod) -> Stain | None:
         try:
             pack = Pack.open(self.layout.packs / variant, complete=False)
         except DataError:

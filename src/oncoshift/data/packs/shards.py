@@ -124,7 +124,8 @@ class ShardedImages:
     def __getitem__(self, rows: int | np.integer | NDArray[np.int64]) -> NDArray[np.uint8]:
         """A tile uint8 [S, S, 3], or tiles [N, S, S, 3] in the order of `rows`; always a copy."""
         if isinstance(rows, int | np.integer):
-            return self.read(np.array([rows]))[0]
+            tile: NDArray[np.uint8] = self.read(np.array([rows]))[0]
+            return tile
         return self.read(rows)
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

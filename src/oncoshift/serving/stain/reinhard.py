@@ -100,10 +100,10 @@ def fit_one(image: NDArray[np.uint8], *, standardize: bool) -> LabStatistics:
     Raises:
         UnstainableTileError: it is blank or flat.
     """
-    found = fit([image], standardize=standardize)
-    if not isinstance(found, LabStatistics):
-        raise UnstainableTileError(found)
-    return found
+    _, counts, outcome = _measure(image, standardize=standardize)
+    if outcome != "normalised":
+        raise UnstainableTileError(outcome)
+    return lab_statistics(counts)
 
 
 def _measure(

@@ -41,7 +41,7 @@ def stain_vectors(tissue: NDArray[np.float32]) -> NDArray[np.float64] | None:
 def ordered(atoms: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Atoms [2, 3] at unit length, the one with more red density first; None if they are one."""
     norms = np.linalg.norm(atoms, axis=1, keepdims=True)
-    if not (np.isfinite(atoms).all() and norms.min() > 0 and np.dot(*(atoms / norms)) < 1 - 1e-6):
+    if not (np.isfinite(atoms).all() and norms.min() > 0 and np.dot(*(atoms / norms)) < np.cos(macenko.MIN_ANGLE)):
         return None
     atoms = atoms / norms
     return atoms[::-1].copy() if atoms[0, 0] < atoms[1, 0] else atoms
