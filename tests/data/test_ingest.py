@@ -15,9 +15,10 @@ from PIL import Image, ImageFilter
 from tiny_tiles import tissue
 
 from oncoshift.data.ingest import ingest
+from oncoshift.data.phantom import phantom_tile
 from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.errors import DataError
-from oncoshift.settings import Ingest
+from oncoshift.settings import Ingest, Phantom
 
 FOLDER = Ingest(adapter="folder", max_quarantine_share=0.2)
 
@@ -109,6 +110,7 @@ def test_the_quarantine_keeps_the_bytes_and_forgets_earlier_ones(tree: Path, tmp
     assert not (out / "quarantine").exists()
     assert sorted(path.name for path in out.iterdir()) == [
         "measurements.parquet",
+        "near_duplicates.parquet",
         "quarantine.csv",
         "report",
         "report.json",
@@ -174,3 +176,34 @@ def test_progress_counts_to_the_end(tree: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 48) for done in range(1, 49)]
+
+
+def disguised(tile: np.ndarray) -> Image.Image:
+    """A copy that is turned, mirrored, cut and encoded again."""
+    return Image.fromarray(np.rot90(tile)[:, ::-1]).rotate(12, Image.Resampling.BICUBIC).crop((16, 16, 176, 176))
+
+
+def test_tiles_of_one_original_become_one_group(tmp_path: Path) -> None:
+    for label in ("benign", "malignant"):
+        (tmp_path / "raw/lung" / label).mkdir(parents=True)
+    settings = Phantom(tile_size=192)
+    for number in range(4):
+        tile = phantom_tile(settings, "lung", 0, 0, number).image
+        Image.fromarray(tile).save(tmp_path / f"raw/lung/benign/p{number}_0.png")
+    original = phantom_tile(settings, "lung", 0, 0, 2).image
+    disguised(original).save(tmp_path / "raw/lung/benign/p9_0.jpg", quality=80)
+    disguised(phantom_tile(settings, "lung", 0, 0, 3).image).save(tmp_path / "raw/lung/malignant/q_0.png")
+
+    report = ingest(FOLDER, tmp_path / "raw", tmp_path / "out", base=tmp_path)
+    table = pd.read_parquet(tmp_path / "out/tiles.parquet").set_index("tile_id")["group"]
+    assert table.tolist() == ["p0", "p1", "p2", "p3", "p2", "p3"]
+    assert report.joined_groups == 2
+    pairs = pd.read_parquet(tmp_path / "out/near_duplicates.parquet")
+    assert pairs["second"].tolist() == ["lung/benign/p9_0.jpg", "lung/malignant/q_0.png"]
+    (warning,) = [line for line in report.warnings if line.startswith("one original")]
+    assert "lung/benign/p3_0.png and lung/malignant/q_0.png" in warning
+    assert "p9_0.jpg" not in warning
+
+    apart = FOLDER.model_copy(update={"join_near_duplicates": False})
+    ingest(apart, tmp_path / "raw", tmp_path / "apart", base=tmp_path)
+    assert pd.read_parquet(tmp_path / "apart/tiles.parquet")["group"].nunique() == 6

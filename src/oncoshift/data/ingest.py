@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from oncoshift.data.adapters import scan
+from oncoshift.data.groups import merged_names
 from oncoshift.data.parallel import Progress, ordered_map
 from oncoshift.data.parquet import write_table
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
-from oncoshift.data.validation.duplicates import joined_groups, mark_duplicates, with_groups
+from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
 from oncoshift.data.validation.inspection import inspect, name_twice
+from oncoshift.data.validation.near_duplicates import contradictions, find_near_duplicates, near_duplicates_table
 from oncoshift.data.validation.quarantine import LeftOut, write_quarantine
 from oncoshift.data.validation.report import MEASURES, Findings, write_report
 from oncoshift.data.validation.schema import check_tiles
@@ -43,7 +45,7 @@ class IngestReport:
         duplicates: number of sound tiles that were dropped because another has the same bytes.
         kinds: why tiles were left out (see `validation.checks.Kind`) → number of tiles.
         organs: organ → label (benign, malignant, unknown) → numbers of `tiles` and `groups`.
-        joined_groups: number of groups that became part of another, because they share a tile.
+        joined_groups: number of groups that became part of another, because tiles of theirs come from one original.
         warnings: what is to be known before a result on these tiles is trusted.
     """
 
@@ -61,9 +63,10 @@ class IngestReport:
 def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Progress | None = None) -> IngestReport:
     """Check every tile of a data set; write the tables, the quarantine and the report to `out`.
 
-    `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded), quarantine.csv,
-    quarantine/ (the bytes of the tiles in it), report.json and report/ (for people). A bad tile is left out with its
-    reason and never stops the rest. The same data set gives the same bytes.
+    `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded),
+    near_duplicates.parquet (pairs of tiles that come from one original), quarantine.csv, quarantine/ (the bytes of the
+    tiles in it), report.json and report/ (for people). A bad tile is left out with its reason and never stops the rest.
+    The same data set gives the same bytes.
 
     Args:
         settings: section `ingest`; its `root` is already resolved into the argument `root`.
@@ -79,8 +82,11 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
     """
     scanned = scan(settings, root, out / "unpacked", progress)
     inspected = name_twice(ordered_map(lambda tile: inspect(tile, settings), scanned.tiles, progress))
-    joined = joined_groups(inspected)
-    inspected = with_groups(mark_duplicates(inspected), joined)
+    same_bytes = shared_bytes(inspected)
+    inspected = mark_duplicates(inspected)
+    near = find_near_duplicates(inspected, progress) if settings.join_near_duplicates else []
+    joined = merged_names([*same_bytes, *(pair.groups for pair in near)])
+    inspected = with_groups(inspected, joined)
 
     sound = [one for one in inspected if one.fault is None]
     frame = _frame(sound, base)
@@ -96,12 +102,13 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
         left_out=_left_out(inspected, base),
         joined=joined,
         colour=colour,
-        warnings=warnings_of(frame, colour),
+        warnings=[*warnings_of(frame, colour), *contradictions(near)],
     )
     report = _report(settings, findings)
 
     write_table(tiles, out / "tiles.parquet")
     write_table(_measurements(inspected), out / "measurements.parquet")
+    write_table(near_duplicates_table(near), out / "near_duplicates.parquet")
     write_quarantine(out, findings.left_out)
     write_report(out / "report", findings)
     with atomic(out / "report.json") as temporary:

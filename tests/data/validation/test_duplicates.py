@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncoshift.data.adapters.base import RawTile
+from oncoshift.data.groups import merged_names
 from oncoshift.data.validation.checks import Fault
-from oncoshift.data.validation.duplicates import join_groups, joined_groups, mark_duplicates, with_groups
+from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
 from oncoshift.data.validation.inspection import Inspected
 from oncoshift.errors import DataError
 
@@ -39,7 +40,7 @@ def test_a_bad_tile_is_no_copy() -> None:
     bad = Fault("blank", "nothing there")
     tiles = [tile("a", "1", fault=bad), tile("b", "1", label=1, fault=bad)]
     assert mark_duplicates(tiles) == tiles
-    assert joined_groups(tiles) == {}
+    assert shared_bytes(tiles) == []
 
 
 def test_two_labels_for_the_same_bytes_are_refused_by_name() -> None:
@@ -65,16 +66,16 @@ def test_groups_that_share_bytes_are_joined_for_all_their_tiles() -> None:
         tile("c", "3", group="p2"),
         tile("d", "4", group="p9"),
     ]
-    names = joined_groups(tiles)
+    names = merged_names(shared_bytes(tiles))
     assert names == {"p1": "p1", "p2": "p1"}
     assert [one.tile.group for one in with_groups(tiles, names)] == ["p1", "p1", "p1", "p9"]
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=3), max_size=8))
 def test_joining_does_not_depend_on_the_order(together: list[list[str]]) -> None:
-    names = join_groups(together)
+    names = merged_names(together)
     shuffled = [members[::-1] for members in reversed(together)]
-    assert join_groups(shuffled) == names
+    assert merged_names(shuffled) == names
     for members in together:
         assert len({names.get(name, name) for name in members}) == 1
     for name, whole in names.items():

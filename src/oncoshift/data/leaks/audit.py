@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.data.adapters.base import images_below
-from oncoshift.data.leaks.groups import Forest
+from oncoshift.data.groups import Forest
 from oncoshift.data.parquet import read_table
 from oncoshift.data.split_checks import SIDES
 from oncoshift.errors import DataError

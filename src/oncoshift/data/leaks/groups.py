@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from oncoshift.data.groups import Forest, merged_names
 from oncoshift.data.leaks.verify import MIN_AGREEING
 
 if TYPE_CHECKING:
@@ -19,31 +20,6 @@ _LARGE = 3
 """Tiles from which on a set of copies is one that should be reached more than once."""
 
 
-class Forest:
-    """Disjoint sets of the positions 0 … count - 1; each is named by its smallest position."""
-
-    def __init__(self, count: int) -> None:
-        self._parent = list(range(count))
-
-    def find(self, position: int) -> int:
-        """The smallest position of the set."""
-        root = position
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[position] != root:
-            self._parent[position], position = root, self._parent[position]
-        return root
-
-    def join(self, first: int, second: int) -> None:
-        """Make the sets of two positions one."""
-        one, other = self.find(first), self.find(second)
-        self._parent[max(one, other)] = min(one, other)
-
-    def roots(self) -> list[int]:
-        """For each position the smallest one of its set."""
-        return [self.find(position) for position in range(len(self._parent))]
-
-
 def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
     """Join the groups of tiles that are copies of one original.
 
@@ -55,12 +31,8 @@ def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
         A group for each tile. Joined groups take the name that comes first in sorted order, so the result does not
         depend on the order of the pairs.
     """
-    names = sorted(set(groups))
-    number = {name: position for position, name in enumerate(names)}
-    forest = Forest(len(names))
-    for pair in pairs:
-        forest.join(number[groups[pair.first]], number[groups[pair.second]])
-    return [names[forest.find(number[group])] for group in groups]
+    names = merged_names((groups[pair.first], groups[pair.second]) for pair in pairs)
+    return [names.get(group, group) for group in groups]
 
 
 def supported(count: int, pairs: Sequence[Pair], agreeing: Sequence[int]) -> list[Pair]:

@@ -32,7 +32,7 @@ class Pair:
     Attributes:
         first: position of one tile.
         second: position of the other, larger than `first`.
-        score: agreement of the aligned tiles where they agree least, in [0.7, 1]; 1 for equal pixels.
+        score: agreement of the aligned tiles where they agree least, in [0.72, 1]; 1 for equal pixels.
     """
 
     first: int
@@ -46,7 +46,7 @@ def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, progress: P
     Not every pair of a large set of copies is named, but the pairs link them all. Tiles that show nothing are never
     paired, and neither are fields that merely overlap. The result does not depend on the number of threads.
 
-    Each tile is read once, and its pixels are not kept: memory grows by about 14 KB a tile, index and candidates included.
+    Each tile is read once, and its pixels are not kept: memory grows by about 14 KB a tile, the index included.
 
     Args:
         read: a tile's pixels by its position, RGB uint8 [H, W, 3] of any size; called from several threads.

@@ -65,7 +65,9 @@ def from_lab(lab: Tensor, mappings: Tensor, tables: Tables) -> Tensor:
 def stacked(mappings: Sequence[NDArray[np.uint8] | None], device: torch.device) -> Tensor:
     """What `from_lab` looks up for each tile's mapping uint8 [3, 256]; None changes nothing."""
     given = [lab_tables.UNCHANGED if mapping is None else mapping for mapping in mappings]
-    return torch.from_numpy(np.stack([lab_tables.mapped_terms(mapping) for mapping in given])).to(device)
+    return torch.from_numpy(np.stack([lab_tables.mapped_terms(mapping, lab_tables.LIGHTNESS) for mapping in given])).to(
+        device
+    )
 
 
 def count(lab: Tensor) -> Tensor:

@@ -37,42 +37,16 @@ def mark_duplicates(inspected: Sequence[Inspected]) -> list[Inspected]:
     return [_marked(one, kept.get(one.tile.tile_id)) for one in inspected]
 
 
-def joined_groups(inspected: Sequence[Inspected]) -> dict[str, str]:
-    """Groups that hold the same bytes, and so are one: each group's name → the first name of all those joined.
+def shared_bytes(inspected: Sequence[Inspected]) -> list[list[str]]:
+    """Lists of the groups that hold the same bytes, and so are one.
 
-    Groups that are joined to none are absent. Call it on the tiles that `mark_duplicates` was given.
+    Call it on the tiles that `mark_duplicates` was given.
     """
-    return join_groups([tile.group for tile in members] for members in _copies(inspected).values())
-
-
-def join_groups(together: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Join groups that belong together, also by way of others.
-
-    Args:
-        together: lists of groups that are one.
-
-    Returns:
-        Each group that is joined to another → the first by name of those that it is joined with, sorted by name.
-    """
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for names in together:
-        for name in names[1:]:
-            low, high = sorted((find(names[0]), find(name)))
-            parent[high] = low
-    roots = {name: find(name) for name in sorted(parent)}
-    joined = {root for name, root in roots.items() if name != root}
-    return {name: root for name, root in roots.items() if root in joined}
+    return [[tile.group for tile in members] for members in _copies(inspected).values()]
 
 
 def with_groups(inspected: Sequence[Inspected], names: dict[str, str]) -> list[Inspected]:
-    """The same tiles with the groups that `names` gives them; see `joined_groups`."""
+    """The same tiles with the groups that `names` gives them; see `data.groups.merged_names`."""
     return [replace(one, tile=replace(one.tile, group=names.get(one.tile.group, one.tile.group))) for one in inspected]
 
 

@@ -111,7 +111,9 @@ def _summary(findings: Findings) -> list[Block]:
         more = [f"… and {len(lines) - _EXAMPLES} more"] if len(lines) > _EXAMPLES else []
         blocks += [
             Heading("Groups joined"),
-            Paragraph("These groups hold byte-identical tiles, so they are one."),
+            Paragraph(
+                "Tiles of these groups come from one original, so the groups are one; see near_duplicates.parquet."
+            ),
             Items((*lines[:_EXAMPLES], *more)),
         ]
     return blocks

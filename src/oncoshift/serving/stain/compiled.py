@@ -20,6 +20,11 @@ def compiled(function: Function) -> Function:
     return _compile(function, HARMLESS)
 
 
+def compiled_strictly(function: Function) -> Function:
+    """The same, rounding every step as NumPy does."""
+    return _compile(function, set())
+
+
 def compiled_reordering(function: Function) -> Function:
     """The same, free to add in any order; for sums that do not need their last bits."""
     return _compile(function, {*HARMLESS, "reassoc"})

@@ -90,50 +90,61 @@ _RGB: tuple[_Row, _Row, _Row] = tuple(  # type: ignore[assignment]
 )
 _BLOCK = 512
 _HALF_12, _HALF_14 = np.int32(1 << 11), np.int32(1 << 13)
-_12, _14, _15 = np.int32(12), np.int32(14), np.int32(15)
+_8, _12, _14, _15, _16 = np.int32(8), np.int32(12), np.int32(14), np.int32(15), np.int32(16)
+_U8, _U16 = np.uint32(8), np.uint32(16)
 _L_SCALE, _L_SHIFT = np.int32(296), np.int32((1 << 14) - 1_336_935)
 _A_SCALE, _B_SCALE, _AB_SHIFT = np.int32(500), np.int32(200), np.int32((128 << 15) + (1 << 14))
 _DARKEST, _LIGHTEST = np.int32(0), np.int32(4095)
 
 
-def to_lab(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """8-bit LAB of RGB pixels [n, 3], and how often each value occurs in L, a and b, [3, 256]."""
-    lab = np.empty_like(pixels)
+def to_lab(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """LAB of RGB pixels [n, 3].
+
+    Returns:
+        L + 2⁸ a + 2¹⁶ b of each pixel, 0–255 each, [n]; how often each value occurs in L, a and b, [3, 256].
+    """
+    lab = np.empty(len(pixels), np.int32)
     return lab, _to_lab(pixels, LINEAR, CUBE_ROOT, lab)
 
 
-def from_lab(lab: NDArray[np.uint8], mapping: NDArray[np.uint8] = UNCHANGED) -> NDArray[np.uint8]:
-    """RGB of 8-bit LAB pixels [n, 3] after each of L, a and b went through its row of `mapping` [3, 256]."""
-    pixels = np.empty_like(lab)
-    _from_lab(lab, mapped_terms(mapping), CUBE, ENCODED, pixels)
+def from_lab(lab: NDArray[np.int32], mapping: NDArray[np.uint8] = UNCHANGED) -> NDArray[np.uint8]:
+    """RGB [n, 3] of LAB pixels as `to_lab` gives them, after each of L, a and b went through its row of `mapping`."""
+    pixels = np.empty((len(lab), 3), np.uint8)
+    _from_lab(lab, mapped_terms(mapping, LIGHTNESS), CUBE, ENCODED, pixels)
     return pixels
 
 
-def mapped_terms(mapping: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """What each value of L gives for Y and f(Y), of a for f(X) − f(Y), of b for f(Y) − f(Z), int32 [4, 256]."""
-    lightness, a, b = mapping.astype(np.int64)
-    along_a = ((5 * a * 53687 + 128) >> 13) - 128 * _BASE // 500
-    along_b = ((b * 41943 + 16) >> 9) - 128 * _BASE // 200 + 1
-    rows = [LIGHTNESS[lightness, 0], LIGHTNESS[lightness, 1] - _LOWEST, along_a, along_b]
-    return np.ascontiguousarray(np.stack(rows).astype(np.int32))
+@compiled
+def mapped_terms(mapping: NDArray[np.uint8], lightness: NDArray[np.int32]) -> NDArray[np.int32]:
+    """What each value of L gives for Y and f(Y), of a for f(X) − f(Y), of b for f(Y) − f(Z), int32 [4, 256].
+
+    Args:
+        mapping: where each value of L, a and b goes first, uint8 [3, 256].
+        lightness: `LIGHTNESS`.
+    """
+    terms = np.empty((4, 256), np.int32)
+    for i in range(256):
+        a, b = np.int64(mapping[1, i]), np.int64(mapping[2, i])
+        terms[0, i] = lightness[mapping[0, i], 0]
+        terms[1, i] = lightness[mapping[0, i], 1] - _LOWEST
+        terms[2, i] = ((5 * a * 53687 + 128) >> 13) - 128 * _BASE // 500
+        terms[3, i] = ((b * 41943 + 16) >> 9) - 128 * _BASE // 200 + 1
+    return terms
 
 
 @compiled
 def _to_lab(
-    pixels: NDArray[np.uint8], linear: NDArray[np.int32], cube_root: NDArray[np.int32], lab: NDArray[np.uint8]
+    pixels: NDArray[np.uint8], linear: NDArray[np.int32], cube_root: NDArray[np.int32], lab: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Blocks of separate channels let the compiler do the arithmetic in vectors, and only look up one by one."""
     counts = np.zeros((3, 256), np.int64)
     x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
-    u, v, w = np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8)
     for start in range(0, len(pixels), _BLOCK):
         size = min(_BLOCK, len(pixels) - start)
         for i in range(size):
-            x[i], y[i], z[i] = (
-                linear[pixels[start + i, 0]],
-                linear[pixels[start + i, 1]],
-                linear[pixels[start + i, 2]],
-            )
+            x[i] = linear[pixels[start + i, 0]]
+            y[i] = linear[pixels[start + i, 1]]
+            z[i] = linear[pixels[start + i, 2]]
         for i in range(size):
             r, g, b = x[i], y[i], z[i]
             x[i] = np.int32(r * _XYZ[0][0] + g * _XYZ[0][1] + b * _XYZ[0][2] + _HALF_12) >> _12
@@ -144,20 +155,21 @@ def _to_lab(
             x[i], y[i], z[i] = cube_root[np.uint32(x[i])], cube_root[np.uint32(y[i])], cube_root[np.uint32(z[i])]
         for i in range(size):
             fx, fy, fz = x[i], y[i], z[i]
-            u[i] = np.uint8(np.int32(_L_SCALE * fy + _L_SHIFT) >> _15)
-            v[i] = np.uint8(np.int32(_A_SCALE * np.int32(fx - fy) + _AB_SHIFT) >> _15)
-            w[i] = np.uint8(np.int32(_B_SCALE * np.int32(fy - fz) + _AB_SHIFT) >> _15)
-        for i in range(size):
-            lab[start + i, 0], lab[start + i, 1], lab[start + i, 2] = u[i], v[i], w[i]
-            counts[0, u[i]] += 1
-            counts[1, v[i]] += 1
-            counts[2, w[i]] += 1
+            lightness = np.int32(_L_SCALE * fy + _L_SHIFT) >> _15
+            a = np.int32(_A_SCALE * np.int32(fx - fy) + _AB_SHIFT) >> _15
+            b = np.int32(_B_SCALE * np.int32(fy - fz) + _AB_SHIFT) >> _15
+            lab[start + i] = lightness | np.int32(a << _8) | np.int32(b << _16)
+        for i in range(start, start + size):
+            packed = np.uint32(lab[i])
+            counts[0, np.uint8(packed)] += 1
+            counts[1, np.uint8(packed >> _U8)] += 1
+            counts[2, np.uint8(packed >> _U16)] += 1
     return counts
 
 
 @compiled
 def _from_lab(
-    lab: NDArray[np.uint8],
+    lab: NDArray[np.int32],
     terms: NDArray[np.int32],
     cube: NDArray[np.int32],
     encoded: NDArray[np.uint8],
@@ -167,11 +179,12 @@ def _from_lab(
     for start in range(0, len(lab), _BLOCK):
         size = min(_BLOCK, len(lab) - start)
         for i in range(size):
-            lightness = lab[start + i, 0]
+            packed = np.uint32(lab[start + i])
+            lightness = np.uint8(packed)
             f = terms[1, lightness]
-            x[i] = cube[np.uint32(f + terms[2, lab[start + i, 1]])]
+            x[i] = cube[np.uint32(f + terms[2, np.uint8(packed >> _U8)])]
             y[i] = terms[0, lightness]
-            z[i] = cube[np.uint32(f - terms[3, lab[start + i, 2]])]
+            z[i] = cube[np.uint32(f - terms[3, np.uint8(packed >> _U16)])]
         for i in range(size):
             r, g, b = x[i], y[i], z[i]
             red = np.int32(r * _RGB[0][0] + g * _RGB[0][1] + b * _RGB[0][2] + _HALF_14) >> _14

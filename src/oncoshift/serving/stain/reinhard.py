@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oncoshift.serving.stain.compiled import compiled_strictly
 from oncoshift.serving.stain.lab import from_lab, to_lab
 from oncoshift.serving.stain.luminosity import standardized
 from oncoshift.serving.stain.outcome import MIN_TISSUE, Stained, StainOutcome, UnstainableTileError
@@ -35,20 +36,42 @@ SCALED = np.stack([_LEVELS / np.float32(2.55), _LEVELS - 128, _LEVELS - 128]).as
 
 def lab_statistics(counts: NDArray[np.int64]) -> LabStatistics:
     """Means and standard deviations from how often each 8-bit L, a and b occurs, [3, 256]."""
-    share = 1 / counts[0].sum()
-    means = (counts * SCALED).sum(axis=1) * share
-    stds = np.sqrt(np.maximum((counts * SCALED**2).sum(axis=1) * share - means**2, 0))
-    (m0, m1, m2), (s0, s1, s2) = means.tolist(), stds.tolist()
+    (m0, m1, m2), (s0, s1, s2) = _statistics(counts, SCALED).tolist()
     return LabStatistics((m0, m1, m2), (s0, s1, s2))
+
+
+@compiled_strictly
+def _statistics(counts: NDArray[np.int64], scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means and standard deviations, [2, 3]."""
+    found = np.empty((2, 3))
+    share = 1 / counts[0].sum()
+    for c in range(3):
+        total = squares = 0.0
+        for i in range(256):
+            total += counts[c, i] * scaled[c, i]
+            squares += counts[c, i] * (scaled[c, i] * scaled[c, i])
+        mean = total * share
+        found[0, c] = mean
+        found[1, c] = np.sqrt(max(squares * share - mean * mean, 0.0))
+    return found
 
 
 def transfer(source: LabStatistics, target: LabStatistics) -> NDArray[np.uint8]:
     """Where each value of L, a and b goes, uint8 [3, 256]."""
-    rows: list[NDArray[np.float64]] = []
+    return _transfer(np.array([source.means, source.stds, target.means, target.stds]), SCALED)
+
+
+@compiled_strictly
+def _transfer(figures: NDArray[np.float64], scaled: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """See `transfer`; source means and stds, then the target's, [4, 3]."""
+    mapping = np.empty((3, 256), np.uint8)
     for c in range(3):
-        scaled = (SCALED[c] - source.means[c]) * (target.stds[c] / source.stds[c]) + target.means[c]
-        rows.append(scaled * 2.55 if c == 0 else scaled + 128.0)
-    return np.clip(np.stack(rows), 0, 255).astype(np.uint8)
+        ratio = figures[3, c] / figures[1, c]
+        for i in range(256):
+            level = (scaled[c, i] - figures[0, c]) * ratio + figures[2, c]
+            level = level * 2.55 if c == 0 else level + 128.0
+            mapping[c, i] = np.uint8(np.int64(min(max(level, 0.0), 255.0)))
+    return mapping
 
 
 class ReinhardNormalizer:
@@ -77,7 +100,7 @@ class ReinhardNormalizer:
             return Stained(image, outcome)
         return self._painted(image, lab, stain)
 
-    def _painted(self, image: NDArray[np.uint8], lab: NDArray[np.uint8], source: LabStatistics) -> Stained:
+    def _painted(self, image: NDArray[np.uint8], lab: NDArray[np.int32], source: LabStatistics) -> Stained:
         target = self.reference.fit
         if not isinstance(target, LabStatistics):
             raise TypeError("a Reinhard reference holds LabStatistics")
@@ -108,13 +131,13 @@ def fit_one(image: NDArray[np.uint8], *, standardize: bool) -> LabStatistics:
 
 def _measure(
     image: NDArray[np.uint8], *, standardize: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], StainOutcome]:
-    """A tile's LAB pixels [n, 3], the counts of their values, and whether it can be normalised."""
+) -> tuple[NDArray[np.int32], NDArray[np.int64], StainOutcome]:
+    """A tile's LAB pixels [n], the counts of their values, and whether it can be normalised."""
     pixels: NDArray[np.uint8] | None = np.ascontiguousarray(image).reshape(-1, 3)
     if standardize and pixels is not None and len(pixels):
         pixels = standardized(pixels)
     if pixels is None:  # black
-        return np.empty((0, 3), np.uint8), np.zeros((3, 256), np.int64), "flat"
+        return np.empty(0, np.int32), np.zeros((3, 256), np.int64), "flat"
     lab, counts = to_lab(pixels)
     found = judge(counts)
     return lab, counts, found if isinstance(found, str) else "normalised"

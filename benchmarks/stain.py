@@ -1,0 +1,254 @@
+"""Stain normalisation on real tiles: time and likeness, ours beside staintools and torchstain in one run.
+
+One core against one core: every library is held to one thread, the libraries take turns, each over all tiles, and a
+figure is the median over tiles of the least CPU time over repeats. Then ours alone on more threads, by the clock.
+
+Run: python benchmarks/stain.py [--quick]; torchstain comes with `pip install -e .[bench]`, and is left out without it.
+The tiles are those of ONCOSHIFT_SHARED (default ../shared).
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # before the libraries are loaded, which read it then
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import staintools
+import torch
+
+from oncoshift.serving.images import decode
+from oncoshift.serving.stain import StainReference, fit_reference, normalizer
+from oncoshift.serving.stain.density import DENSITY, LUMINANCE, densities
+from oncoshift.serving.stain.vahadane import stain_vectors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Tile = NDArray[np.uint8]
+    Transform = Callable[[Tile], Tile]
+
+METHODS = ("reinhard", "macenko", "vahadane")
+PEER, EXACT, FAST, GROUP = "staintools", "ours, exact", "ours, fast", "ours, group's fit"
+
+
+def real_tiles(each: int) -> list[Tile]:
+    """So many tiles of each organ, evenly over the list of them; uint8 [224, 224, 3]."""
+    folder = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared")) / "data"
+    with (folder / "tiles.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    tiles = []
+    for organ in sorted({row["organ"] for row in rows}):
+        paths = [row["path"] for row in rows if row["organ"] == organ]
+        picked = paths[:: len(paths) // each][:each]
+        tiles += [decode((folder / "tiles" / path).read_bytes()) for path in picked]
+    return tiles
+
+
+def staintools_of(method: str, reference: Tile, *, standardize: bool) -> Transform:
+    """staintools, fitted."""
+
+    def prepare(tile: Tile) -> Tile:
+        tile = tile.copy()  # staintools writes into its argument
+        return staintools.LuminosityStandardizer.standardize(tile) if standardize else tile
+
+    peer = staintools.ReinhardColorNormalizer() if method == "reinhard" else staintools.StainNormalizer(method)
+    peer.fit(prepare(reference))
+    return lambda tile: peer.transform(prepare(tile))
+
+
+def torchstain_of(method: str, backend: str, reference: Tile) -> Transform | None:
+    """torchstain, fitted; None where it is not installed or has not the method."""
+    try:
+        import torchstain
+    except ImportError:
+        return None
+    make = {"reinhard": torchstain.normalizers.ReinhardNormalizer, "macenko": torchstain.normalizers.MacenkoNormalizer}
+    if method not in make:
+        return None
+    peer = make[method](backend=backend)
+    given = (lambda tile: torch.from_numpy(tile).permute(2, 0, 1)) if backend == "torch" else (lambda tile: tile)
+    macenko = method == "macenko"
+    peer.fit(given(reference.copy()))
+
+    def transform(tile: Tile) -> Tile:
+        found = peer.normalize(I=given(tile.copy()), stains=False)[0] if macenko else peer.normalize(given(tile.copy()))
+        return np.asarray(found).astype(np.uint8)
+
+    return transform
+
+
+def ours_of(reference: StainReference, tiles: list[Tile] | None = None) -> Transform:
+    """Ours: each tile by its own fit, or all by that of `tiles`."""
+    normalize = normalizer(reference)
+    if tiles is None:
+        return lambda tile: normalize(tile).image
+    fit = normalize.fit_group(tiles)
+    assert not isinstance(fit, str)
+    return lambda tile: normalize.apply(tile, fit).image
+
+
+def measure(
+    transforms: dict[str, Transform], tiles: list[Tile], repeats: dict[str, int]
+) -> tuple[dict[str, float], dict[str, list[Tile | None]]]:
+    """CPU milliseconds a tile, and the results (None where a library raised), of libraries that take turns."""
+    best = {name: np.full(len(tiles), np.inf) for name in transforms}
+    results: dict[str, list[Tile | None]] = {name: [None] * len(tiles) for name in transforms}
+    for turn in range(max(repeats[name] for name in transforms)):
+        for name, transform in transforms.items():
+            if turn >= repeats[name]:
+                continue
+            for position, tile in enumerate(tiles):
+                started = time.process_time()
+                try:
+                    results[name][position] = transform(tile)
+                except Exception:  # a peer's failure on a tile is a finding, printed as such
+                    continue
+                best[name][position] = min(best[name][position], time.process_time() - started)
+    return {name: 1000 * float(np.median(times[np.isfinite(times)])) for name, times in best.items()}, results
+
+
+def likeness(results: Iterable[Tile | None], expected: Iterable[Tile | None]) -> tuple[float, float, int]:
+    """Mean and largest over tiles of the mean absolute difference, grey levels, and on how many tiles there is none."""
+    pairs = list(zip(results, expected, strict=True))
+    found = [float(np.abs(a.astype(int) - b).mean()) for a, b in pairs if a is not None and b is not None]
+    return float(np.mean(found)), max(found), len(pairs) - len(found)
+
+
+def compare(method: str, reference: Tile, tiles: list[Tile], *, standardize: bool, quick: bool) -> dict[str, float]:
+    """Print the rows of a method; the figures."""
+    exact, fast = (
+        fit_reference(reference, method, standardize_luminosity=standardize, precision=precision)
+        for precision in ("exact", "fast")
+    )
+    transforms: dict[str, Transform | None] = {PEER: staintools_of(method, reference, standardize=standardize)}
+    if not standardize:
+        transforms |= {
+            f"torchstain, {backend}": torchstain_of(method, backend, reference) for backend in ("numpy", "torch")
+        }
+    transforms |= {EXACT: ours_of(exact), FAST: ours_of(fast), GROUP: ours_of(exact, tiles)}
+    present = {name: transform for name, transform in transforms.items() if transform is not None}
+    for transform in present.values():
+        transform(tiles[0])  # compile, and fill caches
+    slow = 1 if method == "vahadane" else 3
+    times, results = measure(
+        present, tiles, {name: (slow if name == PEER else 3) if quick else (slow if name == PEER else 9) for name in present}
+    )
+    for name in present:
+        mean, most, missing = likeness(results[name], results[PEER])
+        alike = "" if name in (PEER, GROUP) else f"{mean:>10.4f} {most:>10.4f}"
+        failed = f"  raised on {missing} of {len(tiles)} tiles" if missing and name != GROUP else ""
+        label = method + (", luminosity" if standardize else "")
+        print(f"{label:<22} {name:<19} {times[name]:>10.3f} {times[PEER] / times[name]:>8.1f} {alike}{failed}")
+    key = method + ("_luminosity" if standardize else "")
+    mean, most, _ = likeness(results[EXACT], results[PEER])
+    fast_mean, fast_most, _ = likeness(results[FAST], results[PEER])
+    return {
+        f"{key}_ms": times[EXACT],
+        f"{key}_ratio": times[PEER] / times[EXACT],
+        f"{key}_fast_ratio": times[PEER] / times[FAST],
+        f"{key}_group_ratio": times[PEER] / times[GROUP],
+        f"{key}_mad": mean,
+        f"{key}_mad_max": most,
+        f"{key}_fast_mad": fast_mean,
+        f"{key}_fast_mad_max": fast_most,
+    }
+
+
+def large(reference: Tile, tiles: list[Tile]) -> dict[str, float]:
+    """The fast mode where it samples: mosaics of four tiles of an organ, 448²."""
+    mosaics = []
+    for start in range(0, len(tiles) - 3, 4):
+        a, b, c, d = tiles[start : start + 4]
+        mosaics.append(np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)]))
+    figures = {}
+    for method in ("macenko", "vahadane"):
+        exact, fast = (
+            ours_of(fit_reference(reference, method, standardize_luminosity=False, precision=precision))
+            for precision in ("exact", "fast")
+        )
+        times, results = measure({EXACT: exact, FAST: fast}, mosaics, {EXACT: 5, FAST: 5})
+        mean, most, _ = likeness(results[FAST], results[EXACT])
+        print(f"{method} 448²: exact {times[EXACT]:.3f} ms, fast {times[FAST]:.3f} ms, apart {mean:.3f} (most {most:.3f})")
+        figures |= {f"{method}_448_fast_speedup": times[EXACT] / times[FAST], f"{method}_448_fast_mad": mean}
+    return figures
+
+
+def angles(tiles: list[Tile]) -> dict[str, float]:
+    """How far Vahadane's stain vectors are from staintools', and staintools' own from run to run, degrees."""
+    extract = staintools.stain_extraction.vahadane_stain_extractor.VahadaneStainExtractor.get_stain_matrix
+    apart, own = [], []
+    for tile in tiles:
+        first, second = extract(tile.copy()), extract(tile.copy())
+        ours = stain_vectors(densities(tile.reshape(-1, 3), 1, DENSITY, LUMINANCE)[1])
+        assert ours is not None
+        apart.append(_degrees(ours, first))
+        own.append(_degrees(first, second))
+    print(
+        f"Vahadane's vectors, degrees to staintools: median {np.median(apart):.3f}, most {np.max(apart):.3f}; "
+        f"staintools to itself: median {np.median(own):.3f}, most {np.max(own):.3f}"
+    )
+    return {"vahadane_degrees": float(np.median(apart)), "vahadane_degrees_own": float(np.median(own))}
+
+
+def _degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    return float(np.degrees(np.arccos(np.clip((first * second).sum(axis=1), -1, 1))).max())
+
+
+def threads(reference: Tile, tiles: list[Tile], repeats: int) -> dict[str, float]:
+    """Tiles a second of ours on one thread and on two, by the clock."""
+    figures = {}
+    for method in METHODS:
+        transform = ours_of(fit_reference(reference, method, standardize_luminosity=False))
+        many = tiles * 8
+        rates = []
+        for workers in (1, 2):
+            with ThreadPoolExecutor(workers) as pool:
+                taken = []
+                for _ in range(repeats):
+                    started = time.perf_counter()
+                    # In chunks, so that handing tiles over does not count.
+                    list(pool.map(lambda part: [transform(tile) for tile in part], np.array_split(many, 2 * workers)))
+                    taken.append(time.perf_counter() - started)
+            rates.append(len(many) / min(taken))
+        print(f"{method}: {rates[0]:.0f} tiles/s on one thread, {rates[1]:.0f} on two (× {rates[1] / rates[0]:.2f})")
+        figures |= {f"{method}_tiles_per_second_2": rates[1], f"{method}_scaling_2": rates[1] / rates[0]}
+    return figures
+
+
+def main() -> None:
+    """Print a table, then the figures as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few tiles: does it run at all")
+    quick = parser.parse_args().quick
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    tiles = real_tiles(4 if quick else 16)
+    few = tiles[:: len(tiles) // (2 if quick else 16)]
+    reference = tiles[len(tiles) * 3 // 8]
+    if torchstain_of("macenko", "numpy", reference) is None:
+        print("torchstain is not installed: pip install -e .[bench]")
+    print(f"{'method':<22} {'library':<19} {'CPU ms':>10} {'ratio':>8} {'|Δ| mean':>10} {'|Δ| most':>10}")
+    figures: dict[str, float] = {}
+    for standardize in (False, True):
+        for method in METHODS:
+            some = few if method == "vahadane" else tiles
+            figures |= compare(method, reference, some, standardize=standardize, quick=quick)
+    figures |= large(reference, tiles) | angles(few) | threads(reference, tiles, 2 if quick else 7)
+    rounded = {name: float(f"{value:.4g}") for name, value in figures.items()}
+    print(json.dumps({"benchmark": "stain", "figures": rounded}))
+
+
+if __name__ == "__main__":
+    main()
