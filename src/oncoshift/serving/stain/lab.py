@@ -104,13 +104,13 @@ def to_lab(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int
         L + 2⁸ a + 2¹⁶ b of each pixel, 0–255 each, [n]; how often each value occurs in L, a and b, [3, 256].
     """
     lab = np.empty(len(pixels), np.int32)
-    return lab, _to_lab(pixels, LINEAR, CUBE_ROOT, lab)
+    return lab, _to_lab(pixels.reshape(-1), LINEAR, CUBE_ROOT, lab)
 
 
 def from_lab(lab: NDArray[np.int32], mapping: NDArray[np.uint8] = UNCHANGED) -> NDArray[np.uint8]:
     """RGB [n, 3] of LAB pixels as `to_lab` gives them, after each of L, a and b went through its row of `mapping`."""
     pixels = np.empty((len(lab), 3), np.uint8)
-    _from_lab(lab, mapped_terms(mapping, LIGHTNESS), CUBE, ENCODED, pixels)
+    _from_lab(lab, mapped_terms(mapping, LIGHTNESS), CUBE, ENCODED, pixels.reshape(-1))
     return pixels
 
 
@@ -136,17 +136,17 @@ def mapped_terms(mapping: NDArray[np.uint8], lightness: NDArray[np.int32]) -> ND
 def _to_lab(
     pixels: NDArray[np.uint8], linear: NDArray[np.int32], cube_root: NDArray[np.int32], lab: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """Blocks of separate channels let the compiler do the arithmetic in vectors, and only look up one by one."""
+    """Of pixels [3 n]. In blocks, so that the arithmetic goes in vectors and only looking up goes one by one."""
     counts = np.zeros((3, 256), np.int64)
+    light = np.empty(3 * _BLOCK, np.int32)
     x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
-    for start in range(0, len(pixels), _BLOCK):
-        size = min(_BLOCK, len(pixels) - start)
+    for start in range(0, len(lab), _BLOCK):
+        size = min(_BLOCK, len(lab) - start)
+        block = pixels[3 * start : 3 * (start + size)]
+        for j in range(len(block)):
+            light[j] = linear[block[j]]
         for i in range(size):
-            x[i] = linear[pixels[start + i, 0]]
-            y[i] = linear[pixels[start + i, 1]]
-            z[i] = linear[pixels[start + i, 2]]
-        for i in range(size):
-            r, g, b = x[i], y[i], z[i]
+            r, g, b = light[3 * i], light[3 * i + 1], light[3 * i + 2]
             x[i] = np.int32(r * _XYZ[0][0] + g * _XYZ[0][1] + b * _XYZ[0][2] + _HALF_12) >> _12
             y[i] = np.int32(r * _XYZ[1][0] + g * _XYZ[1][1] + b * _XYZ[1][2] + _HALF_12) >> _12
             z[i] = np.int32(r * _XYZ[2][0] + g * _XYZ[2][1] + b * _XYZ[2][2] + _HALF_12) >> _12
@@ -175,6 +175,8 @@ def _from_lab(
     encoded: NDArray[np.uint8],
     pixels: NDArray[np.uint8],
 ) -> None:
+    """To pixels [3 n]."""
+    light = np.empty(3 * _BLOCK, np.int32)
     x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
     for start in range(0, len(lab), _BLOCK):
         size = min(_BLOCK, len(lab) - start)
@@ -190,10 +192,9 @@ def _from_lab(
             red = np.int32(r * _RGB[0][0] + g * _RGB[0][1] + b * _RGB[0][2] + _HALF_14) >> _14
             green = np.int32(r * _RGB[1][0] + g * _RGB[1][1] + b * _RGB[1][2] + _HALF_14) >> _14
             blue = np.int32(r * _RGB[2][0] + g * _RGB[2][1] + b * _RGB[2][2] + _HALF_14) >> _14
-            x[i] = min(max(red, _DARKEST), _LIGHTEST)
-            y[i] = min(max(green, _DARKEST), _LIGHTEST)
-            z[i] = min(max(blue, _DARKEST), _LIGHTEST)
-        for i in range(size):
-            pixels[start + i, 0] = encoded[np.uint32(x[i])]
-            pixels[start + i, 1] = encoded[np.uint32(y[i])]
-            pixels[start + i, 2] = encoded[np.uint32(z[i])]
+            light[3 * i] = min(max(red, _DARKEST), _LIGHTEST)
+            light[3 * i + 1] = min(max(green, _DARKEST), _LIGHTEST)
+            light[3 * i + 2] = min(max(blue, _DARKEST), _LIGHTEST)
+        block = pixels[3 * start : 3 * (start + size)]
+        for j in range(len(block)):
+            block[j] = encoded[np.uint32(light[j])]
