@@ -23,6 +23,7 @@ LEAKS_FOUND = 3
 """Exit code of `leaks` where there are any, so that a check can tell them from an error."""
 
 _SHOWN = 20
+_NAME_SHOWN = 44
 
 
 def add_groups(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +122,7 @@ def _draw(tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None
     pictures = []
     for leak in found[:_SHOWN]:
         one, other = tiles[leak.first], tiles[leak.second]
-        caption = f"{one.split}: {one.name}    {other.split}: {other.name}"
+        caption = "    ".join(f"{tile.split}: …{tile.name[-_NAME_SHOWN:]}" for tile in (one, other))
         pictures.append((side_by_side(_read(one.path), _read(other.path)), caption))
     with atomic(path) as temporary:
         Image.fromarray(sheet(pictures)).save(temporary, format="PNG")

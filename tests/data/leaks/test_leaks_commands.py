@@ -77,7 +77,7 @@ def test_leaks_between_folders_are_reported_and_drawn(folder: Path, capsys: pyte
         "first_split": "test", "first_path": "test/copy.png", "second_split": "train", "second_path": "train/0.png",
     }  # fmt: skip
     assert 0.7 <= score <= 1
-    assert Image.open(out / "leaks.png").size == (672, 242)
+    assert Image.open(out / "leaks.png").size == (1440, 242)
 
 
 def test_a_clean_split_exits_with_0_and_leaves_no_old_picture(folder: Path) -> None:
@@ -134,8 +134,8 @@ def test_copies_that_are_linked_through_others_leak_too(tmp_path: Path) -> None:
 
 def test_the_difference_of_a_copy_is_grey_and_of_strangers_black() -> None:
     first = original(0)
-    shown = side_by_side(first, disguised(first, Disguise(turn=15)))[:, 448:].astype(int)
+    shown = side_by_side(first, disguised(first, Disguise(turn=15)))[:, 464:].astype(int)
     seen = shown.max(axis=2) > 0
     assert seen.mean() > 0.8
     assert np.abs(shown[seen] - 128).mean() < 25
-    assert not side_by_side(first, original(1))[:, 448:].any()
+    assert not side_by_side(first, original(1))[:, 464:].any()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SIDE = 224
 _CAPTION = 18
+_GAP = 8
+_COLUMNS = 2
 _GREY = 128
 
 
@@ -29,23 +31,26 @@ def side_by_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
         second: RGB uint8 [H, W, 3].
 
     Returns:
-        uint8 [224, 672, 3]. In the difference grey means equal, and black that the first tile does not show it; it is
+        uint8 [224, 688, 3]: the tiles and the difference, with white between them. In the difference grey means equal, and black that the first tile does not show it; it is
         black altogether where the two cannot be aligned.
     """
     one, other = resize(first, _SIDE), resize(second, _SIDE)
     affine = _map(one, other)
     difference = np.zeros_like(one) if affine is None else _difference(one, other, affine)
-    return np.hstack((one, other, difference))
+    gap = np.full((_SIDE, _GAP, 3), 255, np.uint8)
+    return np.hstack((one, gap, other, gap, difference))
 
 
 def sheet(rows: Sequence[tuple[NDArray[np.uint8], str]]) -> NDArray[np.uint8]:
-    """Pictures uint8 [224, 672, 3] below one another, each under its caption."""
-    height = _SIDE + _CAPTION
-    canvas = Image.new("RGB", (3 * _SIDE, height * len(rows)), "white")
+    """Pictures uint8 [H, W, 3] of one size in two columns, each under its caption."""
+    height, width = rows[0][0].shape[:2]
+    cell_height, cell_width = height + _CAPTION, width + 4 * _GAP
+    canvas = Image.new("RGB", (_COLUMNS * cell_width, cell_height * -(-len(rows) // _COLUMNS)), "white")
     draw = ImageDraw.Draw(canvas)
     for number, (picture, caption) in enumerate(rows):
-        draw.text((4, number * height + 3), caption, fill="black")
-        canvas.paste(Image.fromarray(picture), (0, number * height + _CAPTION))
+        left, top = number % _COLUMNS * cell_width, number // _COLUMNS * cell_height
+        draw.text((left + 4, top + 3), caption, fill="black")
+        canvas.paste(Image.fromarray(picture), (left, top + _CAPTION))
     return np.asarray(canvas)
 
 
