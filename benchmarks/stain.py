@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 METHODS = ("reinhard", "macenko", "vahadane")
 PEER, EXACT, FAST, GROUP = "staintools", "ours, exact", "ours, fast", "ours, group's fit"
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def real_tiles(each: int) -> list[Tile]:

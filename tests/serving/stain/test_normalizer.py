@@ -155,9 +155,10 @@ def test_input_is_never_changed(method: str, standardize: bool) -> None:
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, method=st.sampled_from(METHODS))
 def test_normalising_twice_is_normalising_once(seed: int, method: str) -> None:
+    """But for rounding down, and what two stains leave unexplained; the first time moves most by more."""
     ours = normalizer(fit_reference(tissue(0, 64), method, standardize_luminosity=False))
     once = ours(tissue(seed, 64)).image
-    assert difference(ours(once).image, once) < 2.5
+    assert difference(ours(once).image, once) < (1.5 if method == "reinhard" else 3.5)
 
 
 @settings(deadline=None, max_examples=20)

@@ -70,6 +70,8 @@ CUBE_ROOT = _cube_root_table()
 """CIE's f of X, Y or Z in 0–3071 (2040 is white), times 2¹⁵."""
 
 LIGHTNESS = _lightness_table()
+"""Y and f(Y) of an 8-bit L, both times 2¹⁴, int32 [256, 2]."""
+
 CUBE = _cube_table()
 """The inverse of CIE's f, both times 2¹⁴; the first entry is that of `_LOWEST`."""
 

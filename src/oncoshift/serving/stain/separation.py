@@ -1,7 +1,7 @@
 """Macenko's and Vahadane's normalisation: separate two stains, then paint the same amounts with the reference's.
 
-A. Macenko 2009, A. Vahadane 2016; the steps follow staintools (StainNormalizer): stain vectors from tissue, the 99th
-percentile of the concentrations over all pixels, both replaced by the reference's.
+The steps are staintools' (StainNormalizer): stain vectors from tissue, the 99th percentile of the concentrations over
+all pixels, both replaced by the reference's. See `macenko`, `vahadane` and `concentrations` for each.
 """
 
 from __future__ import annotations
