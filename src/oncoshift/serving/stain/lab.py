@@ -92,6 +92,7 @@ _RGB: tuple[_Row, _Row, _Row] = tuple(  # type: ignore[assignment]
 )
 _BLOCK = 512
 _HALF_12, _HALF_14 = np.int32(1 << 11), np.int32(1 << 13)
+_LOW_16 = np.int32(0xFFFF)
 _8, _12, _14, _15, _16 = np.int32(8), np.int32(12), np.int32(14), np.int32(15), np.int32(16)
 _U8, _U16 = np.uint32(8), np.uint32(16)
 _L_SCALE, _L_SHIFT = np.int32(296), np.int32((1 << 14) - 1_336_935)
@@ -118,19 +119,19 @@ def from_lab(lab: NDArray[np.int32], mapping: NDArray[np.uint8] = UNCHANGED) -> 
 
 @compiled
 def mapped_terms(mapping: NDArray[np.uint8], lightness: NDArray[np.int32]) -> NDArray[np.int32]:
-    """What each value of L gives for Y and f(Y), of a for f(X) − f(Y), of b for f(Y) − f(Z), int32 [4, 256].
+    """What each value of L gives for Y + 2¹⁶ f(Y), of a for f(X) − f(Y), of b for f(Y) − f(Z), int32 [3, 256].
 
     Args:
         mapping: where each value of L, a and b goes first, uint8 [3, 256].
         lightness: `LIGHTNESS`.
     """
-    terms = np.empty((4, 256), np.int32)
+    terms = np.empty((3, 256), np.int32)
     for i in range(256):
         a, b = np.int64(mapping[1, i]), np.int64(mapping[2, i])
-        terms[0, i] = lightness[mapping[0, i], 0]
-        terms[1, i] = lightness[mapping[0, i], 1] - _LOWEST
-        terms[2, i] = ((5 * a * 53687 + 128) >> 13) - 128 * _BASE // 500
-        terms[3, i] = ((b * 41943 + 16) >> 9) - 128 * _BASE // 200 + 1
+        y, f = lightness[mapping[0, i], 0], lightness[mapping[0, i], 1] - _LOWEST
+        terms[0, i] = y | (f << 16)
+        terms[1, i] = ((5 * a * 53687 + 128) >> 13) - 128 * _BASE // 500
+        terms[2, i] = ((b * 41943 + 16) >> 9) - 128 * _BASE // 200 + 1
     return terms
 
 
@@ -139,7 +140,8 @@ def _to_lab(
     pixels: NDArray[np.uint8], linear: NDArray[np.int32], cube_root: NDArray[np.int32], lab: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Of pixels [3 n]. In blocks, so that the arithmetic goes in vectors and only looking up goes one by one."""
-    counts = np.zeros((3, 256), np.int64)
+    # Neighbours are often equal, and adding to one count twice in a row waits for the first.
+    counts = np.zeros((2, 3, 256), np.int32)
     light = np.empty(3 * _BLOCK, np.int32)
     x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
     for start in range(0, len(lab), _BLOCK):
@@ -162,11 +164,11 @@ def _to_lab(
             b = np.int32(_B_SCALE * np.int32(fy - fz) + _AB_SHIFT) >> _15
             lab[start + i] = lightness | np.int32(a << _8) | np.int32(b << _16)
         for i in range(start, start + size):
-            packed = np.uint32(lab[i])
-            counts[0, np.uint8(packed)] += 1
-            counts[1, np.uint8(packed >> _U8)] += 1
-            counts[2, np.uint8(packed >> _U16)] += 1
-    return counts
+            packed, turn = np.uint32(lab[i]), np.uint32(i & 1)
+            counts[turn, 0, np.uint8(packed)] += 1
+            counts[turn, 1, np.uint8(packed >> _U8)] += 1
+            counts[turn, 2, np.uint8(packed >> _U16)] += 1
+    return counts[0].astype(np.int64) + counts[1]
 
 
 @compiled
@@ -184,11 +186,11 @@ def _from_lab(
         size = min(_BLOCK, len(lab) - start)
         for i in range(size):
             packed = np.uint32(lab[start + i])
-            lightness = np.uint8(packed)
-            f = terms[1, lightness]
-            x[i] = cube[np.uint32(f + terms[2, np.uint8(packed >> _U8)])]
-            y[i] = terms[0, lightness]
-            z[i] = cube[np.uint32(f - terms[3, np.uint8(packed >> _U16)])]
+            lightness = terms[0, np.uint8(packed)]
+            f = lightness >> _16
+            x[i] = cube[np.uint32(f + terms[1, np.uint8(packed >> _U8)])]
+            y[i] = lightness & _LOW_16
+            z[i] = cube[np.uint32(f - terms[2, np.uint8(packed >> _U16)])]
         for i in range(size):
             r, g, b = x[i], y[i], z[i]
             red = np.int32(r * _RGB[0][0] + g * _RGB[0][1] + b * _RGB[0][2] + _HALF_14) >> _14
