@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_tiles import tissue
 
 from oncoshift.data.ingest import ingest
-from oncoshift.data.normalize import Normalized, run_normalize
+from oncoshift.data.normalize import SHEET, Normalized, run_normalize
 from oncoshift.data.packs.pack import Pack, pack_digest
 from oncoshift.data.parquet import write_table
 from oncoshift.data.split import run_split
@@ -183,3 +183,15 @@ def test_progress_counts_over_all_variants(layout: Layout) -> None:
     assert seen[0] == (0, 96)
     assert seen[-1] == (96, 96)
     assert seen == sorted(seen)
+
+
+def test_the_sheet_shows_every_variant_and_goes_with_them(layout: Layout) -> None:
+    run_normalize(SETTINGS, layout)
+    with Image.open(layout.packs / SHEET) as sheet:
+        assert sheet.height > 2 * sheet.width, "two columns, two tiles of each of three organs"
+        assert np.asarray(sheet.convert("RGB")).std() > 20
+    before = (layout.packs / SHEET).stat().st_mtime_ns
+    run_normalize(SETTINGS, layout)
+    assert (layout.packs / SHEET).stat().st_mtime_ns == before
+    run_normalize(Normalize(tile_size=32, variants=("none",)), layout)
+    assert not (layout.packs / SHEET).exists()

@@ -13,15 +13,26 @@ from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSo
 from oncoshift.data.parallel import Progress, ordered_map
 from oncoshift.data.parquet import read_table
 from oncoshift.data.stain import nearest_to_median, pick_backend, tile_statistics
+from oncoshift.data.stain.sheet import stain_sheet
 from oncoshift.errors import DataError
+from oncoshift.files import atomic
 from oncoshift.fingerprint import tile_code_fingerprint
 from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from oncoshift.data.packs.tiles import Reader
     from oncoshift.layout import Layout
     from oncoshift.serving.stain import StainMethod
     from oncoshift.settings import Normalize, StainVariant
+
+
+SHEET = "stains.png"
+"""In the folder of the packs: some tiles in every variant side by side, where there is more than one."""
+
+_SHOWN_EACH = 2
+"""Tiles of an organ on the sheet."""
 
 
 class Normalized(NamedTuple):
@@ -32,7 +43,7 @@ class Normalized(NamedTuple):
 
 
 def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None = None) -> dict[str, Normalized]:
-    """Bring the pack of each of `settings.variants` up to date; packs of other variants are removed.
+    """Bring the pack of each of `settings.variants` up to date, and draw them; packs of other variants are removed.
 
     Memory holds a few tiles and a record for each at a time, whatever the data set's size.
 
@@ -45,7 +56,7 @@ def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None
         DataError: a stage before has not run, a file changed since, or no tile can be the stain reference.
     """
     columns = ("tile_id", "group", "path", "sha256")
-    table = read_table(layout.tiles / "tiles.parquet", columns, stage="ingest")
+    table = read_table(layout.tiles / "tiles.parquet", (*columns, "organ"), stage="ingest")
     rows = zip(*(table[name].tolist() for name in columns), strict=True)
     tiles = [TileSource(row, *values) for row, values in enumerate(rows)]
     for stale in layout.packs.glob("*/"):
@@ -57,6 +68,7 @@ def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None
     for number, variant in enumerate(sorted(settings.variants, key=lambda name: name != "none")):
         step = _shifted(progress, number * len(tiles), len(settings.variants) * len(tiles))
         done[variant] = stage.update(variant, step)
+    _draw_sheet(layout, table, done)
     return done
 
 
@@ -138,3 +150,22 @@ class _Stage:
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
     return None if progress is None else lambda done, _: progress(before + done, total)
+
+
+def _draw_sheet(layout: Layout, table: pd.DataFrame, done: dict[str, Normalized]) -> None:
+    path = layout.packs / SHEET
+    if len(done) < 2:
+        path.unlink(missing_ok=True)
+        return
+    if path.is_file() and not any(each.report.made for each in done.values()):
+        return
+    rows = table.sort_values("sha256").groupby("organ", sort=True).head(_SHOWN_EACH).sort_values("organ", kind="stable")
+    positions = rows.index.to_numpy()
+    figure = stain_sheet(
+        {variant: list(each.pack.images[positions]) for variant, each in done.items()},
+        rows["organ"].tolist(),
+        {variant: each.pack.index["outcome"].iloc[positions].tolist() for variant, each in done.items()},
+    )
+    with atomic(path) as temporary:
+        # Without the version of matplotlib, so that the same tiles give the same bytes.
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})

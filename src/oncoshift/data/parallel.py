@@ -22,6 +22,11 @@ _AHEAD = 16
 """Items handed out ahead for each thread; all of them at once would hold a kilobyte for every tile."""
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, which a container or a scheduler may hold below what the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ordered_map(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -45,7 +50,7 @@ def ordered_map(
         if progress is not None:
             progress(len(results), len(items))
 
-    count = threads or os.cpu_count() or 1
+    count = threads or usable_cores()
     if count == 1:
         for item in items:
             done(function(item))

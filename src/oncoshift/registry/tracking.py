@@ -156,6 +156,10 @@ class Tracker:
         """Save a folder's files as the run's artifacts below `path`; a second time replaces them."""
         self.client.log_artifacts(run_id, str(folder), path)
 
+    def log_file(self, run_id: str, file: Path, path: str) -> None:
+        """Save a file as one of the run's artifacts below `path`."""
+        self.client.log_artifact(run_id, str(file), path)
+
     def log_json(self, run_id: str, value: Any, path: str) -> None:
         """Save a JSON value as the run's artifact `path`."""
         self.client.log_text(run_id, json.dumps(value, indent=2, ensure_ascii=False) + "\n", path)

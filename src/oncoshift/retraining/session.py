@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oncoshift.data.loading import TRAINING_SPLITS
+from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint, weights_fingerprint
@@ -156,10 +157,14 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
 
 
 def log_start(session: Session) -> None:
-    """Parameters and data of the parent run, and the report on the tiles as artifacts below `data/`."""
+    """Parameters and data of the parent run, and what shows the tiles as artifacts below `data/`."""
+    layout = session.plan.layout
     session.tracker.log_params(session.parent, flatten(session.plan.settings))
     session.log_inputs(session.parent, SPLITS)
-    session.tracker.log_folder(session.parent, session.plan.layout.tiles / "report", "data")
+    session.tracker.log_folder(session.parent, layout.tiles / "report", "data")
+    sheet = layout.packs / SHEET
+    if sheet.is_file():
+        session.tracker.log_file(session.parent, sheet, "data")
 
 
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:

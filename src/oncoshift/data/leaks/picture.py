@@ -31,8 +31,8 @@ def side_by_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
         second: RGB uint8 [H, W, 3].
 
     Returns:
-        uint8 [224, 688, 3]: the tiles and the difference, with white between them. In the difference grey means equal, and black that the first tile does not show it; it is
-        black altogether where the two cannot be aligned.
+        uint8 [224, 688, 3]: the tiles and the difference, with white between them. In the difference grey means equal,
+        and black that the first tile does not show it; it is black altogether where the two cannot be aligned.
     """
     one, other = resize(first, _SIDE), resize(second, _SIDE)
     affine = _map(one, other)

@@ -23,7 +23,7 @@ from pyarrow import ArrowInvalid
 
 from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, Stain, commit
 from oncoshift.data.packs.shards import find_shard, is_whole, write_shard
-from oncoshift.data.parallel import Progress, ordered_map
+from oncoshift.data.parallel import Progress, ordered_map, usable_cores
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
 
@@ -187,7 +187,7 @@ def _make(
     shards: Sequence[_Shard], folder: Path, side: int, maker: TileMaker, workers: int | None
 ) -> Iterator[tuple[_Shard, str, list[str]]]:
     """Yield each shard, in whatever order they are done, with its file's name and its tiles' outcomes."""
-    count = min(workers or os.cpu_count() or 1, len(shards))
+    count = min(workers or usable_cores(), len(shards))
     if count <= 1 or (workers is None and sum(len(shard.tiles) for shard in shards) <= ALONE):
         for shard in shards:
             yield shard, *_make_shard(shard, folder, side, maker, threads=None)

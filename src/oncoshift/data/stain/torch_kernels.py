@@ -52,11 +52,10 @@ def to_lab(pixels: Tensor, tables: Tables) -> Tensor:
 
 
 def from_lab(lab: Tensor, mappings: Tensor, tables: Tables) -> Tensor:
-    """RGB of 8-bit LAB pixels [N, P, 3] after `mappings`, int32 [N, 4, 256]; see `lab.from_lab`."""
-    lightness, a, b = lab.long().unbind(-1)
-    y, f, along_a, along_b = (
-        mappings[:, row].gather(1, channel) for row, channel in enumerate((lightness, lightness, a, b))
-    )
+    """RGB of 8-bit LAB pixels [N, P, 3] after `mappings`, int32 [N, 3, 256]; see `lab.from_lab`."""
+    channels = lab.long().unbind(-1)
+    both, along_a, along_b = (mappings[:, row].gather(1, channel) for row, channel in enumerate(channels))
+    y, f = both & 0xFFFF, both >> 16
     x, z = tables.cube[f + along_a], tables.cube[f - along_b]
     levels = [((x * row[0] + y * row[1] + z * row[2] + (1 << 13)) >> 14).clamp(0, 4095) for row in tables.to_rgb]
     return tables.encoded[torch.stack(levels, dim=-1)]

@@ -168,7 +168,8 @@ def _to_lab(
             counts[turn, 0, np.uint8(packed)] += 1
             counts[turn, 1, np.uint8(packed >> _U8)] += 1
             counts[turn, 2, np.uint8(packed >> _U16)] += 1
-    return counts[0].astype(np.int64) + counts[1]
+    total: NDArray[np.int64] = counts[0].astype(np.int64) + counts[1]
+    return total
 
 
 @compiled
