@@ -162,8 +162,9 @@ def commit(folder: Path, index: pd.DataFrame, stain: Stain, side: int, recipe: s
 
 
 def _sweep(folder: Path, index: str, live: set[str]) -> None:
-    for path in [*folder.glob("*index-*"), *(folder / SHARDS).iterdir()]:
-        if path.name != index and path.name not in live:
+    known = {"pack.json", index, *live}
+    for path in [*folder.iterdir(), *(folder / SHARDS).iterdir()]:
+        if path.is_file() and path.name not in known:
             path.unlink()
 
 
