@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 from tiny_tiles import tissue
 
+from oncoshift.data import normalize
 from oncoshift.data.ingest import ingest
 from oncoshift.data.normalize import SHEET, Normalized, run_normalize
 from oncoshift.data.packs.pack import Pack, pack_digest
 from oncoshift.data.parquet import write_table
 from oncoshift.data.split import run_split
+from oncoshift.data.stain import tile_statistics
 from oncoshift.errors import DataError
 from oncoshift.serving.images import read_tile
 from oncoshift.serving.stain import normalizer
@@ -24,6 +27,9 @@ from oncoshift.settings import Ingest, Normalize, Split
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from oncoshift.data.stain.reference import Statistics
     from oncoshift.layout import Layout
 
 SETTINGS = Normalize(tile_size=32)
@@ -110,15 +116,36 @@ def test_same_input_same_bytes_and_stale_packs_go(layout: Layout) -> None:
     assert pack_digest(layout.packs / "reinhard") == first["reinhard"]
 
 
-def test_new_tiles_leave_the_reference_and_the_old_tiles_alone(layout: Layout, tree: Path) -> None:
-    before = run_normalize(SETTINGS, layout)
+def test_packs_do_not_depend_on_what_was_there_before(layout: Layout, tree: Path) -> None:
+    first = run_normalize(SETTINGS, layout)
     for number in range(6):
         Image.fromarray(tissue(900 + number, 32) // 2).save(tree / "lung" / "benign" / f"new{number}_0.png")
     prepare(layout, tree)
-    after = run_normalize(SETTINGS, layout)
-    for variant, done in after.items():
-        assert done.report.made == 6
-        assert done.pack.stain.reference == before[variant].pack.stain.reference
+    grown = run_normalize(SETTINGS, layout)
+    assert grown["none"].report.made == 6
+    shutil.rmtree(layout.packs)
+    assert digests(run_normalize(SETTINGS, layout)) == digests(grown)
+    for number in range(6):
+        (tree / "lung" / "benign" / f"new{number}_0.png").unlink()
+    prepare(layout, tree)
+    assert digests(run_normalize(SETTINGS, layout)) == digests(first)
+
+
+def test_only_new_tiles_are_measured_for_the_reference(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_normalize(SETTINGS, layout)
+    measured: list[int] = []
+
+    def count(image: NDArray[np.uint8]) -> Statistics | None:
+        measured.append(1)
+        return tile_statistics(image)
+
+    monkeypatch.setattr(normalize, "tile_statistics", count)
+    first = run_normalize(SETTINGS, layout)["reinhard"].pack.stain
+    assert measured == []
+    (path,) = layout.packs.glob("statistics-*.parquet")
+    write_table(pd.read_parquet(path).iloc[3:], path)
+    assert run_normalize(SETTINGS, layout)["reinhard"].pack.stain == first
+    assert len(measured) == 3
 
 
 def test_a_reference_that_left_source_training_is_replaced(layout: Layout) -> None:

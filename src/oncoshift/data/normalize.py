@@ -7,22 +7,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
 from oncoshift.data.packs.pack import Pack, Stain
 from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
 from oncoshift.data.parallel import Progress, ordered_map
-from oncoshift.data.parquet import read_table
-from oncoshift.data.stain import nearest_to_median, pick_backend, tile_statistics
+from oncoshift.data.parquet import read_table, write_table
+from oncoshift.data.stain import pick_backend, pick_reference, tile_statistics
 from oncoshift.data.stain.sheet import stain_sheet
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
-from oncoshift.fingerprint import tile_code_fingerprint
+from oncoshift.fingerprint import tile_code_fingerprint, value_fingerprint
 from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Sequence
 
     from oncoshift.data.packs.tiles import Reader
+    from oncoshift.data.stain.reference import Statistics
     from oncoshift.layout import Layout
     from oncoshift.serving.stain import StainMethod
     from oncoshift.settings import Normalize, StainVariant
@@ -33,6 +37,9 @@ SHEET = "stains.png"
 
 _SHOWN_EACH = 2
 """Tiles of an organ on the sheet."""
+
+
+_STATISTICS = ("sha256", "mean_l", "mean_a", "mean_b", "std_l", "std_a", "std_b")
 
 
 class Normalized(NamedTuple):
@@ -95,53 +102,49 @@ class _Stage:
         return PackReader(self.layout.packs / "none")
 
     def _stain(self, variant: StainMethod) -> Stain:
-        """The stain that the pack has, while its reference is still a source training tile; else a new one.
-
-        So new tiles do not move the reference of those that are there, nor of a model that was trained on them.
-        """
-        present = self._present(variant)
-        if present is not None:
-            return present
-        read, settings = self._reader(variant), self.settings
-        tile = self._candidates[self._nearest]
+        settings, tile = self.settings, self._reference
         luminosity, precision = settings.standardize_luminosity, settings.precision
         try:
-            reference = fit_reference(read(tile), variant, standardize_luminosity=luminosity, precision=precision)
+            image = self._reader(variant)(tile)
+            reference = fit_reference(image, variant, standardize_luminosity=luminosity, precision=precision)
         except UnstainableTileError as error:
             raise DataError(f"the stain reference {tile.tile_id} cannot be fitted by {variant}: {error}") from error
-        return Stain(variant, reference, tile.tile_id, tile.sha256, settings.fit)
-
-    def _present(self, variant: StainMethod) -> Stain | None:
-        try:
-            pack = Pack.open(self.layout.packs / variant, complete=False)
-        except DataError:
-            return None
-        stain, settings = pack.stain, self.settings
-        candidates = {(tile.tile_id, tile.sha256) for tile in self._candidates}
-        same = (
-            pack.side == settings.tile_size
-            and stain.reference is not None
-            and stain.reference.standardize_luminosity == settings.standardize_luminosity
-            and (stain.fit, stain.reference.precision) == (settings.fit, settings.precision)
-            and (stain.reference_tile, stain.reference_sha256) in candidates
-        )
-        return stain if same else None
+        return Stain(variant, reference, tile.tile_id, settings.fit)
 
     @cached_property
-    def _candidates(self) -> list[TileSource]:
-        """The source training tiles."""
+    def _reference(self) -> TileSource:
+        """The tile that the rule in `data.stain.reference` picks; one for all variants."""
         splits = self.layout.splits
         source_train = set(read_table(splits / "source_train.parquet", ("tile_id",), stage="split")["tile_id"])
-        found = [tile for tile in self.tiles if tile.tile_id in source_train]
-        if len(found) < len(source_train):
+        tiles = [tile for tile in self.tiles if tile.tile_id in source_train]
+        if len(tiles) < len(source_train):
             raise DataError(f"{splits}: has tiles that ingest has not; run `dvc repro split`")
-        return found
+        return tiles[pick_reference(self._statistics(tiles), [tile.sha256 for tile in tiles])]
 
-    @cached_property
-    def _nearest(self) -> int:
-        """Position in `_candidates` of the reference, by the rule in `data.stain.reference`; one for all variants."""
+    def _statistics(self, tiles: Sequence[TileSource]) -> list[Statistics | None]:
+        """Of each tile; kept beside the packs, so that only new tiles are measured the next time."""
+        made_by = value_fingerprint([self._code, self.settings.tile_size])
+        path = self.layout.packs / f"statistics-{made_by}.parquet"
+        known: dict[str, Statistics | None] = {}
+        if path.is_file():
+            kept = read_table(path, _STATISTICS, stage="normalize").to_numpy()
+            known = {row[0]: None if row[1] != row[1] else tuple(row[1:]) for row in kept.tolist()}
         read = self._reader("reinhard")
-        return nearest_to_median(ordered_map(lambda tile: tile_statistics(read(tile)), self._candidates))
+        missing = [tile for tile in tiles if tile.sha256 not in known]
+        known |= dict(
+            zip(
+                (tile.sha256 for tile in missing),
+                ordered_map(lambda tile: tile_statistics(read(tile)), missing),
+                strict=True,
+            )
+        )
+        found = {tile.sha256: known[tile.sha256] for tile in sorted(tiles, key=lambda tile: tile.sha256)}
+        rows = [(digest, *(figures or [np.nan] * 6)) for digest, figures in found.items()]
+        write_table(pd.DataFrame(rows, columns=list(_STATISTICS)), path)
+        for stale in self.layout.packs.glob("statistics-*.parquet"):
+            if stale != path:
+                stale.unlink()
+        return [known[tile.sha256] for tile in tiles]
 
     @cached_property
     def _code(self) -> str:

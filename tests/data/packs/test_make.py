@@ -200,7 +200,7 @@ def test_one_fit_a_group_makes_a_group_again_when_it_grows(tmp_path: Path) -> No
     tiles = write(tmp_path, 9)
     plain, *_ = update(tmp_path, tiles)
     reference = fit_reference(plain.images[0], "macenko", standardize_luminosity=True)
-    stain = Stain("macenko", reference, tiles[0].tile_id, tiles[0].sha256, fit="group")
+    stain = Stain("macenko", reference, tiles[0].tile_id, fit="group")
     recipe = replace(RECIPE, stain=stain, backend="numba", shard_tiles=3)
 
     def stained(folder: str, tiles: list[TileSource], recipe: PackRecipe):  # type: ignore[no-untyped-def]

@@ -50,7 +50,6 @@ class Stain:
         variant: none or the method's name.
         reference: what tiles were normalised to; None for variant `none`.
         reference_tile: tile_id of the reference.
-        reference_sha256: of the reference's file.
         fit: tile or group: for what the stains of the tiles themselves were estimated.
         outcomes: number of tiles by outcome.
     """
@@ -58,7 +57,6 @@ class Stain:
     variant: str
     reference: StainReference | None = None
     reference_tile: str | None = None
-    reference_sha256: str | None = None
     fit: str = "tile"
     outcomes: dict[str, int] | None = None
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from oncoshift.data.stain.backend import BackendName, StainBackend, build, pick_backend
-from oncoshift.data.stain.reference import nearest_to_median, tile_statistics
+from oncoshift.data.stain.reference import pick_reference, tile_statistics
 
-__all__ = ["BackendName", "StainBackend", "build", "nearest_to_median", "pick_backend", "tile_statistics"]
+__all__ = ["BackendName", "StainBackend", "build", "pick_backend", "pick_reference", "tile_statistics"]
