@@ -51,7 +51,7 @@ def test_only_what_has_changed_runs(project: Path) -> None:
     assert repro(project, "normalize", lines.append) == DATA_STAGES
     assert "normalize: none: 48 made, 0 kept; 48 untouched: data/packs/none" in lines
     outs = stage_outs(project)
-    assert set(outs) == {"data/tiles", "data/splits", "data/packs"}
+    assert set(outs) == {"data/code", "data/tiles", "data/splits", "data/packs"}
     assert repro(project, "normalize") == []
 
     write_params(project, split__test_share=0.25)

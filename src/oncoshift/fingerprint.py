@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,19 @@ _PACKAGE = Path(__file__).resolve().parent
 TRAINING_CODE = ("data", "methods", "models", "selection", "serving", "training")
 """Packages that decide a trained weight; a change elsewhere does not make a model old."""
 
-TILE_CODE = ("data/stain", "serving/images.py", "serving/stain")
+TILE_CODE = ("data/packs/tiles.py", "data/stain", "serving/colour.py", "serving/images.py", "serving/stain")
 """What decides a pixel of a pack."""
+
+TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
+"""Their versions decide how a pixel is rounded."""
+
+STAGE_CODE = {
+    "ingest": ("data/adapters", "data/archives.py", "data/groups.py", "data/ingest.py", "data/leaks",
+               "data/validation", "serving/colour.py", "serving/images.py"),
+    "split": ("data/split.py", "data/split_checks.py"),
+    "normalize": ("data/normalize.py", "data/packs", *TILE_CODE),
+}  # fmt: skip
+"""The code behind each data stage; dvc.yaml runs a stage again when it changes."""
 
 
 def code_fingerprint(packages: tuple[str, ...] = TRAINING_CODE) -> str:
@@ -25,8 +37,14 @@ def code_fingerprint(packages: tuple[str, ...] = TRAINING_CODE) -> str:
 
 
 def tile_code_fingerprint() -> str:
-    """Hash of the source that turns a file into a tile of a pack."""
-    return _source_hash([], TILE_CODE)
+    """Hash of the source, and of the libraries' versions, that turn a file into a tile of a pack."""
+    return _source_hash([f"{name} {version(name)}" for name in TILE_LIBRARIES], TILE_CODE)
+
+
+def stage_fingerprints() -> dict[str, str]:
+    """Hash of the code behind each stage in `STAGE_CODE`."""
+    libraries = [f"{name} {version(name)}" for name in TILE_LIBRARIES]
+    return {stage: _source_hash(libraries, code) for stage, code in STAGE_CODE.items()}
 
 
 def _source_hash(versions: list[str], packages: tuple[str, ...]) -> str:

@@ -30,6 +30,11 @@ class Layout:
         return self.folder / "params.yaml"
 
     @property
+    def code(self) -> Path:
+        """Stage `code`: folder of a hash of the code behind each data stage."""
+        return self.folder / "data" / "code"
+
+    @property
     def tiles(self) -> Path:
         """Stage `ingest`: folder of tiles.parquet, measurements.parquet, quarantine.csv, report.json and report/."""
         return self.folder / "data" / "tiles"

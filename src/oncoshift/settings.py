@@ -93,7 +93,9 @@ class Normalize(Section):
     fit: Literal["tile", "group"] = Field("tile", description="one stain fit a tile, or one for the tiles of a group")
     precision: Literal["fast", "exact"] = Field("fast", description="exact: as staintools to 0.1 grey levels")
     backend: Literal["auto", "numba", "torch", "staintools"] = Field(
-        "auto", description="auto: torch on a GPU where there is one, else numba"
+        "auto",
+        description="auto: torch on a GPU where there is one, else numba; their packs differ by a grey level here and "
+        "there, so name one where machines of both kinds share data",
     )
     shard_tiles: int = Field(2048, ge=1, description="tiles in a shard of a pack, at most")
     workers: int | None = Field(None, ge=1, description="processes; default: one a core")
@@ -243,6 +245,12 @@ class Settings(Section):
         if self.train.variant not in self.normalize.variants:
             raise ValueError(
                 f"train.variant {self.train.variant!r} is not in normalize.variants {list(self.normalize.variants)}"
+            )
+        jitters = self.train.stain_jitter > 0 or "train.stain_jitter" in self.tune.parameters
+        if jitters and self.model.freeze != "none":
+            raise ValueError(
+                f"train.stain_jitter changes tiles, and with model.freeze {self.model.freeze!r} training reads "
+                "features that were computed once; set one of them to its default"
             )
         return self
 

@@ -41,13 +41,15 @@ def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None]
         on_line: called with each line that DVC and the stages print, as it comes.
 
     Returns:
-        Names of the stages that ran, in order; empty when nothing had changed, or DVC had the result in its cache.
+        Names of the stages that ran, in order, but for `code`, which always does; empty when nothing had changed, or
+        DVC had the result in its cache.
 
     Raises:
         DvcError: a stage failed.
     """
     lines = _dvc(folder, "repro", *([stage] if stage else []), on_line=on_line)
-    return [match[1] for line in lines if (match := _RUNNING.fullmatch(line.strip()))]
+    ran = [match[1] for line in lines if (match := _RUNNING.fullmatch(line.strip()))]
+    return [name for name in ran if name != "code"]
 
 
 def version_raw(project: Path, path: Path) -> str | None:

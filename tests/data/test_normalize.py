@@ -220,5 +220,17 @@ def test_the_sheet_shows_every_variant_and_goes_with_them(layout: Layout) -> Non
     before = (layout.packs / SHEET).stat().st_mtime_ns
     run_normalize(SETTINGS, layout)
     assert (layout.packs / SHEET).stat().st_mtime_ns == before
+    run_normalize(Normalize(tile_size=32, variants=("none", "reinhard", "macenko")), layout)
+    wide = Image.open(layout.packs / SHEET).width
+    run_normalize(SETTINGS, layout)
+    assert Image.open(layout.packs / SHEET).width < wide, "it shows the variants that there are"
     run_normalize(Normalize(tile_size=32, variants=("none",)), layout)
     assert not (layout.packs / SHEET).exists()
+
+
+@pytest.mark.parametrize("name", ["pack.json", "statistics-*.parquet"])
+def test_damaged_small_files_are_made_again(layout: Layout, name: str) -> None:
+    before = digests(run_normalize(SETTINGS, layout))
+    for path in layout.packs.rglob(name):
+        path.write_bytes(path.read_bytes()[:20])
+    assert digests(run_normalize(SETTINGS, layout)) == before

@@ -25,6 +25,16 @@ def add_ingest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the adapters (ingest.adapter), and do nothing else")
 
 
+def code(context: Context) -> None:
+    """Stage `code`."""
+    from oncoshift.files import atomic
+    from oncoshift.fingerprint import stage_fingerprints
+
+    for stage, digest in stage_fingerprints().items():
+        with atomic(context.layout.code / f"{stage}.txt") as temporary:
+            temporary.write_text(f"{digest}\n", encoding="utf-8")
+
+
 def ingest(context: Context) -> None:
     """Stage `ingest`, or the list of adapters."""
     if context.arguments.list:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+from pyarrow import ArrowInvalid
 
 from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
 from oncoshift.data.packs.pack import Pack, Stain
@@ -24,6 +26,7 @@ from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from oncoshift.data.packs.tiles import Reader
     from oncoshift.data.stain.reference import Statistics
@@ -108,7 +111,10 @@ class _Stage:
             image = self._reader(variant)(tile)
             reference = fit_reference(image, variant, standardize_luminosity=luminosity, precision=precision)
         except UnstainableTileError as error:
-            raise DataError(f"the stain reference {tile.tile_id} cannot be fitted by {variant}: {error}") from error
+            raise DataError(
+                f"the stain reference {tile.tile_id} cannot be fitted by {variant}: {error}; look at that tile, and "
+                f"take it out or take {variant} out of normalize.variants"
+            ) from error
         return Stain(variant, reference, tile.tile_id, settings.fit)
 
     @cached_property
@@ -125,10 +131,7 @@ class _Stage:
         """Of each tile; kept beside the packs, so that only new tiles are measured the next time."""
         made_by = value_fingerprint([self._code, self.settings.tile_size])
         path = self.layout.packs / f"statistics-{made_by}.parquet"
-        known: dict[str, Statistics | None] = {}
-        if path.is_file():
-            kept = read_table(path, _STATISTICS, stage="normalize").to_numpy()
-            known = {row[0]: None if row[1] != row[1] else tuple(row[1:]) for row in kept.tolist()}
+        known = _read_statistics(path)
         read = self._reader("reinhard")
         missing = [tile for tile in tiles if tile.sha256 not in known]
         known |= dict(
@@ -155,12 +158,22 @@ def _shifted(progress: Progress | None, before: int, total: int) -> Progress | N
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
+def _read_statistics(path: Path) -> dict[str, Statistics | None]:
+    """By the file's hash; none where the table is absent or damaged, for it can be made again."""
+    try:
+        rows = read_table(path, _STATISTICS, stage="normalize").to_numpy().tolist()
+    except (DataError, ArrowInvalid):
+        return {}
+    return {row[0]: None if row[1] != row[1] else tuple(row[1:]) for row in rows}
+
+
 def _draw_sheet(layout: Layout, table: pd.DataFrame, done: dict[str, Normalized]) -> None:
     path = layout.packs / SHEET
     if len(done) < 2:
         path.unlink(missing_ok=True)
         return
-    if path.is_file() and not any(each.report.made for each in done.values()):
+    shows = value_fingerprint({variant: each.pack.content for variant, each in done.items()})
+    if _shown_by(path) == shows:
         return
     rows = table.sort_values("sha256").groupby("organ", sort=True).head(_SHOWN_EACH).sort_values("organ", kind="stable")
     positions = rows.index.to_numpy()
@@ -171,4 +184,13 @@ def _draw_sheet(layout: Layout, table: pd.DataFrame, done: dict[str, Normalized]
     )
     with atomic(path) as temporary:
         # Without the version of matplotlib, so that the same tiles give the same bytes.
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None, "Comment": shows})
+
+
+def _shown_by(sheet: Path) -> str | None:
+    """Which packs a sheet shows."""
+    try:
+        with Image.open(sheet) as image:
+            return image.info.get("Comment")
+    except OSError:
+        return None

@@ -96,7 +96,7 @@ def read_tile(data: bytes, side: int) -> NDArray[np.uint8]:
     """An image file's bytes as the tile that a classifier sees, uint8 [side, side, 3], stretched if not square.
 
     Where the image has `side`, this is `decode`. A larger plain JPEG is decoded at the smallest eighth of its size
-    that is not below `side`, which takes a quarter of the time; the filter to `side` is that of `resize` for every
+    that is above `side`, which takes a quarter of the time; the filter to `side` is that of `resize` for every
     format, so that organs whose tiles come as PNG are as sharp as those that come as JPEG.
 
     Raises:
@@ -119,7 +119,8 @@ def _fast_jpeg(data: bytes, side: int) -> NDArray[np.uint8] | None:
     import simplejpeg
 
     try:
-        return simplejpeg.decode_jpeg(data, min_height=side, min_width=side) if _is_plain(data) else None
+        # More than the side, so that the filter to the side always runs; scaling alone would leave a sharper tile.
+        return simplejpeg.decode_jpeg(data, min_height=side + 1, min_width=side + 1) if _is_plain(data) else None
     except UnreadableImageError:
         raise
     except _BROKEN:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from tiny_tiles import tissue
@@ -244,3 +248,74 @@ def test_few_tiles_start_no_processes(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(make, "ProcessPoolExecutor", refuse)
     _, report, _ = update(tmp_path, write(tmp_path, 10))
     assert report.made == 10
+
+
+def test_two_processes_do_not_make_one_pack(tmp_path: Path) -> None:
+    tiles = write(tmp_path, 3)
+
+    class Nosy(CountingReader):
+        def __call__(self, tile: TileSource) -> NDArray[np.uint8]:
+            with pytest.raises(DataError, match="another process is making this pack"):
+                update(tmp_path, tiles)
+            return super().__call__(tile)
+
+    pack, report = update_pack(tmp_path / "pack", tiles, RECIPE, TileMaker(Nosy(tmp_path)))
+    assert report.made == 3
+    holds(pack, tmp_path, tiles)
+    assert update(tmp_path, tiles)[1].kept == 3
+
+
+def test_a_shard_that_goes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    pack, *_ = update(tmp_path, write(tmp_path, 3))
+    (tmp_path / "pack/shards" / pack.index["shard"][0]).unlink()
+    with pytest.raises(DataError, match="is gone or damaged"):
+        pack.images[0]
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from oncoshift.data.packs.make import PackRecipe, update_pack
+from oncoshift.data.packs.pack import Stain
+from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    tiles = [TileSource(*row) for row in json.loads((folder / "tiles.json").read_text())]
+    update_pack(folder / "pack", tiles, PackRecipe(Stain("none"), 32, "code", "none", 4),
+                TileMaker(FileReader(folder, 32)), workers=2)
+"""
+
+
+def many_tiles(folder: Path, count: int = 400) -> list[TileSource]:
+    """Files of one image, each with another end, so that each is another."""
+    Image.fromarray(tissue(0, SIDE)).save(folder / "one.png")
+    image = (folder / "one.png").read_bytes()
+    tiles = []
+    for row in range(count):
+        data = image + row.to_bytes(4, "big")
+        (folder / f"{row:03d}.png").write_bytes(data)
+        name = f"{row:03d}.png"
+        tiles.append(TileSource(row, name, "g", name, hashlib.sha256(data).hexdigest()))
+    return tiles
+
+
+def test_sigkill_leaves_finished_shards_and_no_process(tmp_path: Path) -> None:
+    tiles = many_tiles(tmp_path)
+    (tmp_path / "tiles.json").write_text(json.dumps(tiles))
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "pack").glob("shards/*.json"))) < 3:
+        assert process.poll() is None, "ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == [], "packing processes end with their parent"
+    pack, report, read = update(tmp_path, tiles)
+    assert 8 <= len(tiles) - len(read) < len(tiles), "shards that were finished are not made again"
+    assert report.made == len(tiles)
+    holds(pack, tmp_path, tiles)

@@ -7,6 +7,7 @@ are made again. A killed run goes on with the shards that it had not finished.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -15,6 +16,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,21 +119,46 @@ def update_pack(
         progress: called with tiles done and in all.
 
     Raises:
-        DataError: a file is gone or has changed since ingest, or a process died.
+        DataError: a file is gone or has changed since ingest, a process died, or another one is making this pack.
     """
+    with _alone(folder):
+        return _update(folder, tiles, recipe, maker, workers, progress or (lambda _done, _total: None))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a pack's folder for this process. The system lets go of it when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DataError(f"{folder}: another process is making this pack; wait until it is done, or end it") from None
+    finally:
+        os.close(held)
+
+
+def _update(
+    folder: Path,
+    tiles: Sequence[TileSource],
+    recipe: PackRecipe,
+    maker: TileMaker,
+    workers: int | None,
+    progress: Progress,
+) -> tuple[Pack, PackReport]:
     fits = _fits(tiles) if recipe.stain.fit == "group" else None
     keys = _keys(tiles, recipe.hash, fits)
     slots, damaged = _keep(folder, set(keys))
     missing = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in slots}
     report = PackReport(len(tiles) - len(missing), len(missing), damaged)
-    step = progress or (lambda _done, _total: None)
     done = report.kept
-    step(done, len(tiles))
+    progress(done, len(tiles))
     for shard, name, outcomes in _make(_plan(missing, fits, recipe), folder / SHARDS, recipe.side, maker, workers):
         for slot, (key, outcome) in enumerate(zip(shard.keys, outcomes, strict=True)):
             slots[key] = _Slot(name, slot, outcome)
         done += len(outcomes)
-        step(done, len(tiles))
+        progress(done, len(tiles))
     rows = [(tile.tile_id, tile.group, tile.sha256, key, *slots[key]) for key, tile in zip(keys, tiles, strict=True)]
     index = pd.DataFrame(rows, columns=list(INDEX_COLUMNS)).astype({"slot": "int32"})
     return commit(folder, index, recipe.stain, recipe.side, recipe.hash), report
@@ -195,8 +222,8 @@ def _make(
     # Not by fork: the parent has threads, of OpenMP among others, that a child would inherit half.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(_Work(folder, side, maker),)) as pool:
-        waiting = {pool.submit(_make_here, shard): shard for shard in shards}
         try:
+            waiting = {pool.submit(_make_here, shard): shard for shard in shards}
             for future in as_completed(waiting):
                 yield waiting[future], *future.result()
         except BrokenProcessPool:

@@ -170,7 +170,10 @@ def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / "pack.json"
     if not path.is_file():
         raise DataError(f"{path}: no such file; run `oncoshift normalize` or `dvc repro normalize` first")
-    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise DataError(f"{path}: is damaged; `dvc repro normalize` makes the pack again") from None
     return about
 
 

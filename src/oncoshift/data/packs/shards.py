@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import xxhash
 
+from oncoshift.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -145,7 +147,11 @@ class ShardedImages:
 
     def _open(self, shard: int) -> NDArray[np.uint8]:
         # As a plain array: a memmap's own __getitem__ takes ten times as long.
-        tiles = np.asarray(np.load(self._folder / self._names[shard], mmap_mode="r"))
+        path = self._folder / self._names[shard]
+        try:
+            tiles = np.asarray(np.load(path, mmap_mode="r"))
+        except (OSError, ValueError):
+            raise DataError(f"{path}: is gone or damaged; `dvc repro normalize` makes it again") from None
         if self._open_shards is not None and len(self._maps) >= self._open_shards:
             # Another thread may have dropped the same one; a reader that has it keeps it alive.
             self._maps.pop(next(iter(self._maps)), None)
