@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import spams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from staintools import LuminosityStandardizer, ReinhardColorNormalizer, StainNormalizer
@@ -22,6 +23,7 @@ from oncoshift.serving.stain import (
     fit_reference,
     normalizer,
 )
+from oncoshift.serving.stain.macenko import stain_vectors as macenko_vectors
 from oncoshift.serving.stain.separation import SAMPLE, lattice_step
 
 if TYPE_CHECKING:
@@ -92,11 +94,27 @@ def test_reinhard_is_staintools_to_the_bit(real: list[np.ndarray], standardize: 
             np.testing.assert_array_equal(ours(tile).image, expected)
 
 
-def test_vahadane_is_staintools_as_far_as_that_repeats(real: list[np.ndarray]) -> None:
-    """staintools' own runs differ by up to a grey level; where it has not converged within its second, by more."""
+@pytest.mark.parametrize("standardize", BOTH)
+def test_vahadane_is_staintools_with_time_to_converge(
+    real: list[np.ndarray], standardize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """staintools stops spams after a second by the clock; with rounds instead, from a fixed start, it gets there."""
+    learn = spams.trainDL
+
+    def patiently(X: np.ndarray, **given: object) -> np.ndarray:  # noqa: N803 - spams' own name
+        start = np.maximum(macenko_vectors(np.ascontiguousarray(X, np.float32)), 0)
+        return learn(X=X, D=np.asfortranarray(start.T), iter=3000, numThreads=1, **given)
+
+    monkeypatch.setattr(spams, "trainDL", patiently)
+    for reference, tile in ((real[9], real[17]), (real[1], real[30])):
+        ours = normalizer(fit_reference(reference, "vahadane", standardize_luminosity=standardize))(tile).image
+        assert difference(ours, theirs("vahadane", reference, tile, standardize=standardize)) < 0.1
+
+
+def test_vahadane_is_near_staintools_as_it_is(real: list[np.ndarray]) -> None:
     reference, tile = real[9], real[17]
     ours = normalizer(fit_reference(reference, "vahadane"))(tile).image
-    assert difference(ours, theirs("vahadane", reference, tile, standardize=True)) < 1.5
+    assert difference(ours, theirs("vahadane", reference, tile, standardize=True)) < 0.6
 
 
 @pytest.mark.parametrize("method", ["macenko", "vahadane"])
@@ -155,10 +173,12 @@ def test_input_is_never_changed(method: str, standardize: bool) -> None:
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, method=st.sampled_from(METHODS))
 def test_normalising_twice_is_normalising_once(seed: int, method: str) -> None:
-    """But for rounding down, and what two stains leave unexplained; the first time moves most by more."""
+    """But for rounding down, and what two stains leave unexplained: the second time moves little beside the first."""
     ours = normalizer(fit_reference(tissue(0, 64), method, standardize_luminosity=False))
-    once = ours(tissue(seed, 64)).image
-    assert difference(ours(once).image, once) < (1.5 if method == "reinhard" else 3.5)
+    paler = np.random.default_rng(seed).uniform(0.5, 0.8, 3)
+    tile = (255 * (tissue(seed, 64) / 255.0) ** paler).astype(np.uint8)
+    once = ours(tile).image
+    assert difference(ours(once).image, once) < (0.1 if method != "vahadane" else 0.3) * difference(once, tile)
 
 
 @settings(deadline=None, max_examples=20)
