@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -14,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncoshift.data import archives
-from oncoshift.data.archives import STAMP, fill_once, is_archive, member_path, unpack
+from oncoshift.data.archives import STAMP, discard, fill_once, is_archive, member_path, unpack
+from oncoshift.data.tar_headers import MAX_DESCRIPTION, MAX_HEADERS
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
@@ -112,6 +117,51 @@ def test_a_killed_process_leaves_the_folder_as_it_was_and_is_cleaned_up_after(tm
     assert not left.exists()
 
 
+@pytest.fixture
+def killed_in_removal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A process that is killed when it has removed one tile of a folder that was whole; undo it to go on."""
+    remove = shutil.rmtree
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        if (folder / STAMP).is_file():
+            next(folder.glob("*.png")).unlink()
+            raise KeyboardInterrupt
+        remove(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    return monkeypatch
+
+
+def test_what_a_killed_replacement_leaves_is_never_taken_for_whole(
+    tmp_path: Path, killed_in_removal: pytest.MonkeyPatch
+) -> None:
+    first, out = write(tmp_path / "first.zip", {"a.png": b"1", "b.png": b"2"}), tmp_path / "out"
+    second = write(tmp_path / "second.zip", {"c.png": b"3"})
+    unpack(first, out, images_only)
+    with pytest.raises(KeyboardInterrupt):
+        unpack(second, out, images_only)
+    killed_in_removal.undo()
+    assert not out.exists()
+    unpack(first, out, images_only)
+    assert tree(out) == {"a.png": b"1", "b.png": b"2"}
+    unpack(second, out, images_only)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.zip", "out", "second.zip"]
+
+
+def test_what_a_killed_removal_leaves_is_never_taken_for_whole(
+    tmp_path: Path, killed_in_removal: pytest.MonkeyPatch
+) -> None:
+    archive, out = write(tmp_path / "a.zip", {"a.png": b"1", "b.png": b"2"}), tmp_path / "out"
+    unpack(archive, out, images_only)
+    with pytest.raises(KeyboardInterrupt):
+        discard(out)
+    killed_in_removal.undo()
+    unpack(archive, out, images_only)
+    assert tree(out) == {"a.png": b"1", "b.png": b"2"}
+    discard(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
 @pytest.mark.parametrize("member", UNSAFE)
 def test_no_member_leaves_the_folder(tmp_path: Path, name: str, member: str) -> None:
@@ -178,6 +228,106 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         data[data.index(mark) + offset] |= 1
     (tmp_path / "a.zip").write_bytes(data)
     refuses(tmp_path / "a.zip", "is encrypted")
+
+
+@pytest.mark.parametrize(("method", "word"), [(zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "LZMA")])
+@pytest.mark.parametrize("member", ["a.png", "padding.bin"])
+def test_a_zip_of_a_decoder_without_bounds_is_refused(tmp_path: Path, method: int, word: str, member: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("first.png", b"1")
+        archive.writestr(member, b"2", method)
+    refuses(tmp_path / "a.zip", f"member '{member}' is compressed with {word}, and only deflate")
+
+
+def test_a_zip_of_a_method_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    data = bytearray(write(tmp_path / "a.zip", {"a.png": b"1"}).read_bytes())
+    for mark, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        struct.pack_into("<H", data, data.index(mark) + offset, 77)
+    (tmp_path / "a.zip").write_bytes(data)
+    refuses(tmp_path / "a.zip", "compressed with method 77")
+
+
+def header(kind: bytes, size: int, name: str = "a.png") -> bytes:
+    """One header block of a tar, with whatever size."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+DESCRIBING = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
+@pytest.mark.parametrize("kind", DESCRIBING)
+def test_a_long_description_of_a_member_is_refused_before_it_is_read(tmp_path: Path, name: str, kind: bytes) -> None:
+    # The body is not even there: who tried to read it would complain about that.
+    write_blocks(tmp_path / name, header(tarfile.REGTYPE, 0), header(kind, MAX_DESCRIPTION + 1))
+    refuses(tmp_path / name, "has 1 extra headers of 1,048,577 bytes")
+
+
+def write_blocks(path: Path, *blocks: bytes) -> None:
+    """A tar of these blocks and no more, compressed as its name says."""
+    ways: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    path.write_bytes(ways.get(path.suffix, bytes)(b"".join(blocks)))
+
+
+@pytest.mark.parametrize("kind", DESCRIBING)
+def test_many_descriptions_of_one_member_are_refused(tmp_path: Path, kind: bytes) -> None:
+    body = bytes(512)
+    blocks = [block for _ in range(MAX_HEADERS + 1) for block in (header(kind, 512), body)]
+    write_blocks(tmp_path / "a.tar", *blocks, header(tarfile.REGTYPE, 0))
+    refuses(tmp_path / "a.tar", f"has {MAX_HEADERS + 1} extra headers")
+
+
+def test_descriptions_of_all_members_add_up(tmp_path: Path) -> None:
+    half = MAX_DESCRIPTION // 2
+    common = (header(tarfile.XGLTYPE, half), bytes(half))
+    members = [header(tarfile.REGTYPE, 0, f"{number}.png") for number in range(3)]
+    write_blocks(tmp_path / "a.tar", *(block for member in members for block in (*common, member)))
+    refuses(tmp_path / "a.tar", "has 1 extra headers of 1,572,864 bytes")
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_of_many_members_are_read(tmp_path: Path, form: int) -> None:
+    names = [f"{'d' * 200}/{'e' * 200}/{number}ü.png" for number in range(MAX_HEADERS * 3)]
+    with tarfile.open(tmp_path / "a.tar", "w", format=form, pax_headers={"comment": "c" * 1000}) as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    unpack(tmp_path / "a.tar", tmp_path / "out", images_only)
+    assert sorted(tree(tmp_path / "out")) == sorted(names)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, *DESCRIBING])
+def test_a_negative_size_is_refused(tmp_path: Path, kind: bytes) -> None:
+    write_blocks(tmp_path / "a.tar", header(tarfile.REGTYPE, 0), header(kind, -512))
+    refuses(tmp_path / "a.tar", "-512 bytes")
+
+
+def test_a_negative_size_in_a_pax_record_is_refused(tmp_path: Path) -> None:
+    record = b"12 size=-99\n"
+    blocks = header(tarfile.XHDTYPE, len(record)), record.ljust(512, b"\0"), header(tarfile.REGTYPE, 0)
+    write_blocks(tmp_path / "a.tar", *blocks)
+    refuses(tmp_path / "a.tar", "says that it has -99 bytes")
+
+
+@pytest.mark.parametrize(
+    "records", [None, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, {"GNU.sparse.map": "0,1"}]
+)
+def test_a_file_with_holes_is_refused(tmp_path: Path, records: dict[str, str] | None) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT if records else tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo("a.png")
+        info.type = tarfile.REGTYPE if records else tarfile.GNUTYPE_SPARSE
+        info.pax_headers = records or {}
+        archive.addfile(info)
+    refuses(tmp_path / "a.tar", "'a.png' is stored with holes")
+
+
+def test_a_broken_header_amid_an_archive_is_not_its_end(tmp_path: Path) -> None:
+    blocks = (header(tarfile.REGTYPE, 0, f"{number}.png") for number in range(3))
+    write_blocks(tmp_path / "a.tar", next(blocks), next(blocks)[:-1] + b"\1", next(blocks), bytes(1024))
+    refuses(tmp_path / "a.tar", "damaged, .*header at byte 512")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz"])

@@ -179,6 +179,33 @@ def test_progress_counts_to_the_end(tree: Path, tmp_path: Path) -> None:
     assert seen[-1] == (96, 96), "then each is described, and compared"
 
 
+def test_a_file_that_goes_or_changes_while_ingest_runs_is_named_and_stops_nothing(tree: Path, tmp_path: Path) -> None:
+    benign = tree / "lung" / "benign"
+
+    def meddle(done: int, total: int) -> None:
+        if (done, total) == (48, 48):  # every tile has been checked, and none described
+            (benign / "lung-b0_0.png").unlink()
+            (benign / "lung-b1_0.png").write_bytes((benign / "lung-b2_0.png").read_bytes())
+            (benign / "lung-b3_0.png").write_text("no image")
+
+    report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, progress=meddle)
+    (warning,) = [line for line in report.warnings if line.startswith("changed or gone")]
+    assert warning.endswith("run it again: " + ", ".join(f"lung/benign/lung-b{number}_0.png" for number in (0, 1, 3)))
+    assert (report.tiles, report.joined_groups) == (48, 0)
+
+    again = ingest(FOLDER, tree, tmp_path / "again", base=tmp_path)
+    assert not [line for line in again.warnings if line.startswith("changed or gone")]
+    assert (again.tiles, again.quarantined, again.joined_groups) == (45, 1, 1)
+
+
+def test_organs_names_are_refused_before_a_tile_is_opened(tree: Path, tmp_path: Path) -> None:
+    (tree / "kidney").rename(tree / "Kidney Left")
+    seen: list[tuple[int, int]] = []
+    with pytest.raises(DataError, match=r"'kidney left': 16 tiles(.|\n)*rename the folder, for example to kidney_left"):
+        ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, progress=lambda *step: seen.append(step))
+    assert not seen
+
+
 def disguised(tile: np.ndarray) -> Image.Image:
     """A copy that is turned, mirrored, cut and encoded again."""
     return Image.fromarray(np.rot90(tile)[:, ::-1]).rotate(12, Image.Resampling.BICUBIC).crop((16, 16, 176, 176))

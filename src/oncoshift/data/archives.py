@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
+from oncoshift.data.tar_headers import HeaderRefusedError, LimitedTar
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
 
@@ -45,6 +46,7 @@ STAMP = ".unpacked.json"
 
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
+_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
 _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError,
 )  # fmt: skip
@@ -60,7 +62,7 @@ def unpack(
 ) -> None:
     """Fill the folder `target` with the members of an archive, and nothing else.
 
-    The same archive is not unpacked again. A process that is killed leaves `target` as it was.
+    The same archive is not unpacked again. A process that is killed leaves `target` as it was, or absent.
 
     Args:
         archive: see `is_archive`.
@@ -69,8 +71,9 @@ def unpack(
         progress: called with bytes of the archive done and in all.
 
     Raises:
-        DataError: the archive is damaged or encrypted; a member would lie outside of `target`, is a link or a device,
-            or is named twice; it is a bomb by `MAX_MEMBERS`, `MAX_RATIO` or the disk's free space. Nothing is left.
+        DataError: the archive is damaged, encrypted or compressed in an unusual way; a member would lie outside of
+            `target`, is a link or a device, or is named twice; it is a bomb by `MAX_MEMBERS`, `MAX_RATIO`, the disk's
+            free space or the limits of `data.tar_headers`. Nothing is left.
     """
     name = archive.name.lower()
 
@@ -89,8 +92,10 @@ def unpack(
 def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], None]) -> None:
     """Make a folder from something that is known by its hashes, unless that has been done.
 
+    Whenever the process is killed, `target` is the old folder or the new one as a whole, or it is absent.
+
     Args:
-        target: is replaced as a whole, in one step.
+        target: is replaced as a whole.
         source: what the folder is made from; kept in its `STAMP`.
         fill: writes into an empty folder; what it has written is removed if it fails.
     """
@@ -104,11 +109,22 @@ def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], None]
     try:
         fill(partial)
         (partial / STAMP).write_text(stamp, encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
+        discard(target)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder with its stamp, if it is there.
+
+    It is renamed first: of a folder that is removed in part, the stamp may be what is left, and vouch for the rest.
+    """
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)  # a killed process's
+    if folder.exists():
+        folder.rename(aside)
+        shutil.rmtree(aside)
 
 
 def member_path(archive: Path, name: str) -> PurePosixPath:
@@ -141,10 +157,12 @@ class _Budget:
         allowed = max(SMALL, archive.stat().st_size * MAX_RATIO)
         return cls(archive, allowed, shutil.disk_usage(folder).free - RESERVE)
 
-    def spend(self, size: int) -> None:
-        """Count a member of `size` bytes, kept or not: to pass over it costs as much time."""
+    def spend(self, size: int, headers: int = 0) -> None:
+        """Count a member of `size` bytes behind headers of others, kept or not: to pass over it costs as much time."""
+        if size < 0:
+            raise DataError(f"{self.archive}: damaged, a member says that it has {size} bytes; fetch it again")
         self.members += 1
-        self.unpacked += size
+        self.unpacked += size + headers
         if self.members > MAX_MEMBERS:
             raise DataError(f"{self.archive}: more than {MAX_MEMBERS} members; refused as a decompression bomb")
         if self.unpacked > self.allowed:
@@ -207,15 +225,22 @@ def _check_zipped(archive: Path, member: zipfile.ZipInfo) -> None:
         raise DataError(f"{archive}: member {member.filename!r} is a link or a device; pack the files themselves")
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"{archive}: is encrypted; unpack it yourself and set ingest.root to the folder")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The other decoders of zipfile give all that a chunk unpacks to at once, and that has no bound.
+        method = _METHODS.get(member.compress_type, f"method {member.compress_type}")
+        raise DataError(
+            f"{archive}: member {member.filename!r} is compressed with {method}, and only deflate or none is taken; "
+            "zip the files again without that option, or unpack it yourself and set ingest.root to the folder"
+        )
 
 
 def _untar(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
-    with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as file:
+    with archive.open("rb") as raw, LimitedTar.open(fileobj=raw, mode="r:*") as file:
         for member in file:
             member_path(archive, member.name)
             if not member.isfile() and not member.isdir():
                 raise DataError(f"{archive}: member {member.name!r} is a link or a device; pack the files themselves")
-            wanted.budget.spend(member.size)
+            wanted.budget.spend(member.size, member.offset_data - member.offset)
             path = wanted.path(member.name) if member.isfile() else None
             content = file.extractfile(member) if path is not None else None
             if path is not None and content is not None:
@@ -229,6 +254,8 @@ def _explained(archive: Path) -> Iterator[None]:
     """Errors of the archive's own format as ones that say what to do."""
     try:
         yield
+    except HeaderRefusedError as error:
+        raise DataError(f"{archive}: {error}") from error
     except _BROKEN as error:
         raise DataError(f"{archive}: damaged, or not what its name says ({error}); fetch it again") from error
     except RuntimeError as error:  # zipfile's word for a missing password

@@ -1,10 +1,11 @@
-"""Stage `ingest`: open every image once, keep what is sound, and say what is not and why."""
+"""Stage `ingest`: check every image, keep what is sound, and say what is not and why."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -16,7 +17,12 @@ from oncoshift.data.parquet import write_table
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
 from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
 from oncoshift.data.validation.inspection import inspect, name_twice
-from oncoshift.data.validation.near_duplicates import contradictions, find_near_duplicates, near_duplicates_table
+from oncoshift.data.validation.near_duplicates import (
+    changed_meanwhile,
+    contradictions,
+    find_near_duplicates,
+    near_duplicates_table,
+)
 from oncoshift.data.validation.quarantine import LeftOut, write_quarantine
 from oncoshift.data.validation.report import MEASURES, Findings, write_report
 from oncoshift.data.validation.schema import check_tiles
@@ -31,6 +37,9 @@ if TYPE_CHECKING:
 
     from oncoshift.data.validation.inspection import Inspected
     from oncoshift.settings import Ingest
+
+_values = attrgetter(*MEASURES)
+"""A tile's measurements as a tuple: a dictionary for each of 200,000 tiles would take a kilobyte."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
     `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded),
     near_duplicates.parquet (pairs of tiles that come from one original), quarantine.csv, quarantine/ (the bytes of the
     tiles in it), report.json and report/ (for people). A bad tile is left out with its reason and never stops the rest.
-    The same data set gives the same bytes.
+    The same data set gives the same bytes. A tile is opened once for its checks, and a sound one again where
+    `join_near_duplicates` is set; one that has changed in between is named in a warning.
 
     Args:
         settings: section `ingest`; its `root` is already resolved into the argument `root`.
@@ -84,7 +94,7 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
     inspected = name_twice(ordered_map(lambda tile: inspect(tile, settings), scanned.tiles, progress))
     same_bytes = shared_bytes(inspected)
     inspected = mark_duplicates(inspected)
-    near = find_near_duplicates(inspected, progress) if settings.join_near_duplicates else []
+    near, changed = find_near_duplicates(inspected, progress) if settings.join_near_duplicates else ([], [])
     joined = merged_names([*same_bytes, *(pair.groups for pair in near)])
     inspected = with_groups(inspected, joined)
 
@@ -102,7 +112,7 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
         left_out=_left_out(inspected, base),
         joined=joined,
         colour=colour,
-        warnings=[*warnings_of(frame, colour), *contradictions(near)],
+        warnings=[*warnings_of(frame, colour), *contradictions(near), *changed_meanwhile(changed)],
     )
     report = _report(settings, findings)
 
@@ -127,27 +137,29 @@ def _left_out(inspected: Sequence[Inspected], base: Path) -> list[LeftOut]:
 
 def _frame(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
     """A row a sound tile: the columns of tiles.parquet, the label's name and the measurements."""
+    named = ("tile_id", "path", "organ", "label", "label_name", "group", "sha256")
     rows = [
-        {
-            "tile_id": one.tile.tile_id,
-            "path": _below(one.tile.path, base),
-            "organ": one.tile.organ,
-            "label": one.tile.label,
-            "label_name": _label_name(one.tile.label),
-            "group": one.tile.group,
-            "sha256": one.sha256,
-            **asdict(one.measured),
-        }
+        (
+            one.tile.tile_id,
+            _below(one.tile.path, base),
+            one.tile.organ,
+            one.tile.label,
+            _label_name(one.tile.label),
+            one.tile.group,
+            one.sha256,
+            *_values(one.measured),
+        )
         for one in sound
         if one.measured is not None
     ]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys((*TILE_COLUMNS, "label_name", *MEASURES))))
+    frame = pd.DataFrame(rows, columns=[*named, *MEASURES])
+    return frame[list(dict.fromkeys((*TILE_COLUMNS, "label_name", *MEASURES)))]
 
 
 def _measurements(inspected: Sequence[Inspected]) -> pd.DataFrame:
     """What was measured on every tile that could be decoded, and why it was left out (empty: it was not)."""
     rows = [
-        {"tile_id": one.tile.tile_id, "kind": one.fault.kind if one.fault else "", **asdict(one.measured)}
+        (one.tile.tile_id, one.fault.kind if one.fault else "", *_values(one.measured))
         for one in inspected
         if one.measured is not None
     ]

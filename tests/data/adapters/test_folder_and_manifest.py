@@ -139,6 +139,36 @@ def test_the_case_of_organs_and_labels_does_not_matter(tmp_path: Path) -> None:
     assert [(tile.organ, tile.label) for tile in scan("folder", tmp_path)] == [("lung2", 1), ("lung", 0)]
 
 
+def test_the_case_of_a_manifests_organs_and_labels_does_not_matter(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "tiles.csv").write_text(f"{HEADER}a.jpg, Kidney ,Benign,g1,\nb.jpg,KIDNEY,MALIGNANT,G2,\n")
+    tiles = scan("manifest", tmp_path)
+    assert [(tile.organ, tile.label, tile.group) for tile in tiles] == [("kidney", 0, "g1"), ("kidney", 1, "G2")]
+
+
+def test_folders_that_are_no_organs_names_are_refused_by_name(tmp_path: Path, found: Found) -> None:
+    touch(tmp_path / "raw", "Lymph Node/benign/p1_1.png", "Lymph Node/malignant/p2_1.png", "lung/benign/p3_1.png")
+    touch(tmp_path / "raw", "2/benign/p4_1.png")
+    with pytest.raises(DataError, match=r"2 organs have names that are not allowed; a name matches \^\[a-z\]") as error:
+        found("folder", tmp_path / "raw")
+    assert str(error.value).splitlines()[1:] == [
+        "'2': 1 tiles, the first is 2/benign/p4_1.png; rename the folder",
+        "'lymph node': 2 tiles, the first is Lymph Node/benign/p1_1.png; rename the folder, for example to lymph_node",
+    ]
+
+
+def test_a_manifests_bad_organs_are_named_and_counted_and_the_rest_is_summed_up(tmp_path: Path, found: Found) -> None:
+    touch(tmp_path / "raw", "a.jpg")
+    rows = "".join(f"{row}.jpg,Niere (rechts) {row % 7},benign,g,\n" for row in range(14))
+    (tmp_path / "raw" / "tiles.csv").write_text(f"{HEADER}a.jpg,lung,benign,g,\n{rows}")
+    with pytest.raises(DataError, match=r"7 organs have names(.|\n)*and 2 more$") as error:
+        found("manifest", tmp_path / "raw")
+    assert (
+        "'niere (rechts) 0': 2 tiles, the first is 0.jpg; correct column organ, for example to niere_rechts_0"
+        in str(error.value)
+    )
+
+
 @pytest.mark.parametrize("wrapper", ["delivery", "delivery/tiles"])
 def test_one_folder_around_the_organs_does_not_matter(tmp_path: Path, wrapper: str) -> None:
     touch(tmp_path / wrapper, "lung/benign/p1_1.png", "colon/malignant/p2_1.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,10 @@ from oncoshift.data.adapters.lc25000 import Lc25000Adapter
 from oncoshift.data.adapters.manifest import ManifestAdapter
 from oncoshift.data.adapters.multi_cancer import MultiCancerAdapter
 from oncoshift.data.adapters.nct_crc import NctCrcAdapter
+from oncoshift.data.adapters.organs import check_organs
 from oncoshift.data.adapters.patchcamelyon import PatchCamelyonAdapter
 from oncoshift.data.adapters.phantom import PhantomAdapter, is_made_up
-from oncoshift.data.archives import STAMP, TAR_SUFFIXES, ZIP_SUFFIXES, is_archive, unpack
+from oncoshift.data.archives import STAMP, TAR_SUFFIXES, ZIP_SUFFIXES, discard, is_archive, unpack
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def scan(settings: Ingest, root: Path, unpacked: Path, progress: Progress | None
         progress: called while an archive is unpacked, with its bytes done and in all.
 
     Raises:
-        DataError: the root is not there, the archive cannot be unpacked, or nothing is laid out as the adapter expects;
-            the message then names the adapters that would fit.
+        DataError: the root is not there, the archive cannot be unpacked, an organ has a name that settings cannot
+            hold, or nothing is laid out as the adapter expects; the message then names the adapters that would fit.
     """
     root = _folder(settings, root, unpacked, progress)
     try:
@@ -73,6 +73,7 @@ def scan(settings: Ingest, root: Path, unpacked: Path, progress: Progress | None
         others = [name for name, adapter in ADAPTERS.items() if name != settings.adapter and adapter.fits(root)]
         hint = f"\nit looks like ingest.adapter: {' or '.join(others)}" if others else ""
         raise DataError(f"ingest.adapter {settings.adapter}: {error}{hint}") from None
+    check_organs(settings.adapter, tiles)
     return Scanned(tiles, is_made_up(root))
 
 
@@ -87,7 +88,7 @@ def _folder(settings: Ingest, root: Path, unpacked: Path, progress: Progress | N
         known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
         raise DataError(f"ingest.root {root}: is a file; give a folder, or an archive that ends with one of {known}")
     if settings.adapter != "patchcamelyon" or (unpacked / STAMP).is_file():
-        shutil.rmtree(unpacked, ignore_errors=True)
+        discard(unpacked)
     return root
 
 

@@ -32,7 +32,7 @@ DEPTH = 4
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawTile:
     """One image as the data set names it.
 

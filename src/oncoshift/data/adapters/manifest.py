@@ -1,9 +1,9 @@
 """Adapter `manifest`: a CSV with one row a tile.
 
 Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and, where the file's content is
-promised, sha256. Others are passed over. A path is relative to the CSV's folder, or to `tiles/` in it. `ingest.root`
-is the folder of a `tiles.csv` (or of one folder that has it), or the CSV. Give the folder where you can: DVC then also
-notices when a tile changes.
+promised, sha256. Others are passed over. Names of organs and labels may be in any case. A path is relative to the CSV's
+folder, or to `tiles/` in it. `ingest.root` is the folder of a `tiles.csv` (or of one folder that has it), or the CSV.
+Give the folder where you can: DVC then also notices when a tile changes.
 
 Groups: the column `group`. Licence: your own.
 """
@@ -91,7 +91,7 @@ def _tile(row: dict[str, str | None], folder: Path) -> RawTile:
     for column in ("path", "organ", "group"):
         if not values[column]:
             raise ValueError(f"column {column}: is empty")
-    label = LABEL_NUMBERS.get(values["label"]) if values["label"] else UNKNOWN
+    label = LABEL_NUMBERS.get(values["label"].lower()) if values["label"] else UNKNOWN
     if label is None:
         raise ValueError(f"column label: {values['label']!r} is no label; allowed: {', '.join(LABEL_NUMBERS)}")
     relative = PurePosixPath(values["path"])
@@ -101,7 +101,7 @@ def _tile(row: dict[str, str | None], folder: Path) -> RawTile:
     return RawTile(
         path=beside if beside.is_file() else folder / "tiles" / relative,
         tile_id=relative.as_posix(),
-        organ=values["organ"],
+        organ=values["organ"].lower(),
         label=label,
         group=values["group"],
         sha256_expected=values["sha256"].lower() or None,

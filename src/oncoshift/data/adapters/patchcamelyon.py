@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from oncoshift.data.adapters.base import RawTile, nothing_fits, subfolders
-from oncoshift.data.archives import fill_once
+from oncoshift.data.archives import discard, fill_once
 from oncoshift.data.parallel import ordered_map
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
@@ -70,7 +69,7 @@ class PatchCamelyonAdapter:
         splits = _splits(root)
         for stale in subfolders(unpacked) if unpacked.is_dir() else ():
             if stale.name not in {split.name for split in splits} and _X.fullmatch(f"{stale.name}_x.h5"):
-                shutil.rmtree(stale)
+                discard(stale)
         tiles = [tile for split in splits for tile in _tiles(split, unpacked)]
         return sorted(tiles, key=lambda tile: tile.tile_id)
 

@@ -42,7 +42,7 @@ Kind = Literal["missing", "unreadable", "changed", "named_twice", "small", "blan
 """Why a tile is left out. `duplicate` is no fault of the file and does not count against the allowed share."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Why a tile cannot be used.
 
@@ -55,7 +55,7 @@ class Fault:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measurements:
     """What was measured on one tile; figures are rounded, so that a library's last bit moves no table.
 

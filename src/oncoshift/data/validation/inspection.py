@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from oncoshift.settings import Ingest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """A tile whose file was opened, or could not be.
 

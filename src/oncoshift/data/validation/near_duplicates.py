@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from oncoshift.data.adapters.base import UNKNOWN
-from oncoshift.serving.images import decode
+from oncoshift.serving.images import UnreadableImageError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from oncoshift.data.adapters.base import RawTile
     from oncoshift.data.parallel import Progress
     from oncoshift.data.validation.inspection import Inspected
 
 _SHOWN = 5
+_NOTHING = np.full((1, 1, 3), 255, np.uint8)
+"""A tile that shows nothing, and so is nothing's copy."""
 
 
 class NearDuplicates(NamedTuple):
@@ -32,13 +38,41 @@ class NearDuplicates(NamedTuple):
         return self.first.group, self.second.group
 
 
-def find_near_duplicates(inspected: Sequence[Inspected], progress: Progress | None = None) -> list[NearDuplicates]:
-    """Pairs among the sound tiles that link all tiles of one original, in the tiles' order."""
+def find_near_duplicates(
+    inspected: Sequence[Inspected], progress: Progress | None = None
+) -> tuple[list[NearDuplicates], list[RawTile]]:
+    """Find pairs among the sound tiles that link all tiles of one original.
+
+    Every sound tile's file is opened a second time. One that has gone or changed since it was inspected is in no pair.
+
+    Returns:
+        The pairs, and the tiles whose files have gone or changed; both in the tiles' order.
+    """
     from oncoshift.data.leaks import find_pairs  # compiled code, which other adapters' errors need not wait for
 
-    tiles = [one.tile for one in inspected if one.fault is None]
-    pairs = find_pairs(lambda row: decode(tiles[row].path.read_bytes()), len(tiles), progress)
-    return [NearDuplicates(tiles[pair.first], tiles[pair.second], pair.score) for pair in pairs]
+    sound = [one for one in inspected if one.fault is None]
+    changed: set[int] = set()
+
+    def read(row: int) -> NDArray[np.uint8]:
+        image = _as_inspected(sound[row])
+        if image is None:
+            changed.add(row)
+        return _NOTHING if image is None else image
+
+    pairs = [
+        NearDuplicates(sound[pair.first].tile, sound[pair.second].tile, pair.score)
+        for pair in find_pairs(read, len(sound), progress)
+    ]
+    return pairs, [sound[row].tile for row in sorted(changed)]
+
+
+def _as_inspected(one: Inspected) -> NDArray[np.uint8] | None:
+    """The pixels RGB uint8 [H, W, 3] of a tile; None where its file is no longer the one that was inspected."""
+    try:
+        data = one.tile.path.read_bytes()
+        return decode(data) if hashlib.sha256(data).hexdigest() == one.sha256 else None
+    except (OSError, UnreadableImageError):
+        return None
 
 
 def near_duplicates_table(pairs: Sequence[NearDuplicates]) -> pd.DataFrame:
@@ -46,6 +80,15 @@ def near_duplicates_table(pairs: Sequence[NearDuplicates]) -> pd.DataFrame:
     rows = [(pair.first.tile_id, pair.second.tile_id, pair.score) for pair in pairs]
     table = pd.DataFrame(rows, columns=["first", "second", "score"])
     return table.astype({"first": "str", "second": "str", "score": "float64"})
+
+
+def changed_meanwhile(tiles: Sequence[RawTile]) -> list[str]:
+    """A warning where files of tiles have gone or changed while they were checked."""
+    if not tiles:
+        return []
+    named = ", ".join(tile.tile_id for tile in tiles[:_SHOWN])
+    more = f" and {len(tiles) - _SHOWN} more" if len(tiles) > _SHOWN else ""
+    return [f"changed or gone while ingest ran; run it again: {named}{more}"]
 
 
 def contradictions(pairs: Sequence[NearDuplicates]) -> list[str]:

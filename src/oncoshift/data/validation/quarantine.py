@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from oncoshift.errors import DataError
 from oncoshift.files import atomic
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class LeftOut:
 def write_quarantine(out: Path, left_out: Sequence[LeftOut]) -> None:
     """Write `out`/quarantine.csv and `out`/quarantine/<tile_id>; what an earlier run left there is gone afterwards.
 
-    Copies of tiles that are kept are not copied, and missing files cannot be.
+    Copies of tiles that are kept are not copied, and files that cannot be read are not either.
+
+    Raises:
+        DataError: a copy cannot be written, for example because the disk is full.
     """
     with replaced_folder(out / "quarantine") as folder:
         for one in left_out:
@@ -80,12 +84,18 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copyfile(source, target)
+        data = source.read_bytes()
     except OSError:
-        # What could not be read for its checks cannot be read here either; the row in the table says so.
-        target.unlink(missing_ok=True)
+        return  # What could not be read for its checks cannot be read here either; the row in the table says so.
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    except OSError as error:
+        raise DataError(
+            f"{target}: the copy of {source} for the quarantine cannot be written ({error.strerror}); make room or "
+            "give the right to write there, and run it again"
+        ) from error
 
 
 def _inside(tile_id: str) -> PurePosixPath:

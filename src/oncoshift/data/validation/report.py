@@ -165,7 +165,8 @@ def _stains(findings: Findings) -> list[Block]:
         Heading("Stains"),
         Paragraph(
             "Mean optical density of each tile's tissue, taken apart after Ruifrok and Johnston (2001). The last "
-            "column is how well the three mean densities alone predict the label on groups that were not fitted."
+            "column is how well the three mean densities alone predict the label on groups that were not fitted. It "
+            "describes the data, a target's labelled tiles with them; choose no setting by a target's figure."
         ),
         Table(header, tuple(rows)),
         Picture(
