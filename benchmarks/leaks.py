@@ -3,7 +3,7 @@
 Truth is the column `group` of LC25000's lung and colon tiles; the method sees pixels only, and its constants are the
 same for all organs. Breast, kidney and phantom tiles have no known copies: pairs found there across groups are false,
 those within a group are fields of one patient. Run as `python -m benchmarks.leaks`; it reads real tiles from
-ONCOSHIFT_SHARED (default ../shared) and takes about two minutes on two cores.
+ONCOSHIFT_SHARED (default ../shared) and takes less than three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ import numpy as np
 import pandas as pd
 
 from oncoshift.data.leaks import Pair, find_pairs, join_groups
+from oncoshift.data.leaks.candidates import candidates
+from oncoshift.data.leaks.descriptor import FEATURES, describe
+from oncoshift.data.leaks.scratch import Scratch
 from oncoshift.data.phantom import phantom_tile
 from oncoshift.serving.images import decode
 from oncoshift.settings import Phantom
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 LIMIT_MINUTES = 5.0
 """Allowed for 10,000 tiles on two cores."""
+
+SEARCHED = (4_000, 16_000, 32_000)
+"""Tiles among which the search is timed; they are made up, since only their number matters."""
 
 COPIED = ("lung", "colon")
 NOT_COPIED = ("breast", "kidney")
@@ -109,6 +115,40 @@ def false_joins(images: Sequence[Path] | Sequence[NDArray[np.uint8]], groups: Se
     return {"tiles": len(images), "across groups": across, "within groups": len(pairs) - across}
 
 
+def made_up(features: NDArray[np.uint8], count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Codes of `count` tiles made up of real features, the second half copies that share a third of theirs.
+
+    Noise of 6 levels keeps tiles that draw the same feature as far apart as different tiles are; noise of 5 brings a
+    copy's features as near as those that survive a crop and a turn.
+    """
+    rng = np.random.default_rng(0)
+
+    def noisy(codes: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
+        moved = codes + level * rng.standard_normal(codes.shape, np.float32)
+        return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+
+    tiles = noisy(features[rng.integers(0, len(features), (count, FEATURES))], 6.0)
+    half, shared = count // 2, FEATURES // 3
+    tiles[half:, :shared] = noisy(tiles[:half, :shared], 5.0)
+    return tiles, np.full(count, FEATURES, np.int64)
+
+
+def search_scaling(files: Sequence[Path]) -> tuple[list[dict[str, float]], float]:
+    """Milliseconds of a core a tile and the share of copies found, at each size; and the exponent of the whole time."""
+    described = [describe(decode(file.read_bytes())) for file in files]
+    features = np.concatenate([seen.codes[: seen.used] for seen in described])
+    rows = []
+    for count in SEARCHED:
+        codes, used = made_up(features, count)
+        started = time.process_time()
+        pairs = candidates(codes, used, Scratch(None))
+        seconds = time.process_time() - started
+        found = np.mean(np.isin(np.arange(count // 2), pairs[pairs[:, 1] - pairs[:, 0] == count // 2, 0]))
+        rows.append({"tiles": count, "ms": round(1e3 * seconds / count, 3), "found": round(float(found), 4)})
+    slope = np.polyfit(np.log(SEARCHED), np.log([row["tiles"] * row["ms"] for row in rows]), 1)[0]
+    return rows, round(float(slope), 2)
+
+
 def phantom_tiles() -> tuple[list[NDArray[np.uint8]], list[str]]:
     """The phantom with its default settings, and its groups."""
     settings = Phantom()
@@ -138,6 +178,7 @@ def measure(root: Path) -> dict[str, object]:
         others = listed[listed["organ"] == organ]
         elsewhere[organ] = false_joins([root / "tiles" / path for path in others["path"]], others["group"].tolist())
     elsewhere["phantom"] = false_joins(*phantom_tiles())
+    searches, exponent = search_scaling(files)
     return {
         "tiles": len(files),
         "leaks": ours,
@@ -148,6 +189,8 @@ def measure(root: Path) -> dict[str, object]:
         "core seconds per 10,000 tiles": round(core / len(files) * 10_000, 1),
         "hash seconds per 10,000 tiles": round(peer_seconds / len(files) * 10_000, 1),
         "limit seconds per 10,000 tiles": 60 * LIMIT_MINUTES,
+        "search core ms a tile": searches,
+        "search_exponent": exponent,
         "elsewhere": elsewhere,
     }
 
@@ -166,6 +209,10 @@ def main() -> int:
     print(f"perceptual hash: least of 8 views, best threshold {figures['perceptual hash threshold']} of 64 bits")
     for name in ("seconds", "core seconds", "limit seconds"):
         print(f"{name + ' per 10,000 tiles':<34} {figures[f'{name} per 10,000 tiles']:>8}")
+    print(f"\n{'search among':<16} {'core ms a tile':>15} {'copies found':>13}")
+    for row in figures["search core ms a tile"]:  # type: ignore[attr-defined]
+        print(f"{row['tiles']:<16} {row['ms']:>15.2f} {row['found']:>13.4f}")
+    print(f"search time grows as tiles to the power {figures['search_exponent']}")
     print(f"\n{'no known copies':<16} {'tiles':>6} {'pairs across groups':>20} {'within groups':>14}")
     for name, row in figures["elsewhere"].items():  # type: ignore[attr-defined]
         print(f"{name:<16} {row['tiles']:>6} {row['across groups']:>20} {row['within groups']:>14}")

@@ -73,8 +73,8 @@ class Split(Section):
     """Stage `split`: by group, stratified, seeded. Shares are shares of groups."""
 
     val_share: Share = Field(0.2, description="of each source organ's groups, for source validation")
-    audit_share: Share = Field(0.2, description="of the target's groups, labelled, for the gate alone")
-    test_share: Share = Field(0.3, description="of the target's groups, labelled, for the report alone")
+    audit_share: Share = Field(0.2, description="of the target's labelled groups, for the gate alone")
+    test_share: Share = Field(0.3, description="of the target's labelled groups, for the report alone")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -22,9 +22,10 @@ from oncoshift.errors import OncoshiftError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REMOTE = "local"
+REMOTE = "embedded"
 REMOTE_FOLDER = ".dvc-remote"
 _TAIL = 20
+_REMOTE_URL = re.compile(r"remote\.(.+)\.url=")
 _RUNNING = re.compile(r"Running stage '([^']+)':")
 
 
@@ -75,18 +76,26 @@ def version_raw(project: Path, path: Path) -> str | None:
 
 
 def ensure_local_remote(project: Path) -> None:
-    """Make `.dvc-remote/` the default remote, unless the project has a remote already."""
-    if not any(line.strip() for line in _dvc(project, "remote", "list")):
-        _dvc(project, "remote", "add", "--local", "--default", REMOTE, REMOTE_FOLDER)
+    """Make `.dvc-remote/` a remote, unless the project has one already.
+
+    It is not made the default: a local default would silently win over one that the user adds later.
+    """
+    if not _remotes(project):
+        _dvc(project, "remote", "add", "--local", REMOTE, REMOTE_FOLDER)
 
 
-def push(folder: Path, *targets: str) -> None:
-    """Copy versioned data (all, or some .dvc files and stages) to the default remote.
+def push(folder: Path) -> None:
+    """Copy versioned data to the default remote, or to the embedded one while there is no other.
 
     Raises:
         DvcError: there is no remote, or it cannot be reached.
     """
-    _dvc(folder, "push", *targets)
+    _dvc(folder, "push", *(["--remote", REMOTE] if _remotes(folder) == [REMOTE] else []))
+
+
+def _remotes(folder: Path) -> list[str]:
+    """Names of the configured remotes; `dvc remote list` would break long lines."""
+    return [match[1] for line in _dvc(folder, "config", "--list") if (match := _REMOTE_URL.match(line))]
 
 
 def stage_outs(folder: Path) -> dict[str, str]:

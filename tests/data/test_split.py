@@ -113,6 +113,18 @@ def test_unlabelled_groups_are_only_trained_on() -> None:
     assert set(frames["audit"]["label"]) == set(frames["test"]["label"]) == {0, 1}
 
 
+def test_a_batch_without_labels_moves_nothing_that_is_judged_on(tmp_path: Path) -> None:
+    tiles = table()
+    batch = table(groups=30, organs=("kidney",)).assign(label=-1)
+    batch["tile_id"], batch["group"] = "new/" + batch["tile_id"], "new" + batch["group"]
+    before = split(Split(), tiles, "kidney", SOURCES)
+    after = split(Split(), pd.concat([tiles, batch], ignore_index=True), "kidney", SOURCES)
+    held = ("source_train", "source_val", "audit", "test")
+    assert written(before, tmp_path / "before", held) == written(after, tmp_path / "after", held)
+    added = set(after["target_train"]["tile_id"]) - set(before["target_train"]["tile_id"])
+    assert added == set(batch["tile_id"])
+
+
 def test_unlabelled_tiles_of_a_held_out_group_are_in_no_split() -> None:
     tiles = table()
     tiles.loc[tiles["tile_id"].str.endswith("_0"), "label"] = -1

@@ -24,6 +24,8 @@ LEAKS_FOUND = 3
 
 _SHOWN = 20
 _NAME_SHOWN = 44
+_NAMED = 5
+"""Unreadable files that an error names."""
 
 
 def add_groups(parser: argparse.ArgumentParser) -> None:
@@ -42,22 +44,37 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
 
 
 def groups(context: Context) -> None:
-    """Join copies of one original to groups; write path,group."""
+    """Join copies of one original to groups; write path,group. An image that cannot be read is a group of its own.
+
+    Raises:
+        DataError: the folder holds no image that can be read.
+    """
     from oncoshift.data.adapters.base import images_below
+    from oncoshift.data.groups import giants
     from oncoshift.data.leaks import join_groups
     from oncoshift.errors import DataError
 
     folder, out = context.arguments.folder, context.arguments.out
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'is no folder; unpack it first' if folder.exists() else 'no such folder'}")
     names = sorted(file.relative_to(folder).as_posix() for file in images_below(folder))
     if not names:
         raise DataError(f"{folder}: no image files in it; name a folder of tiles")
-    pairs = _find_pairs([folder / name for name in names], "comparing tiles")
+    images = _Images([folder / name for name in names])
+    pairs = _find_pairs(images)
+    if len(images.unreadable) == len(names):
+        raise DataError(f"{folder}: none of {len(names)} images can be read: {images.summary()}")
+    for message in images.messages():
+        print(message, file=sys.stderr)
     # Names that sort as the positions do, so a joined group is named by its first path.
     width = len(str(len(names)))
     joined = join_groups([f"{position:0{width}}" for position in range(len(names))], pairs)
     digits = max(5, width)
     numbers = {name: f"g{number:0{digits}}" for number, name in enumerate(sorted(set(joined)), start=1)}
-    _write_csv(out, ("path", "group"), zip(names, (numbers[name] for name in joined), strict=True))
+    found = [numbers[name] for name in joined]
+    _write_csv(out, ("path", "group"), zip(names, found, strict=True))
+    for message in giants(found):
+        print(f"warning: {message}", file=sys.stderr)
     print(f"{len(names)} images, {len(pairs)} pairs of copies, {len(numbers)} groups: {out}")
 
 
@@ -66,12 +83,23 @@ def leaks(context: Context) -> int:
 
     Returns:
         0 if there are none, else `LEAKS_FOUND`.
+
+    Raises:
+        DataError: a tile cannot be read, so nothing can be said of it.
     """
     from oncoshift.data.leaks.audit import count_leaks, find_leaks, read_split
+    from oncoshift.errors import DataError
 
     out = context.arguments.out
     tiles = read_split(context.arguments.split)
-    found = find_leaks(tiles, _find_pairs([tile.path for tile in tiles], "comparing tiles"))
+    images = _Images([tile.path for tile in tiles])
+    pairs = _find_pairs(images)
+    if images.unreadable:
+        raise DataError(
+            f"{context.arguments.split}: {len(images.unreadable)} of {len(tiles)} tiles cannot be read, so the split "
+            f"was not checked: {images.summary()}"
+        )
+    found = find_leaks(tiles, pairs)
     rows = (
         (one.split, one.name, other.split, other.name, "" if leak.score is None else f"{leak.score:.3f}")
         for leak in found
@@ -80,40 +108,58 @@ def leaks(context: Context) -> int:
     _write_csv(out / "leaks.csv", ("first_split", "first_path", "second_split", "second_path", "score"), rows)
     (out / "leaks.png").unlink(missing_ok=True)
     if not found:
-        print(f"{len(tiles)} tiles, no leaks: no original has copies on two sides")
+        splits = ", ".join(sorted({tile.split for tile in tiles}))
+        print(f"{len(tiles)} tiles of {splits}: no leaks, no original has copies on two sides")
         return 0
-    _draw(tiles, found, out / "leaks.png")
-    for (one_split, other_split), count in count_leaks(tiles, found).items():
+    _draw(images, tiles, found, out / "leaks.png")
+    for (one_split, other_split), count in count_leaks(tiles, pairs).items():
         print(f"{one_split} and {other_split}: {count} pairs of tiles show the same field")
     touched = len({position for leak in found for position in (leak.first, leak.second)})
-    print(f"{touched} of {len(tiles)} tiles leak: {out / 'leaks.csv'}, {out / 'leaks.png'}")
+    print(f"{touched} of {len(tiles)} tiles leak, each beside a copy: {out / 'leaks.csv'}, {out / 'leaks.png'}")
     return LEAKS_FOUND
 
 
-def _find_pairs(files: Sequence[Path], label: str) -> list[Pair]:
+class _Images:
+    """Image files by position, and what is wrong with those that cannot be read; called from several threads."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self.unreadable: dict[int, str] = {}
+
+    def __call__(self, position: int) -> NDArray[np.uint8]:
+        """The image, or one blank pixel, which is nothing's copy, where it cannot be read."""
+        import numpy as np
+
+        from oncoshift.serving.images import UnreadableImageError, decode
+
+        file = self.files[position]
+        try:
+            return decode(file.read_bytes())
+        except OSError as error:
+            self.unreadable[position] = f"{file}: cannot be read: {error.strerror}"
+        except UnreadableImageError as error:
+            self.unreadable[position] = f"{file}: {error}"
+        return np.full((1, 1, 3), 255, np.uint8)
+
+    def messages(self) -> list[str]:
+        """One for each file that could not be read, in the files' order."""
+        return [self.unreadable[position] for position in sorted(self.unreadable)]
+
+    def summary(self) -> str:
+        """The first few of the messages, and how many more there are."""
+        more = len(self.unreadable) - _NAMED
+        return "; ".join(self.messages()[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _find_pairs(images: _Images) -> list[Pair]:
     from oncoshift.console import progress
     from oncoshift.data.leaks import find_pairs
 
-    with progress(label) as show:
-        return find_pairs(lambda position: _read(files[position]), len(files), show)
+    with progress("comparing tiles") as show:
+        return find_pairs(images, len(images.files), show)
 
 
-def _read(file: Path) -> NDArray[np.uint8]:
-    """The image, or one blank pixel, which is nothing's copy, where it cannot be read."""
-    import numpy as np
-
-    from oncoshift.serving.images import UnreadableImageError, decode
-
-    try:
-        return decode(file.read_bytes())
-    except OSError as error:
-        print(f"{file}: cannot be read: {error.strerror}", file=sys.stderr)
-    except UnreadableImageError as error:
-        print(f"{file}: {error}", file=sys.stderr)
-    return np.full((1, 1, 3), 255, np.uint8)
-
-
-def _draw(tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None:
+def _draw(images: _Images, tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None:
     from PIL import Image
 
     from oncoshift.data.leaks.picture import sheet, side_by_side
@@ -123,7 +169,7 @@ def _draw(tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None
     for leak in found[:_SHOWN]:
         one, other = tiles[leak.first], tiles[leak.second]
         caption = "    ".join(f"{tile.split}: …{tile.name[-_NAME_SHOWN:]}" for tile in (one, other))
-        pictures.append((side_by_side(_read(one.path), _read(other.path)), caption))
+        pictures.append((side_by_side(images(leak.first), images(leak.second)), caption))
     with atomic(path) as temporary:
         Image.fromarray(sheet(pictures)).save(temporary, format="PNG")
 

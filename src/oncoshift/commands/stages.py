@@ -71,6 +71,12 @@ def split(context: Context) -> None:
     settings, layout = context.settings, context.layout
     frames = run_split(settings.split, settings.target, settings.sources, layout)
     print(f"split: {', '.join(f'{name} {len(frame)}' for name, frame in frames.items())}: {layout.splits}")
+    audited, needed = frames["audit"]["group"].nunique(), settings.gate.min_audit_groups
+    if audited < needed:
+        print(
+            f"split: ! the audit set has {audited} groups, and the gate wants {needed} (gate.min_audit_groups): no "
+            "model can be promoted; label more groups, or raise split.audit_share"
+        )
 
 
 def normalize(context: Context) -> None:

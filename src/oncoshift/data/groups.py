@@ -1,12 +1,17 @@
-"""Groups that turn out to be one: disjoint sets, and the name that they then share."""
+"""Groups that turn out to be one: disjoint sets, the name that they then share, and a look at how large they got."""
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+_GIANT_TILES = 20
+_GIANT_SHARE = 0.05
+"""Of all tiles; no original is that frequent in a data set that is worth splitting."""
 
 
 class Forest:
@@ -54,3 +59,26 @@ def merged_names(together: Iterable[Sequence[str]]) -> dict[str, str]:
     whole = {name: names[forest.find(position)] for position, name in enumerate(names)}
     joined = {root for name, root in whole.items() if name != root}
     return {name: root for name, root in whole.items() if root in joined}
+
+
+def giants(joined: Sequence[str], before: Sequence[str] | None = None) -> list[str]:
+    """Warn of joined groups so large that a chain of false pairs may have made them.
+
+    Args:
+        joined: the group of each tile.
+        before: its group before groups were joined; None where each tile was its own. A group that is large without
+            having been joined is no cause for a warning.
+
+    Returns:
+        A message for each group of more than 20 tiles and more than 5 % of all, the largest first.
+    """
+    sizes = Counter(joined)
+    parts = Counter(
+        whole for whole, _ in set(zip(joined, range(len(joined)) if before is None else before, strict=True))
+    )
+    return [
+        f"group {name} holds {size} of {len(joined)} tiles ({size / len(joined):.0%}), joined from {parts[name]} "
+        "groups: look at some of them before you trust it"
+        for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+        if size > _GIANT_TILES and size > _GIANT_SHARE * len(joined) and parts[name] > 1
+    ]

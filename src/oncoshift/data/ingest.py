@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from oncoshift.data.adapters import scan
-from oncoshift.data.groups import merged_names
+from oncoshift.data.groups import giants, merged_names
 from oncoshift.data.parallel import Progress, ordered_map
 from oncoshift.data.parquet import write_table
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
@@ -96,6 +96,7 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
     inspected = mark_duplicates(inspected)
     near, changed = find_near_duplicates(inspected, progress) if settings.join_near_duplicates else ([], [])
     joined = merged_names([*same_bytes, *(pair.groups for pair in near)])
+    before = [one.tile.group for one in inspected if one.fault is None]
     inspected = with_groups(inspected, joined)
 
     sound = [one for one in inspected if one.fault is None]
@@ -112,7 +113,12 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
         left_out=_left_out(inspected, base),
         joined=joined,
         colour=colour,
-        warnings=[*warnings_of(frame, colour), *contradictions(near), *changed_meanwhile(changed)],
+        warnings=[
+            *warnings_of(frame, colour),
+            *contradictions(near),
+            *giants([one.tile.group for one in sound], before),
+            *changed_meanwhile(changed),
+        ],
     )
     report = _report(settings, findings)
 

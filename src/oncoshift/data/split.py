@@ -97,7 +97,8 @@ def _validation_groups(source: pd.DataFrame, settings: Split, shared: set[str]) 
 
 def _held_out_groups(groups: set[str], eligible: set[str], settings: Split) -> set[str]:
     """Groups of the target kept from training. Takes names alone, so that no label's value can decide."""
-    count = min(round((settings.audit_share + settings.test_share) * len(groups)), len(groups) - 1)
+    # A share of the labelled groups: a batch without labels must not move what is judged on.
+    count = min(round((settings.audit_share + settings.test_share) * len(eligible)), len(groups) - 1)
     return set(_shuffled(sorted(eligible), settings.seed, "held out")[:count])
 
 

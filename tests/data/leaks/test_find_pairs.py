@@ -12,6 +12,7 @@ from disguises import Disguise, disguised, random_disguise
 
 from oncoshift.data.leaks import Pair, find_pairs, join_groups
 from oncoshift.data.phantom import phantom_tile
+from oncoshift.errors import DataError
 from oncoshift.serving.images import decode
 from oncoshift.settings import Phantom
 
@@ -126,6 +127,41 @@ def test_the_number_of_threads_changes_nothing(originals: list[np.ndarray], monk
         faiss.omp_set_num_threads(threads)
     assert alone == usual
     assert len(usual) > len(originals) // 2
+
+
+def test_features_in_files_change_nothing_and_leave_nothing(
+    originals: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tiles = [*originals, *(disguised(tile, random_disguise(i)) for i, tile in enumerate(originals)), originals[0]]
+    usual = pairs_of(tiles)
+    assert len(usual) > len(originals) // 2
+    seen: list[Path] = []
+
+    def read(position: int) -> np.ndarray:
+        seen.extend(tmp_path.glob("*/*"))
+        return tiles[position]
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("oncoshift.data.leaks.scratch.MANY", 0)
+    monkeypatch.setattr("oncoshift.data.leaks.index._PART", 20)
+    assert find_pairs(read, len(tiles)) == usual
+    assert seen
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_gone_after_an_error(
+    originals: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def read(position: int) -> np.ndarray:
+        if position == 3:
+            raise DataError("no such tile")
+        return originals[position]
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("oncoshift.data.leaks.scratch.MANY", 0)
+    with pytest.raises(DataError, match="no such tile"):
+        find_pairs(read, len(originals))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_ends_at_its_total(originals: list[np.ndarray]) -> None:

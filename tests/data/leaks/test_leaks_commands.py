@@ -122,14 +122,61 @@ def test_what_is_no_split_is_an_error(
     assert message in capsys.readouterr().err
 
 
-def test_copies_that_are_linked_through_others_leak_too(tmp_path: Path) -> None:
-    splits = ("audit", "source_train", "target_train", "test")
+def test_one_unreadable_file_leaves_a_split_unchecked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "val" / "broken.png").write_bytes(b"no image")
+    assert main(["leaks", str(folder), "--out", str(folder.parent / "leaks")]) == 2
+    printed = capsys.readouterr()
+    assert "no leaks" not in printed.out
+    assert "1 of 7 tiles cannot be read" in printed.err
+    assert "broken.png: 8 bytes are no image" in printed.err
+    assert not (folder.parent / "leaks").exists()
+
+
+def test_a_csv_with_wrong_paths_is_no_clean_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = pd.DataFrame({"path": [f"images/{number}.png" for number in range(8)], "split": ["a", "b"] * 4})
+    listed.to_csv(folder / "folds.csv", index=False)
+    assert main(["leaks", str(folder / "folds.csv"), "--out", str(folder.parent / "leaks")]) == 2
+    printed = capsys.readouterr()
+    assert "no leaks" not in printed.out
+    assert "8 of 8 tiles cannot be read" in printed.err
+    assert "images/0.png: cannot be read: No such file or directory" in printed.err
+    assert "; and 3 more" in printed.err
+
+
+def test_groups_of_nothing_readable_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(b"no image")
+    assert main(["groups", str(tmp_path), "--out", str(tmp_path / "groups.csv")]) == 2
+    assert "none of 2 images can be read" in capsys.readouterr().err
+    assert not (tmp_path / "groups.csv").exists()
+
+
+def test_a_giant_group_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(21):
+        save(original(0), tmp_path / f"{number}.png")
+    assert main(["groups", str(tmp_path), "--out", str(tmp_path / "groups.csv")]) == 0
+    assert "warning: group g00001 holds 21 of 21 tiles" in capsys.readouterr().err
+
+
+def test_tiles_that_are_linked_through_others_leak_too(tmp_path: Path) -> None:
+    splits = ("audit", "source_train", "target_train", "target_train", "test")
     tiles = [SplitTile(tmp_path / split, split, split) for split in splits]
-    leaks = find_leaks(tiles, [Pair(0, 1, 0.8), Pair(1, 2, 0.9), Pair(2, 3, 0.95)])
-    assert [(leak.first, leak.second, leak.score) for leak in leaks] == [
-        (2, 3, 0.95), (0, 1, 0.8), (0, 2, None), (0, 3, None), (1, 3, None),
-    ]  # fmt: skip
-    assert count_leaks(tiles, leaks)["audit", "test"] == 1
+    pairs = [Pair(0, 1, 0.8), Pair(1, 2, 0.9), Pair(2, 3, 0.7), Pair(2, 4, 0.95)]
+    leaks = find_leaks(tiles, pairs)
+    assert [(leak.first, leak.second, leak.score) for leak in leaks] == [(2, 4, 0.95), (0, 1, 0.8), (0, 3, None)]
+    assert count_leaks(tiles, pairs) == {
+        ("audit", "source_train"): 1, ("audit", "target_train"): 2, ("audit", "test"): 1,
+        ("source_train", "test"): 1, ("target_train", "test"): 2,
+    }  # fmt: skip
+
+
+def test_rows_grow_with_tiles_and_counts_do_not_need_them(tmp_path: Path) -> None:
+    tiles = [SplitTile(tmp_path, str(number), "ab"[number // 1500]) for number in range(3000)]
+    pairs = [Pair(0, number, 1.0) for number in range(1, 3000)]
+    leaks = find_leaks(tiles, pairs)
+    assert len(leaks) == 1500 + 1499
+    assert {position for leak in leaks for position in (leak.first, leak.second)} == set(range(3000))
+    assert count_leaks(tiles, pairs) == {("a", "b"): 1500 * 1500}
 
 
 def test_the_difference_of_a_copy_is_grey_and_of_strangers_black() -> None:

@@ -1,7 +1,8 @@
 """Leaks: tiles that are copies of one original, found by their content and joined to one group before splitting.
 
-`descriptor` says what is kept of a tile, `candidates` which tiles are worth comparing, `matching` and `alignment` lay
-one tile on the other, `verify` decides, `pairs` does it for a whole data set, and `groups` joins what was found.
+`descriptor` says what is kept of a tile, `scratch` where; `index` and `candidates` find which tiles are worth
+comparing, `matching` and `alignment` lay one tile on the other, `verify` decides, `pairs` does it for a whole data set,
+`groups` joins what was found, and `audit` finds it on two sides of a split.
 """
 
 from oncoshift.data.leaks.groups import join_groups

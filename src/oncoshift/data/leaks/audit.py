@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain, combinations
 from typing import TYPE_CHECKING
 
 from oncoshift.data.adapters.base import images_below
@@ -41,7 +42,7 @@ class Leak:
     Attributes:
         first: position of the tile whose split comes first by name.
         second: position of the other.
-        score: their agreement; None where they are linked through other copies alone.
+        score: their agreement; None where they were not compared, but are linked through other copies.
     """
 
     first: int
@@ -79,7 +80,10 @@ def read_split(where: Path) -> list[SplitTile]:
 
 
 def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
-    """All pairs of copies on two sides; source_train and target_train are one side, see `SIDES`.
+    """Every tile with a copy on another side; source_train and target_train are one side, see `SIDES`.
+
+    Not all pairs are listed, of which a thousand copies have a million: those that were compared are, and a tile that
+    is linked to the other sides through others alone stands with the first tile there. `count_leaks` counts them all.
 
     Args:
         tiles: the split.
@@ -88,27 +92,44 @@ def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
     Returns:
         The leaks, those that were compared first, best score first.
     """
-    forest = Forest(len(tiles))
-    for pair in pairs:
-        forest.join(pair.first, pair.second)
-    copies: dict[int, list[int]] = {}
-    for position, root in enumerate(forest.roots()):
-        copies.setdefault(root, []).append(position)
-    scores = {(pair.first, pair.second): pair.score for pair in pairs}
     sides = [SIDES.get(tile.split, tile.split) for tile in tiles]
-    leaks = [
-        Leak(first, second, scores.get((first, second)))
-        for members in copies.values()
-        for place, first in enumerate(members)
-        for second in members[place + 1 :]
-        if sides[first] != sides[second]
-    ]
+    scores: dict[tuple[int, int], float | None] = {
+        (pair.first, pair.second): pair.score for pair in pairs if sides[pair.first] != sides[pair.second]
+    }
+    compared = set(chain.from_iterable(scores))
+    for members in _copies(len(tiles), pairs):
+        first_of: dict[str, int] = {}
+        for position in members:
+            first_of.setdefault(sides[position], position)
+        for position in members:
+            elsewhere = [first for side, first in first_of.items() if side != sides[position]]
+            if elsewhere and position not in compared:
+                other = min(elsewhere)
+                scores.setdefault((min(position, other), max(position, other)), None)
+    leaks = [Leak(first, second, score) for (first, second), score in scores.items()]
     return sorted(leaks, key=lambda leak: (-(leak.score or 0.0), leak.first, leak.second))
 
 
-def count_leaks(tiles: Sequence[SplitTile], leaks: Sequence[Leak]) -> dict[tuple[str, str], int]:
-    """Leaking pairs of tiles for each pair of splits, sorted by name."""
-    return dict(sorted(Counter((tiles[leak.first].split, tiles[leak.second].split) for leak in leaks).items()))
+def count_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> dict[tuple[str, str], int]:
+    """Pairs of tiles that show one original on two sides, for each two splits that have any, sorted by name."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for members in _copies(len(tiles), pairs):
+        in_split = sorted(Counter(tiles[position].split for position in members).items())
+        for (one, ones), (other, others) in combinations(in_split, 2):
+            if SIDES.get(one, one) != SIDES.get(other, other):
+                counts[one, other] += ones * others
+    return dict(sorted(counts.items()))
+
+
+def _copies(count: int, pairs: Sequence[Pair]) -> list[list[int]]:
+    """Positions of the tiles of each original that has several, ascending."""
+    forest = Forest(count)
+    for pair in pairs:
+        forest.join(pair.first, pair.second)
+    members: dict[int, list[int]] = {}
+    for position, root in enumerate(forest.roots()):
+        members.setdefault(root, []).append(position)
+    return [positions for positions in members.values() if len(positions) > 1]
 
 
 def _of_stage(where: Path) -> list[SplitTile]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.data.leaks.descriptor import CODE
+from oncoshift.data.leaks.index import feature_index, flat
 from oncoshift.serving.stain.compiled import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
+
+    from oncoshift.data.leaks.scratch import Scratch
 
 _NEIGHBOURS = 12
 """Neighbours of each feature, itself among them. Copies are joined transitively, so not all need be found."""
@@ -24,82 +24,43 @@ most of the others are linked through a third copy."""
 _MOST = 32
 """Candidates of a tile at most, the ones with most votes; so the work grows with the tiles, not with their pairs."""
 
-_PROBES = 8
-"""Lists of the index that are searched for each feature."""
-
-_PER_LIST = 40
-"""Training codes for each list's centre; faiss advises at least 39."""
-
-_ROUNDS = 8
-"""Rounds of k-means; the lists need to be balanced, not optimal."""
-
 _BLOCK = 2048
 """Tiles searched at once, so that float copies of the codes stay at 16 MB."""
 
 
-def candidates(codes: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.int64]:
+def candidates(codes: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> NDArray[np.int64]:
     """Pairs of tiles that share neighbouring features.
 
-    Work is one search a feature in an index with about 2√N lists for N features, of which a fixed number is read:
-    0.9 ms of a core a tile for 4,000 tiles, 1.4 ms for 16,000. What is done with the tiles themselves takes longer.
     All numbers are integers below 2²⁴, which float32 sums exactly in any order, so threads do not change the result.
+
+    In memory this takes about 1 KB a tile, most of it for pairs, beside the index of `index.py`.
 
     Args:
         codes: uint8 [N, F, CODE], each tile's codes.
         used: int64 [N], how many of a tile's codes are set.
+        room: where the index lies.
 
     Returns:
         int64 [P, 2] of positions, first < second, sorted.
     """
-    tile_of = np.repeat(np.arange(len(used), dtype=np.int64), used)
-    if len(tile_of) < _NEIGHBOURS or len(used) < 2:
-        few = np.array([(i, j) for i in range(len(used)) for j in range(i + 1, len(used))], dtype=np.int64)
+    count, total = len(used), int(used.sum())
+    if total < _NEIGHBOURS or count < 2:
+        few = np.array([(i, j) for i in range(count) for j in range(i + 1, count)], dtype=np.int64)
         return few.reshape(-1, 2)
-    index = _index(codes, used, len(tile_of))
+    tile_of = np.repeat(np.arange(count, dtype=np.int32), used)
     found = []
-    for start, stop in _blocks(len(used)):
-        queries = _flat(codes, used, start, stop)
+    index = feature_index(codes, used, room)
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        queries = flat(codes, used, start, stop)
         if len(queries) == 0:
             continue
-        _, neighbours = index.search(queries, _NEIGHBOURS)
-        others = np.where(neighbours >= 0, tile_of[neighbours], -1)
+        neighbours = index.search(queries, _NEIGHBOURS)
+        others = np.where(neighbours >= 0, tile_of[neighbours], -1).astype(np.int64)
         bounds = np.concatenate(([0], np.cumsum(used[start:stop])))
-        found.append(_count(others, bounds, start, _VOTES, _MOST))
-    pairs = np.concatenate(found)
-    return np.unique(np.sort(pairs, axis=1), axis=0)
-
-
-def _blocks(count: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, count, _BLOCK):
-        yield start, min(start + _BLOCK, count)
-
-
-def _flat(codes: NDArray[np.uint8], used: NDArray[np.int64], start: int, stop: int) -> NDArray[np.float32]:
-    is_set = np.arange(codes.shape[1]) < used[start:stop, None]
-    return codes[start:stop][is_set].astype(np.float32)
-
-
-def _index(codes: NDArray[np.uint8], used: NDArray[np.int64], total: int) -> Any:
-    import faiss
-
-    lists = max(1, min(int(2 * np.sqrt(total)), total // _PER_LIST))
-    quantizer = faiss.IndexFlatL2(CODE)
-    bytes_as_they_are = faiss.ScalarQuantizer.QT_8bit_direct
-    index = faiss.IndexIVFScalarQuantizer(quantizer, CODE, lists, bytes_as_they_are, faiss.METRIC_L2, False)
-    index.cp.seed = 0
-    index.cp.niter = _ROUNDS
-    index.cp.int_centroids = True
-    index.cp.min_points_per_centroid = 1
-    index.nprobe = _PROBES
-    # Evenly spaced tiles, so that organs that lie one after the other are all seen.
-    tiles = np.unique(np.linspace(0, len(used) - 1, min(len(used), 1 + len(used) * lists * _PER_LIST // total)))
-    chosen = np.rint(tiles).astype(np.int64)
-    index.train(np.concatenate([_flat(codes, used, tile, tile + 1) for tile in chosen]))
-    for start, stop in _blocks(len(used)):
-        part = _flat(codes, used, start, stop)
-        if len(part):
-            index.add(part)
-    return index
+        pairs = _count(others, bounds, start, _VOTES, _MOST)
+        found.append(np.unique(pairs.min(axis=1) * count + pairs.max(axis=1)))
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), count), axis=1)
 
 
 @compiled

@@ -36,10 +36,12 @@ def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
 
 
 def supported(count: int, pairs: Sequence[Pair], agreeing: Sequence[int]) -> list[Pair]:
-    """Drop the weak pairs that are all that links two sets of copies of three or more tiles each.
+    """Drop weak pairs that would weld large sets of copies.
 
-    One false pair among thousands would make one group of two, and so on along the chain. Sets of copies this large
-    are linked by more than one pair if they are truly one, so a single weak pair is not believed.
+    One false pair among thousands would make one group of two, and so on along the chain. Sets of three or more tiles
+    that strong pairs link are large. If two of them are truly one, more than one pair links them, so a single weak pair
+    between them is not believed. A smaller set comes to the others by its best weak pair first, and is a bridge between
+    large sets for none of its pairs: what it is part of holds one large set at most.
 
     Args:
         count: number of tiles.
@@ -47,24 +49,27 @@ def supported(count: int, pairs: Sequence[Pair], agreeing: Sequence[int]) -> lis
         agreeing: for each pair how many features agree; from `STRONG` on it is believed alone.
 
     Returns:
-        The pairs that are believed, in the order given.
+        The pairs that are believed, in the order given; which they are does not depend on that order.
     """
     forest = Forest(count)
     for pair, features in zip(pairs, agreeing, strict=True):
         if features >= STRONG:
             forest.join(pair.first, pair.second)
     roots = forest.roots()
-    sizes = Counter(roots)
-    links = Counter(_link(roots, pair) for pair in pairs)
-    return [
-        pair
-        for pair, features in zip(pairs, agreeing, strict=True)
-        if features >= STRONG
-        or links[_link(roots, pair)] > 1
-        or min(sizes[roots[pair.first]], sizes[roots[pair.second]]) < _LARGE
-    ]
-
-
-def _link(roots: Sequence[int], pair: Pair) -> tuple[int, int]:
-    one, other = roots[pair.first], roots[pair.second]
-    return min(one, other), max(one, other)
+    large = {root for root, size in Counter(roots).items() if size >= _LARGE}
+    links: dict[tuple[int, int], list[float]] = {}
+    for pair in pairs:
+        one, other = sorted((roots[pair.first], roots[pair.second]))
+        if one != other:
+            links.setdefault((one, other), []).append(pair.score)
+    for (one, other), scores in links.items():
+        if len(scores) > 1 and one in large and other in large:
+            forest.join(one, other)
+    holds_large = {forest.find(root) for root in large}
+    for one, other in sorted(links, key=lambda link: (-max(links[link]), link)):
+        ends = {forest.find(one), forest.find(other)}
+        if not ends <= holds_large:
+            forest.join(one, other)
+            if ends & holds_large:
+                holds_large.add(forest.find(one))
+    return [pair for pair in pairs if forest.find(pair.first) == forest.find(pair.second)]

@@ -10,6 +10,7 @@ import numpy as np
 from oncoshift.data.leaks.candidates import candidates
 from oncoshift.data.leaks.descriptor import CODE, FEATURES, THUMBNAIL, describe
 from oncoshift.data.leaks.groups import STRONG, supported
+from oncoshift.data.leaks.scratch import scratch
 from oncoshift.data.leaks.verify import compare
 from oncoshift.data.parallel import ordered_map
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from oncoshift.data.leaks.scratch import Scratch
     from oncoshift.data.leaks.verify import Match
     from oncoshift.data.parallel import Progress
 
@@ -46,7 +48,10 @@ def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, progress: P
     Not every pair of a large set of copies is named, but the pairs link them all. Tiles that show nothing are never
     paired, and neither are fields that merely overlap. The result does not depend on the number of threads.
 
-    Each tile is read once, and its pixels are not kept: memory grows by about 14 KB a tile, the index included.
+    Each tile is read once, and its pixels are not kept. What is kept is 6.5 KB a tile and an index of 2.5 to 5 KB. Up
+    to `scratch.MANY` tiles that lies in memory; of more, in files below TMPDIR, 9 KB a tile, which are deleted at the
+    end and of which the system keeps in memory what there is room for. Then 1 to 2 KB a tile must be in memory, for
+    pairs and digests.
 
     Args:
         read: a tile's pixels by its position, RGB uint8 [H, W, 3] of any size; called from several threads.
@@ -57,12 +62,19 @@ def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, progress: P
     Returns:
         The pairs, sorted by their positions.
     """
-    kept = _describe_all(read, count, progress)
+    with scratch(count) as room:
+        pairs, agreeing = _compared(_describe_all(read, count, room, progress), room, progress)
+    return sorted(supported(count, pairs, agreeing), key=lambda pair: (pair.first, pair.second))
+
+
+def _compared(kept: _Kept, room: Scratch, progress: Progress | None) -> tuple[list[Pair], list[int]]:
+    """All pairs that are found, and how many features agree on each."""
     copies = _equal(kept.digests)
+    count = len(kept.digests)
     # Of equal tiles only the first is compared: a hundred of them would be one another's neighbours and hide the rest.
     used = kept.used.copy()
     used[[pair.second for pair in copies]] = 0
-    chosen = candidates(kept.codes, used)
+    chosen = candidates(kept.codes, used, room)
     blocks = [chosen[start : start + _BLOCK] for start in range(0, len(chosen), _BLOCK)]
 
     def compare_block(block: NDArray[np.int64]) -> list[tuple[Pair, int]]:
@@ -75,8 +87,7 @@ def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, progress: P
 
     found = [item for block in ordered_map(compare_block, blocks, half_done) for item in block]
     pairs = [*copies, *(pair for pair, _ in found)]
-    agreeing = [*(STRONG for _ in copies), *(features for _, features in found)]
-    return sorted(supported(count, pairs, agreeing), key=lambda pair: (pair.first, pair.second))
+    return pairs, [*(STRONG for _ in copies), *(features for _, features in found)]
 
 
 @dataclass(frozen=True)
@@ -96,11 +107,13 @@ class _Kept:
         )
 
 
-def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, progress: Progress | None) -> _Kept:
-    codes = np.zeros((count, FEATURES, CODE), np.uint8)
-    frames = np.zeros((count, FEATURES, 4), np.float16)
+def _describe_all(
+    read: Callable[[int], NDArray[np.uint8]], count: int, room: Scratch, progress: Progress | None
+) -> _Kept:
+    codes = room.zeros((count, FEATURES, CODE), np.uint8)
+    frames = room.zeros((count, FEATURES, 4), np.float16)
     used = np.zeros(count, np.int64)
-    thumbnails = np.zeros((count, THUMBNAIL, THUMBNAIL), np.int8)
+    thumbnails = room.zeros((count, THUMBNAIL, THUMBNAIL), np.int8)
 
     def keep(position: int) -> bytes:
         seen = describe(read(position))
