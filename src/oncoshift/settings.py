@@ -123,7 +123,7 @@ class Model(Section):
 class Train(Section):
     """One training job: a method, a stain variant and a seed."""
 
-    method: Literal["erm", "dann"] = "dann"
+    method: Literal["erm", "dann", "cdan", "mcc", "mdd", "dann_multi", "dann_mcc", "cdan_mcc"] = "dann"
     variant: StainVariant = "none"
     epochs: int = Field(12, ge=1)
     steps_per_epoch: int | None = Field(15, ge=1, description="null: one pass over the source tiles")
@@ -144,13 +144,48 @@ class Train(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: torch's own choice")
 
 
-class Dann(Section):
-    """Domain-adversarial training (Ganin 2016)."""
+class DomainHead(Section):
+    """What the methods with a domain head have in common; each has a section of its own."""
 
     schedule: Literal["paper", "ganin", "constant"] = Field("ganin", description="how λ grows over training")
     max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 0.33
     weight: float = Field(3.0, gt=0, description="of the domain loss; the trunk sees weight × λ of it, paper: 1")
     hidden: int = Field(0, ge=0, description="width of the domain head's hidden layer; 0 is the paper's linear head")
+    label_shift: Literal["none", "reweight"] = Field(
+        "none", description="reweight: source tiles count by the target's class proportions as the model predicts them"
+    )
+
+
+class Dann(DomainHead):
+    """Domain-adversarial training (Ganin 2016)."""
+
+
+class Cdan(DomainHead):
+    """Conditional domain-adversarial training (Long 2018); its head sees features times predictions, so λ is larger."""
+
+    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 1.0
+    entropy_weighting: bool = Field(True, description="CDAN+E: tiles of a certain class count more")
+
+
+class DannMulti(DomainHead):
+    """Domain-adversarial training with a head over all organs."""
+
+
+class Mcc(Section):
+    """Minimum class confusion (Jin 2020)."""
+
+    temperature: Annotated[float, Field(gt=0), Range(1.0, 4.0)] = 2.5
+    weight: Annotated[float, Field(gt=0), Range(0.1, 3.0, log=True)] = 1.0
+
+
+class Mdd(Section):
+    """Margin disparity discrepancy (Zhang 2019)."""
+
+    schedule: Literal["paper", "ganin", "constant"] = Field("ganin", description="how λ grows over training")
+    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 0.33
+    weight: float = Field(3.0, gt=0, description="of the disparity; the trunk sees weight × λ of it")
+    margin: Annotated[float, Field(ge=1), Range(1.0, 8.0, log=True)] = 2.0
+    hidden: int = Field(64, ge=0, description="width of the auxiliary head's hidden layer; 0: linear, as the label's")
 
 
 class Tune(Section):
@@ -224,6 +259,10 @@ class Settings(Section):
     model: Model = Model()
     train: Train = Train()
     dann: Dann = Dann()
+    cdan: Cdan = Cdan()
+    mcc: Mcc = Mcc()
+    mdd: Mdd = Mdd()
+    dann_multi: DannMulti = DannMulti()
     tune: Tune = Tune()
     retrain: Retrain = Retrain()
     evaluate: Evaluate = Evaluate()

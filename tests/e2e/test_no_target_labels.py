@@ -69,7 +69,17 @@ def _train(layout: Layout, method: str, variant: str) -> dict[str, Tensor]:
     return load_file(jobs.train(job, lambda _row: None).weights)
 
 
-@pytest.mark.parametrize(("method", "variant"), [("dann", "none"), ("dann", "reinhard"), ("erm", "none")])
+@pytest.mark.parametrize(
+    ("method", "variant"),
+    [
+        ("dann", "none"),
+        ("dann", "reinhard"),
+        ("erm", "none"),
+        ("cdan_mcc", "none"),
+        ("mdd", "none"),
+        ("dann_multi", "none"),
+    ],
+)
 @pytest.mark.parametrize("change", ["turned around", "permuted"])
 def test_trained_weights_do_not_depend_on_target_labels(
     tiles: tuple[Path, pd.DataFrame], tmp_path: Path, method: str, variant: str, change: str

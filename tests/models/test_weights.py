@@ -66,7 +66,7 @@ def test_imagenet_without_network_names_the_alternatives(monkeypatch, tmp_path):
 
 def test_real_imagenet_weights_fit(shared):
     net = AdaptationNet(
-        Model(backbone="resnet50", weights=str(shared / "weights/resnet50_imagenet.safetensors"), freeze="layer3"), 0
+        Model(backbone="resnet50", weights=str(shared / "weights/resnet50_imagenet.safetensors"), freeze="layer3")
     )
     assert net.frozen == ("stem", "layer1", "layer2", "layer3")
     trained = {name.split(".")[2] for name, p in net.named_parameters() if p.requires_grad and "trunk" in name}

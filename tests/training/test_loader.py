@@ -56,6 +56,7 @@ def test_batches_are_the_planned_tiles(data: TrainingData):
     expected = PixelInputs(data.source.images).batch(rows, torch.device("cpu"))
     assert torch.equal(batch.source, expected)
     assert batch.labels.tolist() == data.source.labels[plan.source[0]].tolist()
+    assert batch.organs.tolist() == data.source.organs[plan.source[0]].tolist()
 
 
 def test_without_a_number_of_steps_an_epoch_passes_over_the_source_once(data: TrainingData):

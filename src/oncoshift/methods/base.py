@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from oncoshift.models.network import AdaptationNet
@@ -17,11 +18,13 @@ class Batch(NamedTuple):
     Attributes:
         source: network input [B, …] of source tiles.
         labels: int64 [B], of the source tiles.
+        organs: int64 [B], of the source tiles, index into the settings' `sources`.
         target: network input [T, …] of target tiles; None for a method that does not use them.
     """
 
     source: Tensor
     labels: Tensor
+    organs: Tensor
     target: Tensor | None
 
 
@@ -29,11 +32,9 @@ class Method(nn.Module, ABC):
     """An adaptation method around a network.
 
     Attributes:
-        name: its name in params.yaml.
         uses_target: whether batches must hold target tiles.
     """
 
-    name: ClassVar[str]
     uses_target: ClassVar[bool]
 
     def __init__(self, net: AdaptationNet) -> None:
@@ -52,3 +53,10 @@ class Method(nn.Module, ABC):
         Returns:
             The scalar loss to minimise, and detached scalars worth logging, by name.
         """
+
+
+def label_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean cross-entropy of class logits [B, 2] against labels int64 [B], with its figures and the accuracy's."""
+    loss = F.cross_entropy(logits, labels)
+    accuracy = (logits.detach().argmax(1) == labels).float().mean()
+    return loss, {"label_loss": loss.detach(), "source_train_accuracy": accuracy}

@@ -10,85 +10,43 @@ The arXiv 2601.14678 form is this with a linear D, weight 1 and λ = (epoch / ep
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from oncoshift.methods.base import Batch, Method
-from oncoshift.models.reversal import reverse_gradient
+from oncoshift.methods.adversary import Adversary
+from oncoshift.models.heads import feature_head
 
 if TYPE_CHECKING:
-    from oncoshift.models.network import AdaptationNet
-    from oncoshift.settings import Dann as DannSettings
+    from oncoshift.methods.alignment import Step
+    from oncoshift.settings import DomainHead
 
 
-def reversal_strength(schedule: str, max_lambda: float, epoch: int, epochs: int, progress: float) -> float:
-    """λ of one step.
+class Dann(Adversary):
+    """One domain logit a tile, all sources against the target."""
 
-    Args:
-        schedule: `paper` (epoch / epochs)², constant within an epoch; `ganin` 2 / (1 + exp(−10 progress)) − 1;
-            `constant` 1 throughout.
-        max_lambda: factor on it.
-        epoch: number of the epoch, from 0.
-        epochs: how many there will be.
-        progress: share of all steps done, from 0 to 1.
-    """
-    shape = {
-        "paper": (epoch / epochs) ** 2,
-        "ganin": 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0,
-        "constant": 1.0,
-    }[schedule]
-    return max_lambda * shape
+    def __init__(self, inputs: int, settings: DomainHead, epochs: int) -> None:
+        super().__init__(feature_head(inputs, settings.hidden, 1), settings, epochs)
+
+    def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy of logits [B + T, 1]; see `Adversary.judge`."""
+        flat = logits.squeeze(1)
+        domains = torch.zeros(len(flat), device=flat.device)
+        domains[: step.sources] = 1.0
+        accuracy = ((flat.detach() > 0) == (domains > 0.5)).float().mean()
+        return domain_cross_entropy(flat, domains, weights), accuracy
 
 
-class Dann(Method):
-    """One forward over source and target tiles together; see the module for the loss."""
-
-    name: ClassVar[str] = "dann"
-    uses_target: ClassVar[bool] = True
-
-    def __init__(self, net: AdaptationNet, settings: DannSettings, epochs: int) -> None:
-        super().__init__(net)
-        self.settings = settings
-        self.epochs = epochs
-
-    def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Label loss plus weighted domain loss; see `Method.forward`.
-
-        The domain head's accuracy is logged beside its loss: a loss at ln 2 can be equilibrium or a dead head.
-        """
-        if batch.target is None:
-            raise ValueError("dann needs target tiles in every batch")
-        strength = reversal_strength(self.settings.schedule, self.settings.max_lambda, epoch, self.epochs, progress)
-        sources = len(batch.source)
-        z = self.net.features(torch.cat([batch.source, batch.target]))
-        logits = self.net.logits(z[:sources])
-        domain_logits = self.net.domain_head(reverse_gradient(z, strength)).squeeze(1)
-        domains = torch.zeros(len(z), device=z.device)
-        domains[:sources] = 1.0
-        label_loss = F.cross_entropy(logits, batch.labels)
-        domain_loss = domain_cross_entropy(domain_logits, domains)
-        accuracy = (logits.detach().argmax(1) == batch.labels).float().mean()
-        domain_accuracy = ((domain_logits.detach() > 0) == (domains > 0.5)).float().mean()
-        return label_loss + self.settings.weight * domain_loss, {
-            "label_loss": label_loss.detach(),
-            "domain_loss": domain_loss.detach(),
-            "source_train_accuracy": accuracy,
-            "domain_accuracy": domain_accuracy,
-            "lambda": torch.tensor(strength),
-        }
-
-
-def domain_cross_entropy(logits: Tensor, domains: Tensor) -> Tensor:
-    """Binary cross-entropy of logits [N] against domains [N].
+def domain_cross_entropy(logits: Tensor, domains: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of logits [N] against domains [N], the mean of the tiles' losses times their weights [N].
 
     Raises:
         ValueError: the shapes differ. [N] against [N, 1] would broadcast to [N, N] and pair every tile with every
             label, silently.
     """
-    if logits.ndim != 1 or logits.shape != domains.shape:
-        raise ValueError(f"expected logits and domains of shape [N], got {list(logits.shape)}, {list(domains.shape)}")
-    return F.binary_cross_entropy_with_logits(logits, domains)
+    if logits.ndim != 1 or logits.shape != domains.shape or (weights is not None and weights.shape != domains.shape):
+        shapes = [list(values.shape) for values in (logits, domains, weights) if values is not None]
+        raise ValueError(f"expected logits, domains and weights of shape [N], got {shapes}")
+    return F.binary_cross_entropy_with_logits(logits, domains, weights)

@@ -1,4 +1,4 @@
-"""The network that methods train: a tile classifier, of which the first parts may be frozen, and a domain head."""
+"""The network that methods train: a tile classifier, of which the first parts may be frozen."""
 
 from __future__ import annotations
 
@@ -20,27 +20,18 @@ def frozen_parts(freeze: str) -> tuple[str, ...]:
     return PARTS if freeze == "all" else PARTS[: PARTS.index(freeze) + 1]
 
 
-def domain_head(width: int, hidden: int) -> nn.Module:
-    """Feature [N, width] → one logit [N, 1], source against target; `hidden` 0 is the paper's single linear layer."""
-    if hidden == 0:
-        return nn.Linear(width, 1)
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
-    )
-
-
 class AdaptationNet(nn.Module):
-    """A `TileClassifier` with frozen parts apart, and the domain head that adversarial methods add.
+    """A `TileClassifier` with frozen parts apart. A method that needs another head brings it.
 
     Inputs of `features` are what the frozen parts put out: normalised tiles [N, 3, S, S] where nothing is frozen,
     feature maps [N, C, h, w], or pooled features [N, width] where the whole trunk is. See `training.inputs`.
     """
 
-    def __init__(self, settings: Model, domain_hidden: int) -> None:
+    def __init__(self, settings: Model) -> None:
         super().__init__()
         self.classifier = TileClassifier(settings.backbone, settings.bottleneck, settings.dropout)
         load_trunk(self.classifier.trunk, settings.backbone, settings.weights)
-        self.domain_head = domain_head(settings.bottleneck, domain_hidden)
+        self.width = settings.bottleneck
         self.frozen = frozen_parts(settings.freeze)
         self.trained = PARTS[len(self.frozen) :]
         for part in self.frozen:

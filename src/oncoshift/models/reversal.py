@@ -1,7 +1,8 @@
-"""The gradient reversal layer (Ganin & Lempitsky 2015, arXiv 1409.7495)."""
+"""The gradient reversal layer (Ganin & Lempitsky 2015, arXiv 1409.7495), and how its strength λ grows."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,3 +27,22 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
     """
     reversed_: Tensor = _Reverse.apply(x, strength)
     return reversed_
+
+
+def reversal_strength(schedule: str, max_lambda: float, epoch: int, epochs: int, progress: float) -> float:
+    """λ of one step.
+
+    Args:
+        schedule: `paper` (epoch / epochs)², constant within an epoch; `ganin` 2 / (1 + exp(−10 progress)) − 1;
+            `constant` 1 throughout.
+        max_lambda: factor on it.
+        epoch: number of the epoch, from 0.
+        epochs: how many there will be.
+        progress: share of all steps done, from 0 to 1.
+    """
+    shape = {
+        "paper": (epoch / epochs) ** 2,
+        "ganin": 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0,
+        "constant": 1.0,
+    }[schedule]
+    return max_lambda * shape

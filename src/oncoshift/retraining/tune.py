@@ -10,6 +10,7 @@ import optuna
 from oncoshift.console import tenths
 from oncoshift.experiments import absolute_database
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
+from oncoshift.methods.factory import method_settings
 from oncoshift.selection.rule import SourceFlooredScore
 from oncoshift.settings import flatten, with_values
 from oncoshift.tuning.plots import study_figure
@@ -29,19 +30,30 @@ def tune_step(session: Session) -> Settings:
     settings = session.plan.settings
     if settings.tune.trials == 0:
         return settings
+    read = _parameters(session)
     with session.child("tune") as run:
         name = _study_name(session)
         result = tune(
-            settings.tune,
+            settings.tune.model_copy(update={"parameters": read}),
             storage=absolute_database(settings.tune.storage, session.plan.layout.folder),
             study_name=name,
-            defaults={key: flatten(settings)[key] for key in settings.tune.parameters},
+            defaults={key: flatten(settings)[key] for key in read},
             run_trial=lambda plan: _run_trial(session, run, plan),
         )
         _log(session, run, name, result)
     if not result.values:
         session.plan.say("tune: no trial completed; the defaults stand")
     return with_values(settings, dict(result.values))
+
+
+def _parameters(session: Session) -> tuple[str, ...]:
+    """The tunable settings that the method reads; a search over others would be a search over nothing."""
+    settings = session.plan.settings
+    sections = {"model", "train", *method_settings(settings)}
+    unread = [key for key in settings.tune.parameters if key.split(".")[0] not in sections]
+    if unread:
+        session.plan.say(f"tune: {settings.train.method} does not read {', '.join(unread)}; left out")
+    return tuple(key for key in settings.tune.parameters if key not in unread)
 
 
 def _run_trial(session: Session, tune_run: str, plan: TrialPlan) -> float:
@@ -91,7 +103,7 @@ def _ended(result: TuningResult) -> int:
 def _study_name(session: Session) -> str:
     """Names all that the scores depend on, so that a study never mixes what cannot be compared."""
     settings = session.plan.settings
-    sections = settings.model_dump(mode="json", include={"seed", "model", "train", "dann", "tune"})
+    sections = settings.model_dump(mode="json", include={"seed", "model", "train", "tune"}) | method_settings(settings)
     sections["tune"].pop("trials")
     sections["model"]["weights"] = weights_fingerprint(settings.model.weights)
     parts = [sections, session.jobs.data_digest, code_fingerprint(), session.plan.forced]

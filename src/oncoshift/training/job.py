@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from oncoshift.files import atomic
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
-from oncoshift.methods.factory import build_method
+from oncoshift.methods.factory import build_method, method_settings
 from oncoshift.models.network import AdaptationNet
 from oncoshift.training.features import FeatureCache, frozen_inputs
 from oncoshift.training.loop import Trainer
@@ -62,8 +62,7 @@ class Job:
             "data": self.data_digest,
             "code": code_fingerprint(),
         }
-        if settings.train.method == "dann":
-            values["dann"] = settings.dann.model_dump(mode="json")
+        values |= method_settings(settings)
         values["model"]["weights"] = weights_fingerprint(settings.model.weights)
         return values
 
@@ -156,7 +155,7 @@ def train_job(
 def load_net(job: Job, trained: TrainedJob) -> AdaptationNet:
     """The trained network in eval mode, on the CPU."""
     settings = job.settings.model.model_copy(update={"weights": "none"})
-    net = AdaptationNet(settings, job.settings.dann.hidden)
+    net = AdaptationNet(settings)
     net.classifier.load_state_dict(load_file(trained.weights))
     return net.eval()
 

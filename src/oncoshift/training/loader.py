@@ -92,6 +92,7 @@ class Loader:
         return Batch(
             source=self._inputs(self.data.source.rows[source], source_rng),
             labels=torch.from_numpy(self.data.source.labels[source]).to(self.device),
+            organs=torch.from_numpy(self.data.source.organs[source]).to(self.device),
             target=self._inputs(self.data.target.rows[plan.target[step]], target_rng) if self.with_target else None,
         )
 

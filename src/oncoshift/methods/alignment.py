@@ -1,0 +1,123 @@
+"""What all methods that read target tiles share: one forward over source and target, the label loss, diagnostics.
+
+The loss of a step is CE(C(z_source), y) plus the losses of one or more terms. A term is what sets one method apart
+from another (`dann`, `cdan`, `dann_multi`, `mcc`, `mdd`). Terms share the features and logits of the one forward, so
+a combination such as dann + mcc costs no more than its parts' heads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from oncoshift.methods.base import Batch, Method, label_cross_entropy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncoshift.models.network import AdaptationNet
+
+
+class Step(NamedTuple):
+    """What one forward gives to every term.
+
+    Attributes:
+        z: shared features [B + T, width], source tiles first.
+        source_logits: class logits [B, 2].
+        target_logits: class logits [T, 2].
+        labels: int64 [B], of the source tiles.
+        organs: int64 [B], of the source tiles.
+        epoch: number of the epoch, from 0.
+        progress: share of all steps done, from 0 to 1.
+    """
+
+    z: Tensor
+    source_logits: Tensor
+    target_logits: Tensor
+    labels: Tensor
+    organs: Tensor
+    epoch: int
+    progress: float
+
+    @property
+    def sources(self) -> int:
+        """B, how many source tiles there are."""
+        return len(self.labels)
+
+
+class Term(nn.Module, ABC):
+    """One loss beside the label loss."""
+
+    @abstractmethod
+    def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted scalar loss of one step, and detached scalars worth logging, by name."""
+
+
+class Alignment(Method):
+    """The label loss plus the terms' losses.
+
+    Attributes:
+        terms: by name, in the order in which their losses are added.
+    """
+
+    uses_target: ClassVar[bool] = True
+
+    def __init__(self, net: AdaptationNet, terms: Mapping[str, Term]) -> None:
+        super().__init__(net)
+        self.terms = nn.ModuleDict(terms)
+
+    def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Method.forward`.
+
+        Raises:
+            ValueError: the batch has no target tiles, or labels or organs are not one a source tile.
+        """
+        step = self._step(batch, epoch, progress)
+        loss, figures = label_cross_entropy(step.source_logits, step.labels)
+        for term in self.terms.values():
+            term_loss, term_figures = term(step)
+            loss = loss + term_loss
+            figures |= term_figures
+        return loss, figures | diagnostics(step)
+
+    def _step(self, batch: Batch, epoch: int, progress: float) -> Step:
+        if batch.target is None or len(batch.target) == 0:
+            raise ValueError(f"{' + '.join(self.terms)} needs target tiles in every batch")
+        sources = len(batch.source)
+        for name, values in (("labels", batch.labels), ("organs", batch.organs)):
+            if values.shape != (sources,):
+                raise ValueError(f"expected {name} of shape [{sources}], one a source tile, got {list(values.shape)}")
+        z = self.net.features(torch.cat([batch.source, batch.target]))
+        return Step(
+            z=z,
+            source_logits=self.net.logits(z[:sources]),
+            target_logits=self.net.logits(z[sources:]),
+            labels=batch.labels,
+            organs=batch.organs,
+            epoch=epoch,
+            progress=progress,
+        )
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of the softmax of logits [N, C]: float32 [N], from 0 to ln C."""
+    log_p = logits.float().log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+@torch.no_grad()
+def diagnostics(step: Step) -> dict[str, Tensor]:
+    """What tells a constant predictor or a feature that shrinks to nothing, without a target label.
+
+    Returns:
+        `target_entropy`, mean nats of the target's predictions; `target_train_malignant_share`, the share of target
+        tiles predicted malignant; `feature_norm`, mean Euclidean length of the shared feature.
+    """
+    return {
+        "target_entropy": entropy(step.target_logits).mean(),
+        "target_train_malignant_share": step.target_logits.argmax(1).float().mean(),
+        "feature_norm": step.z.float().norm(dim=1).mean(),
+    }

@@ -1,0 +1,56 @@
+"""DANN with a discriminator over all organs: a softmax over each source organ and the target instead of a yes or no.
+
+With organ o of a tile (0 … S − 1 the sources, S the target), one step minimises
+
+    CE(C(z_source), y) + weight · CE(D(R_λ(z)), o),  D(z) [N, S + 1].
+
+So the sources are aligned with one another as well, and a target that looks like one of them is not taken for aligned
+with all. It is the multi-class form of Ganin et al. 2016 (arXiv 1505.07818); Zhao et al. 2018 (MDAN, arXiv 1705.09684)
+study several sources with a binary head for each. The mean is over tiles: with batches balanced over organs, the
+target counts as much as all sources together, and chance is an accuracy of one half.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from oncoshift.methods.adversary import Adversary
+from oncoshift.models.heads import feature_head
+
+if TYPE_CHECKING:
+    from oncoshift.methods.alignment import Step
+    from oncoshift.settings import DannMulti as DannMultiSettings
+
+
+class DannMulti(Adversary):
+    """One logit an organ; see the module. With label shift each source organ is brought to the target's shares."""
+
+    def __init__(self, inputs: int, organs: int, settings: DannMultiSettings, epochs: int) -> None:
+        super().__init__(feature_head(inputs, settings.hidden, organs + 1), settings, epochs)
+        self.organs = organs
+
+    def groups(self, step: Step) -> Tensor:
+        """Each source organ is a domain of its own."""
+        return step.organs
+
+    def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of logits [B + T, S + 1] against the organs; see `Adversary.judge`."""
+        organs = torch.cat([step.organs, step.organs.new_full((len(step.target_logits),), self.organs)])
+        return organ_cross_entropy(logits, organs, weights), (logits.detach().argmax(1) == organs).float().mean()
+
+
+def organ_cross_entropy(logits: Tensor, organs: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of logits [N, S + 1] against organs int64 [N], the mean of the tiles' losses times weights [N].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if logits.ndim != 2 or organs.shape != logits.shape[:1] or (weights is not None and weights.shape != organs.shape):
+        shapes = [list(values.shape) for values in (logits, organs, weights) if values is not None]
+        raise ValueError(f"expected logits [N, organs], organs [N] and weights [N], got {shapes}")
+    losses = F.cross_entropy(logits.float(), organs, reduction="none")
+    return (losses if weights is None else losses * weights).mean()

@@ -1,0 +1,68 @@
+"""Label shift: weights of source tiles that make their class proportions those estimated for the target.
+
+Alignment of whole domains is wrong where class proportions differ: to hide the domain, the feature must then move
+malignant tiles among benign ones (Zhao et al. 2019, arXiv 1901.09453; Tachet des Combes et al. 2020, arXiv 2003.04475).
+So the domain loss counts a source tile of label y with
+
+    w(y) = q(y) / p(y),
+
+where p are the proportions in the source batch and q those of the target. q is the model's own mean prediction on
+target batches, as an exponential moving average, kept away from 0 and 1: no target label is read. It is not corrected
+by the model's confusion on the sources (BBSE, Lipton 2018), so it lags, and leans towards what the model believes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+"""Share of the old average that a step keeps: about the last 20 batches count."""
+
+MIN_SHARE = 0.1
+"""A class is never thought rarer than this, so that a model that predicts one class alone does not drop the other."""
+
+
+class TargetShares(nn.Module):
+    """Running estimate of the target's class proportions; a part of the checkpoint.
+
+    Attributes:
+        shares: float32 [classes], positive, with sum 1; uniform at the start.
+    """
+
+    shares: Tensor
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.register_buffer("shares", torch.full((classes,), 1.0 / classes))
+
+    @torch.no_grad()
+    def forward(self, target_logits: Tensor) -> Tensor:
+        """Take a batch's class logits [T, classes] into the average; returns the shares [classes], clipped."""
+        mean = target_logits.detach().float().softmax(1).mean(0)
+        self.shares.mul_(MOMENTUM).add_(mean, alpha=1.0 - MOMENTUM)
+        clipped = self.shares.clamp(min=MIN_SHARE)
+        return clipped / clipped.sum()
+
+
+def source_weights(labels: Tensor, groups: Tensor, shares: Tensor) -> Tensor:
+    """Weights of source tiles, of mean 1 within each group, that give each group's labels the proportions `shares`.
+
+    Args:
+        labels: int64 [B].
+        groups: int64 [B], the tiles to bring to these proportions together: all one number, or the organs.
+        shares: float32 [classes], wanted proportions.
+
+    Returns:
+        float32 [B]. In a group without one of the classes the others share what is left by their proportions.
+
+    Raises:
+        ValueError: labels and groups are not both [B].
+    """
+    if labels.ndim != 1 or labels.shape != groups.shape:
+        raise ValueError(f"expected labels and groups of shape [B], got {list(labels.shape)}, {list(groups.shape)}")
+    same_group = groups[:, None] == groups[None, :]
+    same_cell = same_group & (labels[:, None] == labels[None, :])
+    size = same_group.sum(1)
+    weights = shares[labels] * size / same_cell.sum(1)
+    return weights * size / (same_group * weights).sum(1)

@@ -1,0 +1,54 @@
+"""Minimum class confusion, MCC (Jin et al. 2020, arXiv 1912.03699): no domain head, a loss on target predictions alone.
+
+With target logits Z [T, C], one step minimises CE(C(z_source), y) + weight · confusion, where
+
+    Y = softmax(Z / temperature)                        [T, C]
+    W_i = T (1 + exp(−H(Y_i))) / Σ_j (1 + exp(−H(Y_j)))  certain tiles count more; W is a constant
+    M = Yᵀ diag(W) Y                                    [C, C]
+    N_jk = M_jk / Σ_l M_jl                              rows of sum 1: rare classes count as much as common ones
+    confusion = (1 / C) Σ_j Σ_k≠j N_jk                  from 0 to 1 − 1/C or so
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from oncoshift.methods.alignment import Step, Term, entropy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from oncoshift.settings import Mcc as MccSettings
+
+
+class Mcc(Term):
+    """The confusion of classes among the target's predictions, weighted."""
+
+    def __init__(self, settings: MccSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Term.forward`."""
+        loss = class_confusion(step.target_logits, self.settings.temperature)
+        return self.settings.weight * loss, {"class_confusion": loss.detach()}
+
+
+def class_confusion(logits: Tensor, temperature: float) -> Tensor:
+    """The confusion of logits [T, C] at a temperature > 0, a scalar; see the module.
+
+    Raises:
+        ValueError: logits are not [T, C] with at least one tile and two classes.
+    """
+    if logits.ndim != 2 or len(logits) == 0 or logits.shape[1] < 2:
+        raise ValueError(f"expected logits [T, C] with T ≥ 1 and C ≥ 2, got {list(logits.shape)}")
+    scaled = logits.float() / temperature
+    y = scaled.softmax(1)
+    certain = 1.0 + torch.exp(-entropy(scaled.detach()))
+    weights = certain / certain.mean()
+    # Sums of products, since autocast would do a matrix product in bfloat16.
+    confusion = (weights[:, None, None] * y[:, :, None] * y[:, None, :]).sum(0)
+    rows = confusion / confusion.sum(1, keepdim=True)
+    return (rows.sum() - rows.diagonal().sum()) / logits.shape[1]

@@ -1,0 +1,161 @@
+"""A made-up shift on features, and a training on it, that take a fraction of a second."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
+from oncoshift.methods.factory import method_around
+from oncoshift.models.network import AdaptationNet
+from oncoshift.settings import validate
+from oncoshift.training.inputs import FeatureInputs
+from oncoshift.training.loop import Trainer
+from oncoshift.training.prediction import predict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from oncoshift.methods.base import Method
+    from oncoshift.settings import Model, Settings
+
+WIDTH = 512
+"""Of ResNet18's pooled feature."""
+
+
+class World(NamedTuple):
+    """Two source organs and a target, as features.
+
+    Attributes:
+        data: what training may see.
+        inputs: the features.
+        target_labels: int64 [T], for measuring alone.
+    """
+
+    data: TrainingData
+    inputs: FeatureInputs
+    target_labels: NDArray[np.int64]
+
+
+def shifted(seed: int, shortcut_on_target: float = 0.8, malignant_share: float = 0.5) -> World:
+    """Feature 0 tells the classes apart everywhere (±1); feature 1 is a stronger shortcut on the sources (±2).
+
+    On the target the shortcut is `shortcut_on_target` for every tile: source-only, which trusts it, is misled.
+    """
+    rng = np.random.default_rng(seed)
+    source_tiles, target_tiles = 600, 300
+    labels = np.arange(source_tiles) % 2
+    organs = np.repeat([0, 1], source_tiles // 2)
+    target_labels = (np.arange(target_tiles) < malignant_share * target_tiles).astype(np.int64)
+    sign = 2.0 * np.concatenate([labels, target_labels]) - 1.0
+    x = rng.normal(0, 0.05, (len(sign), WIDTH))
+    x[:, 0] = sign + rng.normal(0, 0.3, len(sign))
+    x[:, 1] = np.where(np.arange(len(sign)) < source_tiles, 2 * sign, shortcut_on_target) + rng.normal(
+        0, 0.3, len(sign)
+    )
+    images = np.zeros((len(x), 1, 1, 3), np.uint8)
+    held_out = np.arange(source_tiles) % 5 == 4
+
+    def source(mask: NDArray[np.bool_]) -> SourceTiles:
+        return SourceTiles(images, np.flatnonzero(mask), labels[mask], organs[mask], ("lung", "colon"))
+
+    target = TargetTiles(images, np.arange(source_tiles, len(x)))
+    data = TrainingData(source(~held_out), source(held_out), target)
+    return World(data, FeatureInputs(x.astype(np.float32)), target_labels)
+
+
+class Given(nn.Module):
+    """Stands for the frozen trunk, whose outputs are given: to make and to save a ResNet takes longer than to train."""
+
+    def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:  # noqa: ARG002
+        return x
+
+
+@cache
+def _template(settings: Model) -> AdaptationNet:
+    net = AdaptationNet(settings)
+    net.classifier.trunk = Given()
+    net.frozen = ()
+    return net
+
+
+def small_method(settings: Settings) -> Method:
+    """The method around a network without a trunk, with fresh weights by the settings' seed."""
+    net = deepcopy(_template(settings.model))
+    torch.manual_seed(settings.seed)
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    return method_around(net, settings)
+
+
+def method_settings_for(method: str, seed: int, **changes: dict[str, object]) -> Settings:
+    """Settings of a small head on given features; keyword arguments are sections."""
+    train = {
+        "method": method,
+        "epochs": 2,
+        "steps_per_epoch": 100,
+        "augment": False,
+        "device": "cpu",
+        "precision": "32-true",
+        **changes.pop("train", {}),
+    }
+    model = {"bottleneck": 32, "freeze": "all", "dropout": 0.0, **changes.pop("model", {})}
+    return validate({"sources": ["lung", "colon"], "seed": seed, "model": model, "train": train, **changes})
+
+
+class Trained(NamedTuple):
+    """What a training came to: the method, one row of figures an epoch, and balanced accuracy on the target."""
+
+    method: Method
+    history: list[dict[str, float]]
+    target_accuracy: float
+
+
+@pytest.fixture(scope="session")
+def world() -> Callable[..., World]:
+    """Makes a shifted world from a seed; see `shifted`."""
+    return shifted
+
+
+@pytest.fixture
+def settings_for() -> Callable[..., Settings]:
+    """Settings of a method on given features; see `method_settings_for`."""
+    return method_settings_for
+
+
+@pytest.fixture
+def build() -> Callable[[Settings], Method]:
+    """Makes a method around a small network; see `small_method`."""
+    return small_method
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., Trained]:
+    """Trains a method on a world with the project's own loop, from `checkpoint` where there is one."""
+
+    def run(
+        world: World,
+        settings: Settings,
+        checkpoint: str | None = None,
+        on_epoch: Callable[[dict[str, float]], None] = lambda row: None,  # noqa: ARG005
+    ) -> Trained:
+        torch.set_num_threads(1)
+        method = small_method(settings)
+        path = tmp_path / (checkpoint or f"{settings.train.method}-{settings.seed}-{len(list(tmp_path.iterdir()))}")
+        trainer = Trainer(method, world.data, world.inputs, settings.train, settings.seed, "job", path, on_epoch)
+        history = trainer.fit()
+        predicted = predict(method.net, world.inputs, world.data.target.rows, torch.device("cpu")) > 0.5
+        truth = world.target_labels == 1
+        return Trained(method, history, float(predicted[truth].mean() + (~predicted[~truth]).mean()) / 2)
+
+    return run

@@ -1,0 +1,55 @@
+"""Minimum class confusion: by hand, its ends, its gradient, shapes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from oncoshift.methods.mcc import class_confusion
+
+
+def test_one_tile_by_hand():
+    """Y = (¾, ¼): both rows of YᵀY are in the proportion 3 : 1, so ¼ and ¾ of them lie off the diagonal."""
+    assert class_confusion(torch.tensor([[math.log(3.0), 0.0]]), 1.0).item() == pytest.approx((0.25 + 0.75) / 2)
+    assert class_confusion(torch.tensor([[2 * math.log(3.0), 0.0]]), 2.0).item() == pytest.approx(0.5)
+
+
+def test_two_tiles_by_hand():
+    """Tiles (0.9, 0.1) and (0.5, 0.5), with the weights of their entropies."""
+    y = [(0.9, 0.1), (0.5, 0.5)]
+    raw = [1 + math.exp(sum(p * math.log(p) for p in row)) for row in y]
+    w = [2 * value / sum(raw) for value in raw]
+    between = sum(weight * a * b for weight, (a, b) in zip(w, y, strict=True))
+    benign = sum(weight * a * a for weight, (a, _) in zip(w, y, strict=True))
+    malignant = sum(weight * b * b for weight, (_, b) in zip(w, y, strict=True))
+    expected = (between / (benign + between) + between / (malignant + between)) / 2
+    logits = torch.tensor(y).log()
+    assert class_confusion(logits, 1.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_certain_predictions_of_both_classes_are_not_confused_and_of_one_class_are():
+    certain = torch.tensor([[20.0, -20.0], [-20.0, 20.0]])
+    assert class_confusion(certain, 1.0).item() == pytest.approx(0.0, abs=1e-6)
+    one_class = torch.tensor([[3.0, -3.0], [3.0, -3.0]])
+    assert class_confusion(one_class, 1.0).item() == pytest.approx(0.5, abs=1e-6)
+    assert class_confusion(torch.zeros(7, 2), 2.5).item() == pytest.approx(0.5)
+
+
+def test_gradient_is_that_of_finite_differences_with_the_weights_held():
+    """The weights are constants: at equal entropies of all tiles they are 1 wherever a common scale is moved."""
+    logits = torch.tensor([[1.0, -0.5], [-0.5, 1.0], [1.0, -0.5]], requires_grad=True)
+    class_confusion(logits, 2.5).backward()
+    along = (logits.grad * logits.detach()).sum().item()
+    with torch.no_grad():
+        h = 1e-2
+        slope = (class_confusion(logits * (1 + h), 2.5) - class_confusion(logits * (1 - h), 2.5)).item() / (2 * h)
+    assert along == pytest.approx(slope, rel=1e-3)
+    assert along < 0, "surer predictions of both classes are less confused"
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (0, 2)])
+def test_a_wrong_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"logits \[T, C\]"):
+        class_confusion(torch.zeros(shape), 1.0)
