@@ -28,12 +28,13 @@ types: $(READY)
 ui: $(READY)              ## the MLflow UI on the embedded store
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000
 
-bench: $(READY)           ## what is measured, each against a peer or a limit; about eight minutes
+bench: $(READY)           ## what is measured, each against a peer or a limit; about twenty minutes
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[platform,dev,bench]"
 	$(BIN)/python benchmarks/phantom.py
 	$(BIN)/python benchmarks/packs.py
 	$(BIN)/python benchmarks/stain.py
 	$(BIN)/python benchmarks/leaks.py
+	$(BIN)/python benchmarks/selection.py
 
 serve: $(READY)           ## the retraining flow on its schedule, until stopped
 	$(BIN)/python -m flows.serve

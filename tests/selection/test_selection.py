@@ -1,4 +1,4 @@
-"""Validators against values worked out by hand."""
+"""Source accuracy, information maximisation and the rule against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from oncoshift.selection.information_maximisation import information_maximisation
+from oncoshift.selection.oracle import oracle
 from oncoshift.selection.rule import SourceFlooredScore
 from oncoshift.selection.source_accuracy import source_accuracy
 
@@ -21,6 +22,11 @@ def test_source_accuracy_refuses_shapes_that_would_broadcast():
         source_accuracy(np.full((5, 1), 0.9), np.zeros(5, np.int64))
 
 
+def test_the_oracle_is_balanced_accuracy_of_the_target():
+    # 1 of 1 benign, 1 of 3 malignant
+    assert oracle(np.array([0.2, 0.9, 0.4, 0.1]), np.array([0, 1, 1, 1])) == pytest.approx((1 + 1 / 3) / 2)
+
+
 def test_information_maximisation_extremes():
     assert information_maximisation(np.array([0.0, 1.0, 0.0, 1.0])) == pytest.approx(1.0, abs=1e-6)
     assert information_maximisation(np.ones(4)) == pytest.approx(0.0, abs=1e-6)
@@ -34,3 +40,10 @@ def test_a_model_below_the_source_floor_ranks_under_every_model_above_it():
     assert rule(0.79, 1.0) < rule(0.81, 0.0)
     assert rule(0.9, 0.3) < rule(0.85, 0.4)
     assert rule(0.5, 0.9) < rule(0.7, 0.1)
+
+
+def test_the_rule_takes_a_validator_with_negative_scores():
+    rule = SourceFlooredScore(0.8, lowest=-1.0)
+    assert rule(0.79, 0.0) < rule(0.81, -1.0) < rule(0.81, -0.5)
+    with pytest.raises(ValueError, match="least value"):
+        SourceFlooredScore(0.8)(0.9, -0.5)

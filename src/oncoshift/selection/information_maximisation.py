@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oncoshift.selection.binary import entropy_bits
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -23,9 +25,4 @@ def information_maximisation(probabilities: NDArray[np.float64]) -> float:
     Returns:
         0 (constant or undecided) to 1 (certain, both classes equally often); higher is better.
     """
-    return float(_entropy(np.mean(probabilities)) - np.mean(_entropy(probabilities)))
-
-
-def _entropy(p: NDArray[np.float64] | np.floating) -> NDArray[np.float64]:
-    p = np.clip(p, 1e-12, 1 - 1e-12)
-    return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
+    return float(entropy_bits(np.mean(probabilities)) - np.mean(entropy_bits(probabilities)))

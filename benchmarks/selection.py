@@ -1,0 +1,418 @@
+"""How well validators rank models without target labels, and if the verdict tells failed adaptations, on real tiles.
+
+For each target, heads on frozen ImageNet features are trained by the project's own Trainer: methods × source organs ×
+seeds. Every validator scores each model without a target label; the labels are read last, to measure.
+
+Run: python -m benchmarks.selection [--quick]. It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared)
+and keeps features under build/. With those there it takes less than twelve minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
+from oncoshift.files import atomic
+from oncoshift.methods.factory import method_around
+from oncoshift.models.network import AdaptationNet
+from oncoshift.models.weights import load_trunk
+from oncoshift.selection.atc import average_thresholded_confidence
+from oncoshift.selection.binary import two_columns
+from oncoshift.selection.bnm import batch_nuclear_norm
+from oncoshift.selection.consensus import Consensus, consensus
+from oncoshift.selection.dev import DomainFeatures, deep_embedded_validation
+from oncoshift.selection.ensv import ensemble_agreement
+from oncoshift.selection.entropy import negative_entropy
+from oncoshift.selection.information_maximisation import information_maximisation
+from oncoshift.selection.mixval import mixval
+from oncoshift.selection.oracle import oracle
+from oncoshift.selection.rule import SourceFlooredScore
+from oncoshift.selection.seeds_agreement import seeds_agreement
+from oncoshift.selection.snd import soft_neighbourhood_density
+from oncoshift.selection.source_accuracy import source_accuracy
+from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict
+from oncoshift.serving.classifier import Trunk, normalise
+from oncoshift.serving.images import decode
+from oncoshift.settings import validate
+from oncoshift.training.inputs import FeatureInputs
+from oncoshift.training.loop import Trainer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from oncoshift.methods.base import Method
+    from oncoshift.settings import Settings
+
+SHARED = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared"))
+BUILD = Path("build/selection")
+CHUNK = 32
+ORGANS = ("lung", "colon", "breast", "kidney")
+METHODS = ("erm", "dann", "mcc", "dann_mcc")
+LR = 1e-3
+OTHER_LR = 2e-4
+STEPS = 400
+SEEDS = (0, 1)
+FAILED = 0.6
+"""Balanced accuracy on the target below which a model failed."""
+GOOD = 0.8
+"""From here on it is plainly good; between the two, letting it through or not is no mistake."""
+TUNED_ON = ("lung", "kidney")
+"""Targets on whose figures the limits of trust were set; the others are held out from that.
+
+The lower limits, which part doubt from refusal, were chosen with the tables of all four in view: how often a good model
+is refused is no blind test.
+"""
+FLOOR = SourceFlooredScore(0.8)
+
+
+def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.float32]:
+    """Pooled ImageNet ResNet50 features of all tiles, float32 [M, 2048], from the cache where they are."""
+    weights = shared / "weights" / "resnet50_imagenet.safetensors"
+    key = hashlib.sha256(weights.read_bytes() + "".join(tiles["sha256"]).encode()).hexdigest()[:32]
+    path = folder / f"{key}.npy"
+    if path.is_file():
+        cached: NDArray[np.float32] = np.load(path)
+        return cached
+    trunk = Trunk("resnet50").eval().to(memory_format=torch.channels_last)
+    load_trunk(trunk, "resnet50", str(weights))
+    values = np.empty((len(tiles), trunk.width), np.float32)
+    for first in range(0, len(tiles), CHUNK):
+        part = tiles["path"].iloc[first : first + CHUNK]
+        images = np.stack([decode((shared / "data" / "tiles" / name).read_bytes()) for name in part])
+        x = normalise(torch.from_numpy(images)).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            values[first : first + len(part)] = trunk(x).float().numpy()
+        print(f"\rfeatures: {first + len(part)} of {len(tiles)} tiles", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
+    return values
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One model to train.
+
+    Attributes:
+        target: organ without labels.
+        sources: labelled organs.
+        method: erm | dann | mcc | dann_mcc.
+        lr: learning rate.
+        seed: of the training.
+    """
+
+    target: str
+    sources: tuple[str, ...]
+    method: str
+    lr: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is kept of one model: no label of the target is in it.
+
+    Attributes:
+        spec: how it was trained.
+        probabilities: of malignant, [T], on the target's tiles.
+        scores: of the validators that need one model alone.
+    """
+
+    spec: Spec
+    probabilities: NDArray[np.float64]
+    scores: dict[str, float]
+
+
+class Pooled(nn.Module):
+    """Stands for the frozen trunk, whose outputs are the inputs here."""
+
+    def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:  # noqa: ARG002
+        """The input."""
+        return x
+
+
+def experiment(spec: Spec, steps: int) -> Settings:
+    """Settings of one model's training: a head on frozen features."""
+    return validate(
+        {
+            "target": spec.target,
+            "sources": spec.sources,
+            "seed": spec.seed,
+            "model": {"backbone": "resnet50", "freeze": "all"},
+            "train": {
+                "method": spec.method,
+                "epochs": 1,
+                "steps_per_epoch": steps,
+                "optimizer": "adamw",
+                "lr": spec.lr,
+                "augment": False,
+                "precision": "32-true",
+                "device": "cpu",
+                "threads": 1,
+            },
+            "dann": {"weight": 1.0, "max_lambda": 1.0},
+        }
+    )
+
+
+@cache
+def empty_net() -> AdaptationNet:
+    """The network without its trunk, which is frozen; made once, since making a ResNet50 takes as long as a head."""
+    settings = experiment(Spec("lung", ("colon",), "erm", 1e-3, 0), 1)
+    net = AdaptationNet(settings.model)
+    net.classifier.trunk = Pooled()
+    net.frozen = ()
+    return net
+
+
+def build(spec: Spec, settings: Settings) -> Method:
+    """The method around a freshly drawn head."""
+    torch.manual_seed(spec.seed)
+    net = empty_net()
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    return method_around(net, settings)
+
+
+def training_data(tiles: pd.DataFrame, spec: Spec) -> TrainingData:
+    """Every fifth group of each source organ and label is held out to validate; the target's tiles have no labels."""
+    labels = (tiles["label"] == "malignant").to_numpy(np.int64)
+    organs = tiles["organ"].map({organ: number for number, organ in enumerate(spec.sources)}).to_numpy(np.float64)
+    number = tiles.groupby(["organ", "label"])["group"].transform(lambda group: pd.factorize(group, sort=True)[0])
+    held_out = (number % 5 == 4).to_numpy()
+    none = np.empty((len(tiles), 1, 1, 3), np.uint8)
+
+    def source(mask: NDArray[np.bool_]) -> SourceTiles:
+        rows = np.flatnonzero(mask & np.isfinite(organs))
+        return SourceTiles(none, rows, labels[rows], organs[rows].astype(np.int64), spec.sources)
+
+    target = np.flatnonzero(tiles["organ"] == spec.target)
+    return TrainingData(source(~held_out), source(held_out), TargetTiles(none, target))
+
+
+def train(spec: Spec, steps: int) -> Trained:
+    """Train one model and score it by itself."""
+    torch.set_num_threads(1)
+    tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
+    values = features(tiles, SHARED, BUILD)
+    data, settings = training_data(tiles, spec), experiment(spec, steps)
+    method = build(spec, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint.pt"
+        Trainer(method, data, FeatureInputs(values), settings.train, spec.seed, "x", checkpoint, lambda _: None).fit()
+    net = method.net.eval()
+    return score(spec, net, values, data)
+
+
+@torch.inference_mode()
+def score(spec: Spec, net: AdaptationNet, values: NDArray[np.float32], data: TrainingData) -> Trained:
+    """Predictions on the target, and the validators that need one model alone."""
+
+    def embed(rows: NDArray[np.int64]) -> Tensor:
+        return net.features(torch.from_numpy(values[rows]))
+
+    def predict(inputs: NDArray[np.floating]) -> NDArray[np.float64]:
+        x = torch.from_numpy(np.asarray(inputs, np.float32))
+        return net.logits(net.features(x)).double().softmax(1)[:, 1].numpy()
+
+    labels = data.source_val.labels
+    inputs = values[data.target.rows]
+    source, target = predict(values[data.source_val.rows]), predict(inputs)
+    domains = DomainFeatures(*(embed(part.rows).numpy() for part in (data.source, data.source_val, data.target)))
+    scores = {
+        "source_accuracy": source_accuracy(source, labels),
+        "negative_entropy": negative_entropy(target),
+        "information_maximisation": information_maximisation(target),
+        "bnm": batch_nuclear_norm(target),
+        "snd": soft_neighbourhood_density(two_columns(target)),
+        "dev": deep_embedded_validation(source, labels, domains),
+        "atc": average_thresholded_confidence(source, labels, target),
+        "mixval": mixval(inputs, predict),
+    }
+    return Trained(spec, target, scores)
+
+
+def specs(target: str, quick: bool) -> list[Spec]:
+    """The models of one target: every method from all other organs, from pairs of them and from each alone."""
+    sources = tuple(organ for organ in ORGANS if organ != target)
+    seeds, methods = (SEEDS[:1], ("erm", "dann_mcc")) if quick else (SEEDS, METHODS)
+    pools = [sources] if quick else [sources, *combinations(sources, 2)]
+    pooled = [Spec(target, pool, method, LR, seed) for pool in pools for method in methods for seed in seeds]
+    other = [] if quick else [Spec(target, sources, method, OTHER_LR, seed) for method in methods for seed in seeds]
+    alone = [Spec(target, (organ,), method, LR, SEEDS[0]) for organ in sources for method in methods]
+    return [*pooled, *other, *alone]
+
+
+def train_all(wanted: list[Spec], steps: int) -> list[Trained]:
+    """Train all models in two processes, in order."""
+    results = []
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for trained in pool.map(train, wanted, [steps] * len(wanted)):
+            results.append(trained)
+            print(f"\rmodels: {len(results)} of {len(wanted)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return results
+
+
+def alone(models: list[Trained], spec: Spec, own: bool = False) -> Consensus:
+    """Consensus of models of the same method, each from one labelled organ, or one of a candidate's `own` sources."""
+    organs = spec.sources if own else tuple(organ for organ in ORGANS if organ != spec.target)
+    members = [
+        next(model for model in models if model.spec.sources == (organ,) and model.spec.method == spec.method)
+        for organ in organs
+    ]
+    return consensus(np.stack([model.probabilities for model in members]))
+
+
+def validator_scores(models: list[Trained]) -> pd.DataFrame:
+    """Every validator's score of every candidate of one target, no label read: one row a candidate."""
+    candidates = [model for model in models if len(model.spec.sources) > 1]
+    table = pd.DataFrame([model.scores for model in candidates])
+    table["im_above_floor"] = [
+        FLOOR(row.source_accuracy, max(row.information_maximisation, 0.0)) for row in table.itertuples()
+    ]
+    table["ensv"] = ensemble_agreement(np.stack([model.probabilities for model in candidates]))
+    configurations = [replace(model.spec, seed=0) for model in candidates]
+    agreement = {}
+    for spec in dict.fromkeys(configurations):
+        seeds = [model.probabilities for model, other in zip(candidates, configurations, strict=True) if other == spec]
+        agreement[spec] = seeds_agreement(np.stack(seeds)) if len(seeds) > 1 else np.nan
+    table["seeds_agreement"] = [agreement[spec] for spec in configurations]
+    table["consensus"] = [alone(models, model.spec).agreement_with(model.probabilities) for model in candidates]
+    return table
+
+
+def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
+    """The verdict on every candidate of one target, no label read; `own`: see `alone`."""
+    rule = ConsensusVerdict()
+    return [
+        rule(Evidence(model.scores["source_accuracy"], model.probabilities, alone(models, model.spec, own)))
+        for model in models
+        if len(model.spec.sources) > 1
+    ]
+
+
+def ranking(table: pd.DataFrame, truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Of each validator: Spearman with the truth, and what its pick (ties: their mean) loses to the best model."""
+    figures = {}
+    for name, column in table.items():
+        scores = column.to_numpy(np.float64)
+        if np.isnan(scores).any():
+            continue
+        constant = np.ptp(scores) == 0
+        rho = 0.0 if constant else float(spearmanr(scores, truth).statistic)
+        picked = float(truth[scores == scores.max()].mean())
+        figures[str(name)] = {"spearman": round(rho, 3), "regret": round(float(truth.max()) - picked, 3)}
+    return figures
+
+
+def judged(found: list[Verdict], truth: NDArray[np.float64]) -> dict[str, int]:
+    """How often each kind of verdict met failed models and good ones."""
+    kinds = np.array([verdict.kind for verdict in found])
+    groups = {"failed": truth < FAILED, "between": (truth >= FAILED) & (truth < GOOD), "good": truth >= GOOD}
+    return {f"{group}_{kind}": int((mask & (kinds == kind)).sum()) for group, mask in groups.items() for kind in Kind}
+
+
+def report(target: str, models: list[Trained], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """All figures of one target; here labels are read."""
+    candidates = [model for model in models if len(model.spec.sources) > 1]
+    truth = np.array([oracle(model.probabilities, labels) for model in candidates])
+    references = [model for model in models if len(model.spec.sources) == 1]
+    return {
+        "models": len(candidates),
+        "best": round(float(truth.max()), 3),
+        "alone": {
+            f"{model.spec.method} from {model.spec.sources[0]}": round(oracle(model.probabilities, labels), 3)
+            for model in references
+        },
+        "validators": ranking(validator_scores(models), truth),
+        "verdict": judged(verdicts(models, own=False), truth),
+        "verdict_own_sources": judged(verdicts(models, own=True), truth),
+        "held_out": target not in TUNED_ON,
+    }
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the tables."""
+    targets = list(figures)
+    print("Spearman with the true balanced accuracy / regret of the pick")
+    print(f"{'':>26}" + "".join(f"{target:>16}" for target in targets) + f"{'mean':>16}")
+    names = [
+        name for name in figures[targets[0]]["validators"] if all(name in figures[t]["validators"] for t in targets)
+    ]
+    for name in names:
+        rows = [figures[target]["validators"][name] for target in targets]
+        rows.append({key: float(np.mean([row[key] for row in rows])) for key in ("spearman", "regret")})
+        print(f"{name:>26}" + "".join(f"{row['spearman']:>9.2f} /{row['regret']:.3f}" for row in rows))
+    for key, title in (("verdict", "all labelled organs"), ("verdict_own_sources", "the candidate's own sources")):
+        print(f"\nverdict, consensus of {title}: trust / doubt / refuse")
+        for target in targets:
+            counts, note = figures[target][key], "held out" if figures[target]["held_out"] else "limits set here"
+            named = {"failed": f"< {FAILED}", "between": "between", "good": f"≥ {GOOD}"}
+            shown = (
+                f"{name}: " + " / ".join(str(counts[f"{group}_{kind}"]) for kind in Kind)
+                for group, name in named.items()
+            )
+            print(f"{target:>8} ({note}): " + "; ".join(shown))
+
+
+def summary(figures: dict[str, Any]) -> dict[str, Any]:
+    """The verdict's two kinds of mistake, on targets where limits were set and on those held out."""
+    rows = {}
+    for name, held_out in (("limits_set_here", False), ("held_out", True)):
+        counts = [row["verdict"] for row in figures.values() if row["held_out"] is held_out]
+        total = {key: sum(count[key] for count in counts) for key in counts[0]} if counts else {}
+        rows[name] = {
+            "failed": sum(total.get(f"failed_{kind}", 0) for kind in Kind),
+            "failed_let_through": total.get(f"failed_{Kind.TRUST}", 0),
+            "good": sum(total.get(f"good_{kind}", 0) for kind in Kind),
+            "good_refused": total.get(f"good_{Kind.REFUSE}", 0),
+            "good_doubted": total.get(f"good_{Kind.DOUBT}", 0),
+        }
+    return rows
+
+
+def main() -> None:
+    """Train, score, measure; the last line is one JSON object."""
+    quick = "--quick" in sys.argv[1:]
+    tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
+    torch.set_num_threads(2)
+    features(tiles, SHARED, BUILD)
+    began = time.monotonic()
+    targets = ORGANS[:1] if quick else ORGANS
+    models = train_all([spec for target in targets for spec in specs(target, quick)], 50 if quick else STEPS)
+    labels = (tiles["label"] == "malignant").to_numpy(np.int64)
+    figures = {
+        target: report(
+            target,
+            [model for model in models if model.spec.target == target],
+            labels[tiles["organ"] == target],
+        )
+        for target in targets
+    }
+    show(figures)
+    print(f"\n{len(models)} models in {time.monotonic() - began:.0f} s")
+    print(json.dumps({"benchmark": "selection", "figures": {"verdict": summary(figures), "targets": figures}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What validators share: checks of binary probabilities, the two-column softmax, entropy in bits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TINY = 1e-12
+"""Probabilities are held this far from 0 and 1 before a logarithm."""
+
+
+def checked(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same probabilities of malignant [N] as float64.
+
+    Raises:
+        ValueError: not one-dimensional, empty, not finite or outside 0 to 1. [N, 1] would broadcast to [N, N].
+    """
+    p = np.asarray(probabilities, np.float64)
+    if p.ndim != 1 or not len(p):
+        raise ValueError(f"expected probabilities of malignant [N], N ≥ 1, got shape {p.shape}")
+    if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
+        raise ValueError("probabilities must be finite and from 0 to 1")
+    return p
+
+
+def checked_models(probabilities: NDArray[np.float64], fewest: int = 2) -> NDArray[np.float64]:
+    """The same probabilities of several models [M, N] as float64.
+
+    Raises:
+        ValueError: not [M, N], fewer than `fewest` models, or a row that `checked` refuses.
+    """
+    p = np.asarray(probabilities, np.float64)
+    if p.ndim != 2 or len(p) < fewest:
+        raise ValueError(f"expected probabilities of at least {fewest} models, [M, N], got shape {p.shape}")
+    return np.stack([checked(row) for row in p])
+
+
+def checked_labels(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Labels 0 or 1, [N], as booleans.
+
+    Raises:
+        ValueError: another shape than [`count`], or another value.
+    """
+    if labels.shape != (count,):
+        raise ValueError(f"expected labels [{count}], got shape {labels.shape}")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    return np.asarray(labels == 1)
+
+
+def entropy_bits(probabilities: NDArray[np.float64] | np.floating) -> NDArray[np.float64]:
+    """Entropy of binary predictions, bits, the shape of the input."""
+    p = np.clip(probabilities, TINY, 1 - TINY)
+    return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
+
+
+def two_columns(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N] of malignant → [N, 2] of benign and malignant."""
+    return np.stack([1 - probabilities, probabilities], axis=1)

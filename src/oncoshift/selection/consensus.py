@@ -1,0 +1,91 @@
+"""Consensus: do models that were adapted from each source organ alone say the same about the target?
+
+Alignment can turn the target's classes around, confidently and with every seed alike. Which way it turns depends on
+the source organ, so models from different organs mostly contradict one another where it went wrong. Agreement is
+Cohen's kappa of the classes (Cohen 1960, doi 10.1177/001316446002000104): 1 the same, 0 as by chance, −1 opposite;
+constant predictors agree on every tile by chance and get 0. One organ may be turned around by itself, so the value is
+that of the best majority: the most tightly agreeing set of more than half of the models, and of at least two.
+
+It fails where a majority is wrong in the same way, which is likelier the less independent the organs' data are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.selection.binary import checked, checked_models
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """Agreement of models adapted from each source organ alone.
+
+    Attributes:
+        agreement: kappa of each pair, float64 [K, K].
+        majority: positions of the models in the best majority, in order.
+        strength: least kappa within the majority, −1 to 1; higher is better.
+        probabilities: the majority's mean probability of malignant, float64 [N].
+    """
+
+    agreement: NDArray[np.float64]
+    majority: tuple[int, ...]
+    strength: float
+    probabilities: NDArray[np.float64]
+
+    @property
+    def dissenters(self) -> tuple[int, ...]:
+        """Positions of the models outside the majority."""
+        return tuple(k for k in range(len(self.agreement)) if k not in self.majority)
+
+    def agreement_with(self, probabilities: NDArray[np.float64]) -> float:
+        """Kappa of a candidate, [N], with the majority, −1 to 1; higher is better."""
+        return kappa(probabilities, self.probabilities)
+
+
+def consensus(alone: NDArray[np.float64]) -> Consensus:
+    """The consensus on the target.
+
+    Args:
+        alone: probabilities of malignant, [K, N], of K ≥ 2 models on the same target tiles, each adapted from another
+            source organ alone.
+
+    Raises:
+        ValueError: fewer than two models, or no probabilities.
+    """
+    p = checked_models(alone)
+    count = len(p)
+    agreement = np.eye(count)
+    for one, other in combinations(range(count), 2):
+        agreement[one, other] = agreement[other, one] = kappa(p[one], p[other])
+    majorities = combinations(range(count), max(2, count // 2 + 1))
+    strength, majority = max((_least(agreement, members), members) for members in majorities)
+    return Consensus(agreement, majority, strength, p[list(majority)].mean(axis=0))
+
+
+def kappa(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Cohen's kappa of the classes of two models at 0.5.
+
+    Args:
+        one: probabilities of malignant, [N].
+        other: the same of another model.
+
+    Returns:
+        −1 to 1; 0 where both are constant, since then nothing is told from chance.
+    """
+    first, second = checked(one) > 0.5, checked(other) > 0.5
+    if first.shape != second.shape:
+        raise ValueError(f"expected the same tiles, got {first.shape} and {second.shape}")
+    same = np.mean(first == second)
+    chance = first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean())
+    return float((same - chance) / (1 - chance)) if chance < 1 else 0.0
+
+
+def _least(agreement: NDArray[np.float64], members: tuple[int, ...]) -> float:
+    return float(min(agreement[one, other] for one, other in combinations(members, 2)))

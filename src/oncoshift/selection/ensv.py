@@ -1,0 +1,30 @@
+"""EnsV (Hu 2024, NeurIPS Datasets and Benchmarks): agreement with the candidates' ensemble.
+
+The reference is the mean softmax of all candidates; a candidate's score is its accuracy against the reference's
+classes. It is certified not to pick the worst candidate, and says nothing where most candidates are wrong alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.selection.binary import checked_models
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def ensemble_agreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """EnsV of every candidate.
+
+    Args:
+        probabilities: of malignant, [M, N], of M ≥ 2 candidates on the same unlabelled target tiles.
+
+    Returns:
+        float64 [M], each 0 to 1; higher is better.
+    """
+    p = checked_models(probabilities)
+    reference = p.mean(axis=0) > 0.5
+    return np.asarray(((p > 0.5) == reference).mean(axis=1))

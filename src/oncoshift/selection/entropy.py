@@ -1,0 +1,27 @@
+"""Entropy of the target predictions, with the sign turned (Morerio 2018, arXiv 1711.10288): confident ones rank first.
+
+−mean H(p). A constant, confident predictor gets the best score, so it is only ever used beside another validator.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.selection.binary import checked, entropy_bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def negative_entropy(probabilities: NDArray[np.float64]) -> float:
+    """Mean negative entropy in bits.
+
+    Args:
+        probabilities: of malignant, [N], on unlabelled target tiles.
+
+    Returns:
+        −1 (undecided) to 0 (certain); higher is better.
+    """
+    return float(-np.mean(entropy_bits(checked(probabilities))))

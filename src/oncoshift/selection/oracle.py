@@ -1,0 +1,24 @@
+"""Balanced accuracy on the target with its labels: for measuring validators only, never for choosing a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oncoshift.selection.source_accuracy import source_accuracy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def oracle(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mean of sensitivity and specificity at 0.5 on labelled target tiles.
+
+    Args:
+        probabilities: of malignant, [N].
+        labels: 0 or 1, [N]; both must occur.
+
+    Returns:
+        0 to 1, higher is better.
+    """
+    return source_accuracy(probabilities, labels)

@@ -1,0 +1,51 @@
+"""Soft neighbourhood density, SND (Saito 2021, arXiv 2108.10860): are the neighbours of a target tile alike and many?
+
+Rows f of the softmax [N, C], or of any feature, are scaled to length 1; P_ij = exp(f_i · f_j / τ) / Σ_{k≠i} exp(f_i ·
+f_k / τ) with P_ii left out, and SND is the mean over i of the entropy of P_i. Dense clusters give flat rows, so a
+high entropy. A constant predictor is one dense cluster: it reaches the maximum.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROWS = 512
+"""Rows of the similarity matrix that are in memory at a time."""
+
+
+def soft_neighbourhood_density(features: NDArray[np.floating], temperature: float = 0.05) -> float:
+    """SND in nats.
+
+    Args:
+        features: [N, D], N ≥ 2, of unlabelled target tiles; the paper passes the softmax (`binary.two_columns`).
+        temperature: τ.
+
+    Returns:
+        0 to ln(N − 1); higher is better. Compare only models on the same tiles.
+
+    Raises:
+        ValueError: not [N, D], or fewer than two rows.
+    """
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"expected features [N, D], N ≥ 2, got shape {features.shape}")
+    values = features.astype(np.float64)
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    total = sum(_entropies(values, first, temperature).sum() for first in range(0, len(values), _ROWS))
+    return float(total / len(values))
+
+
+def _entropies(values: NDArray[np.float64], first: int, temperature: float) -> NDArray[np.float64]:
+    """Entropy of the rows of P from `first` on, [≤ `_ROWS`]."""
+    block = values[first : first + _ROWS] @ values.T / temperature
+    rows = np.arange(len(block))
+    block[rows, first + rows] = -np.inf
+    block -= block.max(axis=1, keepdims=True)
+    weights = np.exp(block)
+    sums = weights.sum(axis=1)
+    block[rows, first + rows] = 0.0  # its weight is 0; −∞ × 0 is not a number
+    return np.asarray(np.log(sums) - (weights * block).sum(axis=1) / sums)

@@ -1,0 +1,129 @@
+"""The verdict on an adapted model without any target label: trust it, doubt it or refuse it, with the reasons.
+
+Ranking picks the best of the candidates; the verdict says whether even that one may be believed. A confident model
+whose classes alignment turned around passes every validator that looks at one model, so the verdict rests on
+`consensus`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from oncoshift.selection.binary import checked
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from oncoshift.selection.consensus import Consensus
+
+
+class Kind(StrEnum):
+    """What is to be done with the model."""
+
+    TRUST = "trust"
+    DOUBT = "doubt"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict and why.
+
+    Attributes:
+        kind: the worst of what the checks found.
+        reasons: one sentence for each check that found that kind, each with figure and limit.
+    """
+
+    kind: Kind
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a candidate without target labels.
+
+    Attributes:
+        source_accuracy: balanced accuracy on source validation tiles, 0 to 1.
+        probabilities: of malignant, [N], the candidate's on unlabelled target tiles.
+        alone: consensus of models adapted from each source organ alone, on the same tiles; None with one source organ.
+    """
+
+    source_accuracy: float
+    probabilities: NDArray[np.float64]
+    alone: Consensus | None
+
+
+@dataclass(frozen=True)
+class ConsensusVerdict:
+    """Trust what works on the sources, is no constant, and says what independent source organs agree on.
+
+    Below the lower limit of a pair a check refuses, between the two it doubts. The limits were set on real tiles of two
+    targets (`benchmarks/selection.py`). Kidney, where alignment turns the classes around: source organs agreed to 0.83
+    all the same; lung, where it works: to 0.96, so trust begins midway. Source organs that agree to less than 0.1 agree
+    no better than by chance. A model that had failed on lung agreed with the majority to 0.02, a middling one to 0.44,
+    good ones from 0.95 on. The margin is thin: a doubt wants a few labels, not optimism. The limits of trust come from
+    these two alone; those of refusal were chosen with colon and breast in view as well.
+
+    Attributes:
+        source_floor: least balanced accuracy on the sources.
+        least_share: least share of target tiles in the rarer predicted class; below it the model is a constant.
+        refuse_strength: consensus (kappa) below which the source organs contradict one another.
+        trust_strength: consensus from which they agree.
+        refuse_agreement: candidate's kappa with the majority below which it says something else.
+        trust_agreement: kappa from which it says the same.
+    """
+
+    source_floor: float = 0.8
+    least_share: float = 0.02
+    refuse_strength: float = 0.1
+    trust_strength: float = 0.9
+    refuse_agreement: float = 0.3
+    trust_agreement: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Limits of a pair in order, or ValueError."""
+        for name in ("strength", "agreement"):
+            low, high = getattr(self, f"refuse_{name}"), getattr(self, f"trust_{name}")
+            if not -1 <= low <= high <= 1:
+                raise ValueError(f"need −1 ≤ refuse_{name} ≤ trust_{name} ≤ 1, got {low} and {high}")
+
+    def __call__(self, evidence: Evidence) -> Verdict:
+        """The verdict on one candidate."""
+        found = [self._source(evidence), self._share(evidence), *self._consensus(evidence)]
+        kind = max((kind for kind, _ in found), key=list(Kind).index)
+        return Verdict(kind, tuple(reason for each, reason in found if each is kind))
+
+    def _source(self, evidence: Evidence) -> tuple[Kind, str]:
+        accuracy = evidence.source_accuracy
+        kind = Kind.TRUST if accuracy >= self.source_floor else Kind.REFUSE
+        return kind, f"balanced accuracy on the sources is {accuracy:.2f} (floor {self.source_floor:.2f})"
+
+    def _share(self, evidence: Evidence) -> tuple[Kind, str]:
+        malignant = float((checked(evidence.probabilities) > 0.5).mean())
+        kind = Kind.TRUST if min(malignant, 1 - malignant) >= self.least_share else Kind.REFUSE
+        return (
+            kind,
+            f"{malignant:.0%} of the target is called malignant (each class needs {self.least_share:.0%})",
+        )
+
+    def _consensus(self, evidence: Evidence) -> list[tuple[Kind, str]]:
+        if evidence.alone is None:
+            return [(Kind.DOUBT, "one source organ: no independent model to compare with; add a source organ")]
+        strength = evidence.alone.strength
+        agreement = evidence.alone.agreement_with(evidence.probabilities)
+        limits = (self.refuse_strength, self.trust_strength), (self.refuse_agreement, self.trust_agreement)
+        count, of = len(evidence.alone.majority), len(evidence.alone.agreement)
+        return [
+            _between(strength, limits[0], f"models from single source organs ({count} of {of}) agree with kappa"),
+            _between(agreement, limits[1], "the model agrees with them with kappa"),
+        ]
+
+
+def _between(value: float, limits: tuple[float, float], what: str) -> tuple[Kind, str]:
+    """Refuse below both limits, doubt between them, trust from the upper one on."""
+    refuse, trust = limits
+    kind = Kind.REFUSE if value < refuse else Kind.DOUBT if value < trust else Kind.TRUST
+    return kind, f"{what} {value:.2f} (refused below {refuse:.2f}, trusted from {trust:.2f})"

@@ -1,0 +1,104 @@
+"""The verdict on made-up predictions: what is trusted, doubted and refused, and what it cannot see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oncoshift.selection.consensus import Consensus, consensus
+from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind
+
+LABELS = np.arange(400) % 2
+
+
+def model(right: float, seed: int) -> np.ndarray:
+    """Probabilities of a confident model that is right on about a share of the tiles; 1 − `right` turns it around."""
+    is_right = np.random.default_rng(seed).random(len(LABELS)) < right
+    return np.where(is_right == (LABELS == 1), 0.97, 0.03)
+
+
+def alone(*right: float) -> Consensus:
+    """Consensus of independent models with these shares of right tiles."""
+    return consensus(np.stack([model(share, 10 + number) for number, share in enumerate(right)]))
+
+
+GOOD = alone(0.99, 0.98, 0.97)
+JUDGE = ConsensusVerdict()
+
+
+def test_a_good_model_that_independent_organs_confirm_is_trusted():
+    verdict = JUDGE(Evidence(0.95, model(0.98, 0), GOOD))
+    assert verdict.kind is Kind.TRUST
+    assert len(verdict.reasons) == 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_inverted_model_is_refused_however_confident(seed: int):
+    assert JUDGE(Evidence(0.99, model(0.03, seed), GOOD)).kind is Kind.REFUSE
+
+
+@pytest.mark.parametrize("turned", range(3))
+def test_one_organ_that_turns_the_classes_around_is_outvoted(turned: int):
+    shares = [0.99, 0.98, 0.985]
+    shares[turned] = 0.02
+    assert JUDGE(Evidence(0.95, model(0.98, 0), alone(*shares))).kind is Kind.TRUST
+    assert JUDGE(Evidence(0.95, model(0.02, 0), alone(*shares))).kind is Kind.REFUSE
+
+
+def test_organs_that_agree_loosely_leave_a_doubt():
+    # Two models that are right on 92 % each agree to a kappa of about (1 − 2 · .08) squared = .71.
+    verdict = JUDGE(Evidence(0.95, model(0.95, 0), alone(0.92, 0.92)))
+    assert verdict.kind is Kind.DOUBT
+    assert any("single source organs (2 of 2)" in reason for reason in verdict.reasons)
+
+
+def test_two_organs_that_contradict_one_another_are_refused():
+    verdict = JUDGE(Evidence(0.95, model(0.98, 0), alone(0.98, 0.02)))
+    assert verdict.kind is Kind.REFUSE
+
+
+def test_one_source_organ_is_never_trusted():
+    verdict = JUDGE(Evidence(0.99, model(0.99, 0), None))
+    assert verdict.kind is Kind.DOUBT
+    assert "add a source organ" in verdict.reasons[0]
+
+
+def test_constant_predictors_that_agree_with_one_another_are_refused():
+    constant = np.full(len(LABELS), 0.97)
+    verdict = JUDGE(Evidence(0.95, constant, consensus(np.stack([constant, constant, constant]))))
+    assert verdict.kind is Kind.REFUSE
+    assert any("100% of the target is called malignant" in reason for reason in verdict.reasons)
+
+
+def test_a_model_that_lost_its_sources_is_refused_with_that_reason_alone():
+    verdict = JUDGE(Evidence(0.6, model(0.98, 0), GOOD))
+    assert verdict.kind is Kind.REFUSE
+    assert verdict.reasons == ("balanced accuracy on the sources is 0.60 (floor 0.80)",)
+
+
+def test_a_failure_that_all_organs_share_is_not_seen():
+    """The limit of the method: where every source organ turns the classes around alike, nothing here tells."""
+    assert JUDGE(Evidence(0.95, model(0.02, 0), alone(0.01, 0.02, 0.015))).kind is Kind.TRUST
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=4), st.floats(0, 1), st.floats(0.5, 1))
+def test_naming_the_classes_the_other_way_round_changes_nothing(shares: list[float], right: float, source: float):
+    models = np.stack([model(share, number) for number, share in enumerate(shares)])
+    candidate = model(right, 99)
+    one = JUDGE(Evidence(source, candidate, consensus(models)))
+    other = JUDGE(Evidence(source, 1 - candidate, consensus(1 - models)))
+    assert one.kind is other.kind
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_model_and_its_opposite_are_never_both_trusted(first: float, second: float, third: float, right: float):
+    found, candidate = alone(first, second, third), model(right, 99)
+    kinds = [JUDGE(Evidence(0.95, p, found)).kind for p in (candidate, 1 - candidate)]
+    assert kinds != [Kind.TRUST, Kind.TRUST]
+
+
+def test_limits_out_of_order_are_refused():
+    with pytest.raises(ValueError, match="refuse_strength"):
+        ConsensusVerdict(refuse_strength=0.9, trust_strength=0.5)
