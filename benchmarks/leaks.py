@@ -2,7 +2,7 @@
 
 Truth is the column `group` of LC25000's lung and colon tiles; the method sees pixels only, and its constants are the
 same for all organs. Breast, kidney and phantom tiles have no known copies: pairs found there across groups are false,
-those within a group are fields of one patient. Run as `python -m benchmarks.leaks`; it reads real tiles from
+those within a group are fields of one patient. Run as `python benchmarks/leaks.py`; it reads real tiles from
 ONCOSHIFT_SHARED (default ../shared) and takes less than three minutes on two cores.
 """
 

@@ -3,12 +3,13 @@
 For each target, heads on frozen ImageNet features are trained by the project's own Trainer: methods × source organs ×
 seeds. Every validator scores each model without a target label; the labels are read last, to measure.
 
-Run: python -m benchmarks.selection [--quick]. It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared)
+Run: python benchmarks/selection.py [--quick]. It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared)
 and keeps features under build/. With those there it takes less than twelve minutes on two cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -393,7 +394,9 @@ def summary(figures: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Train, score, measure; the last line is one JSON object."""
-    quick = "--quick" in sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few models: does it run at all")
+    quick = parser.parse_args().quick
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     torch.set_num_threads(2)
     features(tiles, SHARED, BUILD)
