@@ -38,13 +38,17 @@ def code_fingerprint(packages: tuple[str, ...] = TRAINING_CODE) -> str:
 
 def tile_code_fingerprint() -> str:
     """Hash of the source, and of the libraries' versions, that turn a file into a tile of a pack."""
-    return _source_hash([f"{name} {version(name)}" for name in TILE_LIBRARIES], TILE_CODE)
+    return _source_hash(_tile_libraries(), TILE_CODE)
 
 
 def stage_fingerprints() -> dict[str, str]:
     """Hash of the code behind each stage in `STAGE_CODE`."""
-    libraries = [f"{name} {version(name)}" for name in TILE_LIBRARIES]
+    libraries = _tile_libraries()
     return {stage: _source_hash(libraries, code) for stage, code in STAGE_CODE.items()}
+
+
+def _tile_libraries() -> list[str]:
+    return [f"{name} {version(name)}" for name in TILE_LIBRARIES]
 
 
 def _source_hash(versions: list[str], packages: tuple[str, ...]) -> str:

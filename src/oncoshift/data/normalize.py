@@ -131,23 +131,19 @@ class _Stage:
         """Of each tile; kept beside the packs, so that only new tiles are measured the next time."""
         made_by = value_fingerprint([self._code, self.settings.tile_size])
         path = self.layout.packs / f"statistics-{made_by}.parquet"
-        known = _read_statistics(path)
+        kept = _read_statistics(path)
         read = self._reader("reinhard")
-        missing = [tile for tile in tiles if tile.sha256 not in known]
-        known |= dict(
-            zip(
-                (tile.sha256 for tile in missing),
-                ordered_map(lambda tile: tile_statistics(read(tile)), missing),
-                strict=True,
-            )
-        )
-        found = {tile.sha256: known[tile.sha256] for tile in sorted(tiles, key=lambda tile: tile.sha256)}
-        rows = [(digest, *(figures or [np.nan] * 6)) for digest, figures in found.items()]
-        write_table(pd.DataFrame(rows, columns=list(_STATISTICS)), path)
+        missing = [tile for tile in tiles if tile.sha256 not in kept]
+        measured = ordered_map(lambda tile: tile_statistics(read(tile)), missing)
+        known = kept | dict(zip((tile.sha256 for tile in missing), measured, strict=True))
+        found = {digest: known[digest] for digest in sorted(tile.sha256 for tile in tiles)}
+        if found != kept:
+            rows = [(digest, *(figures or [np.nan] * 6)) for digest, figures in found.items()]
+            write_table(pd.DataFrame(rows, columns=list(_STATISTICS)), path)
         for stale in self.layout.packs.glob("statistics-*.parquet"):
             if stale != path:
                 stale.unlink()
-        return [known[tile.sha256] for tile in tiles]
+        return [found[tile.sha256] for tile in tiles]
 
     @cached_property
     def _code(self) -> str:
