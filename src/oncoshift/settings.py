@@ -22,6 +22,10 @@ from oncoshift.errors import SettingsError
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 StainVariant = Literal["none", "reinhard", "macenko", "vahadane"]
 Organ = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+MethodName = Literal[
+    "erm", "single", "stain_aug", "ensemble", "adabn", "dann", "cdan", "mcc", "mdd", "dann_multi", "self_training",
+    "dann_mcc", "cdan_mcc",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,9 @@ class Model(Section):
     )
     bottleneck: int = Field(256, ge=8, description="width of the shared feature, paper: 512")
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
+    batch_norm: Literal["shared", "per_domain"] = Field(
+        "shared", description="per_domain: sources and target have statistics of their own, and one scale and shift"
+    )
 
     @field_validator("weights")
     @classmethod
@@ -123,7 +130,7 @@ class Model(Section):
 class Train(Section):
     """One training job: a method, a stain variant and a seed."""
 
-    method: Literal["erm", "dann", "cdan", "mcc", "mdd", "dann_multi", "dann_mcc", "cdan_mcc"] = "dann"
+    method: MethodName = "dann"
     variant: StainVariant = "none"
     epochs: int = Field(12, ge=1)
     steps_per_epoch: int | None = Field(15, ge=1, description="null: one pass over the source tiles")
@@ -134,14 +141,53 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 1e-4
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="of sgd, in Nesterov's form")
     schedule: Literal["constant", "linear", "cosine"] = "linear"
+    warmup: Share = Field(0.0, description="share of all steps over which the learning rate rises to its value")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
+    )
     grad_clip: float | None = Field(1.0, gt=0)
     augment: bool = Field(True, description="random dihedral views; not possible behind a frozen trunk part")
     stain_jitter: Annotated[float, Field(ge=0, le=1), Range(0.0, 0.3)] = Field(
         0.0, description="spread of the strengths of haematoxylin and eosin in random views, log scale"
     )
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto: bf16-mixed where the device computes in it, else 32-true"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(1, ge=1, description="GPUs, or CPU processes, that share each batch (DDP)")
     threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: torch's own choice")
+    compile: bool = Field(False, description="torch.compile; pays on a GPU, where the first step takes minutes")
+    deterministic: bool = Field(False, description="equal bits twice on a GPU as well, at some cost in speed")
+    micro_batches: int = Field(1, ge=1, description="parts of a batch that go through the network one after another")
+    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a loss that is not finite does")
+    checkpoint_steps: int | None = Field(None, ge=1, description="also within an epoch: every so many steps")
+    checkpoint_minutes: float | None = Field(5.0, gt=0, description="also within an epoch: every so many minutes")
+
+
+class Single(Section):
+    """Source-only training on one organ."""
+
+    organ: Organ | None = Field(None, description="one of `sources`; default: the first")
+
+
+class StainAug(Section):
+    """Source-only training with random stain strengths (Tellez 2018): augmentation in place of normalisation."""
+
+    jitter: Annotated[float, Field(gt=0, le=1), Range(0.05, 0.5, log=True)] = Field(
+        0.2, description="as train.stain_jitter, of which the larger one counts"
+    )
+
+
+class SelfTraining(Section):
+    """Consistency of weak and strong views of target tiles (FixMatch, Sohn 2020; AdaMatch, Berthelot 2022)."""
+
+    weight: Annotated[float, Field(gt=0), Range(0.1, 3.0, log=True)] = 1.0
+    threshold: Annotated[float, Field(gt=0.5, le=1), Range(0.7, 0.98)] = Field(
+        0.9, description="confidence of a pseudo-label, relative to the mean confidence on the sources"
+    )
+    align: bool = Field(True, description="bring the target's predicted proportions to the sources' (AdaMatch)")
+    stain_jitter: float = Field(0.3, ge=0, le=1, description="of the strong view; see train.stain_jitter")
 
 
 class DomainHead(Section):
@@ -194,17 +240,34 @@ class Tune(Section):
     trials: int = Field(4, ge=0, description="0 skips tuning")
     epochs: int = Field(6, ge=1)
     parameters: tuple[str, ...] = ("train.lr", "dann.max_lambda")
-    source_floor: Share = Field(0.8, description="source balanced accuracy below which a trial cannot win")
+    workers: int = Field(1, ge=1, description="processes that share the study")
+    minutes: float | None = Field(None, gt=0, description="no new trial after this time; null: as many as `trials`")
+    seeds: int = Field(1, ge=1, description="trainings of one configuration; their mean score counts")
     storage: str = Field("sqlite:///runs/optuna.db", description="study database; a relative path is the experiment's")
     heartbeat_seconds: int = Field(5, ge=1)
     seed: int = Field(0, ge=0)
+
+
+class Select(Section):
+    """How a model is picked without target labels, and when the pick is believed."""
+
+    validator: Literal["information_maximisation", "entropy", "bnm", "snd", "atc", "source_accuracy", "oracle"] = Field(
+        "information_maximisation", description="oracle reads target labels, for measuring alone; the gate refuses it"
+    )
+    source_floor: Share = Field(0.8, description="source balanced accuracy below which a model cannot win")
+    verdict: bool = Field(True, description="train the method from each source organ alone, and see if they agree")
+    least_share: Share = Field(0.02, description="of target tiles in the rarer class; below it the model is a constant")
+    refuse_strength: float = Field(0.1, ge=-1, le=1, description="consensus (kappa) below which organs contradict")
+    trust_strength: float = Field(0.9, ge=-1, le=1, description="consensus from which they agree")
+    refuse_agreement: float = Field(0.3, ge=-1, le=1, description="pick's kappa with them, below which it is refused")
+    trust_agreement: float = Field(0.8, ge=-1, le=1, description="pick's kappa with them, from which it is trusted")
 
 
 class Retrain(Section):
     """How the retraining flow trains: the control and the method, each with every seed."""
 
     seeds: int = Field(3, ge=1)
-    control: Literal["erm"] = "erm"
+    control: Literal["erm", "single", "stain_aug", "ensemble"] = Field("erm", description="a method without the target")
 
 
 class Evaluate(Section):
@@ -236,6 +299,9 @@ class Gate(Section):
         0.02, description="balanced accuracy that a challenger may lose to the champion"
     )
     min_audit_groups: int = Field(6, ge=2, description="fewer labelled groups than this prove nothing")
+    without_audit: Literal["refuse", "trust"] = Field(
+        "refuse", description="with fewer: refuse, or promote what the verdict without labels trusts"
+    )
 
 
 class Tracking(Section):
@@ -258,12 +324,16 @@ class Settings(Section):
     normalize: Normalize = Normalize()
     model: Model = Model()
     train: Train = Train()
+    single: Single = Single()
+    stain_aug: StainAug = StainAug()
     dann: Dann = Dann()
     cdan: Cdan = Cdan()
     mcc: Mcc = Mcc()
     mdd: Mdd = Mdd()
     dann_multi: DannMulti = DannMulti()
+    self_training: SelfTraining = SelfTraining()
     tune: Tune = Tune()
+    select: Select = Select()
     retrain: Retrain = Retrain()
     evaluate: Evaluate = Evaluate()
     explain: Explain = Explain()

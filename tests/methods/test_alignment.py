@@ -29,7 +29,7 @@ def test_every_method_of_the_settings_is_known():
 @pytest.mark.parametrize("method", ADAPTING)
 def test_batches_that_do_not_fit_are_refused(settings_for, build, method):
     built, batch = build(settings_for(method, 0)), a_batch()
-    assert built.uses_target
+    assert built.needs.target
     with pytest.raises(ValueError, match="needs target tiles"):
         built(batch._replace(target=None), epoch=0, progress=0.0)
     with pytest.raises(ValueError, match=r"labels of shape \[4\].*got \[4, 1\]"):
@@ -100,6 +100,6 @@ def test_a_method_reads_the_sections_of_its_parts_and_no_other():
 
 def test_erm_reads_no_target_tile(settings_for, build):
     method = build(settings_for("erm", 0))
-    assert not method.uses_target
+    assert not method.needs.target
     loss, _ = method(a_batch()._replace(target=None), epoch=0, progress=0.0)
     assert torch.isfinite(loss)

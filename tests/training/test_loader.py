@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from oncoshift.methods.base import Needs
 from oncoshift.settings import Train
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.loader import Loader, _ahead
@@ -20,7 +21,7 @@ SETTINGS = Train(batch_size=12, steps_per_epoch=5, augment=True, stain_jitter=0.
 
 
 def loader(data: TrainingData, *, with_target: bool = True, settings: Train = SETTINGS, seed: int = 3) -> Loader:
-    return Loader(data, PixelInputs(data.source.images), settings, seed, torch.device("cpu"), with_target)
+    return Loader(data, PixelInputs(data.source.images), settings, seed, torch.device("cpu"), Needs(target=with_target))
 
 
 def test_an_epoch_entered_at_any_step_goes_on_the_same(data: TrainingData):

@@ -8,12 +8,12 @@ a combination such as dann + mcc costs no more than its parts' heads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from oncoshift.methods.base import Batch, Method, label_cross_entropy
+from oncoshift.methods.base import Batch, Method, Needs, label_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ class Alignment(Method):
         terms: by name, in the order in which their losses are added.
     """
 
-    uses_target: ClassVar[bool] = True
+    needs = Needs(target=True)
 
     def __init__(self, net: AdaptationNet, terms: Mapping[str, Term]) -> None:
         super().__init__(net)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from oncoshift.models.network import AdaptationNet
 
 
@@ -20,22 +22,42 @@ class Batch(NamedTuple):
         labels: int64 [B], of the source tiles.
         organs: int64 [B], of the source tiles, index into the settings' `sources`.
         target: network input [T, …] of target tiles; None for a method that does not use them.
+        target_strong: strong views of the same target tiles [T, …], or None; see `Needs`.
     """
 
     source: Tensor
     labels: Tensor
     organs: Tensor
     target: Tensor | None
+    target_strong: Tensor | None = None
+
+
+class Needs(NamedTuple):
+    """What a method asks of a batch beside labelled source tiles.
+
+    Attributes:
+        target: target tiles.
+        strong: a second view of each target tile, with stains changed by `strong_jitter`.
+        stain_jitter: at least this much of `train.stain_jitter` in the views of source tiles and of target tiles.
+        strong_jitter: the same of strong views.
+    """
+
+    target: bool = False
+    strong: bool = False
+    stain_jitter: float = 0.0
+    strong_jitter: float = 0.0
 
 
 class Method(nn.Module, ABC):
     """An adaptation method around a network.
 
     Attributes:
-        uses_target: whether batches must hold target tiles.
+        needs: what batches must hold.
+        calibrates: whether `calibrate` does anything.
     """
 
-    uses_target: ClassVar[bool]
+    needs: Needs = Needs()
+    calibrates: bool = False
 
     def __init__(self, net: AdaptationNet) -> None:
         super().__init__()
@@ -53,6 +75,9 @@ class Method(nn.Module, ABC):
         Returns:
             The scalar loss to minimise, and detached scalars worth logging, by name.
         """
+
+    def calibrate(self, target: Iterable[Tensor]) -> None:
+        """Bring statistics up to date after an epoch, before it is validated; `target` is one pass in batches."""
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

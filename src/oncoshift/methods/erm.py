@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from oncoshift.methods.base import Batch, Method, label_cross_entropy
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 class Erm(Method):
     """Cross-entropy on source tiles; target tiles are never read."""
-
-    uses_target: ClassVar[bool] = False
 
     def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ARG002
         """Mean cross-entropy over the source batch; see `Method.forward`."""

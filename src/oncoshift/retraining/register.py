@@ -30,7 +30,7 @@ BY = "retraining"
 
 def pick(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> tuple[Job, TrainedJob]:
     """The seed with the best label-free score; the first of equals."""
-    rule = SourceFlooredScore(session.plan.settings.tune.source_floor)
+    rule = SourceFlooredScore(session.plan.settings.select.source_floor)
 
     def score(entry: tuple[Job, TrainedJob]) -> float:
         last = entry[1].history[-1]

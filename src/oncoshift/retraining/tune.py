@@ -59,7 +59,7 @@ def _parameters(session: Session) -> tuple[str, ...]:
 def _run_trial(session: Session, tune_run: str, plan: TrialPlan) -> float:
     settings = session.plan.settings
     job = session.jobs.job(with_values(settings, {**plan.values, "train.epochs": settings.tune.epochs}))
-    score = SourceFlooredScore(settings.tune.source_floor)
+    score = SourceFlooredScore(settings.select.source_floor)
     hopeless: optuna.TrialPruned | None = None
     last = 0.0
     with session.child(f"trial-{plan.number}", parent=tune_run) as run:

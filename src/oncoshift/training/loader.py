@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import TrainingData
+    from oncoshift.methods.base import Needs
     from oncoshift.settings import Train
     from oncoshift.training.inputs import Inputs
 
@@ -57,7 +58,7 @@ class Loader:
         settings: section `train`: steps, batch size, balance, augmentation.
         seed: decides the order and the views.
         device: where batches are made and used.
-        with_target: whether the method uses target tiles.
+        needs: what the method asks of a batch.
     """
 
     data: TrainingData
@@ -65,7 +66,7 @@ class Loader:
     settings: Train
     seed: int
     device: torch.device
-    with_target: bool
+    needs: Needs
 
     @property
     def steps(self) -> int:
@@ -89,15 +90,18 @@ class Loader:
         # Apart, so that a control sees the same views of source tiles as a method that views target tiles as well.
         source_rng, target_rng = step_generators(self.seed, epoch, step)
         source = plan.source[step]
+        target = self.data.target.rows[plan.target[step]]
+        jitter = max(self.settings.stain_jitter, self.needs.stain_jitter)
         return Batch(
-            source=self._inputs(self.data.source.rows[source], source_rng),
+            source=self._inputs(self.data.source.rows[source], source_rng, jitter),
             labels=torch.from_numpy(self.data.source.labels[source]).to(self.device),
             organs=torch.from_numpy(self.data.source.organs[source]).to(self.device),
-            target=self._inputs(self.data.target.rows[plan.target[step]], target_rng) if self.with_target else None,
+            target=self._inputs(target, target_rng, jitter) if self.needs.target else None,
+            target_strong=self._inputs(target, target_rng, self.needs.strong_jitter) if self.needs.strong else None,
         )
 
-    def _inputs(self, rows: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
-        augmentation = Augmentation(self.settings.augment, self.settings.stain_jitter)
+    def _inputs(self, rows: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> torch.Tensor:
+        augmentation = Augmentation(self.settings.augment, jitter)
         view = partial(augmentation, rng=rng) if augmentation.does_something else None
         return self.inputs.batch(rows, self.device, view)
 

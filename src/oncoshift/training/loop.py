@@ -6,23 +6,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from oncoshift.errors import TrainingError
-from oncoshift.selection.information_maximisation import information_maximisation
-from oncoshift.selection.source_accuracy import source_accuracy
 from oncoshift.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from oncoshift.training.loader import Loader
 from oncoshift.training.optimizers import build_optimizer, learning_rate
-from oncoshift.training.prediction import predict
 from oncoshift.training.sampling import epoch_generator
+from oncoshift.training.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import TrainingData
@@ -69,7 +67,7 @@ class Trainer:
         fabric = Fabric(
             accelerator={"auto": "auto", "cpu": "cpu", "cuda": "cuda"}[self.settings.device],
             devices=1,
-            precision=self.settings.precision,
+            precision="bf16-mixed" if self.settings.precision == "auto" else self.settings.precision,
         )
         optimizer = build_optimizer(self.method.parameters(), self.settings)
         self.method.to(memory_format=torch.channels_last)
@@ -84,7 +82,7 @@ class Trainer:
         for epoch in range(len(history), self.settings.epochs):
             began = time.monotonic()
             row = {"epoch": float(epoch), **self._epoch(fabric, module, fabric_optimizer, epoch)}
-            row |= self._validate(fabric.device)
+            row |= validate(self.method.net, self.data, self.inputs, fabric.device)
             row |= {"epoch_seconds": time.monotonic() - began, "timestamp_ms": float(int(time.time() * 1000))}
             history.append(row)
             save_checkpoint(
@@ -97,7 +95,7 @@ class Trainer:
     def _epoch(
         self, fabric: Fabric, module: torch.nn.Module, optimizer: torch.optim.Optimizer, epoch: int
     ) -> dict[str, float]:
-        loader = Loader(self.data, self.inputs, self.settings, self.seed, fabric.device, self.method.uses_target)
+        loader = Loader(self.data, self.inputs, self.settings, self.seed, fabric.device, self.method.needs)
         torch.manual_seed(int(epoch_generator(self.seed, epoch).integers(2**62)))  # dropout
         module.train()
         sums: dict[str, torch.Tensor] = {}
@@ -121,17 +119,6 @@ class Trainer:
             for name, value in figures.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.float()
         return {name: float(value) / loader.steps for name, value in sums.items()}
-
-    def _validate(self, device: torch.device) -> dict[str, float]:
-        """Source validation, and scores on the target that need no labels."""
-        net, data = self.method.net, self.data
-        source = predict(net, self.inputs, data.source_val.rows, device)
-        target = predict(net, self.inputs, data.target.rows, device)
-        return {
-            "source_accuracy": source_accuracy(source, data.source_val.labels),
-            "information_maximisation": information_maximisation(target),
-            "target_malignant_share": float(np.mean(target > 0.5)),
-        }
 
     def _not_finite(self, epoch: int, step: int, source: NDArray[np.int64], figures: dict[str, torch.Tensor]) -> str:
         values = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
