@@ -1,4 +1,4 @@
-"""The retraining flow: data → tune → train → evaluate → explain → register → gate.
+"""The retraining flow: data → tune → train → evaluate → select → explain → register → gate.
 
     python -m flows.retrain [--preset NAME] [--set KEY=VALUE] [--force]
 
@@ -29,9 +29,10 @@ from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
 from oncoshift.retraining.gate import champion_version, gate_step
 from oncoshift.retraining.prepare import data_step, end_force, make_plan
-from oncoshift.retraining.register import pick, register_step
+from oncoshift.retraining.register import register_step
+from oncoshift.retraining.select import Selection, select_step
 from oncoshift.retraining.session import Plan, Session, finished_summary, log_start, open_session
-from oncoshift.retraining.summary import close, to_lines, to_markdown, to_table
+from oncoshift.retraining.summary import Outcome, close, to_lines, to_markdown, to_table
 from oncoshift.retraining.train import train_step
 from oncoshift.retraining.tune import tune_step
 
@@ -95,22 +96,29 @@ def evaluate(session: Session, trained: Mapping[str, Sequence[tuple[Job, Trained
     return evaluate_step(session, trained)
 
 
+@task(name="select", **RETRYING)
+def select(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> Selection:
+    """The pick of the seeds and its verdict; holds the GPU while the method is trained from each organ alone."""
+    with concurrency(GPU, occupy=1):
+        return select_step(session, jobs)
+
+
 @task(name="explain", **RETRYING)
-def explain(session: Session, job: Job, trained: TrainedJob) -> None:
+def explain(session: Session, selection: Selection) -> None:
     """Integrated Gradients of the picked model."""
-    explain_step(session, job, trained)
+    explain_step(session, selection.job, selection.trained)
 
 
 @task(name="register", **RETRYING)
-def register(session: Session, job: Job, trained: TrainedJob, evaluation: Evaluation, seeds: Sequence[int]) -> str:
+def register(session: Session, selection: Selection, evaluation: Evaluation, seeds: Sequence[int]) -> str:
     """The picked model becomes the challenger."""
-    return register_step(session, job, trained, evaluation.reports[job.settings.train.method], seeds)
+    return register_step(session, selection, evaluation.reports[selection.job.settings.train.method], seeds)
 
 
 @task(name="gate", **RETRYING)
-def gate(session: Session, version: str, control: tuple[Job, TrainedJob]) -> Decision:
+def gate(session: Session, version: str, control: tuple[Job, TrainedJob], selection: Selection) -> Decision:
     """Challenger against control and champion; promotes or says why not."""
-    return gate_step(session, version, control)
+    return gate_step(session, version, control, selection.verdict)
 
 
 @flow(name="retrain")
@@ -163,12 +171,12 @@ def run_steps(session: Session) -> dict[str, Any]:
         name: [train(session, settings, name, number) for number in numbers] for name in (control, method)
     }
     evaluation = evaluate(session, trained)
-    job, picked = pick(session, trained[method])
-    explain(session, job, picked)
+    selection = select(session, trained[method])
+    explain(session, selection)
     seeds = [each.settings.seed for each, _ in trained[method]]
-    version = register(session, job, picked, evaluation, seeds)
-    decision = gate(session, version, trained[control][seeds.index(job.settings.seed)])
-    return close(session, evaluation, decision, version, champion_version(session))
+    version = register(session, selection, evaluation, seeds)
+    decision = gate(session, version, trained[control][seeds.index(selection.job.settings.seed)], selection)
+    return close(session, Outcome(trained, evaluation, selection, decision, version, champion_version(session)))
 
 
 def ensure_gpu_limit(*, free: bool) -> None:
@@ -191,7 +199,7 @@ def ensure_gpu_limit(*, free: bool) -> None:
 def publish(summary: dict[str, Any]) -> None:
     """The summary and the way to MLflow, as artifacts in the Prefect UI."""
     key = f"retrain-{summary['target']}"
-    create_markdown_artifact(to_markdown(summary), key=key, description="source-only against adapted, and the gate")
+    create_markdown_artifact(to_markdown(summary), key=key, description="source-only against adapted, verdict, gate")
     base = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     link = f"{base.rstrip('/')}/#/experiments/{summary['experiment']}/runs/{summary['run']}"
     create_link_artifact(link, "MLflow run", key=f"{key}-run", description="needs `make ui`, or the MLflow server")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.commands import leaks, registry, retraining, stages
+from oncoshift.commands import leaks, registry, retraining, stages, tuning
 from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
 
@@ -40,6 +40,8 @@ class Command:
 COMMANDS = (
     Command("retrain", "the main job: data, tuning, training, evaluation, explanation, registry, gate",
             retraining.retrain, retraining.add_retrain),
+    Command("tune", "the study of that retraining alone, with any number of workers; goes on where it was",
+            tuning.tune, tuning.add_tune),
     Command("compare", "list the target's finished retrainings", retraining.compare),
     Command("models", "list the versions of a registered model", registry.models, registry.add_model),
     Command("promote", "make a version champion", registry.promote, registry.add_promote),

@@ -23,5 +23,12 @@ class TrainingError(OncoshiftError):
     """Training cannot go on (a non-finite loss, a checkpoint of another job)."""
 
 
+class TrainingInterrupted(OncoshiftError):  # noqa: N818 - nothing went wrong
+    """Training was asked to stop, and has written a checkpoint: started again, it goes on from there."""
+
+    exit_code = 75
+    """EX_TEMPFAIL of sysexits.h: try again later."""
+
+
 class RegistryError(OncoshiftError):
     """A model version or an alias is missing, or may not be moved as asked."""

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from oncoshift.data.tables import TrainingData
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings
     from oncoshift.training.loop import EpochHook
@@ -41,6 +45,7 @@ class ExperimentJobs:
     Attributes:
         layout: the experiment.
         variant: the stain variant that all jobs train on.
+        sources: the labelled organs of the experiment; a job may be of some of them.
         data_digest: content hash of all that training may read.
         pack_digest: content hash of the pack alone.
         folder: where jobs keep their results.
@@ -48,19 +53,20 @@ class ExperimentJobs:
 
     layout: Layout
     variant: str
+    sources: tuple[str, ...]
     data_digest: str
     pack_digest: str
     folder: Path
 
     @classmethod
-    def open(cls, layout: Layout, variant: str, folder: Path | None = None) -> ExperimentJobs:
+    def open(cls, layout: Layout, variant: str, sources: tuple[str, ...], folder: Path | None = None) -> ExperimentJobs:
         """Hash the data as they are now.
 
         Raises:
             DataError: a data stage has not run.
         """
         pack = value_fingerprint(pack_digest(layout.packs / variant))
-        return cls(layout, variant, data_fingerprint(layout, variant), pack, folder or layout.jobs)
+        return cls(layout, variant, sources, data_fingerprint(layout, variant), pack, folder or layout.jobs)
 
     def job(self, settings: Settings, **changes: Any) -> Job:
         """The job that settings name, with dotted keys (`__` for the dot) changed."""
@@ -70,8 +76,7 @@ class ExperimentJobs:
 
     def train(self, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None) -> TrainedJob:
         """Train a job, or return its result if it is done; see `training.job.train_job` for the errors."""
-        data = load_training_data(self.layout, self.variant, job.settings.sources)
-        return train_job(job, data, on_epoch, on_features)
+        return train_job(job, self._data(), on_epoch, on_features)
 
     def predict(self, job: Job, trained: TrainedJob, splits: Sequence[LabelledSplit]) -> pd.DataFrame:
         """A job's predictions on labelled splits, with the columns of `evaluation.report.PREDICTION_COLUMNS`."""
@@ -87,10 +92,15 @@ class ExperimentJobs:
             }
         )
 
+    def predict_target(self, job: Job, trained: TrainedJob) -> NDArray[np.float64]:
+        """A job's probability of malignant on the target's training tiles, float64 [T]; no label is read."""
+        target = self._data().target
+        return predict_job(job, trained, target.images, target.rows)
+
     def explain(self, job: Job, trained: TrainedJob) -> Explanation:
         """Integrated Gradients of a job's model on a fixed set of the target's test tiles."""
         tiles = load_evaluation_tiles(self.layout, self.variant, ("test",))
-        source = load_training_data(self.layout, self.variant, job.settings.sources).source
+        source = self._data().source
         settings = job.settings.explain
         probabilities = predict_job(job, trained, tiles.images, tiles.rows)
         picked = pick_tiles(tiles.tile_ids, probabilities, tiles.groups, settings.tiles)
@@ -106,3 +116,6 @@ class ExperimentJobs:
             device="cpu",
             settings=settings,
         )
+
+    def _data(self) -> TrainingData:
+        return load_training_data(self.layout, self.variant, self.sources)

@@ -7,14 +7,13 @@ share the project's cache, so a stage that one has run is restored, not run, in 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from oncoshift.errors import OncoshiftError
-from oncoshift.files import atomic
+from oncoshift.files import atomic, held
 from oncoshift.layout import Layout
 from oncoshift.settings import dump_settings, with_values
 
@@ -106,18 +105,15 @@ def experiment_lock(layout: Layout) -> Iterator[None]:
     """
     path = layout.folder / "runs" / "experiment.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ExperimentError(
-                f"{layout.folder}: process {file.read().strip() or 'unknown'} works in this experiment; "
-                "wait until it is done, or end it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+
+    def busy() -> ExperimentError:
+        return ExperimentError(
+            f"{layout.folder}: process {path.read_text(encoding='utf-8') or 'unknown'} works in this experiment; "
+            "wait until it is done, or end it"
+        )
+
+    with held(path, busy):
+        path.write_text(str(os.getpid()), encoding="utf-8")
         yield
 
 

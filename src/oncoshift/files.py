@@ -1,14 +1,15 @@
-"""Files that are there whole or not at all, and hashes of files."""
+"""Files that are there whole or not at all, locks on them, and hashes of files."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -24,6 +25,25 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(path: Path, busy: Callable[[], Exception] | None = None) -> Iterator[None]:
+    """Hold a folder that is there, or a file, made where absent, for this process; however it ends, it lets go.
+
+    Args:
+        path: what stands for the thing that one process at a time may do.
+        busy: makes the error to raise where another holds it; None: wait until it is free.
+    """
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise (error if busy is None else busy()) from None
+        yield
+    finally:
+        os.close(file)
 
 
 def sha256_file(path: Path) -> str:

@@ -1,7 +1,7 @@
 """params.yaml, a preset and `--set` overrides become one frozen, validated `Settings`.
 
 This is the only module that knows where settings come from. Everything else receives the section it needs.
-Ranges for tuning stand beside their defaults, as `Range` in a field's annotation (see `oncoshift.tuning.space`).
+What tuning may try stands beside a default, as `Range` or `Choices` in its annotation (see `oncoshift.tuning.space`).
 
 Later sources win: defaults below < params.yaml < preset < `--set`.
 """
@@ -35,6 +35,16 @@ class Range:
     low: float
     high: float
     log: bool = False
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What tuning may try for any other setting; without values, all that a literal or a truth value can be."""
+
+    values: tuple[bool | int | float | str | None, ...] = ()
+
+
+LambdaSchedule = Annotated[Literal["paper", "ganin", "constant"], Choices()]
 
 
 class Section(BaseModel):
@@ -113,8 +123,10 @@ class Model(Section):
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4", "all"] = Field(
         "none", description="the trunk is frozen from the stem up to and including this part"
     )
-    bottleneck: int = Field(256, ge=8, description="width of the shared feature, paper: 512")
-    dropout: float = Field(0.5, ge=0.0, lt=1.0)
+    bottleneck: Annotated[int, Field(ge=8), Choices((64, 128, 256, 512))] = Field(
+        256, description="width of the shared feature, paper: 512"
+    )
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.7)] = 0.5
     batch_norm: Literal["shared", "per_domain"] = Field(
         "shared", description="per_domain: sources and target have statistics of their own, and one scale and shift"
     )
@@ -134,17 +146,23 @@ class Train(Section):
     variant: StainVariant = "none"
     epochs: int = Field(12, ge=1)
     steps_per_epoch: int | None = Field(15, ge=1, description="null: one pass over the source tiles")
-    batch_size: int = Field(32, ge=2, description="source tiles a step; as many target tiles come beside them")
+    batch_size: Annotated[int, Field(ge=2), Choices((16, 32, 64))] = Field(
+        32, description="source tiles a step; as many target tiles come beside them"
+    )
     balance: bool = Field(True, description="fill batches evenly from every source organ and label")
-    optimizer: Literal["adamw", "sgd"] = "sgd"
+    optimizer: Annotated[Literal["adamw", "sgd"], Choices()] = "sgd"
     lr: Annotated[float, Field(gt=0), Range(1e-3, 3e-2, log=True)] = 1e-2
     weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 1e-4
-    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="of sgd, in Nesterov's form")
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    warmup: Share = Field(0.0, description="share of all steps over which the learning rate rises to its value")
-    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
-    ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.95)] = Field(
+        0.9, description="of sgd, in Nesterov's form"
+    )
+    schedule: Annotated[Literal["constant", "linear", "cosine"], Choices()] = "linear"
+    warmup: Annotated[Share, Range(0.0, 0.2)] = Field(
+        0.0, description="share of all steps over which the learning rate rises to its value"
+    )
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.2)] = 0.0
+    ema: Annotated[float | None, Field(gt=0, lt=1), Choices((None, 0.99, 0.999))] = Field(
+        None, description="decay of a running average of the weights, which is then what is kept"
     )
     grad_clip: float | None = Field(1.0, gt=0)
     augment: bool = Field(True, description="random dihedral views; not possible behind a frozen trunk part")
@@ -163,6 +181,15 @@ class Train(Section):
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a loss that is not finite does")
     checkpoint_steps: int | None = Field(None, ge=1, description="also within an epoch: every so many steps")
     checkpoint_minutes: float | None = Field(5.0, gt=0, description="also within an epoch: every so many minutes")
+
+    @model_validator(mode="after")
+    def _batch_has_equal_parts(self) -> Self:
+        parts = self.processes * self.micro_batches
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into processes × micro_batches = {parts} equal parts"
+            )
+        return self
 
 
 class Single(Section):
@@ -186,18 +213,26 @@ class SelfTraining(Section):
     threshold: Annotated[float, Field(gt=0.5, le=1), Range(0.7, 0.98)] = Field(
         0.9, description="confidence of a pseudo-label, relative to the mean confidence on the sources"
     )
-    align: bool = Field(True, description="bring the target's predicted proportions to the sources' (AdaMatch)")
-    stain_jitter: float = Field(0.3, ge=0, le=1, description="of the strong view; see train.stain_jitter")
+    align: Annotated[bool, Choices()] = Field(
+        True, description="bring the target's predicted proportions to the sources' (AdaMatch)"
+    )
+    stain_jitter: Annotated[float, Field(ge=0, le=1), Range(0.1, 0.6)] = Field(
+        0.3, description="of the strong view; see train.stain_jitter"
+    )
 
 
 class DomainHead(Section):
     """What the methods with a domain head have in common; each has a section of its own."""
 
-    schedule: Literal["paper", "ganin", "constant"] = Field("ganin", description="how λ grows over training")
+    schedule: LambdaSchedule = Field("ganin", description="how λ grows over training")
     max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 0.33
-    weight: float = Field(3.0, gt=0, description="of the domain loss; the trunk sees weight × λ of it, paper: 1")
-    hidden: int = Field(0, ge=0, description="width of the domain head's hidden layer; 0 is the paper's linear head")
-    label_shift: Literal["none", "reweight"] = Field(
+    weight: Annotated[float, Field(gt=0), Range(0.3, 10.0, log=True)] = Field(
+        3.0, description="of the domain loss; the trunk sees weight × λ of it, paper: 1"
+    )
+    hidden: Annotated[int, Field(ge=0), Choices((0, 64, 256))] = Field(
+        0, description="width of the domain head's hidden layer; 0 is the paper's linear head"
+    )
+    label_shift: Annotated[Literal["none", "reweight"], Choices()] = Field(
         "none", description="reweight: source tiles count by the target's class proportions as the model predicts them"
     )
 
@@ -210,7 +245,9 @@ class Cdan(DomainHead):
     """Conditional domain-adversarial training (Long 2018); its head sees features times predictions, so λ is larger."""
 
     max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 1.0
-    entropy_weighting: bool = Field(True, description="CDAN+E: tiles of a certain class count more")
+    entropy_weighting: Annotated[bool, Choices()] = Field(
+        True, description="CDAN+E: tiles of a certain class count more"
+    )
 
 
 class DannMulti(DomainHead):
@@ -227,11 +264,15 @@ class Mcc(Section):
 class Mdd(Section):
     """Margin disparity discrepancy (Zhang 2019)."""
 
-    schedule: Literal["paper", "ganin", "constant"] = Field("ganin", description="how λ grows over training")
+    schedule: LambdaSchedule = Field("ganin", description="how λ grows over training")
     max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 0.33
-    weight: float = Field(3.0, gt=0, description="of the disparity; the trunk sees weight × λ of it")
+    weight: Annotated[float, Field(gt=0), Range(0.3, 10.0, log=True)] = Field(
+        3.0, description="of the disparity; the trunk sees weight × λ of it"
+    )
     margin: Annotated[float, Field(ge=1), Range(1.0, 8.0, log=True)] = 2.0
-    hidden: int = Field(64, ge=0, description="width of the auxiliary head's hidden layer; 0: linear, as the label's")
+    hidden: Annotated[int, Field(ge=0), Choices((0, 64, 256))] = Field(
+        64, description="width of the auxiliary head's hidden layer; 0: linear, as the label's"
+    )
 
 
 class Tune(Section):
@@ -239,9 +280,11 @@ class Tune(Section):
 
     trials: int = Field(4, ge=0, description="0 skips tuning")
     epochs: int = Field(6, ge=1)
-    parameters: tuple[str, ...] = ("train.lr", "dann.max_lambda")
+    parameters: tuple[str, ...] = Field(
+        ("train.lr", "dann.max_lambda"), min_length=1, description="settings by dotted key; all: what the method reads"
+    )
     workers: int = Field(1, ge=1, description="processes that share the study")
-    minutes: float | None = Field(None, gt=0, description="no new trial after this time; null: as many as `trials`")
+    minutes: float | None = Field(None, gt=0, description="after the start of tuning, no new trial; null: no limit")
     seeds: int = Field(1, ge=1, description="trainings of one configuration; their mean score counts")
     storage: str = Field("sqlite:///runs/optuna.db", description="study database; a relative path is the experiment's")
     heartbeat_seconds: int = Field(5, ge=1)
@@ -355,12 +398,23 @@ class Settings(Section):
             raise ValueError(
                 f"train.variant {self.train.variant!r} is not in normalize.variants {list(self.normalize.variants)}"
             )
+        methods = {self.train.method, self.retrain.control}
         jitters = self.train.stain_jitter > 0 or "train.stain_jitter" in self.tune.parameters
-        if jitters and self.model.freeze != "none":
+        for name, changes_tiles in (("train.stain_jitter", jitters), ("stain_aug", "stain_aug" in methods)):
+            if changes_tiles and self.model.freeze != "none":
+                raise ValueError(
+                    f"{name} changes tiles, and with model.freeze {self.model.freeze!r} training reads "
+                    "features that were computed once; set one of them to its default"
+                )
+        per_domain = self.model.batch_norm == "per_domain" or "adabn" in methods
+        if per_domain and self.model.freeze in ("layer4", "all"):
+            name = "adabn" if "adabn" in methods else "model.batch_norm per_domain"
             raise ValueError(
-                f"train.stain_jitter changes tiles, and with model.freeze {self.model.freeze!r} training reads "
-                "features that were computed once; set one of them to its default"
+                f"{name} is about BatchNorm in the trained parts of the trunk, and with model.freeze "
+                f"{self.model.freeze!r} none is trained; freeze less of it (layer3), or choose another method"
             )
+        if "single" in methods and self.single.organ not in (None, *self.sources):
+            raise ValueError(f"single.organ {self.single.organ!r} is not one of the sources {list(self.sources)}")
         return self
 
 

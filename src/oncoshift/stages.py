@@ -37,7 +37,7 @@ def train(layout: Layout, settings: Settings, on_epoch: EpochHook) -> Path:
     Returns:
         The folder.
     """
-    jobs = ExperimentJobs.open(layout, settings.train.variant)
+    jobs = ExperimentJobs.open(layout, settings.train.variant, settings.sources)
     trained = jobs.train(jobs.job(settings), on_epoch)
     folder = _empty(layout.outputs / "train")
     for name in _RESULT:
@@ -78,7 +78,7 @@ def explain(layout: Layout, settings: Settings) -> Explanation:
 
 def _trained(layout: Layout, settings: Settings) -> tuple[ExperimentJobs, Job, TrainedJob]:
     """The job in outputs/train, which DVC may have restored from its cache."""
-    jobs = ExperimentJobs.open(layout, settings.train.variant)
+    jobs = ExperimentJobs.open(layout, settings.train.variant, settings.sources)
     folder = layout.outputs / "train"
     if not (folder / "done.json").is_file():
         raise TrainingError(f"{folder}: nothing trained here; run `dvc repro train` first")

@@ -69,14 +69,14 @@ class Project:
             params[section] = {**params.get(section, {}), **values}
         path.write_text(yaml.safe_dump(params))
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """The flow as a process of its own."""
+    def start(self, *arguments: str, module: str = "flows.retrain") -> subprocess.Popen[bytes]:
+        """The flow, or another module, as a process of its own."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_TRACK", "PREF"))
         }
         environment |= {"ONCOSHIFT_PROJECT": str(self.root), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.retrain", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=REPOSITORY,
             env=environment,
             stdout=self.log.open("w"),

@@ -64,7 +64,7 @@ def trained(root: Path, table: pd.DataFrame, folder: Path, method: str, variant:
 def _train(layout: Layout, method: str, variant: str) -> dict[str, Tensor]:
     run_split(SETTINGS.split, SETTINGS.target, SETTINGS.sources, layout)
     run_normalize(SETTINGS.normalize, layout)
-    jobs = ExperimentJobs.open(layout, variant)
+    jobs = ExperimentJobs.open(layout, variant, SETTINGS.sources)
     job = jobs.job(SETTINGS, train__method=method, train__variant=variant)
     return load_file(jobs.train(job, lambda _row: None).weights)
 

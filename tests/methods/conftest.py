@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.methods.factory import method_around
+from oncoshift.models.batch_norm import replace_batch_norm
 from oncoshift.models.network import AdaptationNet
 from oncoshift.settings import validate
 from oncoshift.training.inputs import FeatureInputs
@@ -26,23 +27,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.methods.base import Method
+    from oncoshift.models.network import TrainedNet
     from oncoshift.settings import Model, Settings
+    from oncoshift.training.inputs import Inputs
 
 WIDTH = 512
 """Of ResNet18's pooled feature."""
 
 
 class World(NamedTuple):
-    """Two source organs and a target, as features.
+    """Source organs and a target.
 
     Attributes:
         data: what training may see.
-        inputs: the features.
+        inputs: of the network, mostly features.
         target_labels: int64 [T], for measuring alone.
     """
 
     data: TrainingData
-    inputs: FeatureInputs
+    inputs: Inputs
     target_labels: NDArray[np.int64]
 
 
@@ -88,13 +91,17 @@ def _template(settings: Model) -> AdaptationNet:
     return net
 
 
-def small_method(settings: Settings) -> Method:
-    """The method around a network without a trunk, with fresh weights by the settings' seed."""
+def small_method(settings: Settings, trunk: Callable[[], nn.Module] = Given) -> Method:
+    """The method around a network with a small trunk or none, with fresh weights by the settings' seed."""
     net = deepcopy(_template(settings.model))
     torch.manual_seed(settings.seed)
     for module in net.modules():
         if isinstance(module, nn.Linear):
             module.reset_parameters()
+    net.classifier.trunk = trunk()
+    if settings.train.method == "adabn" or settings.model.batch_norm == "per_domain":
+        replace_batch_norm(net.classifier.trunk, per_domain=True)
+        net.per_domain = True
     return method_around(net, settings)
 
 
@@ -121,6 +128,19 @@ class Trained(NamedTuple):
     target_accuracy: float
 
 
+def balanced_accuracy(net: TrainedNet, world: World) -> float:
+    """Of a network's predictions on the world's target."""
+    predicted = predict(net, world.inputs, world.data.target.rows, torch.device("cpu")) > 0.5
+    truth = world.target_labels == 1
+    return float(predicted[truth].mean() + (~predicted[~truth]).mean()) / 2
+
+
+@pytest.fixture(scope="session")
+def accuracy() -> Callable[[TrainedNet, World], float]:
+    """Balanced accuracy of a network on a world's target; see `balanced_accuracy`."""
+    return balanced_accuracy
+
+
 @pytest.fixture(scope="session")
 def world() -> Callable[..., World]:
     """Makes a shifted world from a seed; see `shifted`."""
@@ -134,7 +154,7 @@ def settings_for() -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def build() -> Callable[[Settings], Method]:
+def build() -> Callable[..., Method]:
     """Makes a method around a small network; see `small_method`."""
     return small_method
 
@@ -148,14 +168,13 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
         settings: Settings,
         checkpoint: str | None = None,
         on_epoch: Callable[[dict[str, float]], None] = lambda row: None,  # noqa: ARG005
+        trunk: Callable[[], nn.Module] = Given,
     ) -> Trained:
         torch.set_num_threads(1)
-        method = small_method(settings)
+        method = small_method(settings, trunk)
         path = tmp_path / (checkpoint or f"{settings.train.method}-{settings.seed}-{len(list(tmp_path.iterdir()))}")
         trainer = Trainer(method, world.data, world.inputs, settings.train, settings.seed, "job", path, on_epoch)
         history = trainer.fit()
-        predicted = predict(method.net, world.inputs, world.data.target.rows, torch.device("cpu")) > 0.5
-        truth = world.target_labels == 1
-        return Trained(method, history, float(predicted[truth].mean() + (~predicted[~truth]).mean()) / 2)
+        return Trained(method, history, balanced_accuracy(method.net, world))
 
     return run

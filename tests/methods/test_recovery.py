@@ -10,6 +10,7 @@ SEEDS = (0, 1, 2)
 CHANGES = {
     "mcc": {"mcc": {"weight": 3.0}},
     "mdd": {"train": {"steps_per_epoch": 150}},
+    "self_training": {"self_training": {"weight": 3.0, "threshold": 0.75}},
 }
 """Where the defaults, which are for longer trainings of whole networks, are too slow for 200 steps."""
 

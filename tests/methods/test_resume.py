@@ -1,4 +1,4 @@
-"""A training that was killed between two epochs goes on to the same bits, for every method."""
+"""A training that was killed, between two epochs or within one, goes on to the same bits, for every method."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import pytest
 import torch
 
 from oncoshift.methods.factory import TERMS
+from oncoshift.training.loop import _Run
 
 WITH_LABEL_SHIFT = {name: {name: {"label_shift": "reweight"}} for name in ("dann", "cdan", "dann_multi")}
 
 
+ON_FEATURES = [name for name in TERMS if name not in ("stain_aug", "adabn", "ensemble")]
+"""The others need tiles, or are several networks; see tests/training."""
+
+CASES = pytest.mark.parametrize(
+    ("method", "changes"),
+    [(name, {}) for name in ON_FEATURES] + list(WITH_LABEL_SHIFT.items()),
+    ids=[*ON_FEATURES, *(f"{name}-label-shift" for name in WITH_LABEL_SHIFT)],
+)
+
+
 class PulledPlugError(Exception):
-    """Stands for a kill between two epochs."""
+    """Stands for a kill."""
 
 
 def pull_after_two(row: dict[str, float]) -> None:
@@ -19,12 +30,17 @@ def pull_after_two(row: dict[str, float]) -> None:
         raise PulledPlugError
 
 
-@pytest.mark.parametrize(
-    ("method", "changes"),
-    [(name, {}) for name in TERMS] + list(WITH_LABEL_SHIFT.items()),
-    ids=[*TERMS, *(f"{name}-label-shift" for name in WITH_LABEL_SHIFT)],
-)
-def test_resumed_equals_uninterrupted_to_the_bit(world, settings_for, train, method, changes):
+def assert_same(whole, resumed) -> None:  # type: ignore[no-untyped-def]
+    expected, state = whole.method.state_dict(), resumed.method.state_dict()
+    assert expected.keys() == state.keys()
+    assert all(torch.equal(expected[name], state[name]) for name in expected)
+    timed = {"epoch_seconds", "timestamp_ms", "data_wait_share"}
+    for row, other in zip(whole.history, resumed.history, strict=True):
+        assert {key: row[key] for key in row.keys() - timed} == {key: other[key] for key in other.keys() - timed}
+
+
+@CASES
+def test_resumed_after_an_epoch_equals_uninterrupted_to_the_bit(world, settings_for, train, method, changes):
     short = {"epochs": 3, "steps_per_epoch": 4}
     settings = settings_for(method, 1, train=short, model={"dropout": 0.5}, **changes)
     tiles = world(1)
@@ -32,10 +48,30 @@ def test_resumed_equals_uninterrupted_to_the_bit(world, settings_for, train, met
     with pytest.raises(PulledPlugError):
         train(tiles, settings, "broken", pull_after_two)
     torch.manual_seed(12345)  # whatever happened in between must not matter
+    assert_same(whole, train(tiles, settings, "broken"))
+
+
+@CASES
+def test_resumed_within_an_epoch_equals_uninterrupted_to_the_bit(
+    world, settings_for, train, monkeypatch, method, changes
+):
+    short = {"epochs": 2, "steps_per_epoch": 5, "checkpoint_steps": 2, "ema": 0.9, "warmup": 0.2}
+    settings = settings_for(method, 1, train=short, model={"dropout": 0.5}, **changes)
+    tiles = world(1)
+    whole = train(tiles, settings, "whole")
+    steps = []
+    step = _Run._step
+
+    def pull_in_the_ninth(run, batch):  # type: ignore[no-untyped-def]
+        steps.append((run.position.epoch, run.position.step))
+        if len(steps) == 9:
+            raise PulledPlugError
+        step(run, batch)
+
+    monkeypatch.setattr(_Run, "_step", pull_in_the_ninth)
+    with pytest.raises(PulledPlugError):
+        train(tiles, settings, "broken")
+    torch.manual_seed(12345)
     resumed = train(tiles, settings, "broken")
-    expected, state = whole.method.state_dict(), resumed.method.state_dict()
-    assert expected.keys() == state.keys()
-    assert all(torch.equal(expected[name], state[name]) for name in expected)
-    timed = {"epoch_seconds", "timestamp_ms"}
-    for row, other in zip(whole.history, resumed.history, strict=True):
-        assert {key: row[key] for key in row.keys() - timed} == {key: other[key] for key in other.keys() - timed}
+    assert steps[8:] == [(1, 3), (1, 2), (1, 3), (1, 4)], "goes on from the last checkpoint, not from the epoch's start"
+    assert_same(whole, resumed)

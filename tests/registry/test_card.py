@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, CardFacts, model_card
 from oncoshift.registry.gate import Decision, Reason
+from oncoshift.selection.verdict import Kind, Verdict
 
 
 class Figure(NamedTuple):
@@ -22,6 +23,7 @@ FACTS = CardFacts(
     variant="none",
     tile_size=64,
     selection="information_maximisation",
+    verdict=Verdict(Kind.DOUBT, ("one source organ", "few tiles")),
     seeds=(0, 1, 2),
     data={"kidney/audit": "abc.dir"},
     metrics={"AUROC": Figure(0.851, 0.7, 0.95)},
@@ -36,6 +38,7 @@ def test_the_card_tells_what_how_well_on_what_and_how_to_load() -> None:
     assert "kidney, audit tiles; seeds 0, 1, 2;" in card
     assert "| kidney/audit | abc.dir |" in card
     assert 'load_model("models:/oncoshift-kidney@champion")' in card
+    assert "## Verdict without labels\n\n**doubt**\n\n- one source organ\n- few tiles\n" in card
     assert RESEARCH_ONLY in card
     assert MADE_UP not in card
     assert "## Gate" not in card

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from oncoshift.registry.gate import Decision, GateEvidence, decide
+from oncoshift.registry import gate
+from oncoshift.registry.gate import Decision, GateEvidence
+from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.settings import Gate
 
 
@@ -17,6 +19,8 @@ class Figure(NamedTuple):
     high: float
 
 
+TRUST, DOUBT, REFUSE = (Verdict(kind, (f"why it is {kind}",)) for kind in Kind)
+
 GOOD = GateEvidence(
     balanced_accuracy=Figure(0.80, 0.60, 0.90),
     auroc=Figure(0.85, 0.70, 0.95),
@@ -25,7 +29,31 @@ GOOD = GateEvidence(
     gain_over_champion=Figure(0.00, -0.01, 0.01),
     groups={"benign": 4, "malignant": 3},
     selection="information_maximisation",
+    verdict=TRUST,
 )
+
+FEW = replace(
+    GOOD,
+    gain_over_control=None,
+    gain_over_champion=None,
+    groups={"benign": 1, "malignant": 2},
+    too_few="benign lies in 1 group",
+    **{
+        name: Figure(getattr(GOOD, name).point, math.nan, math.nan)
+        for name in ("balanced_accuracy", "auroc", "sensitivity")
+    },
+)
+"""What can be known with three labelled groups."""
+
+WITHOUT_LABELS = Gate(without_audit="trust")
+
+
+def decide(settings: Gate, evidence: GateEvidence) -> Decision:
+    return gate.decide(settings, evidence, trust_agreement=0.8)
+
+
+def failed(decision: Decision) -> list[str]:
+    return [reason.check for reason in decision.reasons if not reason.passed]
 
 
 def test_good_evidence_is_promoted_though_intervals_reach_below_the_floors() -> None:
@@ -40,7 +68,7 @@ def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "failed"),
+    ("change", "check"),
     [
         ({"balanced_accuracy": Figure(0.69, 0.6, 0.9)}, "balanced accuracy"),
         ({"auroc": Figure(0.74, 0.7, 0.9)}, "AUROC"),
@@ -55,16 +83,16 @@ def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
         ({"selection": "oracle"}, "selection"),
     ],
 )
-def test_each_condition_refuses_by_itself(change: dict[str, object], failed: str) -> None:
+def test_each_condition_refuses_by_itself(change: dict[str, object], check: str) -> None:
     decision = decide(Gate(), replace(GOOD, **change))
     assert not decision.promote
-    assert [reason.check for reason in decision.reasons if not reason.passed] == [failed]
+    assert failed(decision) == [check]
     assert decision.to_markdown().startswith("**refuse**: 1 of 8 conditions failed.")
 
 
 def test_a_gain_of_nothing_is_no_gain() -> None:
     decision = decide(Gate(), replace(GOOD, gain_over_control=Figure(0.0, 0.0, 0.0)))
-    assert [reason.check for reason in decision.reasons if not reason.passed] == ["gain over source-only"]
+    assert failed(decision) == ["gain over source-only"]
 
 
 def test_a_decision_is_read_back_as_it_was_written() -> None:
@@ -97,3 +125,82 @@ def test_made_up_data_are_flagged_and_do_not_refuse() -> None:
     decision = decide(Gate(), replace(GOOD, phantom=True))
     assert decision.promote
     assert "> Made-up data (phantom)" in decision.to_markdown()
+
+
+@pytest.mark.parametrize("settings", [Gate(), WITHOUT_LABELS])
+@pytest.mark.parametrize("verdict", [TRUST, DOUBT, REFUSE])
+def test_where_labels_suffice_they_decide_whatever_the_verdict(settings: Gate, verdict: Verdict) -> None:
+    """And `without_audit` changes nothing."""
+    bad = replace(GOOD, balanced_accuracy=Figure(0.4, 0.3, 0.5), verdict=verdict)
+    assert decide(settings, replace(GOOD, verdict=verdict)).promote
+    assert failed(decide(settings, bad)) == ["balanced accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "accuracy", "outcome"),
+    [(TRUST, 0.4, "misses a floor"), (REFUSE, 0.8, "holds the floors")],
+)
+def test_a_verdict_that_labels_contradict_is_flagged(verdict: Verdict, accuracy: float, outcome: str) -> None:
+    decision = decide(Gate(), replace(GOOD, balanced_accuracy=Figure(accuracy, 0.3, 0.9), verdict=verdict))
+    assert len(decision.flags) == 1
+    assert decision.flags[0].startswith(f"Contradiction: Without labels the verdict is {verdict.words}.")
+    assert outcome in decision.flags[0]
+
+
+@pytest.mark.parametrize(("verdict", "accuracy"), [(TRUST, 0.8), (REFUSE, 0.4), (DOUBT, 0.8), (DOUBT, 0.4)])
+def test_a_verdict_that_labels_do_not_contradict_is_a_note(verdict: Verdict, accuracy: float) -> None:
+    decision = decide(Gate(), replace(GOOD, balanced_accuracy=Figure(accuracy, 0.3, 0.9), verdict=verdict))
+    assert decision.flags == (f"Without labels the verdict is {verdict.words}.",)
+
+
+def test_no_gain_over_the_control_is_no_contradiction_of_trust() -> None:
+    """The model is good; so is source-only."""
+    decision = decide(Gate(), replace(GOOD, gain_over_control=Figure(0.0, -0.1, 0.1)))
+    assert not decision.promote
+    assert not decision.flags[0].startswith("Contradiction")
+
+
+@pytest.mark.parametrize("verdict", [TRUST, DOUBT, REFUSE])
+def test_too_few_labels_refuse_by_default_and_the_verdict_is_said(verdict: Verdict) -> None:
+    decision = decide(Gate(), replace(FEW, verdict=verdict))
+    assert failed(decision) == ["audit groups", "audit groups per class", "intervals"]
+    assert decision.flags == (f"Without labels the verdict is {verdict.words}.",)
+
+
+def test_groups_that_count_but_allow_no_interval_refuse() -> None:
+    """Two groups a class, each of another kind: the counts hold, resampling has nothing to vary."""
+    decision = decide(Gate(min_audit_groups=4), replace(FEW, groups={"benign": 2, "malignant": 2}))
+    assert failed(decision) == ["intervals"]
+    assert "benign lies in 1 group" in decision.to_markdown()
+
+
+@pytest.mark.parametrize("few", [FEW, replace(GOOD, groups={"benign": 2, "malignant": 2})])
+def test_without_labels_only_trust_is_promoted(few: GateEvidence) -> None:
+    assert decide(WITHOUT_LABELS, replace(few, verdict=TRUST)).promote
+    for verdict in (DOUBT, REFUSE):
+        decision = decide(WITHOUT_LABELS, replace(few, verdict=verdict))
+        assert failed(decision) == ["verdict without labels"]
+        assert f"why it is {verdict.kind}" in decision.to_markdown()
+
+
+def test_a_promotion_without_labels_says_so() -> None:
+    flags = decide(WITHOUT_LABELS, FEW).flags
+    assert flags[1] == "Too few labelled groups (1 benign, 2 malignant): decided without labels (without_audit)."
+
+
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "auroc", "sensitivity"])
+def test_few_labels_that_speak_against_a_trusted_model_refuse_it(figure: str) -> None:
+    decision = decide(WITHOUT_LABELS, replace(FEW, **{figure: Figure(0.3, math.nan, math.nan)}))
+    assert failed(decision) == [figure.replace("_", " ").replace("auroc", "AUROC")]
+    assert "[nan" not in decision.to_markdown()
+
+
+def test_without_labels_an_oracle_is_refused_as_well() -> None:
+    assert failed(decide(WITHOUT_LABELS, replace(FEW, selection="oracle"))) == ["selection"]
+
+
+@pytest.mark.parametrize(("kappa", "promoted"), [(0.79, False), (0.8, True), (-1.0, False), (math.nan, False)])
+def test_without_labels_a_champion_gives_way_only_to_one_that_says_the_same(kappa: float, promoted: bool) -> None:
+    decision = decide(WITHOUT_LABELS, replace(FEW, agreement_with_champion=kappa))
+    assert decision.promote is promoted
+    assert failed(decision) == ([] if promoted else ["agrees with champion"])

@@ -57,7 +57,7 @@ def make_job(tmp_path: Path):  # type: ignore[no-untyped-def]
             "model": {"bottleneck": 16},
             "train": {"epochs": 3, "batch_size": 12, "threads": 1, "device": "cpu"},
         }
-        top: dict[str, object] = {}
+        top: dict[str, object] = {"sources": ["lung", "colon"]}
         for key, value in changes.items():
             section, _, name = key.partition("__")
             if name:

@@ -1,139 +1,278 @@
-"""The study: ranges beside defaults, resuming, pruning, failing trials, and a worker killed with SIGKILL."""
+"""The study: resuming, pruning, failing and killed trials, and workers that share it."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
-from oncoshift.errors import SettingsError, TrainingError
-from oncoshift.settings import Tune
-from oncoshift.tuning.space import search_space, tunable
-from oncoshift.tuning.study import TrialPlan, tune
+from oncoshift.errors import SettingsError, TrainingError, TrainingInterrupted
+from oncoshift.tuning.lock import study_lock
+from oncoshift.tuning.space import search_space
+from oncoshift.tuning.study import MAX_DEATHS, LostTrialError, SharedStudy
+from oncoshift.tuning.worker import Budget, TrialPlan, work
 
-DEFAULTS = {"train.lr": 1e-3, "dann.max_lambda": 1.0}
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from conftest import Workers
 
-def score(plan: TrialPlan) -> float:
-    return -abs(plan.values["dann.max_lambda"] - 0.5)
+    from oncoshift.tuning.study import Trial
 
-
-def run(storage, trials, run_trial=score):  # type: ignore[no-untyped-def]
-    return tune(
-        Tune(trials=trials, heartbeat_seconds=1),
-        storage=storage,
-        study_name="s",
-        defaults=DEFAULTS,
-        run_trial=run_trial,
-    )
+FIRST = {"train.lr": 1e-2, "dann.max_lambda": 1.0}
+SPACE = search_space(FIRST)
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return f"sqlite:///{tmp_path}/optuna.db"
+def score(plan: TrialPlan) -> tuple[float, ...]:
+    return (-abs(plan.values["dann.max_lambda"] - 0.5),)
 
 
-def test_ranges_stand_beside_defaults():
-    ranges = tunable()
-    assert {"train.lr", "train.weight_decay", "dann.max_lambda"} <= set(ranges)
-    assert ranges["train.lr"].low <= 1e-3 <= ranges["train.lr"].high
-    with pytest.raises(SettingsError, match=r"model.backbone cannot be tuned; allowed: .*train.lr"):
-        search_space(["model.backbone"])
+def run(
+    storage: str,
+    trials: int,
+    run_trial: Callable[[TrialPlan], tuple[float, ...]] = score,
+    lines: list[str] | None = None,
+) -> SharedStudy:
+    study = SharedStudy(storage, "s", heartbeat_seconds=1)
+    work(study, SPACE, FIRST, Budget(trials), run_trial, (lines if lines is not None else []).append)
+    return study
 
 
-def test_first_trial_is_the_default_and_the_best_is_found(storage):
+def states(storage: str) -> list[str]:
+    """Of all trials in the database, those that were run again, too."""
+    return [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).trials]
+
+
+def rates(study: SharedStudy) -> list[float]:
+    return [trial.values["train.lr"] for trial in study.trials()]
+
+
+def best(study: SharedStudy) -> Trial:
+    found = study.best()
+    assert found is not None
+    return found
+
+
+def test_first_trial_is_the_default_and_the_best_is_found(storage: str) -> None:
     seen: list[TrialPlan] = []
 
-    def spy(plan: TrialPlan) -> float:
+    def spy(plan: TrialPlan) -> tuple[float, ...]:
         seen.append(plan)
         return score(plan)
 
-    result = run(storage, 8, spy)
-    assert seen[0].values == DEFAULTS
-    assert result.score == max(score(plan) for plan in seen)
-    assert -abs(result.values["dann.max_lambda"] - 0.5) == result.score
+    lines: list[str] = []
+    found = best(run(storage, 8, spy, lines))
+    assert seen[0].values == FIRST
+    assert [plan.number for plan in seen] == list(range(8))
+    assert found.score == max(score(plan)[0] for plan in seen)
+    assert -abs(found.values["dann.max_lambda"] - 0.5) == found.score
+    assert lines[0] == "trial 0: train.lr 0.01, dann.max_lambda 1: score -0.500; best so far -0.500, trial 0"
+    assert lines[-1].endswith(f"best so far {found.score:.3f}, trial {found.number}")
 
 
-def test_a_study_goes_on_where_it_was_without_repeating_itself(storage):
-    first = run(storage, 3)
-    whole = run(storage, 6)
-    assert len(whole.trials) == 6
-    assert whole.trials[:3]["value"].tolist() == first.trials["value"].tolist()
-    assert whole.trials["params_train.lr"].nunique() == 6
+def test_the_mean_over_seeds_counts_and_the_worst_is_kept(storage: str) -> None:
+    outcomes = {0: (0.9, 0.1), 1: (0.6, 0.5), 2: (0.2, 0.3)}
+    lines: list[str] = []
+    found = best(run(storage, 3, lambda plan: outcomes[plan.number], lines))
+    assert (found.number, found.score, found.seeds) == (1, 0.55, (0.6, 0.5))
+    assert "score 0.500 (worst seed 0.100); best so far 0.500, trial 0" in lines[0]
+    facts = [trial.user_attrs for trial in optuna.load_study(study_name="s", storage=storage).trials]
+    assert [each["worst"] for each in facts] == [0.1, 0.5, 0.2]
+    assert [each["spread"] for each in facts] == pytest.approx([0.8, 0.1, 0.1])
 
-    def never(plan: TrialPlan) -> float:
+
+def test_a_study_goes_on_where_it_was_as_if_it_had_not_stopped(storage: str, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+    run(storage, 3)
+    whole = run(storage, 14)
+    assert len(set(rates(whole))) == 14
+
+    def never(plan: TrialPlan) -> tuple[float, ...]:
         raise AssertionError("the study has its trials")
 
-    assert len(run(storage, 6, never).trials) == 6
+    assert len(run(storage, 14, never).trials()) == 14
+    at_once = run(f"sqlite:///{tmp_path_factory.mktemp('other')}/optuna.db", 14)
+    assert rates(at_once) == rates(whole)
 
 
-def test_a_trial_that_diverges_fails_alone(storage):
-    def diverges(plan: TrialPlan) -> float:
+def test_a_trial_that_diverges_fails_alone(storage: str) -> None:
+    def diverges(plan: TrialPlan) -> tuple[float, ...]:
         if plan.number == 1:
             raise TrainingError("loss is not finite")
-        return score(plan)
+        return (float("nan"),) if plan.number == 2 else score(plan)
 
-    result = run(storage, 3, diverges)
-    assert result.trials["state"].tolist() == ["COMPLETE", "FAIL", "COMPLETE"]
+    study = run(storage, 4, diverges)
+    assert states(storage) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert [trial.error for trial in study.trials()] == [None, "loss is not finite", "score nan is not finite", None]
 
 
-def test_hopeless_trials_are_pruned(storage):
+def test_a_study_of_failures_alone_ends_and_says_why(storage: str) -> None:
+    def fails(plan: TrialPlan) -> tuple[float, ...]:
+        raise SettingsError(f"no. {plan.number}")
+
+    lines: list[str] = []
+    study = run(storage, 2, fails, lines)
+    assert study.best() is None
+    assert study.importances() is None
+    assert [trial.error for trial in study.trials()] == ["no. 0", "no. 1"]
+    assert lines[0] == "trial 0: train.lr 0.01, dann.max_lambda 1: failed: no. 0"
+
+
+def test_hopeless_trials_are_pruned(storage: str) -> None:
     epochs: dict[int, int] = {}
 
-    def trial(plan: TrialPlan) -> float:
+    def trial(plan: TrialPlan) -> tuple[float, ...]:
         for epoch in range(5):
             epochs[plan.number] = epoch
             plan.report(epoch, 1.0 if plan.number < 3 else 0.0)
-        return 1.0
+        return (1.0,)
 
-    result = run(storage, 4, trial)
-    assert result.trials["state"].tolist() == ["COMPLETE"] * 3 + ["PRUNED"]
+    run(storage, 4, trial)
+    assert states(storage) == ["COMPLETE"] * 3 + ["PRUNED"]
     assert epochs[3] < 4
 
 
-def test_a_killed_trial_is_requeued_with_its_values(storage, tmp_path):
-    worker = tmp_path / "worker.py"
-    worker.write_text(
-        textwrap.dedent(f"""
-        import time, pathlib
-        from oncoshift.settings import Tune
-        from oncoshift.tuning.study import tune
-        def trial(plan):
-            if plan.number == 1:
-                pathlib.Path({str(tmp_path)!r}, "reached").write_text(repr(plan.values))
-                time.sleep(600)
-            return 0.0
-        tune(Tune(trials=3, heartbeat_seconds=1), storage={storage!r}, study_name="s",
-             defaults={DEFAULTS!r}, run_trial=trial)
-        """)
-    )
-    process = subprocess.Popen([sys.executable, str(worker)])
-    reached = tmp_path / "reached"
-    deadline = time.monotonic() + 60
-    while not reached.exists() and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.1)
-    time.sleep(1.2)  # one heartbeat
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+def test_after_its_time_a_study_begins_no_trial(storage: str) -> None:
+    deadline = time.time() + 1.0
 
-    seen: list[TrialPlan] = []
-
-    def trial(plan: TrialPlan) -> float:
-        seen.append(plan)
+    def trial(plan: TrialPlan) -> tuple[float, ...]:
+        while time.time() <= deadline:
+            time.sleep(0.05)
         return score(plan)
 
-    result = run(storage, 3, trial)
-    assert seen[0].number == 1, "the retry carries the number of the trial that was killed"
-    assert repr(seen[0].values) == reached.read_text()
-    assert [plan.number for plan in seen[1:]] == [3]
-    states = result.trials["state"].tolist()
-    assert states.count("COMPLETE") == 3
-    assert states.count("FAIL") == 1
-    assert optuna.load_study(study_name="s", storage=storage).best_value == result.score
+    study = SharedStudy(storage, "s", heartbeat_seconds=1)
+    work(study, SPACE, FIRST, Budget(5, deadline), trial, print)
+    assert states(storage) == ["COMPLETE"], "the one that had begun ends"
+    assert len(run(storage, 3).trials()) == 3
+
+
+@pytest.mark.parametrize("asked", [KeyboardInterrupt, TrainingInterrupted])
+def test_a_trial_that_was_stopped_goes_on_however_often(storage: str, asked: type[BaseException]) -> None:
+    values: list[dict[str, float]] = []
+
+    def stopped(plan: TrialPlan) -> tuple[float, ...]:
+        values.append(plan.values)
+        raise asked
+
+    for _ in range(MAX_DEATHS + 2):
+        with pytest.raises(asked):
+            run(storage, 1, stopped)
+    assert values == [FIRST] * (MAX_DEATHS + 2)
+    (trial,) = run(storage, 1).trials()
+    assert states(storage) == ["FAIL"] * (MAX_DEATHS + 2) + ["COMPLETE"]
+    assert (trial.number, trial.state) == (0, "COMPLETE"), "all of them are one trial"
+
+
+def test_a_configuration_that_kills_its_workers_is_given_up(storage: str) -> None:
+    def breaks(plan: TrialPlan) -> tuple[float, ...]:
+        if plan.number == 0:
+            raise RuntimeError("broken")
+        return score(plan)
+
+    for _ in range(MAX_DEATHS):
+        with pytest.raises(RuntimeError, match="broken"):
+            run(storage, 2, breaks)
+    given_up, other = run(storage, 2, breaks).trials()
+    assert states(storage) == ["FAIL"] * MAX_DEATHS + ["COMPLETE"]
+    assert given_up.error == f"trial 0 was given up: {MAX_DEATHS} workers died of it"
+    assert other.error is None
+
+
+def test_a_slow_worker_loses_its_trial_to_the_next_and_notes_nothing(storage: str) -> None:
+    slow, other = (SharedStudy(storage, "s", heartbeat_seconds=1) for _ in range(2))
+    late = slow.claim(SPACE, FIRST, 1).trial
+    assert late is not None
+    waiting = other.claim(SPACE, FIRST, 1)
+    assert (waiting.trial, waiting.done) == (None, False)
+    deadline = time.monotonic() + 20
+    while (taken := other.claim(SPACE, FIRST, 1).trial) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert taken.params == late.params
+    with pytest.raises(LostTrialError):
+        slow.report(late, 0, 0.5)
+    assert not slow.end(late, TrialState.COMPLETE, 0.5)
+    assert other.end(taken, TrialState.COMPLETE, 0.7)
+    assert states(storage) == ["FAIL", "COMPLETE"]
+    assert other.claim(SPACE, FIRST, 1).done
+
+
+def test_a_heartbeat_keeps_a_long_trial(storage: str) -> None:
+    study, other = (SharedStudy(storage, "s", heartbeat_seconds=1) for _ in range(2))
+    trial = study.claim(SPACE, FIRST, 1).trial
+    assert trial is not None
+    with study.heartbeat(trial):
+        time.sleep(4.5)  # dead is whoever gives no sign for 2 seconds
+        assert other.claim(SPACE, FIRST, 1).trial is None
+    assert study.end(trial, TrialState.COMPLETE, 0.5)
+
+
+def test_a_worker_killed_while_it_claims_leaves_no_trial_behind(storage: str) -> None:
+    first = SharedStudy(storage, "s", heartbeat_seconds=1)
+    raw = optuna.load_study(study_name="s", storage=storage)
+    raw.ask()  # RUNNING, without values and without any heartbeat, which Optuna's own check passes over
+    raw.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))  # failed, and the killed process queued no retry
+    run(storage, 2)
+    assert states(storage) == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert first.claim(SPACE, FIRST, 2).done
+
+
+def test_workers_share_trials_and_none_is_doubled(workers: Workers) -> None:
+    for _ in range(4):
+        workers.start(trials=13, seconds=0.05)
+    workers.wait()
+    assert states(workers.url) == ["COMPLETE"] * 13
+    assert sorted(number for number, _ in workers.begun()) == list(range(13))
+    begun = [rate for _, rate in workers.begun()]
+    assert len(set(begun)) == 13
+    assert begun.count(FIRST["train.lr"]) == 1
+    trials = SharedStudy(workers.url, "s", 1).trials()
+    assert len({trial.worker for trial in trials}) > 1, "more than one of them worked"
+
+
+def test_killed_workers_trials_are_run_by_the_living_with_the_same_values(workers: Workers) -> None:
+    dying = [workers.start(trials=6, seconds=600) for _ in range(2)]
+    workers.wait_until(lambda: len(workers.begun()) == 2)
+    workers.start(trials=6, seconds=0.05)
+    workers.wait_until(lambda: len(workers.begun()) == 6)  # the living one has done all that is free, and waits
+    for process in dying:
+        os.kill(process.pid, signal.SIGKILL)
+    workers.wait()
+
+    assert Counter(states(workers.url)) == {"COMPLETE": 6, "FAIL": 2}
+    trials = SharedStudy(workers.url, "s", 1).trials()
+    assert sorted(trial.number for trial in trials) == list(range(6))
+    assert len({trial.values["train.lr"] for trial in trials}) == 6
+    again = Counter(workers.begun())
+    assert sorted(again.values()) == [1, 1, 1, 1, 2, 2]
+    assert {number for (number, _), times in again.items() if times == 2} == {0, 1}, "with number and values"
+
+
+def test_a_stopped_worker_comes_back_to_a_study_that_went_on(workers: Workers) -> None:
+    slow = workers.start(trials=2, seconds=3)
+    workers.wait_until(lambda: len(workers.begun()) == 1)
+    os.kill(slow.pid, signal.SIGSTOP)  # as a laptop's lid does
+    workers.start(trials=2, seconds=0.05)
+    workers.wait_until(lambda: len(workers.begun()) == 3)
+    os.kill(slow.pid, signal.SIGCONT)
+    workers.wait()
+    assert Counter(states(workers.url)) == {"COMPLETE": 2, "FAIL": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("optuna.db", "is no database URL"),
+        ("mysql://host/studies", "must be a SQLite file or a PostgreSQL database"),
+        ("sqlite://", "must be a SQLite file"),
+        ("postgresql+psycopg3000://host/studies", "psycopg3000"),
+    ],
+)
+def test_a_database_that_will_not_do_is_told(url: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=rf"tune\.storage: .*{message}"), study_lock(url):
+        pass

@@ -48,7 +48,7 @@ def retrain(context: Context) -> None:
 
 
 def compare(context: Context) -> None:
-    """List the finished retrainings of the target, newest first: source-only against adapted, gain, gate."""
+    """List the finished retrainings of the target, newest first: source-only against adapted, gain, verdict, gate."""
     from rich.console import Console
     from rich.table import Table
 
@@ -63,9 +63,9 @@ def compare(context: Context) -> None:
         "and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
     )
-    methods = ("erm", settings.train.method)
     table = Table(title=f"{settings.target}: balanced accuracy on test tiles", title_justify="left")
-    for column in ("run", "backbone", "variant", "seeds", *methods, "gain", "gate", "version"):
+    of_run, results = ("run", "backbone", "variant", "seeds"), ("source-only", "adapted", "gain", "verdict", "gate")
+    for column in (*of_run, *results, "version"):
         table.add_column(column)
     for run in runs:
         params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
@@ -74,12 +74,17 @@ def compare(context: Context) -> None:
             params.get("model.backbone", ""),
             params.get("train.variant", ""),
             params.get("retrain.seeds", ""),
-            *(_interval(metrics, f"{method}/balanced_accuracy", f"{method}/balanced_accuracy_") for method in methods),
+            *(_method(metrics, params.get(key, "")) for key in ("retrain.control", "train.method")),
             _interval(metrics, "gain/balanced_accuracy", "gain/"),
+            tags.get("oncoshift.verdict", ""),
             tags.get("oncoshift.gate", ""),
             tags.get("oncoshift.version", ""),
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _method(metrics: dict[str, float], name: str) -> str:
+    return f"{name} {_interval(metrics, f'{name}/balanced_accuracy', f'{name}/balanced_accuracy_')}"
 
 
 def _interval(metrics: dict[str, float], point: str, ends: str) -> str:

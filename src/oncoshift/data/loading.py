@@ -56,6 +56,7 @@ def load_training_data(layout: Layout, variant: str, sources: Sequence[str]) -> 
         source=_source_tiles(pack, train, tuple(sources)),
         source_val=_source_tiles(pack, val, tuple(sources)),
         target=TargetTiles(pack.images, pack.rows(target["tile_id"].tolist())),
+        tile_ids=pack.index["tile_id"].to_numpy(object),
     )
 
 

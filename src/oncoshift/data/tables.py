@@ -7,11 +7,16 @@ tile_id, organ, group, and, except `target_train`, label. So a target's training
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from oncoshift.errors import DataError
+
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 LABELS = ("benign", "malignant")
@@ -55,6 +60,23 @@ class SourceTiles:
     organs: NDArray[np.int64]
     organ_names: tuple[str, ...]
 
+    def only(self, organs: Sequence[str]) -> SourceTiles:
+        """The tiles of some organs, numbered in their order.
+
+        Raises:
+            DataError: there are no tiles of one of them.
+        """
+        wanted = tuple(organs)
+        absent = [organ for organ in wanted if organ not in self.organ_names]
+        if absent:
+            raise DataError(
+                f"no source tiles of {', '.join(absent)}; there are {', '.join(self.organ_names)}: name the organs in "
+                "`sources` and run `dvc repro split`"
+            )
+        numbers = np.array([wanted.index(name) if name in wanted else -1 for name in self.organ_names])[self.organs]
+        kept = numbers >= 0
+        return SourceTiles(self.images, self.rows[kept], self.labels[kept], numbers[kept], wanted)
+
 
 @dataclass(frozen=True)
 class TargetTiles:
@@ -92,8 +114,26 @@ class EvaluationTiles:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that a training job may see."""
+    """All that a training job may see.
+
+    Attributes:
+        source: labelled tiles to train on.
+        source_val: labelled tiles of other groups.
+        target: tiles of the target, without labels.
+        tile_ids: str [M], of the pack's rows, for messages; None: rows go by their numbers.
+    """
 
     source: SourceTiles
     source_val: SourceTiles
     target: TargetTiles
+    tile_ids: NDArray[np.object_] | None = None
+
+    def only(self, organs: Sequence[str]) -> TrainingData:
+        """The same with some of the source organs; see `SourceTiles.only`."""
+        return replace(self, source=self.source.only(organs), source_val=self.source_val.only(organs))
+
+    def names(self, rows: NDArray[np.int64]) -> str:
+        """What a message calls some rows of the pack."""
+        if self.tile_ids is None:
+            return f"pack rows {', '.join(map(str, rows.tolist()))}"
+        return ", ".join(self.tile_ids[rows])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from oncoshift.data.tables import Images
-    from oncoshift.serving.classifier import TileClassifier
+    from oncoshift.serving.classifier import Classifier
 
 _MEAN_CHUNK = 256
 """Tiles of a memory-mapped pack held at once."""
@@ -55,7 +55,7 @@ class Attributions:
 
 
 def integrated_gradients(
-    classifier: TileClassifier,
+    classifier: Classifier,
     tiles: NDArray[np.uint8],
     *,
     steps: int,

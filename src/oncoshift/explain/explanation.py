@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from oncoshift.serving.classifier import TileClassifier
+    from oncoshift.serving.classifier import Classifier
     from oncoshift.settings import Explain
 
 
@@ -58,7 +58,7 @@ class Explanation:
 
 
 def explain(
-    classifier: TileClassifier,
+    classifier: Classifier,
     tiles: NDArray[np.uint8],
     masks: NDArray[np.bool_] | None,
     *,

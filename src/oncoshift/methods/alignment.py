@@ -1,8 +1,8 @@
 """What all methods that read target tiles share: one forward over source and target, the label loss, diagnostics.
 
 The loss of a step is CE(C(z_source), y) plus the losses of one or more terms. A term is what sets one method apart
-from another (`dann`, `cdan`, `dann_multi`, `mcc`, `mdd`). Terms share the features and logits of the one forward, so
-a combination such as dann + mcc costs no more than its parts' heads.
+from another (`dann`, `cdan`, `dann_multi`, `mcc`, `mdd`, `self_training`). Terms share the features and logits of the
+one forward, so a combination such as dann + mcc costs no more than its parts' heads.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from oncoshift.methods.base import Batch, Method, Needs, label_cross_entropy
+from oncoshift.models.collective import gather
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Step(NamedTuple):
-    """What one forward gives to every term.
+    """What one forward gives to every term; where several processes share a batch, of the whole batch.
 
     Attributes:
         z: shared features [B + T, width], source tiles first.
@@ -32,6 +34,7 @@ class Step(NamedTuple):
         organs: int64 [B], of the source tiles.
         epoch: number of the epoch, from 0.
         progress: share of all steps done, from 0 to 1.
+        strong_logits: class logits [T, 2] of the target tiles' strong views, for a term that needs them; else None.
     """
 
     z: Tensor
@@ -41,6 +44,7 @@ class Step(NamedTuple):
     organs: Tensor
     epoch: int
     progress: float
+    strong_logits: Tensor | None = None
 
     @property
     def sources(self) -> int:
@@ -49,7 +53,13 @@ class Step(NamedTuple):
 
 
 class Term(nn.Module, ABC):
-    """One loss beside the label loss."""
+    """One loss beside the label loss.
+
+    Attributes:
+        needs: what batches must hold for it.
+    """
+
+    needs: Needs = Needs(target=True)
 
     @abstractmethod
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,11 +73,15 @@ class Alignment(Method):
         terms: by name, in the order in which their losses are added.
     """
 
-    needs = Needs(target=True)
-
     def __init__(self, net: AdaptationNet, terms: Mapping[str, Term]) -> None:
         super().__init__(net)
         self.terms = nn.ModuleDict(terms)
+        self.needs = Needs(
+            target=True,
+            strong=any(term.needs.strong for term in terms.values()),
+            stain_jitter=max(term.needs.stain_jitter for term in terms.values()),
+            strong_jitter=max(term.needs.strong_jitter for term in terms.values()),
+        )
 
     def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Method.forward`.
@@ -76,7 +90,7 @@ class Alignment(Method):
             ValueError: the batch has no target tiles, or labels or organs are not one a source tile.
         """
         step = self._step(batch, epoch, progress)
-        loss, figures = label_cross_entropy(step.source_logits, step.labels)
+        loss, figures = label_cross_entropy(step.source_logits, step.labels, self.label_smoothing)
         for term in self.terms.values():
             term_loss, term_figures = term(step)
             loss = loss + term_loss
@@ -84,22 +98,45 @@ class Alignment(Method):
         return loss, figures | diagnostics(step)
 
     def _step(self, batch: Batch, epoch: int, progress: float) -> Step:
-        if batch.target is None or len(batch.target) == 0:
-            raise ValueError(f"{' + '.join(self.terms)} needs target tiles in every batch")
-        sources = len(batch.source)
-        for name, values in (("labels", batch.labels), ("organs", batch.organs)):
-            if values.shape != (sources,):
-                raise ValueError(f"expected {name} of shape [{sources}], one a source tile, got {list(values.shape)}")
-        z = self.net.features(torch.cat([batch.source, batch.target]))
+        tiles = self._tiles(batch)
+        z = self.net.features(torch.cat(tiles), sources=len(batch.source))
+        source, target, *strong = (gather(part) for part in torch.split(z, [len(part) for part in tiles]))
         return Step(
-            z=z,
-            source_logits=self.net.logits(z[:sources]),
-            target_logits=self.net.logits(z[sources:]),
-            labels=batch.labels,
-            organs=batch.organs,
+            z=torch.cat([source, target]),
+            source_logits=self.net.logits(source),
+            target_logits=self.net.logits(target),
+            labels=gather(batch.labels),
+            organs=gather(batch.organs),
             epoch=epoch,
             progress=progress,
+            strong_logits=self.net.logits(strong[0]) if strong else None,
         )
+
+    def _tiles(self, batch: Batch) -> list[Tensor]:
+        """What goes through the network at once: source tiles, target tiles, and strong views where needed."""
+        if batch.target is None or len(batch.target) == 0:
+            raise ValueError(f"{' + '.join(self.terms)} needs target tiles in every batch")
+        expected = (len(batch.source),)
+        for name, values in (("labels", batch.labels), ("organs", batch.organs)):
+            if values.shape != expected:
+                raise ValueError(
+                    f"expected {name} of shape {list(expected)}, one a source tile, got {list(values.shape)}"
+                )
+        tiles = [batch.source, batch.target]
+        if self.needs.strong:
+            if batch.target_strong is None or batch.target_strong.shape != batch.target.shape:
+                raise ValueError(f"{' + '.join(self.terms)} needs a strong view of each target tile in every batch")
+            tiles.append(batch.target_strong if self.net.sees_tiles else without_channels(batch.target_strong))
+        return tiles
+
+
+def without_channels(x: Tensor) -> Tensor:
+    """Outputs of a frozen trunk [N, C, …], each channel of each tile dropped with probability ½ and else doubled.
+
+    It stands for a strong view where views of tiles are not possible.
+    """
+    kept = F.dropout(x.new_ones(x.shape[:2]), 0.5)
+    return x * kept.view(*kept.shape, *(1 for _ in x.shape[2:]))
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -54,10 +54,12 @@ class Method(nn.Module, ABC):
     Attributes:
         needs: what batches must hold.
         calibrates: whether `calibrate` does anything.
+        label_smoothing: share of each label that the label loss spreads evenly over the classes.
     """
 
     needs: Needs = Needs()
     calibrates: bool = False
+    label_smoothing: float = 0.0
 
     def __init__(self, net: AdaptationNet) -> None:
         super().__init__()
@@ -76,12 +78,26 @@ class Method(nn.Module, ABC):
             The scalar loss to minimise, and detached scalars worth logging, by name.
         """
 
-    def calibrate(self, target: Iterable[Tensor]) -> None:
-        """Bring statistics up to date after an epoch, before it is validated; `target` is one pass in batches."""
+    def calibrate(self, net: AdaptationNet, target: Iterable[Tensor]) -> None:
+        """Bring a network's statistics up to date after an epoch, before it is validated.
+
+        Args:
+            net: the method's network, or the one with its averaged weights.
+            target: one pass over the target tiles, in batches of network input [N, …].
+        """
 
 
-def label_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean cross-entropy of class logits [B, 2] against labels int64 [B], with its figures and the accuracy's."""
-    loss = F.cross_entropy(logits, labels)
+def label_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean cross-entropy of class logits [B, C] against smoothed labels, with its figure and the accuracy's.
+
+    The loss of a tile of label y is −Σ_c t_c log softmax(logits)_c with t_c = (1 − s) [c = y] + s / C (Szegedy et al.
+    2016, arXiv 1512.00567).
+
+    Args:
+        logits: [B, C].
+        labels: int64 [B].
+        smoothing: s, from 0 up to 1.
+    """
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
     accuracy = (logits.detach().argmax(1) == labels).float().mean()
     return loss, {"label_loss": loss.detach(), "source_train_accuracy": accuracy}

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from oncoshift.registry.gate import Decision, Interval
+    from oncoshift.selection.verdict import Verdict
 
 RESEARCH_ONLY = (
     "Research only. Not a medical device: it must not be used to diagnose, to triage, or to choose a treatment."
@@ -28,7 +29,8 @@ class CardFacts:
         backbone: for example resnet18.
         variant: stain variant.
         tile_size: pixels.
-        selection: the validator that picked the model.
+        selection: how the model was picked.
+        verdict: whether to believe it, as far as that can be told without target labels.
         seeds: the seeds that the figures come from.
         data: digest by data set.
         metrics: interval by metric name, on the split named `split`.
@@ -45,6 +47,7 @@ class CardFacts:
     variant: str
     tile_size: int
     selection: str
+    verdict: Verdict
     seeds: tuple[int, ...]
     data: Mapping[str, str]
     metrics: Mapping[str, Interval]
@@ -57,6 +60,7 @@ def model_card(facts: CardFacts) -> str:
     """The card as markdown."""
     sections = {
         "Figures": _figures(facts),
+        "Verdict without labels": _verdict(facts.verdict),
         "Gate": "" if facts.gate is None else facts.gate.to_markdown().strip(),
         "Use and limits": _limits(facts),
         "Data": _table("data set", "DVC digest", facts.data),
@@ -80,6 +84,10 @@ def _figures(facts: CardFacts) -> str:
     seeds = ", ".join(str(seed) for seed in facts.seeds)
     what = f"{facts.target}, {facts.split} tiles; seeds {seeds}; intervals are bootstrapped over groups, not tiles."
     return f"{what}\n\n{_table('metric', 'estimate [interval]', rows)}"
+
+
+def _verdict(verdict: Verdict) -> str:
+    return "\n".join([f"**{verdict.kind.value}**", "", *(f"- {reason}" for reason in verdict.reasons)])
 
 
 def _limits(facts: CardFacts) -> str:

@@ -4,16 +4,27 @@ Floors look at the point estimate: they ask whether the model is usable at all. 
 interval: a gain that may be none is no reason to deploy. The champion is defended by non-inferiority: the challenger
 may be worse by the margin at most, at the lower end of the interval of the paired difference, because a retraining on
 newer data is worth having at equal quality.
+
+Labels are stronger evidence than models that agree. So where the audit set suffices it decides, and the verdict without
+labels (`selection.verdict`) is a note; where the two contradict one another, the note says so. Where the audit set is
+too small, the gate refuses, or by `gate.without_audit` promotes what the verdict trusts, if the few labels do not speak
+against it and the champion, where there is one, says the same: of two models that differ, nothing without labels tells
+which one is right, and the champion may be there because labels told.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+from oncoshift.selection.rule import ORACLE
+from oncoshift.selection.verdict import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from oncoshift.selection.verdict import Verdict as LabelFree
     from oncoshift.settings import Gate
 
 Verdict = Literal["promote", "refuse"]
@@ -40,26 +51,34 @@ class Interval(Protocol):
 
 @dataclass(frozen=True)
 class GateEvidence:
-    """What is known of a challenger; all figures are of the target's audit set.
+    """What is known of a challenger; all figures are of the target's audit set unless said otherwise.
 
     Attributes:
-        balanced_accuracy: of the challenger.
-        auroc: of the challenger.
-        sensitivity: of the challenger.
-        gain_over_control: balanced accuracy, challenger minus source-only control, paired on the same groups.
-        gain_over_champion: the same against today's champion; None where there is no champion.
+        balanced_accuracy: of the challenger; where groups are too few for an interval, its ends are NaN.
+        auroc: the same.
+        sensitivity: the same.
+        gain_over_control: balanced accuracy, challenger minus source-only control, paired on the same groups; None
+            where groups are too few for an interval.
+        gain_over_champion: the same against today's champion; None where there is no champion, too.
         groups: audit groups by class name.
         selection: the validator that picked the challenger; `oracle` has read target labels.
+        verdict: on the challenger, without labels.
+        agreement_with_champion: kappa of challenger and champion on unlabelled target tiles; None where there is no
+            champion, or `gate.without_audit` does not ask.
+        too_few: why groups are too few for intervals; empty where they are not.
         phantom: whether the data are made up.
     """
 
     balanced_accuracy: Interval
     auroc: Interval
     sensitivity: Interval
-    gain_over_control: Interval
+    gain_over_control: Interval | None
     gain_over_champion: Interval | None
     groups: Mapping[str, int]
     selection: str
+    verdict: LabelFree
+    agreement_with_champion: float | None = None
+    too_few: str = ""
     phantom: bool = False
 
 
@@ -126,33 +145,66 @@ class Decision:
         return "\n".join([f"**{self.verdict}**: {outcome}.", "", *head, *rows, *(["", *notes] if notes else [])]) + "\n"
 
 
-def decide(settings: Gate, evidence: GateEvidence) -> Decision:
-    """Hold the evidence against the settings; a number that is NaN fails its condition."""
-    reasons = (
-        _selection(evidence.selection),
-        *_groups(settings, evidence.groups),
+def decide(settings: Gate, evidence: GateEvidence, trust_agreement: float) -> Decision:
+    """Hold the evidence against the settings; a number that is NaN fails its condition.
+
+    Args:
+        settings: section `gate`.
+        evidence: of the challenger.
+        trust_agreement: kappa from which two models say the same, `select.trust_agreement`.
+    """
+    groups = _groups(settings, evidence.groups)
+    floors = (
         _floor("balanced accuracy", evidence.balanced_accuracy, settings.min_balanced_accuracy),
         _floor("AUROC", evidence.auroc, settings.min_auroc),
         _floor("sensitivity", evidence.sensitivity, settings.min_sensitivity),
-        _gain("gain over source-only", evidence.gain_over_control, settings.min_gain_over_control),
-        _non_inferiority(evidence.gain_over_champion, settings.non_inferiority_margin),
     )
-    flags = ("Made-up data (phantom): the figures say nothing about tissue.",) if evidence.phantom else ()
-    return Decision(all(reason.passed for reason in reasons), reasons, flags)
+    suffices = not evidence.too_few and all(reason.passed for reason in groups)
+    if suffices or settings.without_audit == "refuse":
+        reasons = (_selection(evidence.selection), *groups, *floors, *_gains(settings, evidence))
+    else:
+        agreement = _agreement(evidence.agreement_with_champion, trust_agreement)
+        reasons = (_selection(evidence.selection), _trusted(evidence.verdict), *floors, agreement)
+    flags = [_verdict_note(evidence.verdict, all(reason.passed for reason in floors) if suffices else None)]
+    if not suffices and settings.without_audit == "trust":
+        flags.append(f"Too few labelled groups ({_listed(evidence.groups)}): decided without labels (without_audit).")
+    if evidence.phantom:
+        flags.append("Made-up data (phantom): the figures say nothing about tissue.")
+    return Decision(all(reason.passed for reason in reasons), reasons, tuple(flags))
+
+
+def _verdict_note(verdict: LabelFree, usable: bool | None) -> str:
+    """The verdict, and whether labels contradict it; `usable`: whether the floors hold, None where labels are few."""
+    said = f"Without labels the verdict is {verdict.words}."
+    if (verdict.kind is Kind.TRUST and usable is False) or (verdict.kind is Kind.REFUSE and usable is True):
+        outcome = "holds the floors" if usable else "misses a floor"
+        return f"Contradiction: {said} On the audit set the model {outcome}. Labels decide; find out why they differ."
+    return said
+
+
+def _trusted(verdict: LabelFree) -> Reason:
+    return Reason("verdict without labels", verdict.kind is Kind.TRUST, None, None, verdict.words)
+
+
+def _agreement(kappa: float | None, least: float) -> Reason:
+    name = "agrees with champion"
+    if kappa is None:
+        return Reason(name, True, None, None, "there is no champion yet")
+    words = f"kappa {kappa:.2f} on unlabelled tiles, must reach {least:.2f}: of two that differ, only labels tell"
+    return Reason(name, kappa >= least, kappa, least, words)
 
 
 def _selection(validator: str) -> Reason:
-    passed = validator != "oracle"
+    passed = validator != ORACLE
     words = f"selected by {validator}, without target labels" if passed else "selected by oracle, with target labels"
     return Reason("selection", passed, None, None, words)
 
 
 def _groups(settings: Gate, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
     total, least = sum(groups.values()), settings.min_audit_groups
-    listed = ", ".join(f"{count} {name}" for name, count in groups.items()) or "none"
     smallest = min(groups.values(), default=0) if len(groups) > 1 else 0
     return (
-        Reason("audit groups", total >= least, total, least, f"labelled groups in the audit set: {listed}"),
+        Reason("audit groups", total >= least, total, least, f"labelled groups in the audit set: {_listed(groups)}"),
         Reason(
             "audit groups per class",
             smallest >= MIN_GROUPS_PER_CLASS,
@@ -163,9 +215,22 @@ def _groups(settings: Gate, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
     )
 
 
+def _listed(groups: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in groups.items()) or "none"
+
+
 def _floor(name: str, interval: Interval, limit: float) -> Reason:
     passed = interval.point >= limit
     return Reason(name, passed, interval.point, limit, f"{_shown(interval)}, floor for the estimate {limit:.3f}")
+
+
+def _gains(settings: Gate, evidence: GateEvidence) -> tuple[Reason, ...]:
+    if evidence.gain_over_control is None:
+        return (Reason("intervals", False, None, None, evidence.too_few),)
+    return (
+        _gain("gain over source-only", evidence.gain_over_control, settings.min_gain_over_control),
+        _non_inferiority(evidence.gain_over_champion, settings.non_inferiority_margin),
+    )
 
 
 def _gain(name: str, interval: Interval, limit: float) -> Reason:
@@ -184,6 +249,8 @@ def _non_inferiority(interval: Interval | None, margin: float) -> Reason:
 
 def _shown(interval: Interval, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
+    if math.isnan(interval.low):
+        return f"{interval.point:{sign}.3f}"
     return f"{interval.point:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 

@@ -15,34 +15,48 @@ import pandas as pd
 from mlflow.artifacts import download_artifacts
 
 from oncoshift.data.loading import load_evaluation_tiles
+from oncoshift.data.parquet import read_table
 from oncoshift.data.raw import read_raw_tiles
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import RegistryError
 from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
+from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
 from oncoshift.registry.promotion import WITHDRAWN_TAG, promote, record_decision
-from oncoshift.retraining.register import BY, SELECTION
+from oncoshift.retraining.register import BY
+from oncoshift.selection.consensus import kappa
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import EvaluationTiles
+    from oncoshift.evaluation.weighted import MetricName
     from oncoshift.retraining.session import Session
+    from oncoshift.selection.verdict import Verdict
     from oncoshift.training.job import Job, TrainedJob
 
 
-def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob]) -> Decision:
+UNLABELLED_TILES = 1000
+"""Challenger and champion are compared on so many unlabelled target tiles at most."""
+
+METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity")
+
+
+def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob], verdict: Verdict) -> Decision:
     """Decide on a version and act on the decision.
 
     Args:
         session: the retraining.
         version: the challenger.
         control: the source-only job with the challenger's seed.
+        verdict: on the challenger, without labels.
     """
     plan, client = session.plan, session.tracker.client
     with session.child("gate") as run:
-        decision = _decided(session, run, version) or _decide(session, version, control)
+        decision = _decided(session, run, version) or _decide(session, version, control, verdict)
         session.tracker.log_json(run, decision.to_dict(), "gate.json")
         record_decision(client, plan.model_name, version, decision)
         for place in (run, session.parent):
@@ -62,17 +76,14 @@ def _decided(session: Session, run: str, version: str) -> Decision | None:
     return Decision.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _decide(session: Session, version: str, control: tuple[Job, TrainedJob]) -> Decision:
+def _decide(session: Session, version: str, control: tuple[Job, TrainedJob], verdict: Verdict) -> Decision:
     plan = session.plan
     withdrawn = session.tracker.client.get_model_version(plan.model_name, version).tags.get(WITHDRAWN_TAG)
     if withdrawn is not None:
         words = f"version {version} was rolled back ({withdrawn}); only a person brings it back"
         return Decision(False, (Reason("not rolled back", False, None, None, words),))
-    tiles = load_evaluation_tiles(plan.layout, plan.settings.train.variant, ("audit",))
-    try:
-        return decide(plan.settings.gate, _evidence(session, tiles, version, control))
-    except TooFewGroupsError as error:
-        return Decision(False, (Reason("audit groups per class", False, None, None, str(error)),))
+    evidence = _evidence(session, version, control, verdict)
+    return decide(plan.settings.gate, evidence, plan.settings.select.trust_agreement)
 
 
 def champion_version(session: Session) -> str | None:
@@ -81,20 +92,12 @@ def champion_version(session: Session) -> str | None:
     return str(aliases["champion"]) if "champion" in aliases else None
 
 
-def _evidence(session: Session, tiles: EvaluationTiles, version: str, control: tuple[Job, TrainedJob]) -> GateEvidence:
-    settings = session.plan.settings
-    images = read_raw_tiles(session.plan.layout, tiles.tile_ids.tolist())
-    challenger = _served(session, version, images)
-    champion = champion_version(session)
+def _evidence(session: Session, version: str, control: tuple[Job, TrainedJob], verdict: Verdict) -> GateEvidence:
+    settings, layout = session.plan.settings, session.plan.layout
+    tiles = load_evaluation_tiles(layout, settings.train.variant, ("audit",))
+    images = read_raw_tiles(layout, tiles.tile_ids.tolist())
+    challenger, champion = _served(session, version, images), champion_version(session)
     table = session.jobs.predict(*control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
-    levels = bootstrap_metrics(
-        tiles.labels,
-        challenger,
-        tiles.groups,
-        resamples=settings.evaluate.bootstrap,
-        confidence=settings.evaluate.confidence,
-        names=("balanced_accuracy", "auroc", "sensitivity"),
-    )
 
     def gain(other: NDArray[np.float64]) -> Interval:
         return paired_difference(
@@ -107,16 +110,53 @@ def _evidence(session: Session, tiles: EvaluationTiles, version: str, control: t
             confidence=settings.evaluate.confidence,
         )
 
+    gains: tuple[Interval | None, Interval | None] = (None, None)
+    levels, too_few = _levels(session, tiles, challenger)
+    if not too_few:
+        of_champion = None if champion is None else gain(_served(session, champion, images))
+        gains = gain(table["probability"].to_numpy()), of_champion
+    unlabelled = champion if settings.gate.without_audit == "trust" else None
     return GateEvidence(
         balanced_accuracy=levels["balanced_accuracy"],
         auroc=levels["auroc"],
         sensitivity=levels["sensitivity"],
-        gain_over_control=gain(table["probability"].to_numpy()),
-        gain_over_champion=None if champion is None else gain(_served(session, champion, images)),
+        gain_over_control=gains[0],
+        gain_over_champion=gains[1],
         groups={name: len(np.unique(tiles.groups[tiles.labels == label])) for label, name in enumerate(LABELS)},
-        selection=SELECTION,
+        selection=settings.select.validator,
+        verdict=verdict,
+        agreement_with_champion=None if unlabelled is None else _agreement(session, version, unlabelled),
+        too_few=too_few,
         phantom=settings.ingest.adapter == "phantom",
     )
+
+
+def _levels(
+    session: Session, tiles: EvaluationTiles, probabilities: NDArray[np.float64]
+) -> tuple[Mapping[MetricName, Interval], str]:
+    """The metrics on the audit set; without intervals, and why, where groups are too few for them."""
+    settings = session.plan.settings.evaluate
+    try:
+        levels = bootstrap_metrics(
+            tiles.labels,
+            probabilities,
+            tiles.groups,
+            resamples=settings.bootstrap,
+            confidence=settings.confidence,
+            names=METRICS,
+        )
+    except TooFewGroupsError as error:
+        points = compute_metrics(tiles.labels, probabilities, tiles.groups).as_dict()
+        return {name: Interval(points[name], np.nan, np.nan, settings.confidence, 0) for name in METRICS}, str(error)
+    return levels, ""
+
+
+def _agreement(session: Session, version: str, champion: str) -> float:
+    """Kappa of two versions on unlabelled tiles of the target, evenly spaced over its training split."""
+    layout = session.plan.layout
+    ids = read_table(layout.splits / "target_train.parquet", ("tile_id",), stage="split")["tile_id"].tolist()
+    images = read_raw_tiles(layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
+    return kappa(_served(session, version, images), _served(session, champion, images))
 
 
 def _served(session: Session, version: str, images: list[bytes]) -> NDArray[np.float64]:

@@ -87,5 +87,14 @@ def data_step(plan: Plan) -> ExperimentJobs:
         push(plan.project)
     ran = repro(plan.layout.folder, "normalize", plan.say)
     plan.say(f"data: {'stages ' + ', '.join(ran) + ' ran' if ran else 'nothing changed'}")
+    return open_jobs(plan)
+
+
+def open_jobs(plan: Plan) -> ExperimentJobs:
+    """The experiment's jobs on the data as they are; a forced retraining's have a folder of their own.
+
+    Raises:
+        DataError: a data stage has not run.
+    """
     folder = plan.layout.folder / "runs" / "forced" / plan.forced if plan.forced else None
-    return ExperimentJobs.open(plan.layout, settings.train.variant, folder)
+    return ExperimentJobs.open(plan.layout, plan.settings.train.variant, plan.settings.sources, folder)

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from oncoshift.retraining.session import SUMMARY
+from oncoshift.training.diagnostics import findings
 
 if TYPE_CHECKING:
     from oncoshift.registry.gate import Decision
-    from oncoshift.retraining.evaluate import Evaluation
+    from oncoshift.retraining.evaluate import Evaluation, Trained
+    from oncoshift.retraining.select import Selection
     from oncoshift.retraining.session import Session
 
 _METRICS = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
 
 
-def close(
-    session: Session, evaluation: Evaluation, decision: Decision, version: str, champion: str | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcome:
+    """What the steps came to.
+
+    Attributes:
+        trained: method → its seeds' jobs.
+        evaluation: of these.
+        selection: the pick, and whether to believe it.
+        decision: the gate's.
+        version: of the pick.
+        champion: the version that is champion now, or None.
+    """
+
+    trained: Trained
+    evaluation: Evaluation
+    selection: Selection
+    decision: Decision
+    version: str
+    champion: str | None
+
+
+def close(session: Session, outcome: Outcome) -> dict[str, Any]:
     """Write the summary to the parent run and end it; after this there is nothing left to do.
 
     Returns:
         The summary, JSON-safe.
     """
-    settings = session.plan.settings
+    settings, evaluation = session.plan.settings, outcome.evaluation
     methods = {"source-only": settings.retrain.control, "adapted": settings.train.method}
-    summary = {
+    summary: dict[str, Any] = {
         "target": settings.target,
         "sources": list(settings.sources),
         "made_up_data": settings.ingest.adapter == "phantom",
@@ -34,17 +56,27 @@ def close(
         "confidence": settings.evaluate.confidence,
         "rows": [_row(role, method, evaluation, settings.target) for role, method in methods.items()],
         "gain": str(evaluation.gain) if evaluation.gain is not None else None,
-        "gate": decision.to_dict(),
+        "picked": outcome.selection.how,
+        "verdict": {"kind": outcome.selection.verdict.kind.value, "reasons": list(outcome.selection.verdict.reasons)},
+        "findings": [
+            f"{method} seed {job.settings.seed}: {finding}"
+            for method, jobs in outcome.trained.items()
+            for job, done in jobs
+            for finding in findings(done.history, job.settings)
+        ],
+        "gate": outcome.decision.to_dict(),
         "model": session.plan.model_name,
-        "version": version,
-        "champion": champion,
+        "version": outcome.version,
+        "champion": outcome.champion,
         "run": session.parent,
         "experiment": session.tracker.experiment_id,
     }
     session.tracker.log_json(session.parent, summary, SUMMARY)
     text = to_markdown(summary)
     session.tracker.log_text(session.parent, text, "summary.md")
-    session.tracker.set_tags(session.parent, {"oncoshift.champion": champion or "none", "mlflow.note.content": text})
+    tags = {"oncoshift.champion": outcome.champion or "none", "mlflow.note.content": text}
+    tags["oncoshift.findings"] = "; ".join(summary["findings"])[:4000] or "none"
+    session.tracker.set_tags(session.parent, tags)
     session.tracker.finish(session.parent)
     return summary
 
@@ -57,12 +89,17 @@ def to_markdown(summary: dict[str, Any]) -> str:
         for row in summary["rows"]
     ]
     lines += ["", f"Gain in balanced accuracy, paired: {summary['gain'] or 'too few groups for an interval'}.", ""]
+    lines += [f"Picked: {summary['picked']}. Verdict without labels: **{summary['verdict']['kind']}**.", ""]
+    lines += [f"- {reason}" for reason in summary["verdict"]["reasons"]]
     lines += [
+        "",
         f"Gate: **{summary['gate']['verdict']}** for version {summary['version']}; champion: {_champion(summary)}.",
         "",
     ]
     lines += [f"- {_mark(reason)} {reason['check']}: {reason['words']}" for reason in summary["gate"]["reasons"]]
     lines += [f"- {flag}" for flag in summary["gate"]["flags"]]
+    if summary["findings"]:
+        lines += ["", "Found in the trainings:", "", *(f"- {finding}" for finding in summary["findings"])]
     return "\n".join(lines) + "\n"
 
 
@@ -77,10 +114,14 @@ def to_table(summary: dict[str, Any]) -> Table:
 
 
 def to_lines(summary: dict[str, Any]) -> list[str]:
-    """What stands under the table: gain, gate with reasons, champion."""
+    """What stands under the table: findings, gain, pick and verdict, gate with reasons, champion."""
     reasons = [f"  {_mark(reason)} {reason['check']}: {reason['words']}" for reason in summary["gate"]["reasons"]]
     return [
+        *(f"! {finding}" for finding in summary["findings"]),
         f"gain in balanced accuracy (paired): {summary['gain'] or 'too few groups for an interval'}",
+        f"picked: {summary['picked']}",
+        f"verdict without labels: {summary['verdict']['kind']}",
+        *(f"  {reason}" for reason in summary["verdict"]["reasons"]),
         f"gate: {summary['gate']['verdict']} version {summary['version']}",
         *reasons,
         *(f"  ! {flag}" for flag in summary["gate"]["flags"]),

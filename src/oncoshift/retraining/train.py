@@ -1,4 +1,4 @@
-"""Step `train`: one method with one seed, as a nested run."""
+"""Step `train`: one method with one seed, as a nested run; and what every training that is logged has in common."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from oncoshift.console import tenths
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.settings import flatten
+from oncoshift.training.diagnostics import findings
 from oncoshift.training.job import find_trained
 
 if TYPE_CHECKING:
@@ -26,16 +27,35 @@ def train_step(session: Session, settings: Settings, method: str, number: int) -
     """
     job = session.jobs.job(settings, train__method=method, seed=settings.seed + number)
     label = f"{method} seed {job.settings.seed}"
-    with session.child(f"train-{method}-s{job.settings.seed}", system_metrics=True) as run:
+    return job, train_logged(session, job, f"train-{method}-s{job.settings.seed}", label)
+
+
+def train_logged(session: Session, job: Job, step: str, label: str, parent: str | None = None) -> TrainedJob:
+    """Train a job as a nested run, with its settings, data, epochs, and what its figures show to have gone wrong.
+
+    Args:
+        session: the retraining.
+        job: what to train.
+        step: names the run.
+        label: before each line of progress.
+        parent: id of the run above it; default: the retraining's.
+    """
+    with session.child(step, parent=parent, system_metrics=True) as run:
         if find_trained(job) is not None:
             session.tracker.set_tags(run, {"oncoshift.reused": "true"})
             session.plan.say(f"{label}: trained before, nothing that it depends on has changed")
         session.tracker.log_params(run, flatten(job.settings))
-        session.tracker.set_tags(run, {"oncoshift.job": job.id, "oncoshift.method": method})
+        session.tracker.set_tags(run, {"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
         session.log_inputs(run, TRAINING_SPLITS)
         trained = session.jobs.train(
             job,
             session.epoch_logger(run, label, job.settings.train.epochs),
             tenths(f"{label}: features of tiles", session.plan.say),
         )
-    return job, trained
+        found = findings(trained.history, job.settings)
+        for finding in found:
+            session.plan.say(f"{label}: {finding}")
+        if found:
+            note = "\n".join(f"- {finding}" for finding in found)
+            session.tracker.set_tags(run, {"oncoshift.findings": "; ".join(found), "mlflow.note.content": note})
+    return trained

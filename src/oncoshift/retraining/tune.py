@@ -5,106 +5,119 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import optuna
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_DIRTY
 
-from oncoshift.console import tenths
-from oncoshift.experiments import absolute_database
-from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
-from oncoshift.methods.factory import method_settings
-from oncoshift.selection.rule import SourceFlooredScore
-from oncoshift.settings import flatten, with_values
-from oncoshift.tuning.plots import study_figure
-from oncoshift.tuning.study import TrialPlan, TuningResult, tune
+from oncoshift.files import atomic
+from oncoshift.fingerprint import code_fingerprint
+from oncoshift.registry.source import git_tags
+from oncoshift.retraining.trial import Search
+from oncoshift.retraining.workers import run_workers
+from oncoshift.settings import flatten, load_settings, with_values
+from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
+from oncoshift.tuning.preset import preset_text
+from oncoshift.tuning.report import shown, to_markdown
+from oncoshift.tuning.worker import Budget
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncoshift.layout import Layout
     from oncoshift.retraining.session import Session
-    from oncoshift.settings import Settings
+    from oncoshift.settings import Settings, Tune
+    from oncoshift.tuning.study import Trial
 
 
-def tune_step(session: Session) -> Settings:
+def tune_step(session: Session, tune: Tune | None = None) -> Settings:
     """Run the study, or what is left of it; without trials, the settings as they are.
+
+    Args:
+        session: the retraining.
+        tune: trials, workers and minutes to use in place of those of section `tune`.
 
     Returns:
         The experiment's settings with the best trial's values.
+
+    Raises:
+        SettingsError: `tune.parameters`, `tune.storage` or the validator will not do.
+        TuningError: every worker process ended, and trials are left.
     """
     settings = session.plan.settings
-    if settings.tune.trials == 0:
+    tune = tune or settings.tune
+    if tune.trials == 0:
         return settings
-    read = _parameters(session)
+    budget = Budget(tune.trials, None if tune.minutes is None else time.time() + 60 * tune.minutes)
+    search = Search(session, tune)
+    if not search.first:
+        session.plan.say(f"tune: {settings.train.method} reads none of tune.parameters; nothing to tune")
+        return settings
     with session.child("tune") as run:
-        name = _study_name(session)
-        result = tune(
-            settings.tune.model_copy(update={"parameters": read}),
-            storage=absolute_database(settings.tune.storage, session.plan.layout.folder),
-            study_name=name,
-            defaults={key: flatten(settings)[key] for key in read},
-            run_trial=lambda plan: _run_trial(session, run, plan),
-        )
-        _log(session, run, name, result)
-    if not result.values:
+        open_trials = tune.trials - search.study.finished
+        if tune.workers == 1:
+            search.work(run, budget)
+        elif open_trials > 0:
+            run_workers(search, run, budget, min(tune.workers, open_trials))
+        best = search.study.best()
+        _log(search, run, best)
+    if best is None:
         session.plan.say("tune: no trial completed; the defaults stand")
-    return with_values(settings, dict(result.values))
+        return settings
+    return with_values(settings, best.values)
 
 
-def _parameters(session: Session) -> tuple[str, ...]:
-    """The tunable settings that the method reads; a search over others would be a search over nothing."""
-    settings = session.plan.settings
-    sections = {"model", "train", *method_settings(settings)}
-    unread = [key for key in settings.tune.parameters if key.split(".")[0] not in sections]
-    if unread:
-        session.plan.say(f"tune: {settings.train.method} does not read {', '.join(unread)}; left out")
-    return tuple(key for key in settings.tune.parameters if key not in unread)
+def best_preset(layout: Layout) -> Path:
+    """Where the best configuration of an experiment's last study is, as a preset."""
+    return layout.folder / "runs" / "best.yaml"
 
 
-def _run_trial(session: Session, tune_run: str, plan: TrialPlan) -> float:
-    settings = session.plan.settings
-    job = session.jobs.job(with_values(settings, {**plan.values, "train.epochs": settings.tune.epochs}))
-    score = SourceFlooredScore(settings.select.source_floor)
-    hopeless: optuna.TrialPruned | None = None
-    last = 0.0
-    with session.child(f"trial-{plan.number}", parent=tune_run) as run:
-        session.tracker.log_params(run, plan.values)
-        session.tracker.set_tags(run, {"oncoshift.job": job.id})
-        log = session.epoch_logger(run, f"trial {plan.number}", settings.tune.epochs)
-
-        def on_epoch(row: dict[str, float]) -> None:
-            nonlocal last
-            log(row)
-            last = score(row["source_accuracy"], row["information_maximisation"])
-            session.tracker.log_metrics(run, [(int(row["epoch"]), int(row["timestamp_ms"]), {"score": last})])
-            plan.report(int(row["epoch"]), last)
-
-        try:
-            session.jobs.train(job, on_epoch, tenths(f"trial {plan.number}: features of tiles", session.plan.say))
-        except optuna.TrialPruned as pruned:
-            session.tracker.set_tags(run, {"oncoshift.pruned": "true"})
-            hopeless = pruned
-    if hopeless is not None:
-        raise hopeless
-    return last
-
-
-def _log(session: Session, run: str, name: str, result: TuningResult) -> None:
-    tracker = session.tracker
-    tracker.set_tags(run, {"oncoshift.study": name, "oncoshift.best_trial": result.number})
-    tracker.log_params(run, {f"best.{key}": value for key, value in result.values.items()})
-    if result.score is not None:
-        tracker.log_metrics(run, [(0, _ended(result), {"best_score": result.score})])
-    tracker.log_table(run, result.trials.astype(str), "trials.json")
-    tracker.log_figure(run, study_figure(result.trials), "plots/study.png")
+def _log(search: Search, run: str, best: Trial | None) -> None:
+    """Pictures, report and preset, in the run `tune` and in the parent run, below `tuning/`."""
+    session, select = search.session, search.session.plan.settings.select
+    trials, importances = search.study.trials(), search.study.importances()
+    study = Study(trials, search.space, select.validator.replace("_", " "))
+    figures = {
+        "history": history_figure(study),
+        "slice": slice_figure(study),
+        "importances": importances_figure(study, importances),
+        "parallel_coordinates": parallel_figure(study),
+    }
+    texts = {"report.md": to_markdown(f"Study {search.name}: {study.counts}", trials, list(search.space), importances)}
+    # Tags, as parameters never change, and a study that goes on may find better ones.
+    tags = {"study": search.name, "best_trial": "none" if best is None else best.number}
+    if best is not None:
+        texts["best.yaml"] = _preset(search, best, study.counts)
+        with atomic(best_preset(session.plan.layout)) as temporary:
+            temporary.write_text(texts["best.yaml"], encoding="utf-8")
+        tags |= {f"best.{key}": shown(value) for key, value in best.values.items()}
+        figures_at_end = {"best_score": best.score, "best_worst_score": min(best.seeds)}
+        session.tracker.log_metrics(run, [(len(trials), _milliseconds(best), figures_at_end)])
+    session.tracker.set_tags(run, {f"oncoshift.{name}": value for name, value in tags.items()})
+    for place in (run, session.parent):
+        for name, figure in figures.items():
+            session.tracker.log_figure(place, figure, f"tuning/{name}.png")
+        for name, text in texts.items():
+            session.tracker.log_text(place, text, f"tuning/{name}")
 
 
-def _ended(result: TuningResult) -> int:
-    """When the last trial began, milliseconds: a time that is the same however often this is logged."""
-    starts = result.trials["datetime_start"].dropna()
-    return int(starts.max().timestamp() * 1000) if len(starts) else int(time.time() * 1000)
+def _preset(search: Search, best: Trial, counts: str) -> str:
+    """What the best configuration changes in params.yaml: tuned values, and what a preset and `--set` had changed."""
+    plan, select = search.session.plan, search.session.plan.settings.select
+    base = flatten(load_settings(plan.project / "params.yaml"))
+    tuned = flatten(with_values(plan.settings, best.values))
+    changed = {key: value for key, value in tuned.items() if key in best.values or base[key] != value}
+    seeds = f", mean of {len(best.seeds)} seeds, the worst {shown(min(best.seeds))}" if len(best.seeds) > 1 else ""
+    git = git_tags(plan.project)
+    commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if git else ""
+    dirty = " and changes" if git.get(MLFLOW_GIT_DIRTY) == "true" else ""
+    date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_milliseconds(best) / 1000))
+    provenance = (
+        f"Trial {best.number} of study {search.name} ({counts}), {search.tune.epochs} epochs, {date}.",
+        f"Score {shown(best.score)}{seeds}: {select.validator} above a source floor of {select.source_floor}.",
+        f"Data {search.session.jobs.data_digest}, code {code_fingerprint()}{commit}{dirty}.",
+        "tune.trials is 0, as these values are tuned: oncoshift retrain --preset PATH",
+    )
+    return preset_text(changed | {"tune.trials": 0}, provenance)
 
 
-def _study_name(session: Session) -> str:
-    """Names all that the scores depend on, so that a study never mixes what cannot be compared."""
-    settings = session.plan.settings
-    sections = settings.model_dump(mode="json", include={"seed", "model", "train", "tune"}) | method_settings(settings)
-    sections["tune"].pop("trials")
-    sections["model"]["weights"] = weights_fingerprint(settings.model.weights)
-    parts = [sections, session.jobs.data_digest, code_fingerprint(), session.plan.forced]
-    return f"{settings.target}-{settings.train.method}-{value_fingerprint(parts)}"
+def _milliseconds(trial: Trial) -> int:
+    """When a trial began, since 1970: a time that is the same however often something is logged with it."""
+    return int(trial.began.timestamp() * 1000) if trial.began is not None else 0

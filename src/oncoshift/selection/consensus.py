@@ -60,13 +60,18 @@ def consensus(alone: NDArray[np.float64]) -> Consensus:
         ValueError: fewer than two models, or no probabilities.
     """
     p = checked_models(alone)
-    count = len(p)
-    agreement = np.eye(count)
-    for one, other in combinations(range(count), 2):
-        agreement[one, other] = agreement[other, one] = kappa(p[one], p[other])
+    count, agreement = len(p), pairwise(p)
     majorities = combinations(range(count), max(2, count // 2 + 1))
     strength, majority = max((_least(agreement, members), members) for members in majorities)
     return Consensus(agreement, majority, strength, p[list(majority)].mean(axis=0))
+
+
+def pairwise(models: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Kappa of each pair of models, float64 [K, K], from their probabilities of malignant, [K, N]."""
+    agreement = np.eye(len(models))
+    for one, other in combinations(range(len(models)), 2):
+        agreement[one, other] = agreement[other, one] = kappa(models[one], models[other])
+    return agreement
 
 
 def kappa(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

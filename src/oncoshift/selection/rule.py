@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.selection.validators import VALIDATORS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncoshift.settings import Select
+
+ORACLE = "oracle"
+"""The one choice of `select.validator` that is no validator: it reads target labels, for measuring alone."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +32,24 @@ class SourceFlooredScore:
         """One number to maximise: the score above the floor; below it `lowest` + source accuracy − 1, which is lower.
 
         Raises:
-            ValueError: a score below `lowest`, which would mix the two kinds of models.
+            ValueError: a score below `lowest`, which would mix the two kinds of models, or none at all (NaN).
         """
         # A validator's last bits may fall below its bound.
-        if score < self.lowest - 1e-9:
+        if not score >= self.lowest - 1e-9:
             raise ValueError(f"score {score} is below the validator's least value {self.lowest}; set `lowest`")
         return score if source_accuracy >= self.floor else self.lowest + source_accuracy - 1.0
+
+
+def score_row(settings: Select, row: Mapping[str, float]) -> float:
+    """One number to maximise: the chosen validator's score above the source floor; see `SourceFlooredScore`.
+
+    Args:
+        settings: section `select`.
+        row: figures of one model by name, as training makes them after every epoch: every one of `VALIDATORS`. The
+            oracle's is not among them; who reads target labels adds it.
+
+    Raises:
+        KeyError: the row lacks the validator.
+    """
+    lowest = 0.0 if settings.validator == ORACLE else VALIDATORS[settings.validator].lowest
+    return SourceFlooredScore(settings.source_floor, lowest)(row["source_accuracy"], row[settings.validator])

@@ -40,6 +40,11 @@ class Verdict:
     kind: Kind
     reasons: tuple[str, ...]
 
+    @property
+    def words(self) -> str:
+        """In one line, for people."""
+        return f"{self.kind.value}: {'; '.join(self.reasons)}"
+
 
 @dataclass(frozen=True)
 class Evidence:

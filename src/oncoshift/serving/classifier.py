@@ -1,8 +1,12 @@
-"""The tile classifier: ResNet trunk, bottleneck and label head. Needs torch and torchvision, nothing of oncoshift."""
+"""The tile classifier, ResNet trunk, bottleneck and label head, or several whose mean probability counts.
+
+Needs torch and torchvision, nothing of oncoshift.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +67,40 @@ class TileClassifier(nn.Module):
         """Normalised tiles [N, 3, S, S] → logits [N, 2] (benign, malignant)."""
         logits: Tensor = self.head(self.bottleneck(self.trunk(x)))
         return logits
+
+
+class EnsembleClassifier(nn.Module):
+    """Classifiers of one shape, in the place of one: the mean of their probabilities counts.
+
+    `trunk` is the first one's. Frozen parts are the same in all of them, so their outputs can be computed with it.
+    """
+
+    def __init__(self, members: Sequence[TileClassifier]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def trunk(self) -> Trunk:
+        """The first member's trunk."""
+        return cast("TileClassifier", self.members[0]).trunk
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised tiles [N, 3, S, S] → logits [N, 2] (benign, malignant); see `log_mean_softmax`."""
+        return log_mean_softmax(torch.stack([member(x) for member in self.members]))
+
+
+Classifier = TileClassifier | EnsembleClassifier
+
+
+def build_classifier(backbone: str, bottleneck: int, dropout: float, members: int = 1) -> Classifier:
+    """A classifier with random weights, to be filled, or with several members an `EnsembleClassifier` of such."""
+    made = [TileClassifier(backbone, bottleneck, dropout) for _ in range(members)]
+    return made[0] if members == 1 else EnsembleClassifier(made)
+
+
+def log_mean_softmax(logits: Tensor) -> Tensor:
+    """ln((1 / K) Σ_k softmax(logits_k)) [N, C] of logits [K, N, C]: logits whose softmax is the mean probability."""
+    return logits.float().log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
 def normalise(tiles: Tensor) -> Tensor:

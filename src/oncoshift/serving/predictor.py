@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from oncoshift.serving.classifier import TileClassifier, normalise
+from oncoshift.serving.classifier import build_classifier, normalise
 from oncoshift.serving.images import UnreadableImageError, read_tile, resize
 from oncoshift.serving.stain import StainReference, normalizer
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from oncoshift.serving.classifier import Classifier
 
 LABELS = ("benign", "malignant")
 
@@ -43,6 +45,7 @@ class ServedConfig:
         variant: the stain variant that the model was trained on.
         reference: what tiles are normalised to, of the variant's method; None for `none`.
         threshold: a tile is malignant from this probability on.
+        members: of an ensemble, how many classifiers' mean probability counts.
     """
 
     name: str
@@ -55,6 +58,7 @@ class ServedConfig:
     variant: str = "none"
     reference: StainReference | None = None
     threshold: float = 0.5
+    members: int = 1
 
     def __post_init__(self) -> None:
         method = "none" if self.reference is None else self.reference.method
@@ -97,7 +101,7 @@ class Outcome:
 class TilePredictor:
     """Preprocessing and classifier together, ready to predict; safe to call from several threads."""
 
-    def __init__(self, config: ServedConfig, classifier: TileClassifier, device: str | None = None) -> None:
+    def __init__(self, config: ServedConfig, classifier: Classifier, device: str | None = None) -> None:
         self.config = config
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._classifier = classifier.eval().to(self._device)
@@ -107,7 +111,7 @@ class TilePredictor:
     def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:
         """Load from config.json and weights.safetensors; every weight must be there, and no other."""
         settings = ServedConfig.from_json(config.read_text(encoding="utf-8"))
-        classifier = TileClassifier(settings.backbone, settings.bottleneck, settings.dropout)
+        classifier = build_classifier(settings.backbone, settings.bottleneck, settings.dropout, settings.members)
         classifier.load_state_dict(load_file(weights))
         return cls(settings, classifier, device)
 

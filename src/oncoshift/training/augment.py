@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 HAEMATOXYLIN = (0.5626, 0.7201, 0.4062)
@@ -33,14 +34,36 @@ class Augmentation:
         """Whether a view can differ from its tile."""
         return self.dihedral or self.stain_jitter > 0
 
-    def __call__(self, tiles: Tensor, rng: np.random.Generator) -> Tensor:
-        """A view of each tile: uint8 [N, S, S, 3] → uint8 [N, S, S, 3]. `rng` decides, whatever the device."""
-        if self.dihedral:
-            tiles = turn(tiles, rng.integers(0, 8, len(tiles)).tolist())
-        if self.stain_jitter > 0:
-            strengths = np.exp(rng.normal(0.0, self.stain_jitter, (len(tiles), 2)))
-            tiles = restain(tiles, torch.from_numpy(strengths))
-        return tiles
+    def draw(self, count: int, rng: np.random.Generator) -> Views:
+        """Random views for so many tiles. `rng` decides, whatever the device."""
+        return Views(
+            rng.integers(0, 8, count) if self.dihedral else None,
+            np.exp(rng.normal(0.0, self.stain_jitter, (count, 2))) if self.stain_jitter > 0 else None,
+        )
+
+
+@dataclass(frozen=True)
+class Views:
+    """What happens to each tile of a batch.
+
+    Attributes:
+        turns: int64 [N], see `turn`; None: none.
+        strengths: float64 [N, 2], see `restain`; None: stains stay.
+    """
+
+    turns: NDArray[np.int64] | None
+    strengths: NDArray[np.float64] | None
+
+    def __getitem__(self, part: slice) -> Views:
+        """The views of a part of the batch."""
+        turns, strengths = self.turns, self.strengths
+        return Views(None if turns is None else turns[part], None if strengths is None else strengths[part])
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """A view of each tile: uint8 [N, S, S, 3] → uint8 [N, S, S, 3]."""
+        if self.turns is not None:
+            tiles = turn(tiles, self.turns.tolist())
+        return tiles if self.strengths is None else restain(tiles, torch.from_numpy(self.strengths))
 
 
 def turn(tiles: Tensor, kinds: list[int]) -> Tensor:

@@ -1,8 +1,8 @@
-"""Training state on disk after every epoch, whole or not at all."""
+"""Training state on disk, after every epoch and within long ones, whole or not at all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,26 +13,60 @@ from oncoshift.files import atomic
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
+
+@dataclass
+class Position:
+    """How far a training is.
+
+    Attributes:
+        epoch: of the next step.
+        step: the next one within the epoch; where the loader goes on.
+        sums: figures of the epoch so far, summed over its steps.
+        skipped: steps of the epoch that were skipped.
+        skipped_in_a_row: up to the last step.
+        waited: seconds of the epoch spent waiting for batches.
+        spent: seconds of the epoch spent on steps, waiting included.
+        history: one row an epoch that is done.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    waited: float = 0.0
+    spent: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Keep the epoch's figures and start the next one."""
+        self.history.append(row)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.sums, self.skipped, self.waited, self.spent = {}, 0, 0.0, 0.0
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What is needed to go on as if nothing had happened.
 
-    There is no random state in it: each epoch's randomness is a function of seed and epoch (`training.sampling`).
+    There is no random state in it: each step's randomness is a function of seed, epoch and step (`training.sampling`).
+    The settings are in it as the job's id.
 
     Attributes:
         job: id of the training job that it belongs to.
-        epochs_done: how many epochs are behind it.
+        position: fields of a `Position`.
         method: state dict of the method and its network.
         optimizer: state dict of the optimiser.
-        history: one row an epoch.
+        average: state dict of the averaged network, or None.
     """
 
     job: str
-    epochs_done: int
+    position: dict[str, Any]
     method: dict[str, Any]
     optimizer: dict[str, Any]
-    history: list[dict[str, float]]
+    average: dict[str, Any] | None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

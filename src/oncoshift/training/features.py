@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from oncoshift.files import atomic
+from oncoshift.files import atomic, held
 from oncoshift.fingerprint import code_fingerprint
 from oncoshift.training.inputs import FeatureInputs, Inputs, PixelInputs
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import Images
-    from oncoshift.models.network import AdaptationNet
+    from oncoshift.models.network import TrainedNet
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64
@@ -46,7 +46,7 @@ class FeatureCache:
 
 
 def frozen_inputs(
-    net: AdaptationNet,
+    net: TrainedNet,
     images: Images,
     cache: FeatureCache,
     device: torch.device,
@@ -66,11 +66,14 @@ def frozen_inputs(
     key = _key(net, cache.pack_digest)
     done = cache.folder / f"{key}.npy"
     if not done.is_file():
-        _compute(net, images, done, device, on_progress)
+        done.parent.mkdir(parents=True, exist_ok=True)
+        with held(done.with_suffix(".lock")):  # workers of one study come here at once; those that waited find it done
+            if not done.is_file():
+                _compute(net, images, done, device, on_progress)
     return FeatureInputs(np.load(done, mmap_mode="r"))
 
 
-def _key(net: AdaptationNet, pack_digest: str) -> str:
+def _key(net: TrainedNet, pack_digest: str) -> str:
     digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code_fingerprint(("models", "serving"))]).encode())
     for part in net.frozen:
         for name, tensor in getattr(net.classifier.trunk, part).state_dict().items():
@@ -80,7 +83,7 @@ def _key(net: AdaptationNet, pack_digest: str) -> str:
 
 
 def _compute(
-    net: AdaptationNet,
+    net: TrainedNet,
     images: Images,
     done: Path,
     device: torch.device,
@@ -95,7 +98,6 @@ def _compute(
     kind = np.float32 if len(shape) == 1 else np.float16
     partial, marker = done.with_suffix(".partial.npy"), done.with_suffix(".progress")
     start = int(marker.read_text()) if partial.is_file() and marker.is_file() else 0
-    done.parent.mkdir(parents=True, exist_ok=True)
     _log.info(
         "frozen parts %s: %d of %d tiles to compute",
         "…".join(net.frozen[:: len(net.frozen) - 1 or 1]),
@@ -119,7 +121,7 @@ def _compute(
 
 @torch.inference_mode()
 def _forward(
-    net: AdaptationNet, trunk: torch.nn.Module, pixels: PixelInputs, rows: NDArray[np.int64], device: torch.device
+    net: TrainedNet, trunk: torch.nn.Module, pixels: PixelInputs, rows: NDArray[np.int64], device: torch.device
 ) -> NDArray[np.float32]:
     out: NDArray[np.float32] = trunk.run(pixels.batch(rows, device), net.frozen).float().cpu().numpy()  # type: ignore[operator]
     return out

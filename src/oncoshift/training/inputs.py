@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,6 @@ from oncoshift.serving.classifier import normalise
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import Images
@@ -57,6 +58,15 @@ class FeatureInputs:
     """
 
     values: NDArray[np.floating]
+
+    def __getstate__(self) -> dict[str, object]:
+        """To another process goes the path of a mapped file; pickle would copy what is in it."""
+        path = getattr(self.values, "filename", None)
+        return {"values": self.values if path is None else Path(path)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        values = state["values"]
+        object.__setattr__(self, "values", np.load(values, mmap_mode="r") if isinstance(values, Path) else values)
 
     def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:  # noqa: ARG002
         """Float features [N, …]; they stand for the tile as it is, so there are no other views."""

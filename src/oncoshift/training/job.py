@@ -1,25 +1,29 @@
 """A training job: everything that decides the weights, hashed to an id, and the folder that holds its result.
 
-A job that is done is never trained again; one that was killed goes on from its last epoch. After a crash the same
+A job that is done is never trained again; one that was killed goes on from its last checkpoint. After a crash the same
 settings give the same id, so nothing is doubled.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from oncoshift.files import atomic
+from oncoshift.files import atomic, held
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
-from oncoshift.methods.factory import build_method, method_settings
-from oncoshift.models.network import AdaptationNet
+from oncoshift.methods.factory import build_method, member_settings, method_settings, trained_organs
+from oncoshift.models.network import AdaptationNet, as_one
+from oncoshift.training.devices import pick_device, pick_precision
+from oncoshift.training.ensemble import mean_history
 from oncoshift.training.features import FeatureCache, frozen_inputs
 from oncoshift.training.loop import Trainer
 from oncoshift.training.prediction import predict
+from oncoshift.training.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +31,21 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from oncoshift.data.tables import Images, TrainingData
+    from oncoshift.models.network import TrainedNet
     from oncoshift.settings import Settings
     from oncoshift.training.loop import EpochHook
+
+_log = logging.getLogger(__name__)
+
+HOW_IT_RUNS = frozenset({"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"})
+"""Settings of section `train` that do not decide which network a job comes to, beyond how a device rounds.
+
+So a job that was begun on one machine goes on, and is found, on another. `precision` and `micro_batches` do decide it,
+and `precision: auto` counts as that: what a device made of it is in done.json.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,12 +68,13 @@ class Job:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """All that decides the weights."""
+        """All that decides the weights; see `HOW_IT_RUNS` for what does not."""
         settings = self.settings
         values: dict[str, Any] = {
             "seed": settings.seed,
             "model": settings.model.model_dump(mode="json"),
-            "train": settings.train.model_dump(mode="json"),
+            "train": settings.train.model_dump(mode="json", exclude=set(HOW_IT_RUNS)),
+            "organs": trained_organs(settings),
             "data": self.data_digest,
             "code": code_fingerprint(),
         }
@@ -78,7 +94,7 @@ class TrainedJob:
 
     Attributes:
         id: of the job.
-        folder: holds weights.safetensors (a `TileClassifier`'s state), job.json and done.json.
+        folder: holds weights.safetensors (a `Classifier`'s state), job.json and done.json.
         history: one row of figures an epoch.
     """
 
@@ -93,7 +109,7 @@ class TrainedJob:
 
     @property
     def weights(self) -> Path:
-        """State dict of the trained `TileClassifier`."""
+        """State dict of the trained `Classifier`."""
         return self.folder / "weights.safetensors"
 
 
@@ -115,24 +131,57 @@ def train_job(
     """Train a job to its end, or return its result if it is done.
 
     Args:
-        job: what to train.
-        data: what training may see.
-        on_epoch: called with each epoch's figures, past ones too when it goes on from a checkpoint.
+        job: what to train. An ensemble trains, or finds, a job of its own for each member.
+        data: what training may see, of at least the organs that the method is trained on.
+        on_epoch: called with each epoch's figures, past ones too when it goes on from a checkpoint; of an ensemble
+            once all members are trained.
         on_features: called with tiles done and tiles in all while frozen parts are computed.
 
     Raises:
-        TrainingError: the loss is not finite, or the folder holds another job's checkpoint.
+        DataError: there are no tiles of one of those organs.
+        SettingsError: there are fewer GPUs than processes.
+        TrainingError: see `Trainer.fit`; or the folder holds another job's checkpoint.
+        TrainingInterrupted: SIGTERM came; the checkpoint holds all that was done.
         WeightsError: pretrained weights are missing or do not fit.
     """
+    folder = job.folder / job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    # Two workers may come upon one job, say a trial that looked killed and was slow; the second waits and finds it done
+    with held(folder):
+        return _train(job, folder, data, on_epoch, on_features)
+
+
+def _train(
+    job: Job,
+    folder: Path,
+    data: TrainingData,
+    on_epoch: EpochHook,
+    on_features: Callable[[int, int], None] | None,
+) -> TrainedJob:
     done = find_trained(job)
     if done is not None:
         for row in done.history:
             on_epoch(row)
         return done
-    folder = job.folder / job.id
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "job.json") as temporary:
         temporary.write_text(json.dumps(job.decides, indent=1))
+    settings = job.settings
+    train = _train_members if settings.train.method == "ensemble" else _train_network
+    state, history = train(job, data.only(trained_organs(settings)), on_epoch, on_features)
+    with atomic(folder / "weights.safetensors") as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+    device = pick_device(settings.train.device)
+    ran = {"device": str(device), "precision": pick_precision(settings.train, device)}
+    with atomic(folder / "done.json") as temporary:
+        temporary.write_text(json.dumps({"history": history, **ran}))
+    _checkpoint(job).unlink(missing_ok=True)
+    return TrainedJob(job.id, folder, history)
+
+
+def _train_network(
+    job: Job, data: TrainingData, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """The state dict to serve, and the figures of the epochs."""
     settings = job.settings
     _set_threads(settings.train.threads)
     torch.manual_seed(settings.seed)
@@ -141,23 +190,52 @@ def train_job(
     inputs = frozen_inputs(
         method.net, data.source.images, FeatureCache(job.features, job.pack_digest), device, on_features
     )
-    checkpoint = folder / "checkpoint.pt"
-    history = Trainer(method, data, inputs, settings.train, settings.seed, job.id, checkpoint, on_epoch).fit()
-    with atomic(folder / "weights.safetensors") as temporary:
-        state = method.net.classifier.state_dict()
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
-    with atomic(folder / "done.json") as temporary:
-        temporary.write_text(json.dumps({"history": history}))
-    checkpoint.unlink()
-    return TrainedJob(job.id, folder, history)
+    trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _checkpoint(job), on_epoch)
+    history = trainer.fit()
+    return method.net.served_state(), history
 
 
-def load_net(job: Job, trained: TrainedJob) -> AdaptationNet:
-    """The trained network in eval mode, on the CPU."""
-    settings = job.settings.model.model_copy(update={"weights": "none"})
-    net = AdaptationNet(settings)
+def _train_members(
+    job: Job, data: TrainingData, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """The same of an ensemble: what the last epoch's validation says is the ensemble's, all else the members' mean."""
+    members = [replace(job, settings=settings) for settings in member_settings(job.settings)]
+    trained, nets = [], []
+    for number, member in enumerate(members, 1):
+        _log.info("ensemble: member %d of %d, %s alone", number, len(members), member.settings.single.organ)
+        trained.append(train_job(member, data, _ignore, on_features))
+        nets.append(_unfilled(member))
+        nets[-1].classifier.load_state_dict(load_file(trained[-1].weights))
+    device = pick_device(job.settings.train.device)
+    net = as_one(nets).to(device)
+    inputs = frozen_inputs(net, data.source.images, FeatureCache(job.features, job.pack_digest), device)
+    history = mean_history([member.history for member in trained])
+    history[-1] |= validate(net, data, inputs, device)
+    for row in history:
+        on_epoch(row)
+    return net.classifier.state_dict(), history
+
+
+def _ignore(row: dict[str, float]) -> None:
+    """The hook of a member, whose epochs are not the ensemble's."""
+
+
+def _checkpoint(job: Job) -> Path:
+    return job.folder / job.id / "checkpoint.pt"
+
+
+def load_net(job: Job, trained: TrainedJob) -> TrainedNet:
+    """The trained network, or networks in the place of one, in eval mode, on the CPU.
+
+    It is what is served: of a network with BatchNorm per domain, that of the target.
+    """
+    net = as_one([_unfilled(job) for _ in member_settings(job.settings)])
     net.classifier.load_state_dict(load_file(trained.weights))
     return net.eval()
+
+
+def _unfilled(job: Job) -> AdaptationNet:
+    return AdaptationNet(job.settings.model.model_copy(update={"weights": "none"}))
 
 
 def predict_job(job: Job, trained: TrainedJob, images: Images, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -167,13 +245,6 @@ def predict_job(job: Job, trained: TrainedJob, images: Images, rows: NDArray[np.
     net = load_net(job, trained).to(device)
     inputs = frozen_inputs(net, images, FeatureCache(job.features, job.pack_digest), device)
     return predict(net, inputs, rows, device)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _set_threads(threads: int | None) -> None:

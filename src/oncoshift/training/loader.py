@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import threading
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -59,6 +58,8 @@ class Loader:
         seed: decides the order and the views.
         device: where batches are made and used.
         needs: what the method asks of a batch.
+        rank: which of `ranks` equal parts of each batch this process makes.
+        ranks: processes that share each batch.
     """
 
     data: TrainingData
@@ -67,6 +68,8 @@ class Loader:
     seed: int
     device: torch.device
     needs: Needs
+    rank: int = 0
+    ranks: int = 1
 
     @property
     def steps(self) -> int:
@@ -94,16 +97,22 @@ class Loader:
         jitter = max(self.settings.stain_jitter, self.needs.stain_jitter)
         return Batch(
             source=self._inputs(self.data.source.rows[source], source_rng, jitter),
-            labels=torch.from_numpy(self.data.source.labels[source]).to(self.device),
-            organs=torch.from_numpy(self.data.source.organs[source]).to(self.device),
+            labels=torch.from_numpy(self.data.source.labels[source][self._part]).to(self.device),
+            organs=torch.from_numpy(self.data.source.organs[source][self._part]).to(self.device),
             target=self._inputs(target, target_rng, jitter) if self.needs.target else None,
             target_strong=self._inputs(target, target_rng, self.needs.strong_jitter) if self.needs.strong else None,
         )
 
     def _inputs(self, rows: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> torch.Tensor:
         augmentation = Augmentation(self.settings.augment, jitter)
-        view = partial(augmentation, rng=rng) if augmentation.does_something else None
-        return self.inputs.batch(rows, self.device, view)
+        # Drawn for the whole batch, so that a tile's view does not depend on how many processes share it.
+        view = augmentation.draw(len(rows), rng)[self._part] if augmentation.does_something else None
+        return self.inputs.batch(rows[self._part], self.device, view)
+
+    @property
+    def _part(self) -> slice:
+        size = self.settings.batch_size // self.ranks
+        return slice(self.rank * size, (self.rank + 1) * size)
 
 
 def _ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:

@@ -1,34 +1,54 @@
-"""The one loop that trains every method, on Lightning Fabric."""
+"""The one loop that trains every method, on Lightning Fabric: in this process, or in several that share each batch."""
 
 from __future__ import annotations
 
+import logging
+import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.strategies import DDPStrategy
 
-from oncoshift.errors import TrainingError
-from oncoshift.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from oncoshift.errors import TrainingError, TrainingInterrupted
+from oncoshift.models.batch_norm import replace_batch_norm
+from oncoshift.models.collective import any_rank
+from oncoshift.training.average import WeightAverage
+from oncoshift.training.checkpoint import Checkpoint, Position, load_checkpoint, save_checkpoint
+from oncoshift.training.devices import check_processes, determinism, memory_told, pick_device, pick_precision
+from oncoshift.training.distributed import run_ranks
+from oncoshift.training.interruption import interruptible
 from oncoshift.training.loader import Loader
 from oncoshift.training.optimizers import build_optimizer, learning_rate
-from oncoshift.training.sampling import epoch_generator
+from oncoshift.training.sampling import dropout_seed
 from oncoshift.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from torch import Tensor
 
     from oncoshift.data.tables import TrainingData
-    from oncoshift.methods.base import Method
+    from oncoshift.methods.base import Batch, Method
     from oncoshift.settings import Train
     from oncoshift.training.inputs import Inputs
 
     EpochHook = Callable[[dict[str, float]], None]
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""A training that skips so many steps one after another trains nothing."""
+
+_CALIBRATION_BATCH = 64
+
+_ASK_EVERY = 10
+"""Steps after which several processes ask one another whether to stop: to ask makes a GPU wait."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -42,7 +62,7 @@ class Trainer:
         settings: section `train`.
         seed: decides batches, views and dropout.
         job: id written into checkpoints.
-        checkpoint: file of the checkpoint, replaced after each epoch.
+        checkpoint: file of the checkpoint, replaced after each epoch and, by setting, within them.
         on_epoch: called with each epoch's figures once they are on disk; also, on resuming, with those of the past.
     """
 
@@ -58,73 +78,280 @@ class Trainer:
     def fit(self) -> list[dict[str, float]]:
         """Train to the last epoch, from the checkpoint where there is one.
 
+        Afterwards the method's network has the weights to keep: the averaged ones with `train.ema`.
+
         Returns:
             One row of figures an epoch.
 
         Raises:
-            TrainingError: the loss is not finite, with the tiles of the batch.
+            SettingsError: there are fewer GPUs than processes.
+            TrainingError: the loss is not finite, with the tiles of the batch; or memory does not suffice.
+            TrainingInterrupted: SIGTERM came; the checkpoint holds all that was done.
         """
-        fabric = Fabric(
-            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "cuda"}[self.settings.device],
-            devices=1,
-            precision="bf16-mixed" if self.settings.precision == "auto" else self.settings.precision,
-        )
-        optimizer = build_optimizer(self.method.parameters(), self.settings)
-        self.method.to(memory_format=torch.channels_last)
-        past = load_checkpoint(self.checkpoint, self.job)
-        if past is not None:
-            self.method.load_state_dict(past.method)
-            optimizer.load_state_dict(past.optimizer)
-        module, fabric_optimizer = fabric.setup(self.method, optimizer)
-        history = list(past.history) if past is not None else []
-        for row in history:
-            self.on_epoch(row)
-        for epoch in range(len(history), self.settings.epochs):
-            began = time.monotonic()
-            row = {"epoch": float(epoch), **self._epoch(fabric, module, fabric_optimizer, epoch)}
-            row |= validate(self.method.net, self.data, self.inputs, fabric.device)
-            row |= {"epoch_seconds": time.monotonic() - began, "timestamp_ms": float(int(time.time() * 1000))}
-            history.append(row)
-            save_checkpoint(
-                self.checkpoint,
-                Checkpoint(self.job, epoch + 1, self.method.state_dict(), optimizer.state_dict(), history),
-            )
-            self.on_epoch(row)
+        ranks, device = self.settings.processes, pick_device(self.settings.device)
+        check_processes(ranks, device)
+        _log.info("%s: %d process(es) on %s, %s", self.job, ranks, device, pick_precision(self.settings, device))
+        with interruptible() as stopped:
+            if ranks == 1:
+                _Run(self, stopped).finish()
+            else:
+                run_ranks(_run_rank, replace(self, on_epoch=_ignore), ranks, self.on_epoch, stopped)
+            if stopped():  # after the last step, so that nobody has heeded it
+                raise TrainingInterrupted(
+                    f"training was asked to end as it ended; {self.checkpoint} holds all of it: start it again"
+                )
+        done = load_checkpoint(self.checkpoint, self.job)
+        if done is None or done.position["epoch"] < self.settings.epochs:
+            raise TrainingError(f"{self.checkpoint}: the training left no checkpoint of its end; start it again")
+        self.method.load_state_dict(done.method)
+        if done.average is not None:
+            self.method.net.load_state_dict(done.average)
+        history: list[dict[str, float]] = done.position["history"]
         return history
 
-    def _epoch(
-        self, fabric: Fabric, module: torch.nn.Module, optimizer: torch.optim.Optimizer, epoch: int
-    ) -> dict[str, float]:
-        loader = Loader(self.data, self.inputs, self.settings, self.seed, fabric.device, self.method.needs)
-        torch.manual_seed(int(epoch_generator(self.seed, epoch).integers(2**62)))  # dropout
-        module.train()
-        sums: dict[str, torch.Tensor] = {}
-        for step, batch in enumerate(loader.epoch(epoch)):
-            progress = (epoch * loader.steps + step) / (self.settings.epochs * loader.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.settings, progress)
-            loss, figures = module(batch, epoch, progress)
-            if not torch.isfinite(loss):
-                raise TrainingError(self._not_finite(epoch, step, loader.plan(epoch).source[step], figures))
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            if self.settings.grad_clip is not None:
-                norm = fabric.clip_gradients(
-                    module, optimizer, max_norm=self.settings.grad_clip, error_if_nonfinite=False
-                )
-                if not torch.isfinite(norm):
-                    raise TrainingError(self._not_finite(epoch, step, loader.plan(epoch).source[step], figures))
-                figures = figures | {"gradient_norm": norm.detach()}
-            optimizer.step()
-            for name, value in figures.items():
-                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.float()
-        return {name: float(value) / loader.steps for name, value in sums.items()}
 
-    def _not_finite(self, epoch: int, step: int, source: NDArray[np.int64], figures: dict[str, torch.Tensor]) -> str:
-        values = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
-        rows = self.data.source.rows[source].tolist()
-        return (
-            f"loss or gradient is not finite at epoch {epoch}, step {step} ({values}); "
-            f"source rows of the pack: {rows}; "
-            f"lower train.lr ({self.settings.lr}), set train.grad_clip, or look at these tiles"
+class _Check(NamedTuple):
+    """A step whose loss and gradient are not known to be finite yet: to look would make a GPU wait."""
+
+    epoch: int
+    step: int
+    finite: Tensor
+    figures: dict[str, Tensor]
+
+
+class _Run:
+    """A training under way in one process, which is the only one or a rank of several."""
+
+    def __init__(self, trainer: Trainer, stopped: Callable[[], bool]) -> None:
+        self.trainer, self.stopped = trainer, stopped
+        settings, method = trainer.settings, trainer.method
+        device = pick_device(settings.device)
+        self.fabric = Fabric(
+            accelerator=device.type,
+            devices=settings.processes,
+            # Buffers are functions of the whole batch, so they are the same on every rank.
+            strategy=DDPStrategy(broadcast_buffers=False) if settings.processes > 1 else "auto",
+            precision=pick_precision(settings, device),
+            plugins=[LightningEnvironment()],  # whatever a cluster's variables say, the processes are ours
         )
+        self.fabric.launch()
+        if settings.processes > 1:
+            replace_batch_norm(method.net, per_domain=False)
+        optimizer = build_optimizer(method.parameters(), settings)
+        method.to(memory_format=torch.channels_last)
+        self.average = None if settings.ema is None else WeightAverage(method.net, settings.ema)
+        past = load_checkpoint(trainer.checkpoint, trainer.job)
+        if past is not None:
+            method.load_state_dict(past.method)
+            if self.average is not None and past.average is not None:
+                self.average.net.load_state_dict(past.average)
+        if settings.compile:
+            method.net.compile_trained_parts()
+        self.module, self.optimizer = self.fabric.setup(method, optimizer)
+        if past is not None:
+            optimizer.load_state_dict(past.optimizer)  # now that the parameters are where it is to be
+        self.position = Position() if past is None else Position(**past.position)
+        if self.average is not None:
+            self.average.net.to(self.fabric.device)
+        self.loader = Loader(
+            trainer.data,
+            trainer.inputs,
+            settings,
+            trainer.seed,
+            self.fabric.device,
+            method.needs,
+            self.fabric.global_rank,
+            self.fabric.world_size,
+        )
+        self.saved_at = time.monotonic()
+        self.unchecked: _Check | None = None
+
+    def finish(self) -> None:
+        """Train from where the checkpoint is to the end."""
+        trainer, position = self.trainer, self.position
+        for row in position.history:
+            trainer.on_epoch(row)
+        side = trainer.data.source.images.shape[1]
+        with determinism(trainer.settings.deterministic), memory_told(trainer.settings, side, self.fabric.device):
+            while position.epoch < trainer.settings.epochs:
+                self._epoch()
+                row = self._row()
+                position.end_epoch(row)
+                self._save()
+                trainer.on_epoch(row)
+
+    def _epoch(self) -> None:
+        """What is left of the present epoch, step by step."""
+        position = self.position
+        self.module.train()
+        for batch in self._batches():
+            began = time.monotonic()
+            self._step(batch)
+            position.spent += time.monotonic() - began
+            position.step += 1
+            if self._is_stopped():
+                self._save()
+                self.fabric.barrier()  # the first rank has written it before any says so
+                raise TrainingInterrupted(
+                    f"training was asked to end, at epoch {position.epoch}, step {position.step}; "
+                    f"{self.trainer.checkpoint} holds what was done: start it again and it goes on"
+                )
+            if self._is_due():
+                self._save()
+        self._check()
+
+    def _is_stopped(self) -> bool:
+        """Whether the training is to end here; the same on every rank."""
+        step, ranks = self.position.step, self.fabric.world_size
+        asks = ranks == 1 or step % _ASK_EVERY == 0 or step == self.loader.steps
+        return asks and any_rank(self.stopped(), self.fabric.device)
+
+    def _batches(self) -> Iterator[Batch]:
+        """The epoch's batches from the present step on; the time that they are waited for is counted."""
+        position = self.position
+        batches = self.loader.epoch(position.epoch, position.step)
+        while True:
+            began = time.monotonic()
+            batch = next(batches, None)
+            waited = time.monotonic() - began
+            position.waited += waited
+            position.spent += waited
+            if batch is None:
+                return
+            yield batch
+
+    def _step(self, batch: Batch) -> None:
+        settings, position = self.trainer.settings, self.position
+        steps_done = position.epoch * self.loader.steps + position.step
+        progress = steps_done / (settings.epochs * self.loader.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, progress)
+        torch.manual_seed(dropout_seed(self.trainer.seed, position.epoch, position.step) + self.fabric.global_rank)
+        skips = settings.on_nonfinite == "skip"
+        before = [buffer.clone() for buffer in self.trainer.method.buffers()] if skips else []
+        loss, figures = self._backward(batch, progress)
+        norm = self.fabric.clip_gradients(
+            self.module, self.optimizer, max_norm=settings.grad_clip or math.inf, error_if_nonfinite=False
+        ).detach()
+        figures["gradient_norm"] = norm
+        check = _Check(position.epoch, position.step, torch.isfinite(loss) & torch.isfinite(norm), figures)
+        if skips and not bool(check.finite):
+            return self._skip(check, before)
+        self._check()
+        self.unchecked = check
+        self.optimizer.step()
+        position.skipped_in_a_row = 0
+        if self.average is not None:
+            self.average.update(self.trainer.method.net, steps_done)
+        for name, value in figures.items():
+            sums = position.sums.get(name)
+            position.sums[name] = value.float() if sums is None else sums + value.float()
+        return None
+
+    def _backward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients of a batch, in as many parts as `micro_batches` says; its loss and figures are the parts' means."""
+        parts = split(batch, self.trainer.settings.micro_batches)
+        self.optimizer.zero_grad()
+        total: Tensor | None = None
+        sums: dict[str, Tensor] = {}
+        for number, part in enumerate(parts, 1):
+            waits = self.fabric.world_size > 1 and number < len(parts)  # ranks exchange gradients once a step
+            with self.fabric.no_backward_sync(self.module) if waits else nullcontext():
+                loss, figures = self.module(part, self.position.epoch, progress)
+                self.fabric.backward(loss / len(parts))
+            total = loss.detach() / len(parts) + (0 if total is None else total)
+            for name, value in figures.items():
+                sums[name] = value / len(parts) + sums.get(name, 0)
+        if total is None:
+            raise ValueError("a batch has no tiles")
+        return total, sums
+
+    def _skip(self, check: _Check, before: list[Tensor]) -> None:
+        """Leave everything as it was before the step, running statistics too."""
+        position = self.position
+        for buffer, value in zip(self.trainer.method.buffers(), before, strict=True):
+            buffer.copy_(value)
+        position.skipped += 1
+        position.skipped_in_a_row += 1
+        if position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise TrainingError(f"{MAX_SKIPPED_IN_A_ROW} steps in a row were skipped; {self._not_finite(check)}")
+
+    def _check(self) -> None:
+        """Look at the last step, now that the device has likely done it.
+
+        Raises:
+            TrainingError: its loss or gradient is not finite.
+        """
+        check, self.unchecked = self.unchecked, None
+        if check is not None and not bool(check.finite):
+            raise TrainingError(self._not_finite(check))
+
+    def _row(self) -> dict[str, float]:
+        """Figures of the epoch that has just ended."""
+        trainer, position, device = self.trainer, self.position, self.fabric.device
+        began = time.monotonic()
+        net = trainer.method.net if self.average is None else self.average.net
+        if trainer.method.calibrates:
+            rows = trainer.data.target.rows
+            starts = range(0, len(rows), _CALIBRATION_BATCH)
+            trainer.method.calibrate(
+                net, (trainer.inputs.batch(rows[start : start + _CALIBRATION_BATCH], device) for start in starts)
+            )
+        counted = max(self.loader.steps - position.skipped, 1)
+        row = {"epoch": float(position.epoch)} | {name: float(sums) / counted for name, sums in position.sums.items()}
+        if trainer.settings.on_nonfinite == "skip":
+            row["skipped_steps"] = float(position.skipped)
+        if self.fabric.is_global_zero:
+            row |= validate(net, trainer.data, trainer.inputs, device)
+        return row | {
+            "data_wait_share": position.waited / max(position.spent, 1e-9),
+            "epoch_seconds": position.spent + time.monotonic() - began,
+            "timestamp_ms": float(int(time.time() * 1000)),
+        }
+
+    def _is_due(self) -> bool:
+        settings = self.trainer.settings
+        by_step = settings.checkpoint_steps is not None and self.position.step % settings.checkpoint_steps == 0
+        minutes = (time.monotonic() - self.saved_at) / 60
+        return by_step or (settings.checkpoint_minutes is not None and minutes >= settings.checkpoint_minutes)
+
+    def _save(self) -> None:
+        """Write the checkpoint, if this is the first rank: the others' state is the same."""
+        self._check()
+        self.saved_at = time.monotonic()
+        if not self.fabric.is_global_zero:
+            return
+        average = None if self.average is None else self.average.net.state_dict()
+        method, optimizer = self.trainer.method.state_dict(), self.optimizer.state_dict()
+        save_checkpoint(
+            self.trainer.checkpoint, Checkpoint(self.trainer.job, vars(self.position), method, optimizer, average)
+        )
+
+    def _not_finite(self, check: _Check) -> str:
+        values = ", ".join(f"{name} {float(value):.3g}" for name, value in check.figures.items())
+        data, plan = self.trainer.data, self.loader.plan(check.epoch)
+        tiles = f"source tiles: {data.names(data.source.rows[plan.source[check.step]])}"
+        if self.trainer.method.needs.target:
+            tiles += f"; target tiles: {data.names(data.target.rows[plan.target[check.step]])}"
+        return (
+            f"loss or gradient is not finite at epoch {check.epoch}, step {check.step} ({values}); lower train.lr "
+            f"({self.trainer.settings.lr}), set train.grad_clip, or look at the tiles of the batch; {tiles}"
+        )
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """A batch in equal parts, each with its share of source and of target tiles."""
+    if parts == 1:
+        return [batch]
+    chunks = [[None] * parts if field is None else field.chunk(parts) for field in batch]
+    return [type(batch)(*fields) for fields in zip(*chunks, strict=True)]
+
+
+def _run_rank(trainer: Trainer, report: EpochHook, stopped: Callable[[], bool]) -> None:
+    """What each of several processes does; the first one reports."""
+    trainer.on_epoch = report
+    _Run(trainer, stopped).finish()
+
+
+def _ignore(row: dict[str, float]) -> None:
+    """The hook that a trainer takes along to another process."""

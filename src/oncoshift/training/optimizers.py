@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Train) -> torch.optim.Optimizer:
-    """The optimiser named in the settings, over the parameters that train."""
+    """The optimiser named in the settings, fused, over the parameters that train."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
@@ -23,15 +23,22 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Train) -
             momentum=settings.momentum,
             nesterov=settings.momentum > 0,
             weight_decay=settings.weight_decay,
+            fused=True,
         )
     return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate(settings: Train, progress: float) -> float:
-    """Learning rate at a share of all steps done; linear and cosine end at 0."""
+    """Learning rate at a share of all steps done: it rises over the share `warmup`, then follows the schedule.
+
+    Linear and cosine end at 0.
+    """
+    if progress < settings.warmup:
+        return settings.lr * progress / settings.warmup
+    after = (progress - settings.warmup) / (1.0 - settings.warmup) if settings.warmup < 1.0 else 0.0
     factor = {
         "constant": 1.0,
-        "linear": 1.0 - progress,
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+        "linear": 1.0 - after,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * after)),
     }[settings.schedule]
     return settings.lr * factor

@@ -1,8 +1,8 @@
-"""Class probabilities of a network for rows of a pack."""
+"""What a network says of rows of a pack: class probabilities, and the shared features behind them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,20 +10,62 @@ import torch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from oncoshift.models.network import AdaptationNet
+    from oncoshift.models.network import TrainedNet
     from oncoshift.training.inputs import Inputs
+
+Domain = Literal["source", "target"]
+
+
+class Outputs(NamedTuple):
+    """Of N rows.
+
+    Attributes:
+        probabilities: of malignant, float64 [N].
+        features: the shared feature, float32 [N, bottleneck].
+    """
+
+    probabilities: NDArray[np.float64]
+    features: NDArray[np.float32]
+
+
+def predict(
+    net: TrainedNet,
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    domain: Domain = "target",
+    batch: int = 64,
+) -> NDArray[np.float64]:
+    """Probability of malignant for each row, float64 [N]; see `outputs`."""
+    return outputs(net, inputs, rows, device, domain, batch).probabilities
 
 
 @torch.inference_mode()
-def predict(
-    net: AdaptationNet, inputs: Inputs, rows: NDArray[np.int64], device: torch.device, batch: int = 64
-) -> NDArray[np.float64]:
-    """Probability of malignant for each row, float64 [N]; the network's mode is restored afterwards."""
+def outputs(
+    net: TrainedNet,
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    domain: Domain = "target",
+    batch: int = 64,
+) -> Outputs:
+    """Probabilities and features by one forward; the network's mode is restored afterwards.
+
+    Args:
+        net: on `device`.
+        inputs: network input for the pack's rows.
+        rows: int64 [N], of the pack.
+        device: where to compute.
+        domain: whose statistics count where BatchNorm has them per domain.
+        batch: rows that go through the network at once.
+    """
     was_training = net.training
     net.eval()
-    parts = [
-        net.logits(net.features(inputs.batch(rows[first : first + batch], device))).double().softmax(1)[:, 1].cpu()
-        for first in range(0, len(rows), batch)
-    ]
+    probabilities, features = [np.empty(0)], [np.empty((0, net.width), np.float32)]
+    for first in range(0, len(rows), batch):
+        x = inputs.batch(rows[first : first + batch], device)
+        z = net.features(x, sources=len(x) if domain == "source" else 0)
+        probabilities.append(net.logits(z).double().softmax(1)[:, 1].cpu().numpy())
+        features.append(z.float().cpu().numpy())
     net.train(was_training)
-    return torch.cat(parts).numpy() if parts else np.empty(0)
+    return Outputs(np.concatenate(probabilities), np.concatenate(features))

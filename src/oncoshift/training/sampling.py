@@ -23,6 +23,11 @@ def step_generators(seed: int, epoch: int, step: int) -> tuple[np.random.Generat
     return np.random.default_rng(source), np.random.default_rng(target)
 
 
+def dropout_seed(seed: int, epoch: int, step: int) -> int:
+    """Torch's seed for one step: the random numbers of dropout."""
+    return int(np.random.SeedSequence([seed, epoch, step], spawn_key=(2,)).generate_state(1, np.uint64)[0] >> 1)
+
+
 def cycle(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """`wanted` numbers below `count`, as shuffled passes one after another: int64 [wanted]."""
     passes = -(-wanted // count)

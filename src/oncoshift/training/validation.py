@@ -6,24 +6,36 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.information_maximisation import information_maximisation
-from oncoshift.selection.source_accuracy import source_accuracy
-from oncoshift.training.prediction import predict
+from oncoshift.errors import TrainingError
+from oncoshift.selection.validators import Predictions, all_scores
+from oncoshift.training.prediction import outputs
+from oncoshift.training.proxy_a_distance import proxy_a_distance
 
 if TYPE_CHECKING:
     import torch
 
     from oncoshift.data.tables import TrainingData
-    from oncoshift.models.network import AdaptationNet
+    from oncoshift.models.network import TrainedNet
     from oncoshift.training.inputs import Inputs
 
 
-def validate(net: AdaptationNet, data: TrainingData, inputs: Inputs, device: torch.device) -> dict[str, float]:
-    """Figures by name; the network's mode is restored afterwards."""
-    source = predict(net, inputs, data.source_val.rows, device)
-    target = predict(net, inputs, data.target.rows, device)
+def validate(net: TrainedNet, data: TrainingData, inputs: Inputs, device: torch.device) -> dict[str, float]:
+    """Figures by name, from one forward over source validation and target; the network's mode is restored afterwards.
+
+    Returns:
+        The scores of `selection.validators` by their names; `target_malignant_share`, the share of target tiles
+        called malignant; and `proxy_a_distance`, between the shared features of source validation and target.
+
+    Raises:
+        TrainingError: predictions are not finite.
+    """
+    source = outputs(net, inputs, data.source_val.rows, device, "source")
+    target = outputs(net, inputs, data.target.rows, device)
+    if not all(np.isfinite(part).all() for part in (*source, *target)):
+        raise TrainingError("the network's predictions are not finite after this epoch; lower train.lr")
+    model = Predictions(source.probabilities, data.source_val.labels, target.probabilities)
     return {
-        "source_accuracy": source_accuracy(source, data.source_val.labels),
-        "information_maximisation": information_maximisation(target),
-        "target_malignant_share": float(np.mean(target > 0.5)),
+        **all_scores(model),
+        "target_malignant_share": float(np.mean(target.probabilities > 0.5)),
+        "proxy_a_distance": proxy_a_distance(source.features, target.features),
     }

@@ -1,43 +1,97 @@
-"""The search space: the `Range` that stands beside a setting's default, by the setting's dotted key."""
+"""The search space: the `Range` or `Choices` that stands beside a setting's default, by the setting's dotted key."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from pydantic import BaseModel
 
 from oncoshift.errors import SettingsError
-from oncoshift.settings import Range, Settings
+from oncoshift.settings import Choices, Range, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from optuna import Trial
+    Space = dict[str, Range | Choices]
+
+ALL = "all"
+"""In `tune.parameters`: every setting that can be tuned and that the method reads."""
 
 
-def tunable(section: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Range]:
-    """Every setting that has a range, by dotted key."""
-    found: dict[str, Range] = {}
+def tunable(section: type[BaseModel] = Settings, prefix: str = "") -> Space:
+    """Every setting that has a range or choices, by dotted key."""
+    found: Space = {}
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= tunable(field.annotation, f"{prefix}{name}.")
-        found |= {f"{prefix}{name}": item for item in field.metadata if isinstance(item, Range)}
+        for item in field.metadata:
+            if isinstance(item, Range):
+                found[f"{prefix}{name}"] = item
+            elif isinstance(item, Choices):
+                values = item.values or get_args(field.annotation) or (False, True)
+                found[f"{prefix}{name}"] = Choices(values)
     return found
 
 
-def search_space(keys: Iterable[str]) -> dict[str, Range]:
-    """The ranges of some settings.
+def readable(parameters: Iterable[str], sections: set[str], settings: Settings) -> tuple[list[str], list[str]]:
+    """Which settings to search: those that training reads, as a search over others would be a search over nothing.
+
+    Args:
+        parameters: `tune.parameters`.
+        sections: what the method reads.
+        settings: of the experiment.
+
+    Returns:
+        Dotted keys, and those of `parameters` that the method does not read.
 
     Raises:
-        SettingsError: a key has no range.
+        SettingsError: a key has neither range nor choices.
     """
     known = tunable()
-    unknown = [key for key in keys if key not in known]
+    unknown = [key for key in parameters if key not in known and key != ALL]
     if unknown:
-        raise SettingsError(f"tune.parameters: {', '.join(unknown)} cannot be tuned; allowed: {', '.join(known)}")
-    return {key: known[key] for key in keys}
+        raise SettingsError(
+            f"tune.parameters: {', '.join(unknown)} cannot be tuned; allowed: {ALL}, {', '.join(known)}"
+        )
+    wanted = list(known) if ALL in parameters else list(dict.fromkeys(parameters))
+    read = [key for key in wanted if key.split(".")[0] in sections]
+    if ALL not in parameters:
+        return read, [key for key in wanted if key not in read]
+    frozen = settings.model.freeze != "none"  # features are computed once, so tiles cannot change
+    return [key for key in read if not (frozen and key == "train.stain_jitter")], []
 
 
-def suggest(trial: Trial, space: dict[str, Range]) -> dict[str, float]:
-    """A trial's values, by dotted key."""
-    return {key: trial.suggest_float(key, range_.low, range_.high, log=range_.log) for key, range_ in space.items()}
+def search_space(present: Mapping[str, Any]) -> Space:
+    """What tuning may try for some settings, widened where their present values lie outside, since these come first.
+
+    Args:
+        present: values by dotted key, of keys that can be tuned.
+
+    Raises:
+        SettingsError: a present value cannot be on the range's logarithmic scale.
+    """
+    known = tunable()
+    return {key: _widened(key, known[key], value) for key, value in present.items()}
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space in Optuna's words."""
+    return {
+        key: CategoricalDistribution(item.values)
+        if isinstance(item, Choices)
+        else FloatDistribution(item.low, item.high, log=item.log)
+        for key, item in space.items()
+    }
+
+
+def _widened(key: str, item: Range | Choices, value: Any) -> Range | Choices:
+    if isinstance(item, Choices):
+        return item if value in item.values else Choices((*item.values, value))
+    if item.log and value <= 0:
+        raise SettingsError(
+            f"{key}: {value} cannot be tuned, as the range from {item.low} to {item.high} is logarithmic; "
+            "set it above 0, or take it out of tune.parameters"
+        )
+    return replace(item, low=min(item.low, value), high=max(item.high, value))

@@ -1,168 +1,294 @@
-"""The Optuna study: in a database, with heartbeats, so that it survives its workers.
+"""The Optuna study: in a database, shared by any number of processes, none of which it depends on.
 
-A killed trial is found by its stale heartbeat and requeued with the same values; since a training job's id follows
-from its values, the retry goes on from the killed trial's checkpoint. A study that has its trials runs no more.
+A worker claims a trial, and its heartbeat says that it lives. A trial whose worker was killed, or told to stop, is
+queued again with its values by whoever claims next; since a training job's id follows from its values, the retry goes
+on from the job's checkpoint. Claims are counted under a lock, so there are never more trials than there should be.
 """
 
 from __future__ import annotations
 
 import logging
-import time
+import math
+import os
+import socket
+import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import TrialState
 
-from oncoshift.errors import TrainingError
-from oncoshift.tuning.space import search_space, suggest
+from oncoshift.tuning.lock import study_lock
+from oncoshift.tuning.space import distributions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
-    import pandas as pd
+    from optuna.trial import FrozenTrial
 
-    from oncoshift.settings import Tune
+    from oncoshift.tuning.space import Space
+
+MAX_DEATHS = 3
+"""So many workers may die of one configuration (for want of memory, say); then it is given up."""
+
+_BUSY_SECONDS = 60
+"""How long SQLite waits for another process's write; its own 5 seconds are few with many workers."""
 
 _log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+class LostTrialError(Exception):
+    """The trial was taken for dead while this worker was slow, and is another's now."""
+
+
 @dataclass(frozen=True)
-class TrialPlan:
-    """One trial to run.
+class Claim:
+    """What a worker may do now.
 
     Attributes:
-        number: of the trial; of the original one where a killed trial is run again.
+        trial: to run; None: there is none at present.
+        done: the study has its trials. Else, without a trial, others are running, and one may yet be killed.
+    """
+
+    trial: optuna.Trial | None
+    done: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a trial.
+
+    Attributes:
+        number: of the trial; of the original one where a killed trial was run again.
+        state: COMPLETE, PRUNED, FAIL, or RUNNING or WAITING where the study is not done.
         values: settings by dotted key.
-        report: called with epoch and score after each epoch; raises `optuna.TrialPruned` for a hopeless trial.
+        score: mean over its seeds; of a pruned trial, the last score before; NaN where there is none.
+        seeds: one score a seed; empty unless complete.
+        worker: host and process that ran it.
+        error: why it failed, or None.
+        began: local time, or None.
+        seconds: that it took, or None.
     """
 
     number: int
-    values: dict[str, float]
-    report: Callable[[int, float], None]
+    state: str
+    values: dict[str, Any]
+    score: float
+    seeds: tuple[float, ...]
+    worker: str | None
+    error: str | None
+    began: datetime | None
+    seconds: float | None
 
 
-@dataclass(frozen=True)
-class TuningResult:
-    """What a study found.
-
-    Attributes:
-        values: the best trial's settings by dotted key; empty where no trial completed, then the defaults stand.
-        score: of the best trial, or None.
-        number: of the best trial, or None.
-        trials: one row a trial: number, state, value, params_…, datetime_start, duration.
-    """
-
-    values: dict[str, float]
-    score: float | None
-    number: int | None
-    trials: pd.DataFrame
-
-
-def tune(
-    settings: Tune,
-    *,
-    storage: str,
-    study_name: str,
-    defaults: dict[str, float],
-    run_trial: Callable[[TrialPlan], float],
-) -> TuningResult:
-    """Run a study to its number of trials, or the rest of it; the first trial has the default values.
+class SharedStudy:
+    """A study in a database, made where absent.
 
     Args:
-        settings: section `tune`.
-        storage: SQLAlchemy URL of the study database.
-        study_name: names everything that the scores depend on, so that only like is compared with like.
-        defaults: present values of the tuned settings.
-        run_trial: trains and scores one trial; higher is better. A `TrainingError` fails that trial alone.
+        url: SQLAlchemy URL of the database.
+        name: names everything that the scores depend on, so that only like is compared with like.
+        heartbeat_seconds: between signs of life; a worker that gives none for twice as long counts as dead.
+        seed: of the sampler.
 
     Raises:
-        SettingsError: a key in `tune.parameters` has no range.
+        SettingsError: the database cannot be used; see `study_lock`.
     """
-    space = search_space(settings.parameters)
-    study = _open(settings, storage, study_name)
-    if not study.trials:
-        study.enqueue_trial({key: defaults[key] for key in space}, skip_if_exists=True)
-    _requeue_killed(study, settings.heartbeat_seconds)
 
-    def objective(trial: optuna.Trial) -> float:
-        values = suggest(trial, space)
-        number = _original_number(study, trial)
+    def __init__(self, url: str, name: str, heartbeat_seconds: int, seed: int = 0) -> None:
+        self._url, self._seed = url, seed
+        busy = {"connect_args": {"timeout": _BUSY_SECONDS}} if url.startswith("sqlite") else {}
+        with study_lock(url), _quiet():
+            self._storage = RDBStorage(url, engine_kwargs=busy, heartbeat_interval=heartbeat_seconds)
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=name,
+                direction="maximize",
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
+                load_if_exists=True,
+            )
+        self._id = self._storage.get_study_id_from_name(name)
+        self._heartbeat_seconds = heartbeat_seconds
 
-        def report(epoch: int, score: float) -> None:
-            trial.report(score, epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
+    def claim(self, space: Space, first: Mapping[str, Any], trials: int) -> Claim:
+        """Take the next trial: one that was killed, else a new one if the study lacks trials.
 
+        Args:
+            space: what to search.
+            first: the very first trial's values.
+            trials: how many trials the study should come to; killed ones do not count, their retries do.
+        """
+        with study_lock(self._url), _quiet():
+            self._requeue()
+            past = self._trials()
+            running = sum(trial.state == TrialState.RUNNING for trial in past)
+            if self.finished + running >= trials:
+                return Claim(None, done=self.finished >= trials)
+            if not past:
+                self._study.enqueue_trial(dict(first))
+            # Each trial draws by its number, so that neither a study that goes on nor two workers draw the same twice.
+            seed = int(np.random.SeedSequence([self._seed, len(past)]).generate_state(1)[0])
+            self._study.sampler = optuna.samplers.TPESampler(seed=seed)
+            trial = self._study.ask(distributions(space))
+            self._beat(trial.number)
+            trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+            return Claim(trial, done=False)
+
+    def report(self, trial: optuna.Trial, step: int, score: float) -> None:
+        """Note a score on the way, and give up a hopeless trial.
+
+        Raises:
+            optuna.TrialPruned: the score is below the median of the others at this step.
+            LostTrialError: the trial is another worker's now.
+        """
         try:
-            return run_trial(TrialPlan(number, values, report))
-        except TrainingError as error:
-            trial.set_user_attr("error", str(error))
-            raise
+            trial.report(score, step)
+        except UpdateFinishedTrialError:
+            raise LostTrialError from None
+        if trial.should_prune():
+            raise optuna.TrialPruned
 
-    while _finished(study) < settings.trials:
-        study.optimize(objective, n_trials=1, catch=(TrainingError,))
-    return _result(study)
+    def end(self, trial: optuna.Trial, state: TrialState, value: float | None = None, **facts: Any) -> bool:
+        """Give a trial its outcome. One that FAILED without a fact `error` was not the values' fault: it is run again.
+
+        Args:
+            trial: claimed by this worker.
+            state: COMPLETE, PRUNED or FAIL.
+            value: of a complete trial.
+            facts: to keep with it.
+
+        Returns:
+            False if the trial is another worker's now; then nothing is noted.
+        """
+        with study_lock(self._url):
+            if self._trials()[trial.number].state != TrialState.RUNNING:
+                return False
+            for name, fact in facts.items():
+                trial.set_user_attr(name, fact)
+            self._study.tell(trial, value, state)
+            return True
+
+    @contextmanager
+    def heartbeat(self, trial: optuna.Trial) -> Iterator[None]:
+        """Show that this worker lives while the block runs."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(self._heartbeat_seconds):
+                try:
+                    self._beat(trial.number)
+                except StorageInternalError as error:  # a busy database; the next beat may pass
+                    _log.warning("trial %d: no heartbeat: %s", trial.number, error)
+            self._storage.remove_session()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    @property
+    def finished(self) -> int:
+        """How many trials have an outcome; one that was killed has none, its retry will."""
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        return sum(trial.state in ended or _error(trial) is not None for trial in self._trials())
+
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials, but those that lost their worker and were run again."""
+        past = self._trials()
+        again = {trial.user_attrs.get("resumes") for trial in past}
+        return tuple(_outcome(trial) for trial in past if trial.number not in again)
+
+    def best(self) -> Trial | None:
+        """The completed trial with the highest score, the first of equals; None where none completed."""
+        return max(self._complete(), key=lambda trial: (trial.score, -trial.number), default=None)
+
+    def importances(self) -> dict[str, float] | None:
+        """Share of the scores' variance that each setting explains, the greatest first (fANOVA, Hutter 2014).
+
+        Returns:
+            By dotted key; None with fewer than two completed trials, settings or scores.
+        """
+        complete = self._complete()
+        if len({trial.score for trial in complete}) < 2 or len(complete[0].values) < 2:
+            return None
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found: dict[str, float] = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        return found
+
+    def _complete(self) -> list[Trial]:
+        return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE.name]
+
+    def _trials(self) -> Sequence[FrozenTrial]:
+        trials: Sequence[FrozenTrial] = self._study.get_trials(deepcopy=False)
+        return trials
+
+    def _beat(self, number: int) -> None:
+        self._storage.record_heartbeat(self._storage.get_trial_id_from_study_id_trial_number(self._id, number))
+
+    def _requeue(self) -> None:
+        """Queue again every trial whose worker is gone; where this is cut short, the next claim does the rest."""
+        for trial in self._trials():
+            if trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs:  # killed while it claimed
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        fail_stale_trials(self._study)
+        past = self._trials()
+        queued = {trial.user_attrs.get("resumes") for trial in past}
+        for trial in past:
+            if trial.state == TrialState.FAIL and _error(trial) is None and trial.number not in queued:
+                _log.info("trial %d: its worker is gone; it is queued again", trial.number)
+                self._study.enqueue_trial(
+                    {**trial.system_attrs.get("fixed_params", {}), **trial.params},
+                    user_attrs={"resumes": trial.number, "original": original(trial), "deaths": _deaths(trial)},
+                )
 
 
-def _open(settings: Tune, storage: str, study_name: str) -> optuna.Study:
-    with _without_experimental_warnings():
-        database = RDBStorage(
-            storage,
-            heartbeat_interval=settings.heartbeat_seconds,
-            grace_period=2 * settings.heartbeat_seconds,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
-        )
-    study = optuna.create_study(storage=database, study_name=study_name, direction="maximize", load_if_exists=True)
-    # A sampler starts its random numbers anew in each process; counting on keeps a resumed study from repeating itself.
-    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials))
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
-    return study
-
-
-@contextmanager
-def _without_experimental_warnings() -> Iterator[None]:
-    """Optuna has called its heartbeats experimental since 2.8."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
-def _original_number(study: optuna.Study, trial: optuna.Trial) -> int:
+def original(trial: FrozenTrial | optuna.Trial) -> int:
     """Number of the trial that this one runs again, or its own."""
-    history = study.get_trials(deepcopy=False)[trial.number].system_attrs.get("retry_history")
-    return int(history[0]) if history else trial.number
+    return int(trial.user_attrs.get("original", trial.number))
 
 
-def _requeue_killed(study: optuna.Study, heartbeat_seconds: int) -> None:
-    """Requeue trials whose worker is gone; waits out the grace period, since a fresh kill does not look dead yet."""
-    deadline = time.monotonic() + 3 * heartbeat_seconds
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    if running:
-        _log.info("%d trials look as if they were running; waiting for a sign of life", len(running))
-    while running and time.monotonic() < deadline:
-        time.sleep(0.5)
-        with _without_experimental_warnings():
-            fail_stale_trials(study)
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-
-
-def _finished(study: optuna.Study) -> int:
-    """Trials that have an outcome; a killed one has none, its retry will."""
-    trials = study.get_trials(deepcopy=False)
-    return sum(
-        trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in trial.user_attrs for trial in trials
+def _outcome(trial: FrozenTrial) -> Trial:
+    return Trial(
+        number=original(trial),
+        state=trial.state.name,
+        values=dict(trial.params),
+        score=math.nan if trial.value is None else trial.value,
+        seeds=tuple(trial.user_attrs.get("seeds", ())),
+        worker=trial.user_attrs.get("worker"),
+        error=_error(trial),
+        began=trial.datetime_start,
+        seconds=trial.duration.total_seconds() if trial.duration is not None else None,
     )
 
 
-def _result(study: optuna.Study) -> TuningResult:
-    trials = study.trials_dataframe(attrs=("number", "state", "value", "params", "datetime_start", "duration"))
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not complete:
-        return TuningResult({}, None, None, trials)
-    best = study.best_trial
-    return TuningResult(dict(best.params), best.value, best.number, trials)
+def _error(trial: FrozenTrial) -> str | None:
+    """Why a configuration failed for good, or None."""
+    if trial.state != TrialState.FAIL:
+        return None
+    if "error" not in trial.user_attrs and _deaths(trial) >= MAX_DEATHS:
+        return f"trial {original(trial)} was given up: {MAX_DEATHS} workers died of it"
+    error: str | None = trial.user_attrs.get("error")
+    return error
+
+
+def _deaths(trial: FrozenTrial) -> int:
+    """How many workers a failed trial's values have cost; one that was told to stop is no death."""
+    return int(trial.user_attrs.get("deaths", 0)) + ("stopped" not in trial.user_attrs)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna has called its heartbeats experimental since 2.8, and expects them with `Study.optimize` alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")
+        yield

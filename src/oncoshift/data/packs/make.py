@@ -7,7 +7,6 @@ are made again. A killed run goes on with the shards that it had not finished.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -16,7 +15,6 @@ import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +25,7 @@ from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, Stain, commit
 from oncoshift.data.packs.shards import find_shard, is_whole, write_shard
 from oncoshift.data.parallel import Progress, ordered_map, usable_cores
 from oncoshift.errors import DataError
-from oncoshift.files import atomic
+from oncoshift.files import atomic, held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -121,22 +119,13 @@ def update_pack(
     Raises:
         DataError: a file is gone or has changed since ingest, a process died, or another one is making this pack.
     """
-    with _alone(folder):
-        return _update(folder, tiles, recipe, maker, workers, progress or (lambda _done, _total: None))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a pack's folder for this process. The system lets go of it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"{folder}: another process is making this pack; wait until it is done, or end it") from None
-    finally:
-        os.close(held)
+
+    def busy() -> DataError:
+        return DataError(f"{folder}: another process is making this pack; wait until it is done, or end it")
+
+    with held(folder, busy):
+        return _update(folder, tiles, recipe, maker, workers, progress or (lambda _done, _total: None))
 
 
 def _update(

@@ -121,6 +121,10 @@ class ShardedImages:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __getstate__(self) -> dict[str, object]:
+        """To another process go the paths; it maps the shards itself."""
+        return {**vars(self), "_maps": {}}
+
     @overload
     def __getitem__(self, rows: int | np.integer) -> NDArray[np.uint8]: ...
     @overload

@@ -1,0 +1,319 @@
+"""How fast the training loop is: ours beside a plain loop and pytorch-adapt, and beside a step without data.
+
+All train DANN with the same network on the same tiles, as many a step: ours from a pack with its default settings,
+both peers from JPEG files through a DataLoader, as they are used. Each is a process, and they take turns: a ratio is of
+one round, and the table gives the median over rounds. Beforehand each must show on small tiles that its loss falls.
+
+Run: python benchmarks/train.py                  (ResNet50, 16 + 16 tiles at 224²: six minutes on two cores)
+     python benchmarks/train.py --device cuda    (64 + 64; also the compiled loop against its limit, at 256 + 256 too,
+                                                  and what more data and more organs cost)
+pytorch-adapt comes with `pip install --target build/peers --no-deps -r benchmarks/peers.txt`, and is left out without
+it. The tiles are those of ONCOSHIFT_SHARED (default ../shared), or made up where there are none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import sys
+import tempfile
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from train_contenders import PEERS, Report, Setup, Tile, experiment, serve
+
+from oncoshift.data.packs.make import PackRecipe, update_pack
+from oncoshift.data.packs.pack import Stain
+from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
+from oncoshift.data.parallel import usable_cores
+from oncoshift.data.phantom import phantom_tile
+from oncoshift.settings import Phantom
+from oncoshift.training.devices import pick_precision
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    Rounds = dict[str, list[Report]]
+
+ORGANS = ("lung", "colon", "breast", "kidney")
+TARGET = "kidney"
+INSTALL = "pip install --target build/peers --no-deps -r benchmarks/peers.txt"
+LEARNING_STEPS, FEW = 36, 64
+"""Every contender must learn so few tiles in so many steps."""
+
+WARM_UP = {"cpu": 1, "cuda": 20}
+DEFAULTS = {"cpu": {"batch": 16, "steps": 2, "each": 64}, "cuda": {"batch": 64, "steps": 50, "each": 2000}}
+GROWTH = (1, 4, 16)
+"""How often an epoch goes over every tile."""
+
+
+class Contender:
+    """A training in a process of its own."""
+
+    def __init__(self, name: str, setup: Setup) -> None:
+        context = get_context("spawn")
+        self.name = name
+        self._orders: Connection
+        self._orders, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(target=serve, args=(name, setup, theirs))
+        self._process.start()
+        theirs.close()
+
+    def run(self, steps: int) -> Report:
+        """Have so many steps done."""
+        self._orders.send(steps)
+        try:
+            report: Report = self._orders.recv()
+        except EOFError:
+            self._process.join()
+            sys.exit(f"{self.name} ended by itself, with code {self._process.exitcode}; its error stands above")
+        if not all(map(math.isfinite, report.losses)):
+            sys.exit(f"{self.name}: a loss is not finite: {report.losses}")
+        return report
+
+    def close(self) -> None:
+        """End the process, which waits for orders."""
+        if self._process.is_alive():
+            self._orders.send(0)
+        self._process.join(30)
+        self._process.kill()
+
+
+def real_tiles(folder: Path, each: int) -> list[Tile]:
+    """At most so many tiles of each organ and label, evenly over the list of them."""
+    with (folder / "tiles.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    tiles = []
+    for organ in ORGANS:
+        for number, label in enumerate(("benign", "malignant")):
+            paths = [row["path"] for row in rows if (row["organ"], row["label"]) == (organ, label)]
+            picked = paths[:: max(len(paths) // each, 1)][:each]
+            tiles += [Tile(str(folder / "tiles" / path), organ, number) for path in picked]
+    return tiles
+
+
+def made_up_tiles(folder: Path, each: int, size: int) -> list[Tile]:
+    """So many made-up tiles of each organ and label, as JPEG files."""
+    settings = Phantom(tile_size=size)
+    tiles = []
+    for organ in ORGANS:
+        for label in (0, 1):
+            for number in range(min(each, 64)):
+                path = folder / f"{organ}-{label}-{number}.jpg"
+                buffer = io.BytesIO()
+                Image.fromarray(phantom_tile(settings, organ, label, number // 8, number % 8).image).save(
+                    buffer, "JPEG", quality=87
+                )
+                path.write_bytes(buffer.getvalue())
+                tiles.append(Tile(str(path), organ, label))
+    return tiles
+
+
+def make_pack(folder: Path, tiles: list[Tile], size: int) -> Path:
+    """A pack of the tiles, in their order."""
+    sources = [
+        TileSource(row, f"{row:05d}", str(row), tile.path, hashlib.sha256(Path(tile.path).read_bytes()).hexdigest())
+        for row, tile in enumerate(tiles)
+    ]
+    recipe = PackRecipe(Stain("none"), size, "benchmark", "none", 512)
+    update_pack(folder, sources, recipe, TileMaker(FileReader(Path(), size)))
+    return folder
+
+
+def check_learning(names: list[str], setup: Setup) -> None:
+    """Let each train a small network on small tiles, and stop if its label loss does not fall."""
+    third = LEARNING_STEPS // 3
+    for name in names:
+        with closing(Contender(name, setup)) as contender:
+            losses = contender.run(LEARNING_STEPS).losses
+        first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
+        print(f"{name}: label loss on small tiles {first:.3f} → {last:.3f} in {LEARNING_STEPS} steps", flush=True)
+        if not last < first:
+            sys.exit(f"{name} does not learn: {losses}")
+
+
+def pick_workers(setup: Setup) -> int:
+    """Processes of the peers' DataLoader, none or one a core: with which the plain loop's second step was faster."""
+    seconds = {}
+    for workers in (0, usable_cores()):
+        with closing(Contender("plain", replace(setup, workers=workers))) as contender:
+            contender.run(1)
+            seconds[workers] = contender.run(1).seconds
+    return min(seconds, key=lambda workers: seconds[workers])
+
+
+def race(entries: dict[str, Setup], steps: int, rounds: int, warm_up: int) -> Rounds:
+    """Let contenders take turns; an entry's name is the contender's, and after a dash whatever tells it apart."""
+    with ExitStack() as stack:
+        contenders = {
+            name: stack.enter_context(closing(Contender(name.partition("-")[0], setup)))
+            for name, setup in entries.items()
+        }
+        for contender in contenders.values():
+            contender.run(warm_up)
+        done: Rounds = {name: [] for name in contenders}
+        for number in range(rounds):
+            for name, contender in contenders.items():
+                done[name].append(contender.run(steps))
+            last = ", ".join(f"{name} {reports[-1].seconds / steps:.3g}" for name, reports in done.items())
+            print(f"round {number + 1} of {rounds}, seconds a step: {last}", flush=True)
+    return done
+
+
+def ratios(rounds: Rounds, name: str, to: str) -> list[float]:
+    """How many times as fast one was as another, by round."""
+    return [slow.seconds / fast.seconds for fast, slow in zip(rounds[name], rounds[to], strict=True)]
+
+
+def wait_share(reports: list[Report]) -> float:
+    """Share of the time in which no step was under way."""
+    return sum(report.waited for report in reports) / sum(report.seconds for report in reports)
+
+
+def show(title: str, rounds: Rounds, tiles: int) -> None:
+    """Print a table; `tiles` is how many each turn had."""
+    table = Table(title=title, title_justify="left")
+    first = next(iter(rounds))
+    for column in ("", "images/s", f"{first} is faster by", "waits for data", "peak GiB", "label loss"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, reports in rounds.items():
+        faster = ratios(rounds, first, name)
+        losses = [loss for report in reports for loss in report.losses]
+        table.add_row(
+            name,
+            f"{np.median([tiles / report.seconds for report in reports]):.4g}",
+            "" if name == first else f"{np.median(faster):.2f} ({min(faster):.2f} to {max(faster):.2f})",
+            f"{wait_share(reports):.2%}",
+            f"{reports[-1].peak_bytes / 2**30:.1f}",
+            f"{losses[0]:.3f} → {losses[-1]:.3f}",
+        )
+    Console(width=100).print(table)
+
+
+def compare(setup: Setup, peers: list[str], steps: int, rounds: int, warm_up: int) -> dict[str, float]:
+    """Ours with its default settings beside the peers and the bare step."""
+    done = race(dict.fromkeys(["ours", *peers, "bare"], setup), steps, rounds, warm_up)
+    tiles = 2 * setup.batch * steps
+    show(f"{setup.backbone}, {setup.batch} + {setup.batch} tiles at {setup.size}²", done, tiles)
+    figures = {f"{name}_images_per_second": tiles / float(np.median([r.seconds for r in done[name]])) for name in done}
+    for name in peers:
+        found = ratios(done, "ours", name)
+        figures |= {f"{name}_ratio": float(np.median(found)), f"{name}_ratio_min": min(found)}
+        figures |= {f"{name}_ratio_max": max(found)}
+    figures["eager_bare_share"] = float(np.median(ratios(done, "ours", "bare")))
+    return figures | {"data_wait_share": wait_share(done["ours"]), "peak_gib": done["ours"][-1].peak_bytes / 2**30}
+
+
+def compare_compiled(setup: Setup, steps: int, rounds: int, warm_up: int) -> dict[str, float]:
+    """Ours and the bare step, both compiled, at this batch size and at four times it."""
+    figures = {}
+    for batch in (setup.batch, 4 * setup.batch):
+        compiled = replace(setup, batch=batch, compile=True)
+        done = race({"ours": compiled, "bare": compiled}, steps, rounds, warm_up)
+        tiles = 2 * batch * steps
+        show(f"compiled, {batch} + {batch}", done, tiles)
+        figures |= {
+            f"bare_share_{batch}": float(np.median(ratios(done, "ours", "bare"))),
+            f"images_per_second_{batch}": tiles / float(np.median([report.seconds for report in done["ours"]])),
+            f"data_wait_share_{batch}": wait_share(done["ours"]),
+            f"peak_gib_{batch}": done["ours"][-1].peak_bytes / 2**30,
+        }
+    return figures
+
+
+def grow(setup: Setup, warm_up: int) -> dict[str, float]:
+    """What more tiles cost, in seconds of an epoch, and more source organs, in seconds of a step."""
+    figures, tiles, seconds = {}, [], []
+    for repeat in GROWTH:
+        steps = repeat * len(setup.of(*setup.sources)) // setup.batch
+        with closing(Contender("ours", replace(setup, repeat=repeat, steps=warm_up + steps))) as contender:
+            contender.run(warm_up)
+            tiles.append(steps * setup.batch)
+            seconds.append(contender.run(steps).seconds)
+        figures[f"epoch_seconds_{tiles[-1]}_tiles"] = seconds[-1]
+        print(f"{tiles[-1]} source tiles: an epoch in {seconds[-1]:.3g} s", flush=True)
+    figures["growth_exponent"] = float(np.polyfit(np.log(tiles), np.log(seconds), 1)[0])
+    entries = {f"ours-{count}": replace(setup, sources=setup.sources[:count]) for count in (1, 2, 3)}
+    done = race(entries, setup.steps - warm_up, 1, warm_up)
+    base = done["ours-1"][0].seconds
+    return figures | {f"step_of_{name[-1]}_organs_to_1": reports[0].seconds / base for name, reports in done.items()}
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says, filled up with the device's defaults."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--backbone", choices=("resnet18", "resnet50"), default="resnet50")
+    parser.add_argument("--size", type=int, default=224, help="side of a tile, pixels")
+    parser.add_argument("--batch", type=int, help="source tiles a step; as many target tiles come beside them")
+    parser.add_argument("--steps", type=int, help="in a turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch; fewer where cores are busy")
+    parser.add_argument("--all", action="store_true", help="on the CPU too: the compiled loop, more data, more organs")
+    given = parser.parse_args()
+    for name, value in DEFAULTS[given.device].items():
+        if getattr(given, name, None) is None:
+            setattr(given, name, value)
+    return given
+
+
+def main() -> None:
+    """Print tables, then the figures as one JSON object."""
+    given = arguments()
+    peers = ["plain"]
+    if PEERS.is_dir():
+        peers.append("pytorch_adapt")
+    else:
+        print(f"pytorch-adapt is not in {PEERS}: {INSTALL}")
+    warm_up = WARM_UP[given.device]
+    shared = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared")).resolve() / "data"
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        real = (shared / "tiles.csv").is_file()
+        tiles = real_tiles(shared, given.each) if real else made_up_tiles(scratch, given.each, given.size)
+        setup = Setup(
+            tiles=tuple(tiles),
+            pack=make_pack(scratch / "pack", tiles, given.size),
+            target=TARGET,
+            sources=tuple(organ for organ in ORGANS if organ != TARGET),
+            device=given.device,
+            backbone=given.backbone,
+            size=given.size,
+            batch=given.batch,
+            steps=warm_up + given.rounds * given.steps,
+            threads=given.threads,
+        )
+        precision = pick_precision(experiment(setup).train, torch.device(given.device))
+        about = {name: getattr(given, name) for name in ("device", "backbone", "size", "batch", "steps", "rounds")}
+        about |= {"threads": given.threads, "tiles": len(tiles), "real_tiles": real, "precision": precision}
+        about["vector_unit"] = torch.backends.cpu.get_cpu_capability()
+        print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+        few = tiles[:: len(tiles) // FEW]
+        small = replace(setup, tiles=tuple(few), pack=make_pack(scratch / "small", few, 64), size=64)
+        check_learning(["ours", *peers], replace(small, backbone="resnet18", batch=16, steps=LEARNING_STEPS))
+        setup = replace(setup, workers=pick_workers(setup))
+        about["workers"] = setup.workers
+        figures = compare(setup, peers, given.steps, given.rounds, warm_up)
+        if given.device == "cuda" or given.all:
+            figures |= compare_compiled(setup, given.steps, given.rounds, warm_up)
+            figures |= grow(setup, warm_up)
+    rounded = {name: float(f"{value:.4g}") for name, value in figures.items()}
+    print(json.dumps({"benchmark": "train", "about": about, "figures": rounded}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The command `tune`: the study of the retraining that `retrain` would run, with as many workers as wanted."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from oncoshift.errors import SettingsError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from oncoshift.commands.context import Context
+
+
+def add_tune(parser: argparse.ArgumentParser) -> None:
+    """Options of `tune`."""
+    parser.add_argument("--trials", type=int, metavar="N", help="until the study has N; default: tune.trials")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: tune.workers")
+    parser.add_argument("--minutes", type=float, metavar="M", help="begin none after M minutes; default: tune.minutes")
+
+
+def tune(context: Context) -> None:
+    """Run the study, go on with it, or find it done; a retraining with the same settings finds it, too."""
+    from oncoshift.experiments import experiment_lock
+    from oncoshift.retraining.prepare import data_step, make_plan
+    from oncoshift.retraining.session import log_start, open_session
+    from oncoshift.retraining.tune import best_preset, tune_step
+    from oncoshift.retraining.workers import TuningError
+    from oncoshift.settings import with_values
+
+    given, project = context.arguments, context.project
+    if given.params.resolve() != project / "params.yaml":
+        raise SettingsError(f"tune reads {project}/params.yaml; change settings by --preset or --set")
+    plan = make_plan(
+        project, preset=given.preset, overrides=tuple(given.overrides), force=False, environ=os.environ, say=_say
+    )
+    # Not settings of the experiment: `retrain` without these options is to find the study and its parent run.
+    options = {f"tune.{name}": getattr(given, name) for name in ("trials", "workers", "minutes")}
+    asked = {key: value for key, value in options.items() if value is not None}
+    section = with_values(plan.settings, asked).tune
+    if section.trials == 0:
+        raise SettingsError("tune.trials is 0, so there is nothing to tune; give --trials")
+    with experiment_lock(plan.layout):
+        session = open_session(plan, data_step(plan))
+        log_start(session)
+        preset = best_preset(plan.layout)
+        preset.unlink(missing_ok=True)
+        try:
+            tune_step(session, section)
+        finally:
+            if not session.tracker.is_finished(session.key):  # the rest of the retraining is still to come
+                session.tracker.client.update_run(session.parent, status="SCHEDULED")
+        if not preset.is_file():
+            raise TuningError("no trial completed, so there is no best configuration; what trials said stands above")
+    print(f"\n{preset.read_text(encoding='utf-8')}\nwritten to {preset}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,50 @@
+"""What the ranks of a distributed training exchange; in a single process nothing happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many ranks train together; 1 in a single process."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(x: Tensor) -> Tensor:
+    """Every rank's rows, in the order of ranks: [N, …] of the same shape on each → [world · N, …] on each.
+
+    With it every rank computes the loss of the whole batch. Its gradient with respect to a rank's rows is then the sum
+    over ranks of equal gradients, world times the true one, and the mean over ranks that DDP takes of the parameters'
+    gradients makes it exact; heads that see gathered rows have equal gradients everywhere, which the mean leaves alone.
+    """
+    if world_size() == 1:
+        return x
+    gathered: Tensor = _Gather.apply(x)
+    return gathered
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set on at least one rank; every rank must ask."""
+    if world_size() == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags > 0)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
+        total = grads[0].contiguous()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[dist.get_rank()]

@@ -1,0 +1,248 @@
+"""Worker processes of one study: started, listened to, stopped; and what such a process does.
+
+    python -m oncoshift.retraining.workers
+
+A worker reads its task from its standard input, a line of JSON, and says its lines on its standard output. When its
+input ends, its parent is gone, and it stops. It is a process group of its own, so that Ctrl-C reaches the parent alone,
+which tells its workers to stop: each ends its training's step, writes a checkpoint and goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import torch
+
+from oncoshift.data.parallel import usable_cores
+from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.layout import Layout
+from oncoshift.retraining.prepare import open_jobs
+from oncoshift.retraining.session import Plan, open_session
+from oncoshift.retraining.trial import Search
+from oncoshift.settings import Tune, validate
+from oncoshift.training.interruption import interruptible
+from oncoshift.tuning.worker import Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from oncoshift.retraining.session import Say
+
+_STOP_SECONDS = 60
+"""How long a worker may take to end its step and write its checkpoint before it is killed."""
+
+_POLL_SECONDS = 0.2
+
+
+class TuningError(OncoshiftError):
+    """A study ended without its trials, or without one that completed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told.
+
+    Attributes:
+        project: the project's root.
+        folder: the experiment's folder.
+        settings: all of the experiment's, as JSON has them.
+        tune: section `tune` as the parent uses it.
+        uri: MLflow's.
+        forced: see `Plan`.
+        key: of the retraining; the worker must come to the same.
+        run: id of the run `tune`.
+        deadline: of the budget.
+        threads: CPU threads for torch, where `train.threads` leaves them open.
+    """
+
+    project: str
+    folder: str
+    settings: dict[str, Any]
+    tune: dict[str, Any]
+    uri: str
+    forced: str
+    key: str
+    run: str
+    deadline: float | None
+    threads: int
+
+
+def run_workers(search: Search, run: str, budget: Budget, count: int) -> None:
+    """Run trials in `count` processes until there are none left to begin.
+
+    Args:
+        search: the study, whose database and whose MLflow store are there already.
+        run: id of the MLflow run `tune`.
+        budget: when to begin no more.
+        count: how many processes.
+
+    Raises:
+        TuningError: all ended, and trials are left.
+        TrainingInterrupted: this process was told to stop by SIGTERM; so were its workers.
+    """
+    plan = search.session.plan
+    task = Task(
+        str(plan.project),
+        str(plan.layout.folder),
+        plan.settings.model_dump(mode="json"),
+        search.tune.model_dump(mode="json"),
+        plan.uri,
+        plan.forced,
+        search.session.key,
+        run,
+        budget.deadline,
+        max(1, usable_cores() // count),
+    )
+    with interruptible() as asked:
+        workers: list[_Worker] = []
+        lines: queue.Queue[str] = queue.Queue()
+        try:
+            for number in range(1, count + 1):
+                workers.append(_Worker(number, plan.settings.train.processes))
+                threading.Thread(target=workers[-1].talk, args=(task, lines), daemon=True).start()
+            while any(worker.process.poll() is None for worker in workers) and not asked():
+                _relay(lines, plan.say)
+        finally:
+            _stop(workers)
+            _relay(lines, plan.say)
+        if asked():
+            raise TrainingInterrupted("tuning was asked to stop; started again, it goes on from there")
+    ended = [f"worker {worker.number} {worker.ending}" for worker in workers if worker.process.returncode]
+    for line in ended:
+        plan.say(f"tune: {line}")
+    if ended and not budget.is_over and search.study.finished < budget.trials:
+        raise TuningError(
+            f"{', '.join(ended)}, and of {budget.trials} trials {search.study.finished} are done; "
+            "mend what they said above, if anything, and start it again: it goes on from there"
+        )
+
+
+class _Worker:
+    """A process, as its parent sees it."""
+
+    def __init__(self, number: int, gpus: int) -> None:
+        self.number = number
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "oncoshift.retraining.workers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **visible_gpus(number - 1, gpus)},
+            process_group=0,
+        )
+
+    def talk(self, task: Task, lines: queue.Queue[str]) -> None:
+        """Give it its task, and pass its lines on until it has no more."""
+        to, of = cast("IO[str]", self.process.stdin), cast("IO[str]", self.process.stdout)
+        with suppress(BrokenPipeError):  # it is gone already; how it ended says why
+            to.write(f"{json.dumps(asdict(task))}\n")
+            to.flush()
+        for line in of:
+            lines.put(f"{line.rstrip()} [worker {self.number}]")
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        code = self.process.returncode
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def _relay(lines: queue.Queue[str], say: Say) -> None:
+    """Say what workers have said, waiting a little for the first line."""
+    try:
+        say(lines.get(timeout=_POLL_SECONDS))
+        while True:
+            say(lines.get_nowait())
+    except queue.Empty:
+        return
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    """Tell those that still run to stop, and see that they do."""
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.terminate()
+    for worker in workers:
+        try:
+            worker.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def visible_gpus(worker: int, each: int) -> dict[str, str]:
+    """Environment that gives a worker GPUs of its own, in turn where there are not enough; empty without several.
+
+    Args:
+        worker: from 0.
+        each: how many GPUs one training uses (`train.processes`).
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(number) for number in range(torch.cuda.device_count())] if named is None else named.split(",")
+    if len(gpus) <= each:
+        return {}
+    mine = [gpus[(worker * each + offset) % len(gpus)] for offset in range(each)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+
+
+def work_on(task: Task) -> None:
+    """What a worker does.
+
+    Raises:
+        TuningError: code or data have changed since the parent began.
+    """
+    settings = validate(task.settings)
+    if settings.train.threads is None:
+        torch.set_num_threads(task.threads)
+    plan = Plan(Path(task.project), Layout(Path(task.folder)), settings, task.uri, task.forced, _say)
+    session = open_session(plan, open_jobs(plan))
+    if session.key != task.key:
+        raise TuningError("code or data have changed since tuning began; start it again")
+    tune = Tune.model_validate(task.tune)
+    Search(session, tune).work(task.run, Budget(tune.trials, task.deadline))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the end of the input asks again
+    raise TrainingInterrupted("asked to stop")
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the input that the parent holds open."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Work on the task in the input: 0 when nothing is left to begin, 75 if told to stop, 2 for what can be mended."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        task = Task(**json.loads(sys.stdin.readline()))
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        work_on(task)
+    except TrainingInterrupted as stopped:
+        return stopped.exit_code
+    except OncoshiftError as error:
+        _say(f"error: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Several processes of this machine train together: they are started, heard, told to stop, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import multiprocessing
+
+from oncoshift.errors import OncoshiftError, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.context import SpawnProcess
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Event
+
+    Report = Callable[[dict[str, float]], None]
+    Work = Callable[[Any, Report, Callable[[], bool]], None]
+
+_PATIENCE = 10.0
+"""Seconds that a process has to end before it is killed."""
+
+
+def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Callable[[], bool]) -> None:
+    """Run `work(argument, report, stopped)` in `ranks` new processes that can speak with one another.
+
+    Args:
+        work: a function of a module; the first rank's `report` calls arrive here, the others' go nowhere.
+        argument: is pickled; large arrays in it should pickle as paths.
+        ranks: how many processes.
+        report: called here, in order, with what the first rank reports. An exception of it ends all processes.
+        stopped: once it is true here, it becomes true in every process.
+
+    Raises:
+        OncoshiftError: what a rank raised.
+        TrainingError: a rank failed in another way, or was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    messages: Queue[Any] = context.Queue()
+    stop: Event = context.Event()
+    threads = max(torch.get_num_threads() // ranks, 1)
+    port = _free_port()
+    # Bytes, since torch would let all processes share the memory of the tensors in it, and train them all at once.
+    packed = pickle.dumps(argument)
+    processes = [
+        context.Process(target=_rank, args=(work, packed, rank, ranks, port, threads, messages, stop))
+        for rank in range(ranks)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        while (message := _next(messages, processes)) is not None:
+            if isinstance(message, BaseException):
+                raise message
+            if stopped():
+                stop.set()
+            if message:
+                report(message)
+        for process in processes:
+            process.join(_PATIENCE)
+    finally:
+        _end(processes)
+
+
+def _next(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
+    """The next message; an empty one after a while without any."""
+    try:
+        return messages.get(timeout=0.1)
+    except queue.Empty:
+        pass
+    dead = [(rank, process.exitcode) for rank, process in enumerate(processes) if process.exitcode not in (None, 0)]
+    if not dead:
+        return {}
+    try:  # a rank says why before it ends, and the others end because of it
+        return messages.get(timeout=1.0)
+    except queue.Empty:
+        rank, code = dead[0]
+        raise TrainingError(
+            f"process {rank} of {len(processes)} ended with code {code}; start it again and it goes on"
+        ) from None
+
+
+def _end(processes: list[SpawnProcess]) -> None:
+    """Kill what still runs: what is written is whole or not at all, and a rank may wait for one that is gone."""
+    for process in processes:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+
+
+def _rank(
+    work: Work, packed: bytes, rank: int, ranks: int, port: int, threads: int, messages: Queue[Any], stop: Event
+) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # may reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    _end_with_parent()
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(ranks),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+    }
+    torch.set_num_threads(threads)
+    first = rank == 0
+    try:
+        work(pickle.loads(packed), messages.put if first else _say_nothing, stop.is_set)
+    except OncoshiftError as error:
+        messages.put(error)
+        raise SystemExit(1) from None
+    except BaseException as error:
+        messages.put(TrainingError(f"process {rank} of {ranks} failed: {type(error).__name__}: {error}"))
+        raise
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    if first:
+        messages.put(None)
+
+
+def _say_nothing(row: dict[str, float]) -> None:
+    """What another rank than the first reports to."""
+
+
+def _end_with_parent() -> None:
+    """A killed parent can not end its children: they watch it."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

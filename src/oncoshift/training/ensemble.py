@@ -1,0 +1,26 @@
+"""What an ensemble's epochs were like, from those of its members."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ADDED = "epoch_seconds"
+_LATEST = "timestamp_ms"
+
+
+def mean_history(histories: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
+    """One row an epoch: figures are the members' means, seconds their sum, the time that of the last to get there.
+
+    Args:
+        histories: a member's rows each, of equal length and names.
+    """
+    rows = []
+    for epoch in zip(*histories, strict=True):
+        row = {name: sum(member[name] for member in epoch) / len(epoch) for name in epoch[0]}
+        row[_ADDED] = sum(member[_ADDED] for member in epoch)
+        row[_LATEST] = max(member[_LATEST] for member in epoch)
+        rows.append(row)
+    return rows

@@ -1,0 +1,25 @@
+"""The best configuration as a preset: a YAML file that `--preset` takes as it is, with where it comes from above."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def preset_text(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
+    """A preset's text.
+
+    Args:
+        values: settings by dotted key.
+        provenance: lines of its comment.
+    """
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[name] = value
+    comment = "".join(f"# {line}\n" for line in provenance)
+    return comment + yaml.safe_dump(nested, sort_keys=False, width=110, allow_unicode=True)

@@ -1,0 +1,50 @@
+"""A study in words: its trials with mean and worst score, and what its settings were worth."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from oncoshift.tuning.study import Trial
+
+TOO_FEW = "no importances: they need two completed trials with different scores, and two settings"
+
+
+def to_markdown(
+    title: str, trials: Sequence[Trial], keys: Sequence[str], importances: Mapping[str, float] | None
+) -> str:
+    """The report; trials are ordered by score, the best first.
+
+    Args:
+        title: its first line.
+        trials: of the study.
+        keys: the settings that were searched.
+        importances: of `SharedStudy.importances`.
+    """
+    rows = sorted(trials, key=lambda trial: (trial.state != "COMPLETE", -trial.score, trial.number))
+    several = any(len(trial.seeds) > 1 for trial in trials)
+    columns = ["trial", "outcome", "mean score" if several else "score", *(["worst seed"] if several else []), *keys]
+    lines = [f"**{title}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for trial in rows:
+        worst = [shown(min(trial.seeds)) if trial.seeds else "–"] if several else []
+        values = [shown(trial.values[key]) if key in trial.values else "–" for key in keys]
+        score = "–" if math.isnan(trial.score) else shown(trial.score)
+        lines.append(f"| {' | '.join([str(trial.number), trial.state.lower(), score, *worst, *values])} |")
+    lines += ["", *(f"- trial {trial.number} failed: {trial.error}" for trial in rows if trial.error is not None)]
+    if importances is None:
+        lines += ["", f"{TOO_FEW[0].upper()}{TOO_FEW[1:]}."]
+    else:
+        shares = ", ".join(f"{key} {share:.2f}" for key, share in importances.items())
+        complete = sum(trial.state == "COMPLETE" for trial in trials)
+        lines += ["", f"Importance (share of the variance of {complete} scores, fANOVA): {shares}."]
+    return "\n".join(lines) + "\n"
+
+
+def shown(value: Any) -> str:
+    """A setting's value or a score in few figures, and none of them as YAML has it."""
+    if value is None:
+        return "null"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,119 @@
+"""An ensemble as a job: a member for each organ, found or trained, and their mean probability in every place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from oncoshift.explain.attributions import integrated_gradients
+from oncoshift.registry.folder import Package, save_folder
+from oncoshift.serving.predictor import ServedConfig, TilePredictor
+from oncoshift.training.ensemble import mean_history
+from oncoshift.training.job import find_trained, load_net, predict_job, train_job
+
+
+class PulledPlugError(Exception):
+    """Stands for a kill within a member's training."""
+
+
+def ignore(row: dict[str, float]) -> None:
+    """A hook that does nothing."""
+
+
+@pytest.fixture
+def make_ensemble(make_job):
+    def make(**changes: object):  # type: ignore[no-untyped-def]
+        return make_job(**{"train__method": "ensemble", "train__epochs": 2, "train__batch_size": 8, **changes})
+
+    return make
+
+
+def alone(make_ensemble, organ: str, **changes: object):  # type: ignore[no-untyped-def]
+    return make_ensemble(train__method="single", single__organ=organ, **changes)
+
+
+@pytest.mark.parametrize("freeze", ["none", "layer2", "all"])
+def test_an_ensemble_says_the_mean_of_its_members(data, make_ensemble, freeze):
+    job = make_ensemble(model__freeze=freeze)
+    rows: list[dict[str, float]] = []
+    trained = train_job(job, data, rows.append)
+    members = [alone(make_ensemble, organ, model__freeze=freeze) for organ in ("lung", "colon")]
+    done = [find_trained(member) for member in members]
+    assert None not in done
+    tiles = data.target.rows
+    each = [predict_job(*pair, data.source.images, tiles) for pair in zip(members, done, strict=True)]
+    assert np.abs(each[0] - each[1]).max() > 1e-3, "members that say the same would hide an error"
+    np.testing.assert_allclose(predict_job(job, trained, data.source.images, tiles), np.mean(each, 0), atol=1e-6)
+    assert rows == trained.history
+    assert [row["epoch"] for row in rows] == [0.0, 1.0]
+    losses = [member.history[0]["label_loss"] for member in done]
+    assert rows[0]["label_loss"] == pytest.approx(np.mean(losses))
+    malignant = float((np.mean(each, 0) > 0.5).mean())
+    assert rows[1]["target_malignant_share"] == pytest.approx(malignant), "of the ensemble itself"
+
+
+def test_members_that_are_trained_are_found_and_killed_ones_go_on_to_the_same_bits(data, make_job, tmp_path):
+    def job(folder, **changes: object):  # type: ignore[no-untyped-def]
+        return make_job(folder, **{"train__method": "ensemble", "train__epochs": 2, "train__batch_size": 8, **changes})
+
+    def pull(row: dict[str, float]) -> None:
+        raise PulledPlugError
+
+    expected = train_job(job(tmp_path / "whole"), data, ignore)
+    broken = tmp_path / "broken"
+    lung, colon = ({"train__method": "single", "single__organ": organ} for organ in ("lung", "colon"))
+    first = train_job(job(broken, **lung), data, ignore)
+    with pytest.raises(PulledPlugError):
+        train_job(job(broken, **colon), data, pull)
+    written = first.weights.stat().st_mtime_ns
+    resumed = train_job(job(broken), data, ignore)
+    assert first.weights.stat().st_mtime_ns == written
+    a, b = load_file(expected.weights), load_file(resumed.weights)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    again = train_job(job(broken), data, ignore)
+    assert again == resumed
+
+
+def test_an_ensemble_is_served_and_explained_as_one_model(data, make_ensemble, tmp_path):
+    job = make_ensemble()
+    trained = train_job(job, data, ignore)
+    state = load_file(trained.weights)
+    assert {name.split(".")[0] for name in state} == {"members"}
+    assert {name.split(".")[1] for name in state} == {"0", "1"}
+    config = ServedConfig("oncoshift-kidney", "kidney", ("lung", "colon"), "resnet18", 16, 0.5, 32, members=2)
+    tiles = data.source.images[data.target.rows[:6]]
+    save_folder(Package(config, state, "# card", list(tiles[:2])), tmp_path / "model")
+    served = TilePredictor.load(
+        tmp_path / "model/artifacts/config.json", tmp_path / "model/artifacts/weights.safetensors", "cpu"
+    )
+    expected = predict_job(job, trained, data.source.images, data.target.rows[:6])
+    said = [outcome.probability for outcome in served.predict(list(tiles))]
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+    explained = integrated_gradients(
+        load_net(job, trained).classifier,
+        tiles[:2],
+        steps=32,
+        internal_batch_size=32,
+        device="cpu",
+        baseline=np.full((32, 32, 3), 128, np.uint8),
+    )
+    np.testing.assert_allclose(explained.probabilities, expected[:2], atol=1e-5)
+
+
+def test_one_organ_makes_a_plain_model(data, make_ensemble):
+    trained = train_job(make_ensemble(sources=["lung"]), data, ignore)
+    one = find_trained(alone(make_ensemble, "lung", sources=["lung"]))
+    assert one is not None
+    a, b = load_file(trained.weights), load_file(one.weights)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_history_is_the_mean_but_for_the_clock():
+    def row(loss: float, seconds: float, when: float) -> dict[str, float]:
+        return {"epoch": 0.0, "label_loss": loss, "epoch_seconds": seconds, "timestamp_ms": when}
+
+    assert mean_history([[row(1.0, 2.0, 10.0)], [row(2.0, 3.0, 7.0)]]) == [row(1.5, 5.0, 10.0)]
