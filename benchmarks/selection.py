@@ -35,24 +35,18 @@ from oncoshift.files import atomic
 from oncoshift.methods.factory import method_around
 from oncoshift.models.network import AdaptationNet
 from oncoshift.models.weights import load_trunk
-from oncoshift.selection.atc import average_thresholded_confidence
-from oncoshift.selection.binary import two_columns
-from oncoshift.selection.bnm import batch_nuclear_norm
 from oncoshift.selection.consensus import Consensus, consensus
 from oncoshift.selection.dev import DomainFeatures, deep_embedded_validation
 from oncoshift.selection.ensv import ensemble_agreement
-from oncoshift.selection.entropy import negative_entropy
-from oncoshift.selection.information_maximisation import information_maximisation
 from oncoshift.selection.mixval import mixval
 from oncoshift.selection.oracle import oracle
-from oncoshift.selection.rule import SourceFlooredScore
+from oncoshift.selection.rule import score_row
 from oncoshift.selection.seeds_agreement import seeds_agreement
-from oncoshift.selection.snd import soft_neighbourhood_density
-from oncoshift.selection.source_accuracy import source_accuracy
+from oncoshift.selection.validators import Predictions, all_scores
 from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict
 from oncoshift.serving.classifier import Trunk, normalise
 from oncoshift.serving.images import decode
-from oncoshift.settings import validate
+from oncoshift.settings import Select, validate
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 
@@ -81,7 +75,8 @@ TUNED_ON = ("lung", "kidney")
 The lower limits, which part doubt from refusal, were chosen with the tables of all four in view: how often a good model
 is refused is no blind test.
 """
-FLOOR = SourceFlooredScore(0.8)
+RULE = Select()
+"""What a retraining picks by, unless told otherwise."""
 
 
 def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.float32]:
@@ -240,13 +235,8 @@ def score(spec: Spec, net: AdaptationNet, values: NDArray[np.float32], data: Tra
     source, target = predict(values[data.source_val.rows]), predict(inputs)
     domains = DomainFeatures(*(embed(part.rows).numpy() for part in (data.source, data.source_val, data.target)))
     scores = {
-        "source_accuracy": source_accuracy(source, labels),
-        "negative_entropy": negative_entropy(target),
-        "information_maximisation": information_maximisation(target),
-        "bnm": batch_nuclear_norm(target),
-        "snd": soft_neighbourhood_density(two_columns(target)),
+        **all_scores(Predictions(source, labels, target)),
         "dev": deep_embedded_validation(source, labels, domains),
-        "atc": average_thresholded_confidence(source, labels, target),
         "mixval": mixval(inputs, predict),
     }
     return Trained(spec, target, scores)
@@ -288,9 +278,7 @@ def validator_scores(models: list[Trained]) -> pd.DataFrame:
     """Every validator's score of every candidate of one target, no label read: one row a candidate."""
     candidates = [model for model in models if len(model.spec.sources) > 1]
     table = pd.DataFrame([model.scores for model in candidates])
-    table["im_above_floor"] = [
-        FLOOR(row.source_accuracy, max(row.information_maximisation, 0.0)) for row in table.itertuples()
-    ]
+    table["default_above_floor"] = [score_row(RULE, model.scores) for model in candidates]
     table["ensv"] = ensemble_agreement(np.stack([model.probabilities for model in candidates]))
     configurations = [replace(model.spec, seed=0) for model in candidates]
     agreement = {}

@@ -23,7 +23,7 @@ from prefect.settings import get_current_settings
 from rich.console import Console
 
 from flows import PROJECT
-from oncoshift.errors import OncoshiftError
+from oncoshift.errors import OncoshiftError, TrainingInterrupted
 from oncoshift.experiments import experiment_lock
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
@@ -35,6 +35,7 @@ from oncoshift.retraining.session import Plan, Session, finished_summary, log_st
 from oncoshift.retraining.summary import Outcome, close, to_lines, to_markdown, to_table
 from oncoshift.retraining.train import train_step
 from oncoshift.retraining.tune import tune_step
+from oncoshift.training.interruption import stop_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,8 +153,7 @@ def retrain(preset: str | None = None, overrides: list[str] | None = None, force
             try:
                 summary = run_steps(session)
             except BaseException as error:
-                session.tracker.set_tags(session.parent, {"oncoshift.error": f"{type(error).__name__}: {error}"[:4000]})
-                session.tracker.finish(session.parent, "FAILED")
+                session.end(session.parent, error)
                 raise
         end_force(plan)
     publish(summary)
@@ -221,14 +221,18 @@ def report(summary: dict[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the flow once; 0 when it is done, 2 for what the user can mend."""
+    """Run the flow once; 0 when it is done, 2 for what the user can mend, 75 when SIGTERM stopped it."""
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
     parser.add_argument("--preset", metavar="NAME")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
     given = parser.parse_args(argv)
+    stop_on_sigterm()
     try:
         summary = retrain(preset=given.preset, overrides=given.overrides, force=given.force)
+    except TrainingInterrupted as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except OncoshiftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.commands import leaks, registry, retraining, stages, tuning
 from oncoshift.commands.context import Context
-from oncoshift.errors import OncoshiftError
+from oncoshift.errors import OncoshiftError, TrainingInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,11 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done, 2 for an error that the user can mend, 3 if `leaks` found any, 130 if interrupted.
+        The exit code: 0 done, 2 for an error that the user can mend, 3 if `leaks` found any, 75 if SIGTERM
+        stopped a training, which goes on when it is started again, 130 if interrupted.
     """
     arguments = build_parser().parse_args(argv)
     try:
         code = arguments.run(Context(arguments))
+    except TrainingInterrupted as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except OncoshiftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

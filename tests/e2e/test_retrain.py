@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
+import pytest
 
 from oncoshift.cli import main
 
 if TYPE_CHECKING:
-    import pytest
     from conftest import Project
 
 MODEL = "oncoshift-kidney"
@@ -38,7 +40,7 @@ def test_first_run_trains_proves_and_promotes(project: Project) -> None:
     assert set(inputs) == {"source_train", "source_val", "target_train", "audit", "test", "packs (none)"}
     assert inputs["packs (none)"].dataset.digest.endswith(".dir"), "DVC's hash of the packs"
     names = {artifact.path for artifact in project.client.list_artifacts(parent.info.run_id, "plots")}
-    assert {"plots/comparison.png", "plots/integrated_gradients.png"} <= names
+    assert {"plots/comparison.png", "plots/integrated_gradients.png", "plots/agreement.png"} <= names
 
 
 def test_every_trial_seed_and_stage_is_a_nested_run(project: Project) -> None:
@@ -47,7 +49,7 @@ def test_every_trial_seed_and_stage_is_a_nested_run(project: Project) -> None:
     nested = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     names = sorted(run.info.run_name for run in nested)
     seeds = ["train-dann-s0", "train-dann-s1", "train-erm-s0", "train-erm-s1"]
-    assert names == sorted(["tune", *seeds, "evaluate", "explain", "register", "gate"])
+    assert names == sorted(["tune", *seeds, "evaluate", "select", "explain", "register", "gate"])
     (tune,) = [run for run in nested if run.info.run_name == "tune"]
     trials = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{tune.info.run_id}'")
     assert sorted(run.info.run_name for run in trials) == ["trial-0", "trial-1"]
@@ -56,6 +58,33 @@ def test_every_trial_seed_and_stage_is_a_nested_run(project: Project) -> None:
     read = {each.dataset.name for each in seed.inputs.dataset_inputs}
     assert read == {"source_train", "source_val", "target_train", "packs (none)"}, "no labelled target tile"
     assert [point.step for point in project.client.get_metric_history(seed.info.run_id, "domain_accuracy")] == [0, 1]
+
+
+def test_the_pick_and_its_verdict_are_logged_with_a_training_from_each_organ_alone(project: Project) -> None:
+    (parent,) = parents(project)
+    experiment = parent.info.experiment_id
+    (select,) = project.client.search_runs([experiment], "tags.`oncoshift.step` = 'select'")
+    alone = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{select.info.run_id}'")
+    assert sorted(run.info.run_name for run in alone) == ["alone-colon", "alone-lung"]
+    for run in alone:
+        assert run.data.params["sources"] == str([run.info.run_name.removeprefix("alone-")])
+        assert [point.step for point in project.client.get_metric_history(run.info.run_id, "domain_loss")] == [0, 1]
+    found = json.loads(Path(project.client.download_artifacts(select.info.run_id, "selection.json")).read_text())
+    scores = {
+        run.info.run_name.removeprefix("train-dann-s"): run.data.metrics["information_maximisation"]
+        for run in project.client.search_runs([experiment], "tags.`oncoshift.step` = 'train'")
+        if run.data.tags["oncoshift.method"] == "dann"
+    }
+    assert found["scores"] == pytest.approx(scores), "the floor is 0 here"
+    assert str(found["picked_seed"]) == max(scores, key=scores.__getitem__)
+    version = project.client.get_model_version(MODEL, "1")
+    for tags in (select.data.tags, parent.data.tags, version.tags):
+        assert tags["oncoshift.verdict"] == found["verdict"]
+        assert tags["oncoshift.selection"].startswith(f"seed {found['picked_seed']} of 2, information_maximisation")
+    assert parent.data.tags["oncoshift.oracle"] == "false"
+    gate = json.loads(version.tags["oncoshift.gate_detail"])
+    assert f"the verdict is {found['verdict']}" in gate["flags"][0]
+    assert f"verdict without labels: {found['verdict']}" in project.log.read_text()
 
 
 def test_champion_is_pulled_and_scores(project: Project) -> None:
@@ -78,7 +107,7 @@ def test_second_run_finds_nothing_to_do(project: Project) -> None:
 def test_a_changed_gate_judges_again_and_trains_nothing(project: Project) -> None:
     project.change(gate={"min_audit_groups": 3})
     output = project.run()
-    assert output.count("trained before, nothing that it depends on has changed") == 4
+    assert output.count("trained before, nothing that it depends on has changed") == 6
     assert len(parents(project)) == 2
     assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 1
 

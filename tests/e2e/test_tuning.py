@@ -110,7 +110,7 @@ def test_a_killed_workers_trial_goes_on_in_the_other_from_its_checkpoint(project
     first = project.root / "runs/jobs" / run.data.tags["oncoshift.job.s0"] / "done.json"
     trained = first.read_bytes()
     number = int(run.info.run_name.removeprefix("trial-"))
-    owner = [trial for trial in trials(project) if trial.user_attrs.get("original", trial.number) == number][-1]
+    owner = [trial for trial in trials(project) if trial.user_attrs["configuration"] == number][-1]
     killed = int(owner.user_attrs["worker"].split(":")[1])
     os.kill(killed, signal.SIGKILL)
     assert tune.wait(timeout=400) == 0, project.log.read_text()[-4000:]
@@ -126,7 +126,7 @@ def test_a_killed_workers_trial_goes_on_in_the_other_from_its_checkpoint(project
 
 def test_each_configuration_counts_once(project: Project) -> None:
     complete = [trial for trial in trials(project) if trial.state.name in ("COMPLETE", "PRUNED")]
-    assert sorted(trial.user_attrs.get("original", trial.number) for trial in complete) == list(range(TRIALS))
+    assert sorted(trial.user_attrs["configuration"] for trial in complete) == list(range(TRIALS))
     assert len({str(trial.params) for trial in complete}) == TRIALS
     found = runs(project, "trial-")
     assert sorted(run.info.run_name for run in found) == ["trial-0", "trial-1", "trial-2"]
@@ -155,7 +155,7 @@ def test_the_preset_gives_the_best_values_and_says_where_they_are_from(project: 
     wanted = flatten(load_settings(params)) | best.params | {"tune.trials": 0}
     assert flatten(load_settings(params, preset=str(path))) == wanted
     comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
-    for said in (f"Trial {best.user_attrs.get('original', best.number)} of study kidney-dann-", "mean of 2 seeds",
+    for said in (f"Trial {best.user_attrs['configuration']} of study kidney-dann-", "mean of 2 seeds",
                  "the worst", "information_maximisation", "Data ", "code "):  # fmt: skip
         assert said in comment
 

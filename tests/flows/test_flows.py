@@ -26,8 +26,9 @@ def test_only_what_may_pass_by_itself_is_retried(error: Exception, again: bool) 
 
 def test_every_task_names_a_step_and_is_never_answered_from_a_cache() -> None:
     tasks = [flow_module.data, flow_module.tune, flow_module.train, flow_module.evaluate, flow_module.explain]
-    tasks += [flow_module.register, flow_module.gate]
-    assert [task.name for task in tasks] == ["data", "tune", "train", "evaluate", "explain", "register", "gate"]
+    tasks += [flow_module.select, flow_module.register, flow_module.gate]
+    names = ["data", "tune", "train", "evaluate", "explain", "select", "register", "gate"]
+    assert [task.name for task in tasks] == names
     assert all(task.cache_policy is NO_CACHE for task in tasks)
     assert {task.retries for task in tasks} == {2}
 

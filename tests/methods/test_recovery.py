@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncoshift.methods.factory import TERMS
+from oncoshift.training.diagnostics import findings
 
 SEEDS = (0, 1, 2)
 CHANGES = {
@@ -17,14 +18,18 @@ CHANGES = {
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_source_only_fails(world, settings_for, train, seed):
-    trained = train(world(seed), settings_for("erm", seed))
+    settings = settings_for("erm", seed)
+    trained = train(world(seed), settings)
     assert trained.history[-1]["source_accuracy"] > 0.98
     assert trained.target_accuracy < 0.65
+    assert findings(trained.history, settings) == ()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("method", [name for name, terms in TERMS.items() if terms])
 def test_method_recovers(world, settings_for, train, method, seed):
-    trained = train(world(seed), settings_for(method, seed, **CHANGES.get(method, {})))
+    settings = settings_for(method, seed, **CHANGES.get(method, {}))
+    trained = train(world(seed), settings)
     assert trained.history[-1]["source_accuracy"] > 0.9
     assert trained.target_accuracy > 0.93
+    assert findings(trained.history, settings) == ()

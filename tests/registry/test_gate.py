@@ -143,14 +143,14 @@ def test_where_labels_suffice_they_decide_whatever_the_verdict(settings: Gate, v
 def test_a_verdict_that_labels_contradict_is_flagged(verdict: Verdict, accuracy: float, outcome: str) -> None:
     decision = decide(Gate(), replace(GOOD, balanced_accuracy=Figure(accuracy, 0.3, 0.9), verdict=verdict))
     assert len(decision.flags) == 1
-    assert decision.flags[0].startswith(f"Contradiction: Without labels the verdict is {verdict.words}.")
+    assert decision.flags[0].startswith(f"Contradiction: Without labels the verdict is {verdict.kind}.")
     assert outcome in decision.flags[0]
 
 
 @pytest.mark.parametrize(("verdict", "accuracy"), [(TRUST, 0.8), (REFUSE, 0.4), (DOUBT, 0.8), (DOUBT, 0.4)])
 def test_a_verdict_that_labels_do_not_contradict_is_a_note(verdict: Verdict, accuracy: float) -> None:
     decision = decide(Gate(), replace(GOOD, balanced_accuracy=Figure(accuracy, 0.3, 0.9), verdict=verdict))
-    assert decision.flags == (f"Without labels the verdict is {verdict.words}.",)
+    assert decision.flags == (f"Without labels the verdict is {verdict.kind}.",)
 
 
 def test_no_gain_over_the_control_is_no_contradiction_of_trust() -> None:
@@ -164,7 +164,7 @@ def test_no_gain_over_the_control_is_no_contradiction_of_trust() -> None:
 def test_too_few_labels_refuse_by_default_and_the_verdict_is_said(verdict: Verdict) -> None:
     decision = decide(Gate(), replace(FEW, verdict=verdict))
     assert failed(decision) == ["audit groups", "audit groups per class", "intervals"]
-    assert decision.flags == (f"Without labels the verdict is {verdict.words}.",)
+    assert decision.flags == (f"Without labels the verdict is {verdict.kind}.",)
 
 
 def test_groups_that_count_but_allow_no_interval_refuse() -> None:

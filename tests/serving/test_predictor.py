@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_tiles import tissue
 
-from oncoshift.serving.classifier import TileClassifier, normalise
+from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, normalise
 from oncoshift.serving.images import resize
 from oncoshift.serving.predictor import ServedConfig, TilePredictor
 from oncoshift.serving.stain import LabStatistics, StainReference, fit_reference, normalizer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from oncoshift.registry.folder import Package
@@ -149,6 +152,27 @@ def test_the_config_survives_writing_and_reading(package: Package, reinhard_pack
         assert ServedConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="labels"):
         ServedConfig.from_json(package.config.to_json().replace("benign", "normal"))
+
+
+def test_a_config_written_before_there_were_ensembles_is_read(package: Package) -> None:
+    values = json.loads(package.config.to_json())
+    del values["members"]
+    assert ServedConfig.from_json(json.dumps(values)) == package.config
+
+
+def test_an_ensemble_says_the_mean_probability(
+    package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    other = TileClassifier("resnet18", 16, 0.5).eval()
+    (tmp_path / "config.json").write_text(replace(package.config, members=2).to_json())
+    save_file(EnsembleClassifier([classifier, other]).state_dict(), tmp_path / "weights.safetensors")
+    predictor = TilePredictor.load(tmp_path / "config.json", tmp_path / "weights.safetensors", "cpu")
+    resized = [resize(tile, 32) for tile in tiles]
+    each = [own_probabilities(member, resized) for member in (classifier, other)]
+    assert np.abs(np.subtract(*each)).max() > 0.01
+    said = [outcome.probability for outcome in predictor.predict(list(tiles))]
+    np.testing.assert_allclose(said, np.mean(each, 0), atol=1e-6)
 
 
 def test_a_variant_and_its_reference_belong_together(package: Package) -> None:

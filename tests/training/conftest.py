@@ -55,7 +55,7 @@ def make_job(tmp_path: Path):  # type: ignore[no-untyped-def]
     def make(folder: Path = tmp_path, **changes: object) -> Job:
         values: dict[str, dict[str, object]] = {
             "model": {"bottleneck": 16},
-            "train": {"epochs": 3, "batch_size": 12, "threads": 1, "device": "cpu"},
+            "train": {"epochs": 3, "steps_per_epoch": 4, "batch_size": 12, "threads": 1, "device": "cpu"},
         }
         top: dict[str, object] = {"sources": ["lung", "colon"]}
         for key, value in changes.items():

@@ -108,6 +108,6 @@ def test_frozen_parts_are_cached_and_stay_as_they_were(data, make_job, freeze):
 
 
 def test_source_only_learns_the_sources(data, make_job):
-    history = train_job(make_job(train__method="erm", train__epochs=8), data, ignore).history
+    history = train_job(make_job(train__method="erm", train__epochs=8, train__steps_per_epoch=15), data, ignore).history
     assert history[-1]["source_accuracy"] > 0.9
     assert history[-1]["label_loss"] < history[0]["label_loss"]

@@ -179,7 +179,7 @@ def test_a_configuration_that_kills_its_workers_is_given_up(storage: str) -> Non
             run(storage, 2, breaks)
     given_up, other = run(storage, 2, breaks).trials()
     assert states(storage) == ["FAIL"] * MAX_DEATHS + ["COMPLETE"]
-    assert given_up.error == f"trial 0 was given up: {MAX_DEATHS} workers died of it"
+    assert given_up.error == f"given up: {MAX_DEATHS} workers died of it"
     assert other.error is None
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.errors import OncoshiftError, SettingsError
+from oncoshift.errors import OncoshiftError, SettingsError, TrainingInterrupted
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from oncoshift.commands.context import Context
 
@@ -40,11 +42,26 @@ def retrain(context: Context) -> None:
     for override in given.overrides:
         options += ["--set", override]
     command = [sys.executable, "-m", "flows.retrain", *options]
-    done = subprocess.run(command, cwd=project, check=False)
-    if done.returncode == 2:
+    code = _run(command, project)
+    if code in (TrainingInterrupted.exit_code, -signal.SIGTERM):
+        raise TrainingInterrupted("the retraining was asked to end; start it again and it goes on from there")
+    if code == 2:
         raise FlowError("nothing was lost: mend that, and start it again")
-    if done.returncode:
-        raise FlowError(f"the retraining ended with code {done.returncode}; start it again and it goes on from there")
+    if code:
+        raise FlowError(f"the retraining ended with code {code}; start it again and it goes on from there")
+
+
+def _run(command: Sequence[str], folder: Path) -> int:
+    """The exit code of a command, to which SIGTERM is passed on."""
+    with subprocess.Popen(command, cwd=folder) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def compare(context: Context) -> None:

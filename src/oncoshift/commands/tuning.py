@@ -28,6 +28,7 @@ def tune(context: Context) -> None:
     from oncoshift.retraining.tune import best_preset, tune_step
     from oncoshift.retraining.workers import TuningError
     from oncoshift.settings import with_values
+    from oncoshift.training.interruption import stop_on_sigterm
 
     given, project = context.arguments, context.project
     if given.params.resolve() != project / "params.yaml":
@@ -41,6 +42,7 @@ def tune(context: Context) -> None:
     section = with_values(plan.settings, asked).tune
     if section.trials == 0:
         raise SettingsError("tune.trials is 0, so there is nothing to tune; give --trials")
+    stop_on_sigterm()
     with experiment_lock(plan.layout):
         session = open_session(plan, data_step(plan))
         log_start(session)

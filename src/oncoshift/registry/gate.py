@@ -175,10 +175,10 @@ def decide(settings: Gate, evidence: GateEvidence, trust_agreement: float) -> De
 
 def _verdict_note(verdict: LabelFree, usable: bool | None) -> str:
     """The verdict, and whether labels contradict it; `usable`: whether the floors hold, None where labels are few."""
-    said = f"Without labels the verdict is {verdict.words}."
+    said = f"Without labels the verdict is {verdict.kind.value}."
     if (verdict.kind is Kind.TRUST and usable is False) or (verdict.kind is Kind.REFUSE and usable is True):
         outcome = "holds the floors" if usable else "misses a floor"
-        return f"Contradiction: {said} On the audit set the model {outcome}. Labels decide; find out why they differ."
+        return f"Contradiction: {said} On the audit set the model {outcome}. Labels decide; find out why the two differ."
     return said
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
+from oncoshift.errors import TrainingInterrupted
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.layout import SPLITS
@@ -81,7 +82,7 @@ class Session:
 
     @contextmanager
     def child(self, step: str, parent: str | None = None, system_metrics: bool = False) -> Iterator[str]:
-        """A nested run for one step; it ends FINISHED, or FAILED with the error as a tag."""
+        """A nested run for one step; it ends FINISHED, or as `end` says."""
         run = self.tracker.find_or_start_run(
             f"{self.key}/{step}", step, parent=parent or self.parent, tags={"oncoshift.step": step.split("-")[0]}
         )
@@ -91,11 +92,18 @@ class Session:
                     yield run
             else:
                 yield run
-        except Exception as error:
-            self.tracker.set_tags(run, {"oncoshift.error": f"{type(error).__name__}: {error}"[:4000]})
-            self.tracker.finish(run, "FAILED")
+        except BaseException as error:
+            self.end(run, error)
             raise
         self.tracker.finish(run)
+
+    def end(self, run: str, error: BaseException) -> None:
+        """End a run that an error left: KILLED where somebody stopped it, else FAILED with the error as a tag."""
+        if isinstance(error, TrainingInterrupted) or not isinstance(error, Exception):
+            self.tracker.finish(run, "KILLED")
+        else:
+            self.tracker.set_tags(run, {"oncoshift.error": f"{type(error).__name__}: {error}"[:4000]})
+            self.tracker.finish(run, "FAILED")
 
     def epoch_logger(self, run: str, label: str, epochs: int) -> EpochHook:
         """A hook that logs each epoch's figures with the time at which they were made, so twice is the same as once."""
@@ -169,7 +177,8 @@ def log_start(session: Session) -> None:
 
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
-    settings = plan.settings.model_dump(mode="json", exclude={"tracking"})
+    who_tunes = {"workers", "storage", "heartbeat_seconds"}
+    settings = plan.settings.model_dump(mode="json", exclude={"tracking": True, "tune": who_tunes})
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)
     parts = [settings, jobs.data_digest, held_out, code_fingerprint(_CODE), plan.forced]

@@ -30,12 +30,11 @@ from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import Plan, open_session
 from oncoshift.retraining.trial import Search
 from oncoshift.settings import Tune, validate
-from oncoshift.training.interruption import interruptible
+from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning.worker import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from oncoshift.retraining.session import Say
 
@@ -217,11 +216,6 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the end of the input asks again
-    raise TrainingInterrupted("asked to stop")
-
-
 def _end_with_parent() -> None:
     """Wait for the end of the input that the parent holds open."""
     while os.read(sys.stdin.fileno(), 4096):
@@ -231,7 +225,7 @@ def _end_with_parent() -> None:
 
 def main() -> int:
     """Work on the task in the input: 0 when nothing is left to begin, 75 if told to stop, 2 for what can be mended."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop_on_sigterm()  # once: the end of the input asks again
     try:
         task = Task(**json.loads(sys.stdin.readline()))
         threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -111,7 +111,8 @@ def _rank(
     torch.set_num_threads(threads)
     first = rank == 0
     try:
-        work(pickle.loads(packed), messages.put if first else _say_nothing, stop.is_set)
+        argument = pickle.loads(packed)  # noqa: S301 - the parent has packed it
+        work(argument, messages.put if first else _say_nothing, stop.is_set)
     except OncoshiftError as error:
         messages.put(error)
         raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""SIGTERM as a wish: training ends at its next step, with a checkpoint, instead of at once."""
+"""SIGTERM as a wish: training ends at its next step, with a checkpoint, and whatever else is done ends where it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from oncoshift.errors import TrainingInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,3 +33,16 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def stop_on_sigterm() -> None:
+    """For the rest of this process SIGTERM raises `TrainingInterrupted`, wherever no training is `interruptible`.
+
+    Once: it is ignored from then on, so that a second one does not stop what the first one has to end.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise TrainingInterrupted("asked to stop; start it again and it goes on from there")
+
+    signal.signal(signal.SIGTERM, handle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,7 +67,7 @@ class Job:
     folder: Path
     features: Path
 
-    @property
+    @cached_property
     def decides(self) -> dict[str, Any]:
         """All that decides the weights; see `HOW_IT_RUNS` for what does not."""
         settings = self.settings
@@ -82,9 +83,9 @@ class Job:
         values["model"]["weights"] = weights_fingerprint(settings.model.weights)
         return values
 
-    @property
+    @cached_property
     def id(self) -> str:
-        """Hash of `decides`, with the method and seed in front for people."""
+        """Hash of `decides`, with the method and seed in front for people; it stays, though code changes meanwhile."""
         return f"{self.settings.train.method}-s{self.settings.seed}-{value_fingerprint(self.decides)}"
 
 

@@ -79,8 +79,9 @@ def history_figure(study: Study) -> Figure:
     steps = [(trial.number, so_far := max(so_far, trial.score)) for trial in _by_number(study.complete)]
     if steps:
         axes.step(*zip(*steps, strict=True), where="post", color=_BLUE, linewidth=1.0, alpha=0.6, label="best so far")
-    for trial in study.complete:
-        axes.vlines(trial.number, min(trial.seeds), max(trial.seeds), color=_BLUE, linewidth=1.0, alpha=0.5)
+    ranges = [(trial.number, min(trial.seeds), max(trial.seeds)) for trial in study.complete if len(trial.seeds) > 1]
+    if ranges:
+        axes.vlines(*zip(*ranges, strict=True), color=_BLUE, linewidth=1.0, alpha=0.5, label="worst to best seed")
     axes.set_xlabel("trial")
     axes.set_xlim(-0.7, max((trial.number for trial in study.trials), default=0) + 0.7)
     axes.set_ylabel(study.score)

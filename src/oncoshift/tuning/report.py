@@ -33,7 +33,8 @@ def to_markdown(
         values = [shown(trial.values[key]) if key in trial.values else "–" for key in keys]
         score = "–" if math.isnan(trial.score) else shown(trial.score)
         lines.append(f"| {' | '.join([str(trial.number), trial.state.lower(), score, *worst, *values])} |")
-    lines += ["", *(f"- trial {trial.number} failed: {trial.error}" for trial in rows if trial.error is not None)]
+    failed = [f"- trial {trial.number} failed: {trial.error}" for trial in rows if trial.error is not None]
+    lines += ["", *failed] if failed else []
     if importances is None:
         lines += ["", f"{TOO_FEW[0].upper()}{TOO_FEW[1:]}."]
     else:

@@ -54,19 +54,21 @@ class Claim:
 
     Attributes:
         trial: to run; None: there is none at present.
+        number: of its configuration, see `Trial`; −1 without one.
         done: the study has its trials. Else, without a trial, others are running, and one may yet be killed.
     """
 
     trial: optuna.Trial | None
+    number: int
     done: bool
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a trial.
+    """What became of a configuration: of the last of the trials, in Optuna's sense, that it took.
 
     Attributes:
-        number: of the trial; of the original one where a killed trial was run again.
+        number: from 0; where a killed trial was run again, Optuna's own numbers run on, and this one does not.
         state: COMPLETE, PRUNED, FAIL, or RUNNING or WAITING where the study is not done.
         values: settings by dotted key.
         score: mean over its seeds; of a pruned trial, the last score before; NaN where there is none.
@@ -129,7 +131,7 @@ class SharedStudy:
             past = self._trials()
             running = sum(trial.state == TrialState.RUNNING for trial in past)
             if self.finished + running >= trials:
-                return Claim(None, done=self.finished >= trials)
+                return Claim(None, -1, done=self.finished >= trials)
             if not past:
                 self._study.enqueue_trial(dict(first))
             # Each trial draws by its number, so that neither a study that goes on nor two workers draw the same twice.
@@ -137,8 +139,10 @@ class SharedStudy:
             self._study.sampler = optuna.samplers.TPESampler(seed=seed)
             trial = self._study.ask(distributions(space))
             self._beat(trial.number)
+            number = _configuration(trial, past)
+            trial.set_user_attr("configuration", number)
             trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
-            return Claim(trial, done=False)
+            return Claim(trial, number, done=False)
 
     def report(self, trial: optuna.Trial, step: int, score: float) -> None:
         """Note a score on the way, and give up a hopeless trial.
@@ -205,7 +209,7 @@ class SharedStudy:
         """All trials, but those that lost their worker and were run again."""
         past = self._trials()
         again = {trial.user_attrs.get("resumes") for trial in past}
-        return tuple(_outcome(trial) for trial in past if trial.number not in again)
+        return tuple(_outcome(trial, past) for trial in past if trial.number not in again)
 
     def best(self) -> Trial | None:
         """The completed trial with the highest score, the first of equals; None where none completed."""
@@ -244,21 +248,23 @@ class SharedStudy:
         queued = {trial.user_attrs.get("resumes") for trial in past}
         for trial in past:
             if trial.state == TrialState.FAIL and _error(trial) is None and trial.number not in queued:
-                _log.info("trial %d: its worker is gone; it is queued again", trial.number)
+                number = _configuration(trial, past)
+                _log.info("trial %d: its worker is gone; it is queued again", number)
                 self._study.enqueue_trial(
                     {**trial.system_attrs.get("fixed_params", {}), **trial.params},
-                    user_attrs={"resumes": trial.number, "original": original(trial), "deaths": _deaths(trial)},
+                    user_attrs={"resumes": trial.number, "configuration": number, "deaths": _deaths(trial)},
                 )
 
 
-def original(trial: FrozenTrial | optuna.Trial) -> int:
-    """Number of the trial that this one runs again, or its own."""
-    return int(trial.user_attrs.get("original", trial.number))
+def _configuration(trial: FrozenTrial | optuna.Trial, past: Sequence[FrozenTrial]) -> int:
+    """Number of the trial's configuration: how many others came before it."""
+    others = sum("resumes" not in other.user_attrs for other in past[: trial.number])
+    return int(trial.user_attrs.get("configuration", others))
 
 
-def _outcome(trial: FrozenTrial) -> Trial:
+def _outcome(trial: FrozenTrial, past: Sequence[FrozenTrial]) -> Trial:
     return Trial(
-        number=original(trial),
+        number=_configuration(trial, past),
         state=trial.state.name,
         values=dict(trial.params),
         score=math.nan if trial.value is None else trial.value,
@@ -275,7 +281,7 @@ def _error(trial: FrozenTrial) -> str | None:
     if trial.state != TrialState.FAIL:
         return None
     if "error" not in trial.user_attrs and _deaths(trial) >= MAX_DEATHS:
-        return f"trial {original(trial)} was given up: {MAX_DEATHS} workers died of it"
+        return f"given up: {MAX_DEATHS} workers died of it"
     error: str | None = trial.user_attrs.get("error")
     return error
 

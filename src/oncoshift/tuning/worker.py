@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from oncoshift.errors import SettingsError, TrainingError, TrainingInterrupted
-from oncoshift.tuning.study import LostTrialError, original
+from oncoshift.tuning.study import LostTrialError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ class TrialPlan:
     """One trial to run.
 
     Attributes:
-        number: of the trial; of the original one where a killed trial is run again.
+        number: of the configuration; the same where a killed trial is run again.
         values: settings by dotted key.
         report: called with step and score on the way; raises `optuna.TrialPruned` for a hopeless trial, and
             `LostTrialError` for one that is another worker's now.
@@ -88,19 +88,21 @@ def work(
             time.sleep(_POLL_SECONDS)
             continue
         with study.heartbeat(claim.trial):
-            outcome = _run(study, claim.trial, run_trial)
+            outcome = _run(study, claim.trial, claim.number, run_trial)
         values = ", ".join(f"{key} {_short(value)}" for key, value in claim.trial.params.items())
-        say(f"trial {original(claim.trial)}: {values}: {outcome}{_best(study)}")
+        say(f"trial {claim.number}: {values}: {outcome}{_best(study)}")
 
 
-def _run(study: SharedStudy, trial: optuna.Trial, run_trial: Callable[[TrialPlan], Sequence[float]]) -> str:
+def _run(
+    study: SharedStudy, trial: optuna.Trial, number: int, run_trial: Callable[[TrialPlan], Sequence[float]]
+) -> str:
     """Run a claimed trial and note its outcome, also returned in words."""
 
     def report(step: int, score: float) -> None:
         study.report(trial, step, score)
 
     try:
-        scores = run_trial(TrialPlan(original(trial), dict(trial.params), report))
+        scores = run_trial(TrialPlan(number, dict(trial.params), report))
         mean = sum(scores) / len(scores)
         if not math.isfinite(mean):
             raise TrainingError(f"score {mean} is not finite")

@@ -1,0 +1,186 @@
+"""The pick and its verdict, in a real MLflow store, on jobs whose predictions are made up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from oncoshift.layout import Layout
+from oncoshift.registry.tracking import Tracker
+from oncoshift.retraining.select import NOT_ASKED, Selection, select_step
+from oncoshift.retraining.session import Plan, Session
+from oncoshift.selection.verdict import Kind
+from oncoshift.settings import Settings, validate, with_values
+from oncoshift.training.job import Job, TrainedJob
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TRUTH = np.arange(200) % 2
+ROW = {
+    "source_accuracy": 0.95,
+    "timestamp_ms": 1000.0,
+    "epoch": 0.0,
+    "epoch_seconds": 1.0,
+}
+
+
+def confident(turned: bool, right: float = 0.98, seed: int = 0) -> np.ndarray:
+    """A confident model's probabilities, right on a share of the tiles, or with the classes turned around."""
+    rng = np.random.default_rng(seed)
+    called = np.where(rng.random(len(TRUTH)) < right, TRUTH, 1 - TRUTH)
+    return np.where((1 - called if turned else called) == 1, 0.97, 0.03)
+
+
+@dataclass
+class MadeUpJobs:
+    """Stands for `ExperimentJobs`.
+
+    Attributes:
+        folder: of jobs; none is ever done.
+        turned: organs from which adaptation turns the classes around.
+        im: information maximisation by seed.
+        malignant: share of the target that is called so in training.
+        asked: organs and seeds that were trained.
+    """
+
+    folder: Path
+    turned: tuple[str, ...] = ()
+    im: tuple[float, ...] = (0.3, 0.5, 0.4)
+    malignant: float = 0.5
+    asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
+
+    def job(self, settings: Settings, **changes: Any) -> Job:
+        changed = with_values(settings, {key.replace("__", "."): value for key, value in changes.items()})
+        return Job(changed, "data", "pack", self.folder, self.folder)
+
+    def train(self, job: Job, on_epoch: Any, _on_features: Any = None) -> TrainedJob:
+        self.asked.append((job.settings.sources, job.settings.seed))
+        row = ROW | {
+            "information_maximisation": self.im[job.settings.seed],
+            "target_malignant_share": self.malignant,
+            "gradient_norm": 1.0,
+        }
+        on_epoch(row)
+        return TrainedJob(job.id, self.folder, [row])
+
+    def predict_target(self, job: Job, _trained: TrainedJob) -> np.ndarray:
+        organs = job.settings.sources
+        return confident(organs[0] in self.turned if len(organs) == 1 else False, seed=sum(map(ord, "".join(organs))))
+
+    def predict(self, job: Job, _trained: TrainedJob, splits: Sequence[str]) -> pd.DataFrame:
+        """On the audit set, the seeds are the better the less certain they are."""
+        assert tuple(splits) == ("audit",)
+        right = {0: 0.95, 1: 0.6, 2: 0.8}[job.settings.seed]
+        return pd.DataFrame({"probability": confident(False, right, seed=1), "label": TRUTH})
+
+
+class Quiet(Session):
+    """A session without data: nothing to log as an input."""
+
+    def log_inputs(self, run: str, names: Sequence[str]) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    return Tracker(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", "tests")
+
+
+@pytest.fixture
+def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Runs the step; keyword arguments are sections of the settings, `jobs` what is made up."""
+
+    def run(jobs: MadeUpJobs | None = None, **sections: Any) -> tuple[Selection, dict[str, Any], dict[str, str]]:
+        made_up = jobs or MadeUpJobs(tmp_path)
+        settings = validate({"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections})
+        plan = Plan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
+        parent = tracker.find_or_start_run(str(tmp_path), "retrain")
+        session = Quiet(plan, made_up, tracker, str(tmp_path), parent)  # type: ignore[arg-type]
+        seeds = [made_up.job(settings, seed=number) for number in range(3)]
+        selection = select_step(session, [(job, made_up.train(job, lambda _row: None)) for job in seeds])
+        del made_up.asked[:3]
+        found = tracker.find_run(f"{tmp_path}/select")
+        assert found is not None
+        log = json.loads(Path(tracker.client.download_artifacts(found.info.run_id, "selection.json")).read_text())
+        assert tracker.client.get_run(parent).data.tags["oncoshift.verdict"] == selection.verdict.kind.value
+        return selection, log, found.data.tags
+
+    return run
+
+
+def test_the_best_seed_is_picked_and_trusted_where_organs_alone_agree(select, tmp_path):
+    jobs = MadeUpJobs(tmp_path)
+    selection, log, tags = select(jobs)
+    assert selection.job.settings.seed == 1
+    assert selection.how == "seed 1 of 3, information_maximisation above source accuracy 0.8"
+    assert jobs.asked == [(("lung",), 1), (("colon",), 1), (("breast",), 1)], "the pick's seed, one organ each"
+    assert selection.verdict.kind is Kind.TRUST
+    assert log["scores"] == {"0": 0.3, "1": 0.5, "2": 0.4}
+    assert log["models"] == ["lung alone", "colon alone", "breast alone", "the pick"]
+    assert np.array(log["agreement"]).shape == (4, 4)
+    assert tags["oncoshift.oracle"] == "false"
+
+
+def test_a_pick_that_organs_alone_contradict_is_refused(select, tmp_path):
+    selection, log, _ = select(MadeUpJobs(tmp_path, turned=("lung", "breast")))
+    assert selection.verdict.kind is Kind.REFUSE
+    assert log["majority"] == ["lung", "breast"]
+    assert log["agreement_of_pick"] < -0.8
+    assert log["reasons"] == list(selection.verdict.reasons)
+
+
+def test_limits_come_from_the_settings(select):
+    selection, *_ = select(select={"trust_strength": 1.0, "least_share": 0.1})
+    assert selection.verdict.kind is Kind.DOUBT
+    assert "trusted from 1.00" in selection.verdict.reasons[0]
+
+
+def test_a_verdict_that_is_not_asked_for_trains_nothing_and_is_doubt(select, tmp_path):
+    jobs = MadeUpJobs(tmp_path)
+    selection, log, _ = select(jobs, select={"verdict": False})
+    assert jobs.asked == []
+    assert selection.verdict == NOT_ASKED
+    assert log["verdict"] == "doubt"
+
+
+def test_one_source_organ_trains_nothing_and_is_doubt_with_that_reason(select, tmp_path):
+    jobs = MadeUpJobs(tmp_path)
+    selection, *_ = select(jobs, sources=["lung"])
+    assert jobs.asked == []
+    assert selection.verdict.kind is Kind.DOUBT
+    assert selection.verdict.reasons[0].startswith("one source organ")
+
+
+def test_a_single_organ_of_its_own_does_not_stand_in_the_way(select, tmp_path):
+    """`single.organ` names an organ that the models of the others have not."""
+    jobs = MadeUpJobs(tmp_path)
+    select(jobs, train={"method": "single"}, single={"organ": "colon"})
+    assert [organs for organs, _ in jobs.asked] == [("lung",), ("colon",), ("breast",)]
+
+
+def test_the_oracle_picks_by_the_audit_set_and_says_so(select):
+    selection, log, tags = select(select={"validator": "oracle"})
+    assert selection.job.settings.seed == 0, "right most often, and least certain"
+    assert log["scores"]["0"] == pytest.approx(0.95, abs=0.05)
+    assert tags["oncoshift.oracle"] == "true"
+    assert "oracle" in tags["oncoshift.selection"]
+
+
+def test_equal_seeds_come_to_the_first(select, tmp_path):
+    assert select(MadeUpJobs(tmp_path, im=(0.4, 0.4, 0.4)))[0].job.settings.seed == 0
+
+
+def test_what_is_found_in_a_training_is_in_its_run(select, tmp_path, tracker):
+    select(MadeUpJobs(tmp_path, malignant=0.999))
+    run = tracker.find_run(f"{tmp_path}/alone-lung")
+    assert run is not None
+    finding = "constant predictor: 99.9% of the target is called malignant (each class needs 2%)"
+    assert run.data.tags["oncoshift.findings"] == finding
+    assert run.data.tags["mlflow.note.content"] == f"- {finding}"

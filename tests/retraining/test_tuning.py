@@ -1,0 +1,97 @@
+"""What a study is called, what it searches, and what its workers are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oncoshift.errors import SettingsError
+from oncoshift.experiment_jobs import ExperimentJobs
+from oncoshift.layout import Layout
+from oncoshift.retraining.session import Plan, Session
+from oncoshift.retraining.trial import Search
+from oncoshift.retraining.workers import visible_gpus
+from oncoshift.settings import Settings, with_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def search(folder: Path, data: str = "data", **changes: Any) -> Search:
+    """A search without data or store, which its name and its space do not need."""
+    values = {key.replace("__", "."): value for key, value in changes.items()}
+    settings = with_values(Settings(), {"tune.parameters": ["train.lr", "dann.max_lambda"], **values})
+    layout = Layout(folder)
+    jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
+    plan = Plan(folder, layout, settings, "sqlite://", "", lines.append)
+    lines.clear()
+    return Search(Session(plan, jobs, None, "key", "parent"), settings.tune)  # type: ignore[arg-type]
+
+
+lines: list[str] = []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune__trials": 50, "tune__workers": 4, "tune__minutes": 5.0},
+        {"tune__storage": "postgresql://host/studies", "tune__heartbeat_seconds": 60},
+        {"train__epochs": 99, "retrain__seeds": 7, "gate__min_auroc": 0.9, "tracking__experiment": "other"},
+        {"mcc__weight": 2.0},
+    ],
+)
+def test_a_study_goes_on_whatever_its_scores_do_not_depend_on(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert search(tmp_path, **changes).name == search(tmp_path).name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune__epochs": 7},
+        {"tune__seeds": 2},
+        {"tune__seed": 1},
+        {"tune__parameters": ["train.lr"]},
+        {"select__validator": "bnm"},
+        {"select__source_floor": 0.5},
+        {"train__weight_decay": 0.5},
+        {"dann__schedule": "paper"},
+        {"seed": 3},
+        {"data": "other"},
+    ],
+)
+def test_scores_that_cannot_be_compared_are_never_in_one_study(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert search(tmp_path, **changes).name != search(tmp_path).name
+
+
+def test_what_the_method_does_not_read_is_left_out_and_said(tmp_path: Path) -> None:
+    found = search(tmp_path, train__method="mcc")
+    assert found.first == {"train.lr": 0.01}
+    assert lines == ["tune: mcc does not read dann.max_lambda; left out"]
+    assert set(search(tmp_path, train__method="dann_mcc", tune__parameters=["all"]).first) >= {
+        "dann.hidden", "mcc.temperature", "train.optimizer", "model.dropout",
+    }  # fmt: skip
+
+
+def test_tuning_by_target_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="oracle reads target labels"):
+        search(tmp_path, select__validator="oracle").first  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("visible", "each", "expected"),
+    [
+        ("0,1,2,3", 1, ["0", "1", "2", "3", "0"]),
+        ("4,7", 1, ["4", "7", "4", "7", "4"]),
+        ("0,1,2,3", 2, ["0,1", "2,3", "0,1", "2,3", "0,1"]),
+        ("GPU-a,GPU-b,GPU-c", 2, ["GPU-a,GPU-b", "GPU-c,GPU-a", "GPU-b,GPU-c", "GPU-a,GPU-b", "GPU-c,GPU-a"]),
+        ("5", 1, [None] * 5),
+        ("", 1, [None] * 5),
+        ("0,1", 2, [None] * 5),
+    ],
+)
+def test_each_worker_has_gpus_of_its_own_as_far_as_they_go(
+    monkeypatch: pytest.MonkeyPatch, visible: str, each: int, expected: list[str | None]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [visible_gpus(worker, each).get("CUDA_VISIBLE_DEVICES") for worker in range(5)] == expected

@@ -1,0 +1,63 @@
+"""Methods that read tiles or keep statistics in a way of their own, as jobs: resumed to the bit, and what is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from oncoshift.serving.classifier import TileClassifier
+from oncoshift.training.inputs import PixelInputs
+from oncoshift.training.job import predict_job, train_job
+
+SHORT = {"train__epochs": 2, "train__steps_per_epoch": 2, "train__batch_size": 4}
+ON_MAPS = {"model__freeze": "layer3"}
+"""Where the trunk's last part alone is trained: fast, and it has BatchNorm."""
+
+CASES = {
+    "stain_aug": {"train__method": "stain_aug"},
+    "self_training": {"train__method": "self_training"},
+    "adabn": {"train__method": "adabn", **ON_MAPS},
+    "adabn with averaged weights": {"train__method": "adabn", "train__ema": 0.9, **ON_MAPS},
+    "dann per domain": {"train__method": "dann", "model__batch_norm": "per_domain", **ON_MAPS},
+    "self_training per domain": {"train__method": "self_training", "model__batch_norm": "per_domain", **ON_MAPS},
+}
+
+
+class PulledPlugError(Exception):
+    """Stands for a kill between two epochs."""
+
+
+def ignore(row: dict[str, float]) -> None:
+    """A hook that does nothing."""
+
+
+def pull(row: dict[str, float]) -> None:
+    raise PulledPlugError
+
+
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
+def test_resumed_equals_uninterrupted_to_the_bit(data, make_job, tmp_path, changes):
+    whole, broken = (make_job(tmp_path / name, **SHORT, **changes) for name in ("whole", "broken"))
+    expected = train_job(whole, data, ignore)
+    with pytest.raises(PulledPlugError):
+        train_job(broken, data, pull)
+    torch.manual_seed(12345)  # whatever happened in between must not matter
+    resumed = train_job(broken, data, ignore)
+    a, b = load_file(expected.weights), load_file(resumed.weights)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", ["adabn", "adabn with averaged weights", "dann per domain"])
+def test_what_is_kept_is_a_plain_classifier_that_says_what_validation_saw(data, make_job, name):
+    job = make_job(**SHORT, **CASES[name])
+    trained = train_job(job, data, ignore)
+    classifier = TileClassifier("resnet18", 16, 0.5)
+    classifier.load_state_dict(load_file(trained.weights))
+    rows = data.target.rows
+    said = predict_job(job, trained, data.source.images, rows)
+    assert float((said > 0.5).mean()) == trained.history[-1]["target_malignant_share"]
+    live = classifier.eval()(PixelInputs(data.source.images).batch(rows, torch.device("cpu")))
+    np.testing.assert_allclose(said, live.double().softmax(1)[:, 1].detach().numpy(), atol=5e-3)
