@@ -305,6 +305,14 @@ class Select(Section):
     refuse_agreement: float = Field(0.3, ge=-1, le=1, description="pick's kappa with them, below which it is refused")
     trust_agreement: float = Field(0.8, ge=-1, le=1, description="pick's kappa with them, from which it is trusted")
 
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        for name in ("strength", "agreement"):
+            refuse, trust = getattr(self, f"refuse_{name}"), getattr(self, f"trust_{name}")
+            if refuse > trust:
+                raise ValueError(f"refuse_{name} {refuse} is above trust_{name} {trust}; between them is doubt")
+        return self
+
 
 class Retrain(Section):
     """How the retraining flow trains: the control and the method, each with every seed."""

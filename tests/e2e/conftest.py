@@ -93,13 +93,17 @@ class Project:
     def run_until(self, reached: Callable[[], bool], what: str) -> None:
         """Run the flow until something is seen on disk, and pull the plug there and then."""
         process = self.start()
+        self.wait_until(process, reached, what)
+        os.killpg(process.pid, signal.SIGKILL)  # with its Prefect server, as when the machine loses power
+        process.wait()
+
+    def wait_until(self, process: subprocess.Popen[bytes], reached: Callable[[], bool], what: str) -> None:
+        """Wait for something that a process that runs leaves on disk."""
         deadline = time.monotonic() + 240
         while not reached():
             assert process.poll() is None, f"ended before {what}: {self.log.read_text()[-4000:]}"
             assert time.monotonic() < deadline, f"never reached: {what}"
             time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)  # with its Prefect server, as when the machine loses power
-        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,20 @@
-"""SIGKILL in tuning, in training and in registration: the next run goes on, nothing is lost, doubled or half done."""
+"""SIGKILL in tuning, training and registration, and SIGTERM: the next run goes on, nothing is lost, doubled, half done."""
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING
+
+import psutil
+from conftest import REPOSITORY
 
 from oncoshift.registry.promotion import INTENT_TAG
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from conftest import Project
 
 MODEL = "oncoshift-kidney"
@@ -21,13 +26,33 @@ def checkpoints(project: Project, method: str, epochs: int) -> list[Path]:
     return [path for path in found if f'"epochs": {epochs}' in (path.parent / "job.json").read_text()]
 
 
-def test_killed_three_times_and_nothing_is_doubled(project: Project) -> None:
+def stop_by_sigterm(project: Project) -> None:
+    """Start `oncoshift retrain`, and ask it to end in the first seed of the method."""
+    process = project.start("retrain", "--params", str(project.root / "params.yaml"), module="oncoshift.cli")
+    project.wait_until(process, lambda: bool(checkpoints(project, "dann", 5)), "the method's first epoch")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 75, project.log.read_text()[-4000:]
+    assert "stopped: training was asked to end, at epoch" in project.log.read_text()
+    assert psutil.wait_procs(children, timeout=30)[1] == [], "no process is left behind"
+    experiment = project.client.get_experiment_by_name("oncoshift").experiment_id
+    statuses = {run.info.run_name: run.info.status for run in project.client.search_runs([experiment])}
+    assert statuses["train-dann-s0"] == "KILLED"
+    assert {status for name, status in statuses.items() if name.startswith("retrain-")} == {"KILLED"}
+    assert "FAILED" not in statuses.values()
+
+
+def test_killed_three_times_stopped_once_and_nothing_is_doubled(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     project.change(train={"epochs": 5}, tune={"epochs": 4})
 
     project.run_until(lambda: bool(checkpoints(project, "dann", 4)), "a trial's first epoch")
     (killed,) = checkpoints(project, "dann", 4)
     project.run_until(lambda: bool(checkpoints(project, "erm", 5)), "the control's first epoch")
     assert not killed.exists(), "the killed trial was finished by the second run"
+    stop_by_sigterm(project)
     models = project.root / "mlruns" / "artifacts"
     project.run_until(
         lambda: any(models.glob("models/*/*")) or any(models.glob("*/models/*/*")), "a model's first file"

@@ -78,7 +78,7 @@ def test_sigterm_ends_all_processes_with_a_checkpoint(world, settings_for, train
     threading.Thread(target=terminate).start()
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingInterrupted, match="goes on"):
-        train(tiles, settings, "stopped", lambda row: seen.set())
+        train(tiles, settings, "stopped", lambda _: seen.set())
     assert signal.getsignal(signal.SIGTERM) == before
     assert (tmp_path / "stopped").is_file()
 

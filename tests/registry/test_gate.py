@@ -174,7 +174,14 @@ def test_groups_that_count_but_allow_no_interval_refuse() -> None:
     assert "benign lies in 1 group" in decision.to_markdown()
 
 
-@pytest.mark.parametrize("few", [FEW, replace(GOOD, groups={"benign": 2, "malignant": 2})])
+@pytest.mark.parametrize(
+    "few",
+    [
+        FEW,
+        replace(FEW, groups={"benign": 4, "malignant": 4}),  # enough by number, and yet no interval
+        replace(GOOD, groups={"benign": 2, "malignant": 2}),
+    ],
+)
 def test_without_labels_only_trust_is_promoted(few: GateEvidence) -> None:
     assert decide(WITHOUT_LABELS, replace(few, verdict=TRUST)).promote
     for verdict in (DOUBT, REFUSE):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from oncoshift.errors import SettingsError
 from oncoshift.layout import Layout
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.select import NOT_ASKED, Selection, select_step
@@ -184,3 +185,9 @@ def test_what_is_found_in_a_training_is_in_its_run(select, tmp_path, tracker):
     finding = "constant predictor: 99.9% of the target is called malignant (each class needs 2%)"
     assert run.data.tags["oncoshift.findings"] == finding
     assert run.data.tags["mlflow.note.content"] == f"- {finding}"
+
+
+@pytest.mark.parametrize("name", ["strength", "agreement"])
+def test_limits_out_of_order_are_told_before_anything_is_trained(name: str):
+    with pytest.raises(SettingsError, match=f"refuse_{name} 0.7 is above trust_{name} 0.6"):
+        validate({"select": {f"refuse_{name}": 0.7, f"trust_{name}": 0.6}})

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from oncoshift.cli import main
 from oncoshift.errors import SettingsError
 from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.layout import Layout
 from oncoshift.retraining.session import Plan, Session
 from oncoshift.retraining.trial import Search
 from oncoshift.retraining.workers import visible_gpus
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, dump_settings, with_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +77,32 @@ def test_what_the_method_does_not_read_is_left_out_and_said(tmp_path: Path) -> N
 def test_tuning_by_target_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="oracle reads target labels"):
         search(tmp_path, select__validator="oracle").first  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "error: tune.workers: 0 is not allowed; input should be greater than or equal to 1"),
+        (["--minutes", "0"], "error: tune.minutes: 0.0 is not allowed; input should be greater than 0"),
+        (["--trials", "0"], "error: tune.trials is 0, so there is nothing to tune; give --trials"),
+        (["--params", "elsewhere/params.yaml"], "error: tune reads"),
+    ],
+)
+def test_the_command_refuses_before_it_begins(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        (folder / "params.yaml").write_text(dump_settings(Settings()), encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    assert main(["tune", *options]) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import load_file
 
 from oncoshift.errors import TrainingError
 from oncoshift.methods.factory import build_method
+from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.job import find_trained, load_net, predict_job, train_job
 
@@ -69,8 +72,42 @@ def test_job_id_follows_what_decides_the_weights(make_job):
     assert make_job(seed=1).id != base.id
     assert make_job(dann__max_lambda=0.5).id != base.id
     assert make_job(gate__min_auroc=0.9).id == base.id, "the gate does not touch the weights"
+    assert make_job(sources=["colon", "lung"]).id != base.id
+    assert make_job(train__micro_batches=2).id != base.id
+    assert make_job(train__precision="32-true").id != base.id
     control = make_job(train__method="erm")
     assert make_job(train__method="erm", dann__max_lambda=0.5).id == control.id, "source-only has no λ"
+
+
+HOW_IT_RUNS = {
+    "device": "auto", "processes": 2, "threads": 4, "checkpoint_steps": 3, "checkpoint_minutes": None,
+    "on_nonfinite": "skip",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOW_IT_RUNS)
+def test_how_a_job_runs_does_not_change_its_id(make_job, name):
+    assert make_job(**{f"train__{name}": HOW_IT_RUNS[name]}).id == make_job().id
+
+
+def test_a_job_keeps_its_id_and_folder_though_code_changes_while_it_trains(data, make_job, monkeypatch):
+    job = make_job(model__freeze="all", train__augment=False, train__epochs=1)
+
+    def change_code(row: dict[str, float]) -> None:
+        monkeypatch.setattr("oncoshift.training.job.code_fingerprint", lambda: "another")
+
+    trained = train_job(job, data, change_code)
+    assert find_trained(job) == trained
+    assert sorted(path.name for path in trained.folder.iterdir()) == ["done.json", "job.json", "weights.safetensors"]
+
+
+def test_what_auto_came_to_is_kept_with_the_result(data, make_job):
+    job = make_job(model__freeze="all", train__augment=False, train__epochs=1, train__precision="auto")
+    trained = train_job(job, data, ignore)
+    kept = json.loads((trained.folder / "done.json").read_text())
+    assert kept["device"] == "cpu"
+    assert kept["precision"] == pick_precision(job.settings.train, torch.device("cpu"))
+    assert json.loads((trained.folder / "job.json").read_text())["train"]["precision"] == "auto"
 
 
 def test_checkpoint_of_another_job_is_refused(data, make_job):
@@ -85,7 +122,8 @@ def test_checkpoint_of_another_job_is_refused(data, make_job):
 
 
 def test_non_finite_loss_names_the_tiles(data, make_job):
-    with pytest.raises(TrainingError, match=r"not finite at epoch 0.*source rows of the pack: \[\d+"):
+    tiles = r"pack rows \d+(, \d+){11}"
+    with pytest.raises(TrainingError, match=rf"not finite at epoch 0.*; source tiles: {tiles}; target tiles: {tiles}$"):
         train_job(make_job(train__lr=1e30, train__grad_clip=None, train__optimizer="sgd"), data, ignore)
 
 

@@ -21,7 +21,7 @@ SPACE = {"train.lr": Range(1e-4, 1e-2, log=True), "train.ema": Choices((None, 0.
 def trial(number: int, state: str, score: float, lr: float, ema: float | None, dropout: float) -> Trial:
     seeds = (score - 0.125, score + 0.125) if state == "COMPLETE" else ()
     values = {"train.lr": lr, "train.ema": ema, "model.dropout": dropout}
-    return Trial(number, state, values, score, seeds, None, None, None, None)
+    return Trial(number, state, values, score, seeds, None, None)
 
 
 STUDY = Study(

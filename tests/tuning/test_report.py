@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def trial(number: int, state: str, score: float, *seeds: float, error: str | None = None, **values: Any) -> Trial:
-    return Trial(number, state, values, score, seeds, "host:1", error, None, None)
+    return Trial(number, state, values, score, seeds, error, None)
 
 
 def test_the_report_orders_trials_by_mean_and_shows_the_worst_seed() -> None:

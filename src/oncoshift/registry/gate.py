@@ -178,7 +178,9 @@ def _verdict_note(verdict: LabelFree, usable: bool | None) -> str:
     said = f"Without labels the verdict is {verdict.kind.value}."
     if (verdict.kind is Kind.TRUST and usable is False) or (verdict.kind is Kind.REFUSE and usable is True):
         outcome = "holds the floors" if usable else "misses a floor"
-        return f"Contradiction: {said} On the audit set the model {outcome}. Labels decide; find out why the two differ."
+        return (
+            f"Contradiction: {said} On the audit set the model {outcome}. Labels decide; find out why the two differ."
+        )
     return said
 
 

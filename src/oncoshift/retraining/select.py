@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.retraining.session import Session
-    from oncoshift.settings import Select
     from oncoshift.training.job import Job, TrainedJob
 
 NOT_ASKED = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
@@ -77,7 +76,8 @@ def select_step(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> Sel
         if select.verdict:
             pick, alone = session.jobs.predict_target(job, trained), _alone(session, run, job)
             found = consensus(np.stack(alone)) if len(alone) > 1 else None
-            verdict = _rule(select)(Evidence(trained.history[-1]["source_accuracy"], pick, found))
+            limits = select.model_dump(exclude={"validator", "verdict"})
+            verdict = ConsensusVerdict(**limits)(Evidence(trained.history[-1]["source_accuracy"], pick, found))
             if found is not None:
                 log |= _log_agreement(session, run, job, found, [*alone, pick])
         log |= {"verdict": verdict.kind.value, "reasons": list(verdict.reasons)}
@@ -114,17 +114,6 @@ def _alone(session: Session, run: str, job: Job) -> list[NDArray[np.float64]]:
         trained = train_logged(session, alone, f"alone-{organ}", f"{method} from {organ} alone", run)
         predictions.append(session.jobs.predict_target(alone, trained))
     return predictions
-
-
-def _rule(select: Select) -> ConsensusVerdict:
-    return ConsensusVerdict(
-        source_floor=select.source_floor,
-        least_share=select.least_share,
-        refuse_strength=select.refuse_strength,
-        trust_strength=select.trust_strength,
-        refuse_agreement=select.refuse_agreement,
-        trust_agreement=select.trust_agreement,
-    )
 
 
 def _log_agreement(

@@ -105,15 +105,19 @@ def run_workers(search: Search, run: str, budget: Budget, count: int) -> None:
     )
     with interruptible() as asked:
         workers: list[_Worker] = []
+        listeners: list[threading.Thread] = []
         lines: queue.Queue[str] = queue.Queue()
         try:
             for number in range(1, count + 1):
                 workers.append(_Worker(number, plan.settings.train.processes))
-                threading.Thread(target=workers[-1].talk, args=(task, lines), daemon=True).start()
+                listeners.append(threading.Thread(target=workers[-1].talk, args=(task, lines), daemon=True))
+                listeners[-1].start()
             while any(worker.process.poll() is None for worker in workers) and not asked():
                 _relay(lines, plan.say)
         finally:
             _stop(workers)
+            for listener in listeners:
+                listener.join(_POLL_SECONDS)
             _relay(lines, plan.say)
         if asked():
             raise TrainingInterrupted("tuning was asked to stop; started again, it goes on from there")

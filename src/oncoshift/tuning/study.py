@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MAX_DEATHS = 3
 """So many workers may die of one configuration (for want of memory, say); then it is given up."""
 
+_GRACE = 4
+"""Heartbeats that may be missing before a worker counts as dead: a busy machine delays them."""
+
 _BUSY_SECONDS = 60
 """How long SQLite waits for another process's write; its own 5 seconds are few with many workers."""
 
@@ -73,10 +76,8 @@ class Trial:
         values: settings by dotted key.
         score: mean over its seeds; of a pruned trial, the last score before; NaN where there is none.
         seeds: one score a seed; empty unless complete.
-        worker: host and process that ran it.
         error: why it failed, or None.
         began: local time, or None.
-        seconds: that it took, or None.
     """
 
     number: int
@@ -84,10 +85,8 @@ class Trial:
     values: dict[str, Any]
     score: float
     seeds: tuple[float, ...]
-    worker: str | None
     error: str | None
     began: datetime | None
-    seconds: float | None
 
 
 class SharedStudy:
@@ -96,7 +95,7 @@ class SharedStudy:
     Args:
         url: SQLAlchemy URL of the database.
         name: names everything that the scores depend on, so that only like is compared with like.
-        heartbeat_seconds: between signs of life; a worker that gives none for twice as long counts as dead.
+        heartbeat_seconds: between signs of life; a worker that gives none for four times as long counts as dead.
         seed: of the sampler.
 
     Raises:
@@ -107,7 +106,12 @@ class SharedStudy:
         self._url, self._seed = url, seed
         busy = {"connect_args": {"timeout": _BUSY_SECONDS}} if url.startswith("sqlite") else {}
         with study_lock(url), _quiet():
-            self._storage = RDBStorage(url, engine_kwargs=busy, heartbeat_interval=heartbeat_seconds)
+            self._storage = RDBStorage(
+                url,
+                engine_kwargs=busy,
+                heartbeat_interval=heartbeat_seconds,
+                grace_period=_GRACE * heartbeat_seconds,
+            )
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
@@ -269,10 +273,8 @@ def _outcome(trial: FrozenTrial, past: Sequence[FrozenTrial]) -> Trial:
         values=dict(trial.params),
         score=math.nan if trial.value is None else trial.value,
         seeds=tuple(trial.user_attrs.get("seeds", ())),
-        worker=trial.user_attrs.get("worker"),
         error=_error(trial),
         began=trial.datetime_start,
-        seconds=trial.duration.total_seconds() if trial.duration is not None else None,
     )
 
 
