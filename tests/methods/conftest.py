@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from given_trunk import Given
+from torch import nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.methods.factory import method_around
@@ -74,13 +75,6 @@ def shifted(seed: int, shortcut_on_target: float = 0.8, malignant_share: float =
     target = TargetTiles(images, np.arange(source_tiles, len(x)))
     data = TrainingData(source(~held_out), source(held_out), target)
     return World(data, FeatureInputs(x.astype(np.float32)), target_labels)
-
-
-class Given(nn.Module):
-    """Stands for the frozen trunk, whose outputs are given: to make and to save a ResNet takes longer than to train."""
-
-    def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:  # noqa: ARG002
-        return x
 
 
 @cache

@@ -137,18 +137,28 @@ def test_hopeless_trials_are_pruned(storage: str) -> None:
     assert epochs[3] < 4
 
 
-def test_after_its_time_a_study_begins_no_trial(storage: str) -> None:
-    deadline = time.time() + 1.0
+def test_when_the_time_is_up_no_trial_begins_and_those_that_have_begun_end(storage: str) -> None:
+    begun: list[TrialPlan] = []
+
+    class UntilTheFirst(Budget):
+        """Time is up while the first trial runs."""
+
+        @property
+        def is_over(self) -> bool:
+            return bool(begun)
 
     def trial(plan: TrialPlan) -> tuple[float, ...]:
-        while time.time() <= deadline:
-            time.sleep(0.05)
+        begun.append(plan)
         return score(plan)
 
-    study = SharedStudy(storage, "s", heartbeat_seconds=1)
-    work(study, SPACE, FIRST, Budget(5, deadline), trial, print)
-    assert states(storage) == ["COMPLETE"], "the one that had begun ends"
-    assert len(run(storage, 3).trials()) == 3
+    work(SharedStudy(storage, "s", heartbeat_seconds=1), SPACE, FIRST, UntilTheFirst(5), trial, print)
+    assert states(storage) == ["COMPLETE"]
+    assert len(run(storage, 3).trials()) == 3, "with more time it goes on"
+
+
+def test_a_budget_is_over_at_its_deadline() -> None:
+    now = time.time()
+    assert [Budget(1, deadline).is_over for deadline in (None, now + 3600, now)] == [False, False, True]
 
 
 @pytest.mark.parametrize("asked", [KeyboardInterrupt, TrainingInterrupted])

@@ -18,6 +18,7 @@ import torch
 from oncoshift.files import atomic, held
 from oncoshift.fingerprint import code_fingerprint
 from oncoshift.training.inputs import FeatureInputs, Inputs, PixelInputs
+from oncoshift.training.memory import freed_memory_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,7 @@ def _key(net: TrainedNet, pack_digest: str) -> str:
     return digest.hexdigest()[:32]
 
 
+@freed_memory_kept()
 def _compute(
     net: TrainedNet,
     images: Images,

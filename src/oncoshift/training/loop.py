@@ -23,6 +23,7 @@ from oncoshift.training.devices import check_processes, determinism, memory_told
 from oncoshift.training.distributed import run_ranks
 from oncoshift.training.interruption import interruptible
 from oncoshift.training.loader import Loader
+from oncoshift.training.memory import freed_memory_kept
 from oncoshift.training.optimizers import build_optimizer, learning_rate
 from oncoshift.training.sampling import dropout_seed
 from oncoshift.training.validation import validate
@@ -172,7 +173,8 @@ class _Run:
         for row in position.history:
             trainer.on_epoch(row)
         side = trainer.data.source.images.shape[1]
-        with determinism(trainer.settings.deterministic), memory_told(trainer.settings, side, self.fabric.device):
+        told = memory_told(trainer.settings, side, self.fabric.device)
+        with freed_memory_kept(), determinism(trainer.settings.deterministic), told:
             while position.epoch < trainer.settings.epochs:
                 self._epoch()
                 row = self._row()

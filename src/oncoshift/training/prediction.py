@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 
+from oncoshift.training.memory import freed_memory_kept
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -40,6 +42,7 @@ def predict(
     return outputs(net, inputs, rows, device, domain, batch).probabilities
 
 
+@freed_memory_kept()
 @torch.inference_mode()
 def outputs(
     net: TrainedNet,
