@@ -28,7 +28,7 @@ types: $(READY)
 ui: $(READY)              ## the MLflow UI on the embedded store
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000
 
-bench: $(READY)           ## what is measured, each against a peer or a limit; about half an hour
+bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[platform,dev,bench]"
 	$(BIN)/python -m pip install --quiet --upgrade --target build/peers --no-deps --requirement benchmarks/peers.txt
 	$(BIN)/python benchmarks/phantom.py

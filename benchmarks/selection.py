@@ -46,7 +46,8 @@ from oncoshift.selection.validators import Predictions, all_scores
 from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict
 from oncoshift.serving.classifier import Trunk, normalise
 from oncoshift.serving.images import decode
-from oncoshift.settings import Select, validate
+from oncoshift.settings import Select, Train, validate
+from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 
@@ -82,7 +83,8 @@ RULE = Select()
 def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.float32]:
     """Pooled ImageNet ResNet50 features of all tiles, float32 [M, 2048], from the cache where they are."""
     weights = shared / "weights" / "resnet50_imagenet.safetensors"
-    key = hashlib.sha256(weights.read_bytes() + "".join(tiles["sha256"]).encode()).hexdigest()[:32]
+    precision = pick_precision(Train(), torch.device("cpu"))
+    key = hashlib.sha256(weights.read_bytes() + "".join([*tiles["sha256"], precision]).encode()).hexdigest()[:32]
     path = folder / f"{key}.npy"
     if path.is_file():
         cached: NDArray[np.float32] = np.load(path)
@@ -94,7 +96,7 @@ def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.floa
         part = tiles["path"].iloc[first : first + CHUNK]
         images = np.stack([decode((shared / "data" / "tiles" / name).read_bytes()) for name in part])
         x = normalise(torch.from_numpy(images)).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             values[first : first + len(part)] = trunk(x).float().numpy()
         print(f"\rfeatures: {first + len(part)} of {len(tiles)} tiles", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
