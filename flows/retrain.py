@@ -23,7 +23,7 @@ from prefect.settings import get_current_settings
 from rich.console import Console
 
 from flows import PROJECT
-from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.errors import OncoshiftError
 from oncoshift.experiments import experiment_lock
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
@@ -230,12 +230,9 @@ def main(argv: list[str] | None = None) -> int:
     stop_on_sigterm()
     try:
         summary = retrain(preset=given.preset, overrides=given.overrides, force=given.force)
-    except TrainingInterrupted as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr)
-        return stopped.exit_code
     except OncoshiftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"{error.heading}: {error}", file=sys.stderr)
+        return error.exit_code
     report(summary)
     return 0
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.commands import leaks, registry, retraining, stages, tuning
 from oncoshift.commands.context import Context
-from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.errors import OncoshiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,12 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         code = arguments.run(Context(arguments))
-    except TrainingInterrupted as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr)
-        return stopped.exit_code
     except OncoshiftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"{error.heading}: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -6,6 +6,11 @@ from __future__ import annotations
 class OncoshiftError(Exception):
     """Base of every error that this package raises on purpose; the CLI prints it without a traceback."""
 
+    heading = "error"
+    """Before its text, where it ends a program."""
+    exit_code = 2
+    """Of a program that it ends: something to mend."""
+
 
 class SettingsError(OncoshiftError):
     """A key or value in params.yaml, a preset or `--set` is not allowed."""
@@ -26,6 +31,7 @@ class TrainingError(OncoshiftError):
 class TrainingInterrupted(OncoshiftError):  # noqa: N818 - nothing went wrong
     """Training was asked to stop, and has written a checkpoint: started again, it goes on from there."""
 
+    heading = "stopped"
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: try again later."""
 

@@ -483,10 +483,15 @@ def flatten(settings: Settings) -> dict[str, Any]:
 
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
     """A validated copy with dotted keys replaced, as tuning does for a trial."""
-    merged = settings.model_dump(mode="json")
+    return validate(_merge(settings.model_dump(mode="json"), nested(values)))
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key → value as sections, as params.yaml has them; the reverse of `flatten`."""
+    sections: dict[str, Any] = {}
     for key, value in values.items():
-        merged = _merge(merged, _nest(key.split("."), value))
-    return validate(merged)
+        sections = _merge(sections, _nest(key.split("."), value))
+    return sections
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -50,3 +50,15 @@ class Context:
         from oncoshift.experiments import find_project
 
         return find_project(self.arguments.params.parent)
+
+    def need_project_params(self) -> None:
+        """For a command that makes experiments of its own.
+
+        Raises:
+            SettingsError: `--params` is not the project's params.yaml.
+        """
+        from oncoshift.errors import SettingsError
+
+        given, path = self.arguments, self.project / "params.yaml"
+        if given.params.resolve() != path:
+            raise SettingsError(f"{given.command} reads {path}; change settings by --preset or --set")

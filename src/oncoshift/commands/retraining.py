@@ -34,8 +34,7 @@ def add_retrain(parser: argparse.ArgumentParser) -> None:
 def retrain(context: Context) -> None:
     """Run the Prefect flow in a process of its own; nothing in this package imports Prefect."""
     given, project = context.arguments, context.project
-    if given.params.resolve() != project / "params.yaml":
-        raise SettingsError(f"retrain reads {project}/params.yaml; change settings by --preset or --set")
+    context.need_project_params()
     context.settings  # noqa: B018 - a wrong setting is told here, before Prefect starts
     preset = str(Path(given.preset).resolve()) if given.preset and given.preset.endswith(".yaml") else given.preset
     options = [*(["--preset", preset] if preset else []), *(["--force"] if given.force else [])]

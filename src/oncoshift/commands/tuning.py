@@ -31,8 +31,7 @@ def tune(context: Context) -> None:
     from oncoshift.training.interruption import stop_on_sigterm
 
     given, project = context.arguments, context.project
-    if given.params.resolve() != project / "params.yaml":
-        raise SettingsError(f"tune reads {project}/params.yaml; change settings by --preset or --set")
+    context.need_project_params()
     plan = make_plan(
         project, preset=given.preset, overrides=tuple(given.overrides), force=False, environ=os.environ, say=_say
     )

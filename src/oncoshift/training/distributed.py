@@ -112,7 +112,7 @@ def _rank(
     first = rank == 0
     try:
         argument = pickle.loads(packed)  # noqa: S301 - the parent has packed it
-        work(argument, messages.put if first else _say_nothing, stop.is_set)
+        work(argument, messages.put if first else say_nothing, stop.is_set)
     except OncoshiftError as error:
         messages.put(error)
         raise SystemExit(1) from None
@@ -126,8 +126,8 @@ def _rank(
         messages.put(None)
 
 
-def _say_nothing(row: dict[str, float]) -> None:
-    """What another rank than the first reports to."""
+def say_nothing(row: dict[str, float]) -> None:
+    """A hook for figures that nobody is to hear of; it can go to another process."""
 
 
 def _end_with_parent() -> None:

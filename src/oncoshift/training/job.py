@@ -20,6 +20,7 @@ from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_f
 from oncoshift.methods.factory import build_method, member_settings, method_settings, trained_organs
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.training.devices import pick_device, pick_precision
+from oncoshift.training.distributed import say_nothing
 from oncoshift.training.ensemble import mean_history
 from oncoshift.training.features import FeatureCache, frozen_inputs
 from oncoshift.training.loop import Trainer
@@ -204,7 +205,7 @@ def _train_members(
     trained, nets = [], []
     for number, member in enumerate(members, 1):
         _log.info("ensemble: member %d of %d, %s alone", number, len(members), member.settings.single.organ)
-        trained.append(train_job(member, data, _ignore, on_features))
+        trained.append(train_job(member, data, say_nothing, on_features))
         nets.append(_unfilled(member))
         nets[-1].classifier.load_state_dict(load_file(trained[-1].weights))
     device = pick_device(job.settings.train.device)
@@ -215,10 +216,6 @@ def _train_members(
     for row in history:
         on_epoch(row)
     return net.classifier.state_dict(), history
-
-
-def _ignore(row: dict[str, float]) -> None:
-    """The hook of a member, whose epochs are not the ensemble's."""
 
 
 def _checkpoint(job: Job) -> Path:

@@ -20,7 +20,7 @@ from oncoshift.models.collective import any_rank
 from oncoshift.training.average import WeightAverage
 from oncoshift.training.checkpoint import Checkpoint, Position, load_checkpoint, save_checkpoint
 from oncoshift.training.devices import check_processes, determinism, memory_told, pick_device, pick_precision
-from oncoshift.training.distributed import run_ranks
+from oncoshift.training.distributed import run_ranks, say_nothing
 from oncoshift.training.interruption import interruptible
 from oncoshift.training.loader import Loader
 from oncoshift.training.memory import freed_memory_kept
@@ -96,7 +96,7 @@ class Trainer:
             if ranks == 1:
                 _Run(self, stopped).finish()
             else:
-                run_ranks(_run_rank, replace(self, on_epoch=_ignore), ranks, self.on_epoch, stopped)
+                run_ranks(_run_rank, replace(self, on_epoch=say_nothing), ranks, self.on_epoch, stopped)
             if stopped():  # after the last step, so that nobody has heeded it
                 raise TrainingInterrupted(
                     f"training was asked to end as it ended; {self.checkpoint} holds all of it: start it again"
@@ -353,7 +353,3 @@ def _run_rank(trainer: Trainer, report: EpochHook, stopped: Callable[[], bool]) 
     """What each of several processes does; the first one reports."""
     trainer.on_epoch = report
     _Run(trainer, stopped).finish()
-
-
-def _ignore(row: dict[str, float]) -> None:
-    """The hook that a trainer takes along to another process."""

@@ -30,16 +30,9 @@ class Outputs(NamedTuple):
     features: NDArray[np.float32]
 
 
-def predict(
-    net: TrainedNet,
-    inputs: Inputs,
-    rows: NDArray[np.int64],
-    device: torch.device,
-    domain: Domain = "target",
-    batch: int = 64,
-) -> NDArray[np.float64]:
-    """Probability of malignant for each row, float64 [N]; see `outputs`."""
-    return outputs(net, inputs, rows, device, domain, batch).probabilities
+def predict(net: TrainedNet, inputs: Inputs, rows: NDArray[np.int64], device: torch.device) -> NDArray[np.float64]:
+    """Probability of malignant for each row, float64 [N], as it would be served; see `outputs`."""
+    return outputs(net, inputs, rows, device).probabilities
 
 
 @freed_memory_kept()

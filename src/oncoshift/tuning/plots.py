@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from oncoshift.settings import Choices, Range
 from oncoshift.tuning.report import TOO_FEW, shown
+from oncoshift.tuning.study import best_of, completed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class Study:
     @property
     def complete(self) -> list[Trial]:
         """Trials with a score that counts."""
-        return [trial for trial in self.trials if trial.state == "COMPLETE"]
+        return completed(self.trials)
 
     @property
     def pruned(self) -> list[Trial]:
@@ -60,7 +61,7 @@ class Study:
     @property
     def best(self) -> Trial | None:
         """The highest score."""
-        return max(self.complete, key=lambda trial: (trial.score, -trial.number), default=None)
+        return best_of(self.trials)
 
     @property
     def counts(self) -> str:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from oncoshift.settings import nested
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -17,9 +19,5 @@ def preset_text(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
         values: settings by dotted key.
         provenance: lines of its comment.
     """
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[name] = value
     comment = "".join(f"# {line}\n" for line in provenance)
-    return comment + yaml.safe_dump(nested, sort_keys=False, width=110, allow_unicode=True)
+    return comment + yaml.safe_dump(nested(values), sort_keys=False, width=110, allow_unicode=True)

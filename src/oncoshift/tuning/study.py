@@ -27,7 +27,7 @@ from oncoshift.tuning.lock import study_lock
 from oncoshift.tuning.space import distributions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from optuna.trial import FrozenTrial
@@ -216,8 +216,8 @@ class SharedStudy:
         return tuple(_outcome(trial, past) for trial in past if trial.number not in again)
 
     def best(self) -> Trial | None:
-        """The completed trial with the highest score, the first of equals; None where none completed."""
-        return max(self._complete(), key=lambda trial: (trial.score, -trial.number), default=None)
+        """See `best_of`."""
+        return best_of(self.trials())
 
     def importances(self) -> dict[str, float] | None:
         """Share of the scores' variance that each setting explains, the greatest first (fANOVA, Hutter 2014).
@@ -225,15 +225,12 @@ class SharedStudy:
         Returns:
             By dotted key; None with fewer than two completed trials, settings or scores.
         """
-        complete = self._complete()
+        complete = completed(self.trials())
         if len({trial.score for trial in complete}) < 2 or len(complete[0].values) < 2:
             return None
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         found: dict[str, float] = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
         return found
-
-    def _complete(self) -> list[Trial]:
-        return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE.name]
 
     def _trials(self) -> Sequence[FrozenTrial]:
         trials: Sequence[FrozenTrial] = self._study.get_trials(deepcopy=False)
@@ -258,6 +255,16 @@ class SharedStudy:
                     {**trial.system_attrs.get("fixed_params", {}), **trial.params},
                     user_attrs={"resumes": trial.number, "configuration": number, "deaths": _deaths(trial)},
                 )
+
+
+def completed(trials: Iterable[Trial]) -> list[Trial]:
+    """Those with a score that counts."""
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE.name]
+
+
+def best_of(trials: Iterable[Trial]) -> Trial | None:
+    """The completed trial with the highest score, the first of equals; None where none completed."""
+    return max(completed(trials), key=lambda trial: (trial.score, -trial.number), default=None)
 
 
 def _configuration(trial: FrozenTrial | optuna.Trial, past: Sequence[FrozenTrial]) -> int:
