@@ -12,12 +12,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from oncoshift.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 StainVariant = Literal["none", "reinhard", "macenko", "vahadane"]

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.errors import OncoshiftError, SettingsError, TrainingInterrupted
+from oncoshift.errors import OncoshiftError, TrainingInterrupted
 
 if TYPE_CHECKING:
     import argparse
