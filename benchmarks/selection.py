@@ -323,6 +323,20 @@ def judged(found: list[Verdict], truth: NDArray[np.float64]) -> dict[str, int]:
     return {f"{group}_{kind}": int((mask & (kinds == kind)).sum()) for group, mask in groups.items() for kind in Kind}
 
 
+def methods(candidates: list[Trained], truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Balanced accuracy on the target of each method's candidates from all other organs."""
+    figures = {}
+    for method in dict.fromkeys(model.spec.method for model in candidates):
+        pooled = [
+            value
+            for model, value in zip(candidates, truth, strict=True)
+            if model.spec.method == method and len(model.spec.sources) == len(ORGANS) - 1
+        ]
+        figures[method] = {"mean": round(float(np.mean(pooled)), 3), "min": round(min(pooled), 3)}
+        figures[method] |= {"max": round(max(pooled), 3), "models": len(pooled)}
+    return figures
+
+
 def report(target: str, models: list[Trained], labels: NDArray[np.int64]) -> dict[str, Any]:
     """All figures of one target; here labels are read."""
     candidates = [model for model in models if len(model.spec.sources) > 1]
@@ -335,6 +349,7 @@ def report(target: str, models: list[Trained], labels: NDArray[np.int64]) -> dic
             f"{model.spec.method} from {model.spec.sources[0]}": round(oracle(model.probabilities, labels), 3)
             for model in references
         },
+        "methods": methods(candidates, truth),
         "validators": ranking(validator_scores(models), truth),
         "verdict": judged(verdicts(models, own=False), truth),
         "verdict_own_sources": judged(verdicts(models, own=True), truth),
@@ -345,7 +360,12 @@ def report(target: str, models: list[Trained], labels: NDArray[np.int64]) -> dic
 def show(figures: dict[str, Any]) -> None:
     """Print the tables."""
     targets = list(figures)
-    print("Spearman with the true balanced accuracy / regret of the pick")
+    print("Balanced accuracy of models from all other organs: mean [min to max]")
+    print(f"{'':>12}" + "".join(f"{target:>25}" for target in targets))
+    for method in figures[targets[0]]["methods"]:
+        cells = (figures[target]["methods"][method] for target in targets)
+        print(f"{method:>12}" + "".join(f"{c['mean']:>8.3f} [{c['min']:.3f} to {c['max']:.3f}]" for c in cells))
+    print("\nSpearman with the true balanced accuracy / regret of the pick")
     print(f"{'':>26}" + "".join(f"{target:>16}" for target in targets) + f"{'mean':>16}")
     names = [
         name for name in figures[targets[0]]["validators"] if all(name in figures[t]["validators"] for t in targets)

@@ -4,7 +4,7 @@ All train DANN with the same network on the same tiles, as many a step: ours fro
 both peers from JPEG files through a DataLoader, as they are used. Each is a process, and they take turns: a ratio is of
 one round, and the table gives the median over rounds. Beforehand each must show on small tiles that its loss falls.
 
-Run: python benchmarks/train.py                  (ResNet50, 16 + 16 tiles at 224²: six minutes on two cores)
+Run: python benchmarks/train.py                  (ResNet50, 16 + 16 tiles at 224²: eight minutes on two cores)
      python benchmarks/train.py --device cuda    (64 + 64; also the compiled loop against its limit, at 256 + 256 too,
                                                   and what more data and more organs cost)
 pytorch-adapt comes with `pip install --target build/peers --no-deps -r benchmarks/peers.txt`, and is left out without
@@ -55,7 +55,7 @@ INSTALL = "pip install --target build/peers --no-deps -r benchmarks/peers.txt"
 LEARNING_STEPS, FEW = 36, 64
 """Every contender must learn so few tiles in so many steps."""
 
-WARM_UP = {"cpu": 1, "cuda": 20}
+WARM_UP = {"cpu": 2, "cuda": 20}
 DEFAULTS = {"cpu": {"batch": 16, "steps": 2, "each": 64}, "cuda": {"batch": 64, "steps": 50, "each": 2000}}
 GROWTH = (1, 4, 16)
 """How often an epoch goes over every tile."""
@@ -261,7 +261,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="side of a tile, pixels")
     parser.add_argument("--batch", type=int, help="source tiles a step; as many target tiles come beside them")
     parser.add_argument("--steps", type=int, help="in a turn")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch; fewer where cores are busy")
     parser.add_argument("--all", action="store_true", help="on the CPU too: the compiled loop, more data, more organs")
     given = parser.parse_args()
