@@ -15,8 +15,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)            ## the main job on the made-up data set: retrain, prove, promote
 	$(BIN)/oncoshift retrain $(if $(FORCE),--force)
 
+# In the order of folders: else the few long tests of tests/e2e come last, and one core waits for the other.
 test: lint types          ## everything that CI runs
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .
