@@ -323,18 +323,16 @@ def judged(found: list[Verdict], truth: NDArray[np.float64]) -> dict[str, int]:
     return {f"{group}_{kind}": int((mask & (kinds == kind)).sum()) for group, mask in groups.items() for kind in Kind}
 
 
-def methods(candidates: list[Trained], truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+def by_method(candidates: list[Trained], truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
     """Balanced accuracy on the target of each method's candidates from all other organs."""
-    figures = {}
-    for method in dict.fromkeys(model.spec.method for model in candidates):
-        pooled = [
-            value
-            for model, value in zip(candidates, truth, strict=True)
-            if model.spec.method == method and len(model.spec.sources) == len(ORGANS) - 1
-        ]
-        figures[method] = {"mean": round(float(np.mean(pooled)), 3), "min": round(min(pooled), 3)}
-        figures[method] |= {"max": round(max(pooled), 3), "models": len(pooled)}
-    return figures
+    pooled: dict[str, list[float]] = {}
+    for model, value in zip(candidates, truth, strict=True):
+        if len(model.spec.sources) == len(ORGANS) - 1:
+            pooled.setdefault(model.spec.method, []).append(float(value))
+    return {
+        method: {"mean": round(float(np.mean(values)), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
+        for method, values in pooled.items()
+    }
 
 
 def report(target: str, models: list[Trained], labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -349,7 +347,7 @@ def report(target: str, models: list[Trained], labels: NDArray[np.int64]) -> dic
             f"{model.spec.method} from {model.spec.sources[0]}": round(oracle(model.probabilities, labels), 3)
             for model in references
         },
-        "methods": methods(candidates, truth),
+        "methods": by_method(candidates, truth),
         "validators": ranking(validator_scores(models), truth),
         "verdict": judged(verdicts(models, own=False), truth),
         "verdict_own_sources": judged(verdicts(models, own=True), truth),
