@@ -148,6 +148,7 @@ def test_each_configuration_counts_once(project: Project) -> None:
     complete = [trial for trial in trials(project) if trial.state.name in ("COMPLETE", "PRUNED")]
     assert sorted(trial.user_attrs["configuration"] for trial in complete) == list(range(TRIALS))
     assert len({str(trial.params) for trial in complete}) == TRIALS
+    assert [path for seed in range(2) for path in checkpoints(project, seed)] == [], "nobody goes on with these"
     found = runs(project, "trial-")
     assert sorted(run.info.run_name for run in found) == ["trial-0", "trial-1", "trial-2"]
     assert {run.info.status for run in found} == {"FINISHED"}

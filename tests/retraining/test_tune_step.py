@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
+import optuna
 import pytest
 
 from oncoshift.cli import main
@@ -14,9 +17,13 @@ from oncoshift.retraining.session import Plan, Session
 from oncoshift.retraining.trial import Search
 from oncoshift.retraining.workers import visible_gpus
 from oncoshift.settings import Settings, dump_settings, with_values
+from oncoshift.tuning.study import LostTrialError
+from oncoshift.tuning.worker import TrialPlan
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from oncoshift.training.job import Job, TrainedJob
 
 
 def search(folder: Path, data: str = "data", **changes: Any) -> Search:
@@ -77,6 +84,25 @@ def test_what_the_method_does_not_read_is_left_out_and_said(tmp_path: Path) -> N
 def test_tuning_by_target_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="oracle reads target labels"):
         search(tmp_path, select__validator="oracle").first  # noqa: B018
+
+
+@pytest.mark.parametrize("outcome", [optuna.TrialPruned, LostTrialError])
+def test_only_a_pruned_trial_frees_its_checkpoint(tmp_path: Path, outcome: type[Exception]) -> None:
+    """Nobody goes on with a pruned one; a lost one is another worker's, who may be about to."""
+    found = search(tmp_path)
+
+    class Jobs(ExperimentJobs):
+        def train(self, job: Job, *_: object) -> TrainedJob:
+            folder = job.folder / job.id
+            folder.mkdir(parents=True)
+            (folder / "checkpoint.pt").touch()
+            raise outcome
+
+    session = replace(found.session, jobs=Jobs(**vars(found.session.jobs)), tracker=Mock())
+    with pytest.raises(outcome):
+        Search(session, found.tune)._train("run", TrialPlan(0, {}, Mock()), 0)
+    left = [path.name for path in session.jobs.folder.glob("*/*")]
+    assert left == (["checkpoint.pt"] if outcome is LostTrialError else [])
 
 
 @pytest.mark.parametrize(

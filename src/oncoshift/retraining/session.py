@@ -19,6 +19,7 @@ from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.settings import flatten
+from oncoshift.training.job import HOW_IT_RUNS
 from oncoshift.versioning import file_hash, stage_outs
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ def log_start(session: Session) -> None:
 
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
-    who_tunes = {"workers", "storage", "heartbeat_seconds"}
-    settings = plan.settings.model_dump(mode="json", exclude={"tracking": True, "tune": who_tunes})
+    how_it_runs = {"train": set(HOW_IT_RUNS), "tune": {"workers", "storage", "heartbeat_seconds"}, "tracking": True}
+    settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)
     parts = [settings, jobs.data_digest, held_out, code_fingerprint(_CODE), plan.forced]

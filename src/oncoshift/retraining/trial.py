@@ -15,6 +15,7 @@ from oncoshift.fingerprint import value_fingerprint
 from oncoshift.methods.factory import method_settings
 from oncoshift.selection.rule import ORACLE, score_row
 from oncoshift.settings import flatten, with_values
+from oncoshift.training.job import drop_checkpoint
 from oncoshift.tuning.space import distributions, readable, search_space
 from oncoshift.tuning.study import LostTrialError, SharedStudy
 from oncoshift.tuning.worker import work
@@ -136,4 +137,10 @@ class Search:
             if number == 0:
                 plan.report(step, score)
 
-        return session.jobs.train(job, on_epoch, tenths(f"trial {plan.number}: features of tiles", session.plan.say))
+        try:
+            return session.jobs.train(
+                job, on_epoch, tenths(f"trial {plan.number}: features of tiles", session.plan.say)
+            )
+        except optuna.TrialPruned:
+            drop_checkpoint(job)
+            raise

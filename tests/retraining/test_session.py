@@ -1,0 +1,72 @@
+"""When a retraining counts as one that was done before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oncoshift.experiment_jobs import ExperimentJobs
+from oncoshift.layout import SPLITS, Layout
+from oncoshift.retraining.session import Plan, retraining_key
+from oncoshift.settings import Settings, with_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> str:
+    """The key of a retraining of what lies in a folder."""
+    settings = with_values(Settings(), {name.replace("__", "."): value for name, value in changes.items()})
+    layout = Layout(folder)
+    jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
+    return retraining_key(Plan(folder, layout, settings, "sqlite://", forced, print), jobs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One file for each split; only their bytes count here."""
+    splits = Layout(tmp_path).splits
+    splits.mkdir(parents=True)
+    for name in SPLITS:
+        (splits / f"{name}.parquet").write_bytes(name.encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__device": "cpu", "train__threads": 3, "train__processes": 2},
+        {"train__checkpoint_steps": 7, "train__checkpoint_minutes": None, "train__on_nonfinite": "skip"},
+        {"tune__workers": 4, "tune__storage": "postgresql://host/studies", "tune__heartbeat_seconds": 60},
+        {"tracking__uri": "http://127.0.0.1:5000"},
+    ],
+)
+def test_where_and_how_it_runs_makes_no_other_retraining(folder: Path, changes: dict[str, Any]) -> None:
+    """Else a move to another machine would judge the champion again."""
+    assert key(folder, **changes) == key(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__lr": 0.5},
+        {"train__micro_batches": 2},
+        {"tune__trials": 50},
+        {"gate__min_auroc": 0.99},
+        {"retrain__seeds": 7},
+        {"data": "other"},
+        {"forced": "20261125"},
+    ],
+)
+def test_what_decides_the_outcome_makes_another_retraining(folder: Path, changes: dict[str, Any]) -> None:
+    """Training, judging, data and force."""
+    assert key(folder, **changes) != key(folder)
+
+
+@pytest.mark.parametrize("split", ["audit", "test"])
+def test_new_audit_or_test_tiles_make_another_retraining(folder: Path, split: str) -> None:
+    """They train nothing, and judge."""
+    before = key(folder)
+    (Layout(folder).splits / f"{split}.parquet").write_bytes(b"more")
+    assert key(folder) != before
