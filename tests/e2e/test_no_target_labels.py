@@ -21,8 +21,10 @@ from oncoshift.layout import Layout
 from oncoshift.settings import validate, with_values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 SETTINGS = validate(
@@ -39,34 +41,74 @@ SETTINGS = validate(
 
 
 @pytest.fixture(scope="module")
-def tiles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
-    root = write_tree(tmp_path_factory.mktemp("tiles"), groups=8, tiles=2)
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tree(tmp_path_factory.mktemp("tiles"), groups=8, tiles=2)
+
+
+@pytest.fixture(scope="module")
+def table(tiles: Path) -> pd.DataFrame:
+    """The tiles as a CSV manifest."""
     rows = [
         {
-            "path": path.relative_to(root).as_posix(),
+            "path": path.relative_to(tiles).as_posix(),
             "organ": path.parts[-3],
             "label": path.parts[-2],
             "group": path.stem.rpartition("_")[0],
         }
-        for path in sorted(root.glob("*/*/*.png"))
+        for path in sorted(tiles.glob("*/*/*.png"))
     ]
-    return root, pd.DataFrame(rows)
+    return pd.DataFrame(rows)
 
 
-def trained(root: Path, table: pd.DataFrame, folder: Path, method: str, variant: str) -> dict[str, Tensor]:
-    """Weights after all stages, from the CSV to the last epoch."""
-    table.to_csv(root / "tiles.csv", index=False)
+def turned_around(labels: NDArray[np.object_]) -> NDArray[np.object_]:
+    return np.where(labels == LABELS[0], LABELS[1], LABELS[0])
+
+
+def permuted(labels: NDArray[np.object_]) -> NDArray[np.object_]:
+    return np.random.default_rng(0).permutation(labels)
+
+
+def changed(
+    table: pd.DataFrame, organ: str, change: Callable[[NDArray[np.object_]], NDArray[np.object_]]
+) -> pd.DataFrame:
+    """The manifest with other labels of one organ."""
+    other, rows = table.copy(), table["organ"] == organ
+    other.loc[rows, "label"] = change(other.loc[rows, "label"].to_numpy())
+    assert (other["label"] != table["label"]).sum() >= rows.sum() // 4
+    return other
+
+
+def from_manifest(tiles: Path, table: pd.DataFrame, folder: Path) -> Layout:
+    """All data stages, from the CSV to the packs."""
+    table.to_csv(tiles / "tiles.csv", index=False)
     layout = Layout(folder)
-    ingest(SETTINGS.ingest, root / "tiles.csv", layout.tiles, base=folder)
-    return _train(layout, method, variant)
+    ingest(SETTINGS.ingest, tiles / "tiles.csv", layout.tiles, base=folder)
+    return split_and_pack(layout)
 
 
-def _train(layout: Layout, method: str, variant: str) -> dict[str, Tensor]:
+def split_and_pack(layout: Layout) -> Layout:
+    """The stages after ingest."""
     run_split(SETTINGS.split, SETTINGS.target, SETTINGS.sources, layout)
     run_normalize(SETTINGS.normalize, layout)
+    return layout
+
+
+def trained(layout: Layout, method: str, variant: str = "none") -> dict[str, Tensor]:
+    """Weights after the last epoch."""
     jobs = ExperimentJobs.open(layout, variant, SETTINGS.sources)
     job = jobs.job(SETTINGS, train__method=method, train__variant=variant)
     return load_file(jobs.train(job, lambda _row: None).weights)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def layouts(tiles: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, ...]:
+    """The same tiles thrice: as they are, and with the target's labels turned around and permuted."""
+    tables = (table, *(changed(table, SETTINGS.target, change) for change in (turned_around, permuted)))
+    return tuple(from_manifest(tiles, each, tmp_path_factory.mktemp("data")) for each in tables)
 
 
 @pytest.mark.parametrize(
@@ -82,52 +124,28 @@ def _train(layout: Layout, method: str, variant: str) -> dict[str, Tensor]:
         ("adabn", "none"),
     ],
 )
-@pytest.mark.parametrize("change", ["turned around", "permuted"])
-def test_trained_weights_do_not_depend_on_target_labels(
-    tiles: tuple[Path, pd.DataFrame], tmp_path: Path, method: str, variant: str, change: str
-) -> None:
-    root, table = tiles
-    other = table.copy()
-    target = other["organ"] == SETTINGS.target
-    labels = other.loc[target, "label"].to_numpy()
-    if change == "permuted":
-        other.loc[target, "label"] = np.random.default_rng(0).permutation(labels)
-    else:
-        other.loc[target, "label"] = np.where(labels == LABELS[0], LABELS[1], LABELS[0])
-    assert (other["label"] != table["label"]).sum() >= target.sum() // 4
-    first = trained(root, table, tmp_path / "first", method, variant)
-    second = trained(root, other, tmp_path / "second", method, variant)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_trained_weights_do_not_depend_on_target_labels(layouts: tuple[Layout, ...], method: str, variant: str) -> None:
+    first, *others = (trained(layout, method, variant) for layout in layouts)
+    assert [same(first, other) for other in others] == [True, True]
 
 
-def test_folders_spell_labels_in_paths_and_still_do_not_matter(
-    tiles: tuple[Path, pd.DataFrame], tmp_path: Path
-) -> None:
+def test_folders_spell_labels_in_paths_and_still_do_not_matter(tiles: Path, tmp_path: Path) -> None:
     """Each target tile moves to the other label's folder; its file keeps its name."""
-    root, _ = tiles
     weights = []
     for turned in (False, True):
-        data = tmp_path / str(turned) / "tiles"
-        shutil.copytree(root, data, ignore=shutil.ignore_patterns("*.csv"))
+        layout = Layout(tmp_path / str(turned))
+        data = layout.folder / "tiles"
+        shutil.copytree(tiles, data, ignore=shutil.ignore_patterns("*.csv"))
         if turned:
             (data / "kidney" / LABELS[0]).rename(data / "kidney" / "other")
             (data / "kidney" / LABELS[1]).rename(data / "kidney" / LABELS[0])
             (data / "kidney" / "other").rename(data / "kidney" / LABELS[1])
-        layout = Layout(tmp_path / str(turned))
         ingest(with_values(SETTINGS, {"ingest.adapter": "folder"}).ingest, data, layout.tiles, base=layout.folder)
-        weights.append(_train(layout, "dann", "none"))
-    first, second = weights
-    assert all(torch.equal(first[name], second[name]) for name in first)
+        weights.append(trained(split_and_pack(layout), "dann"))
+    assert same(*weights)
 
 
-def test_source_labels_do_matter(tiles: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
-    """The check above could also pass because nothing was trained at all."""
-    root, table = tiles
-    other = table.copy()
-    source = other["organ"] == "lung"
-    labels = other.loc[source, "label"]
-    other.loc[source, "label"] = np.where(labels == LABELS[0], LABELS[1], LABELS[0])
-    first = trained(root, table, tmp_path / "first", "erm", "none")
-    second = trained(root, other, tmp_path / "second", "erm", "none")
-    assert not all(torch.equal(first[name], second[name]) for name in first)
+def test_source_labels_do_matter(layouts: tuple[Layout, ...], tiles: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    """The checks above could also pass because nothing was trained at all."""
+    other = from_manifest(tiles, changed(table, "lung", turned_around), tmp_path)
+    assert not same(trained(layouts[0], "erm"), trained(other, "erm"))

@@ -146,7 +146,13 @@ def _title(summary: dict[str, Any]) -> str:
 
 
 def _champion(summary: dict[str, Any]) -> str:
-    return f"version {summary['champion']}" if summary["champion"] else "none yet"
+    if not summary["champion"]:
+        return "none yet"
+    live = f"version {summary['champion']}"
+    if summary["champion"] == summary["version"] and summary["gate"]["verdict"] == "refuse":
+        # Taking it down would leave nothing, or a version that nobody judged by the present data: a person decides.
+        return f"{live}, judged again and refused; it is live until a better one comes or `oncoshift rollback`"
+    return live
 
 
 def _mark(reason: dict[str, Any]) -> str:
