@@ -4,7 +4,7 @@ For each target, heads on frozen ImageNet features are trained by the project's 
 seeds. Every validator scores each model without a target label; the labels are read last, to measure.
 
 Run: python benchmarks/selection.py [--quick]. It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared)
-and keeps features under build/. With those there it takes less than twelve minutes on two cores.
+and keeps features under build/. It prints tables; every candidate is in build/selection/candidates.csv and .png.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
+from selection_picture import draw
 from torch import Tensor, nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
@@ -305,6 +306,23 @@ def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
     ]
 
 
+def candidate_rows(models: list[Trained], labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """A row a candidate of one target: what it is, what is true of it, and the verdict; here labels are read."""
+    candidates = [model for model in models if len(model.spec.sources) > 1]
+    return [
+        {
+            "target": model.spec.target,
+            "sources": "+".join(model.spec.sources),
+            "method": model.spec.method,
+            "lr": model.spec.lr,
+            "seed": model.spec.seed,
+            "balanced_accuracy": oracle(model.probabilities, labels),
+            "verdict": verdict.kind.value,
+        }
+        for model, verdict in zip(candidates, verdicts(models, own=False), strict=True)
+    ]
+
+
 def ranking(table: pd.DataFrame, truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
     """Of each validator: Spearman with the truth, and what its pick (ties: their mean) loses to the best model."""
     figures = {}
@@ -426,14 +444,16 @@ def main() -> None:
     targets = ORGANS[:1] if quick else ORGANS
     models = train_all([spec for target in targets for spec in specs(target, quick)], 50 if quick else STEPS)
     labels = (tiles["label"] == "malignant").to_numpy(np.int64)
-    figures = {
-        target: report(
-            [model for model in models if model.spec.target == target],
-            labels[tiles["organ"] == target],
-        )
+    per_target = {
+        target: ([model for model in models if model.spec.target == target], labels[tiles["organ"] == target])
         for target in targets
     }
+    figures = {target: report(*each) for target, each in per_target.items()}
     show(figures)
+    rows = pd.DataFrame([row for each in per_target.values() for row in candidate_rows(*each)])
+    rows.to_csv(BUILD / "candidates.csv", index=False)
+    draw(rows, BUILD / "candidates.png", (FAILED, GOOD))
+    print(f"\neach candidate: {BUILD / 'candidates.csv'}, {BUILD / 'candidates.png'}")
     print(f"\n{len(models)} models in {time.monotonic() - began:.0f} s")
     print(json.dumps({"benchmark": "selection", "figures": {"verdict": summary(figures), "targets": figures}}))
 
