@@ -12,6 +12,7 @@ from tiny_tiles import write_tree
 from oncoshift.data.loading import load_training_data
 from oncoshift.experiments import prepare_experiment
 from oncoshift.layout import Layout
+from oncoshift.methods.factory import TERMS, method_settings
 from oncoshift.settings import Settings, dump_settings, with_values
 from oncoshift.versioning import (
     DvcError,
@@ -132,3 +133,12 @@ def test_dvc_yaml_keeps_target_labels_from_training() -> None:
         assert dep not in {"data/splits", "data/tiles", "data/tiles/tiles.parquet"}
     assert {stage["cmd"] for stage in stages.values()} == {f"oncoshift {name}" for name in stages}
     assert stages["normalize"]["outs"] == [{Layout(Path()).packs.as_posix(): {"persist": True}}]
+
+
+def test_dvc_trains_again_when_anything_changes_that_a_method_reads() -> None:
+    import yaml
+
+    params = set(yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["params"])
+    for method in TERMS:
+        read = method_settings(with_values(Settings(), {"train.method": method}))
+        assert {"model", "train", "seed", *read} <= params, method

@@ -2,7 +2,8 @@
 
 Settings from a preset or `--set` get a folder of their own, `experiments/<name>/`. It is a DVC repository of its own:
 DVC refuses to track outputs in a folder that git ignores, and two experiments never wait for each other's lock. They
-share the project's cache, so a stage that one has run is restored, not run, in another.
+share the project's cache, so a stage that one has run is restored, not run, in another; and the project's trainings,
+features and studies, see `Layout.shared`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     """
     if not _NAME.fullmatch(name):
         raise ExperimentError(f"experiment {name!r}: use letters, digits, dots, dashes and underscores")
-    layout = Layout(project / EXPERIMENTS / name)
+    layout = Layout(project / EXPERIMENTS / name, project)
     _write_if_changed(layout.params, dump_settings(_with_absolute_paths(settings, project)))
     _write_if_changed(layout.folder / "dvc.yaml", (project / "dvc.yaml").read_text(encoding="utf-8"))
     _write_if_changed(layout.folder / ".dvc" / "config", _DVC_CONFIG)

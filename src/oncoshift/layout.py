@@ -19,10 +19,13 @@ class Layout:
     """Paths of one experiment.
 
     Attributes:
-        folder: the experiment's folder; every path below is inside it.
+        folder: the experiment's folder.
+        project: whose `runs/` it shares with the project's other experiments; None: it has its own. What lies there is
+            named by the hash of all that it depends on, so what one experiment has trained, another finds.
     """
 
     folder: Path
+    project: Path | None = None
 
     @property
     def params(self) -> Path:
@@ -50,14 +53,19 @@ class Layout:
         return self.folder / "data" / "packs"
 
     @property
+    def shared(self) -> Path:
+        """The folder that holds the shared `runs/`; a relative path in `tune.storage` begins there."""
+        return self.project or self.folder
+
+    @property
     def features(self) -> Path:
         """Cached outputs of frozen trunk parts, by content hash."""
-        return self.folder / "runs" / "features"
+        return self.shared / "runs" / "features"
 
     @property
     def jobs(self) -> Path:
         """One folder for each training job, named by the hash of all that it depends on."""
-        return self.folder / "runs" / "jobs"
+        return self.shared / "runs" / "jobs"
 
     @property
     def outputs(self) -> Path:

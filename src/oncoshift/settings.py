@@ -289,7 +289,7 @@ class Tune(Section):
     workers: int = Field(1, ge=1, description="processes that share the study")
     minutes: float | None = Field(None, gt=0, description="after the start of tuning, no new trial; null: no limit")
     seeds: int = Field(1, ge=1, description="trainings of one configuration; their mean score counts")
-    storage: str = Field("sqlite:///runs/optuna.db", description="study database; a relative path is the experiment's")
+    storage: str = Field("sqlite:///runs/optuna.db", description="study database; a relative path is the project's")
     heartbeat_seconds: int = Field(5, ge=1)
     seed: int = Field(0, ge=0)
 

@@ -24,11 +24,13 @@ def parents(project: Project) -> list[mlflow.entities.Run]:
 
 
 def test_first_run_trains_proves_and_promotes(project: Project) -> None:
+    project.change(tune={"workers": 2})
     output = project.run()
     assert "kidney ← lung, colon, made-up data" in output
     assert "source-only (erm)" in output
     assert "adapted (dann)" in output
     assert f"champion of {MODEL}: version 1" in output
+    assert all(any(f"trial {n}: " in line and "[worker " in line for line in output.splitlines()) for n in range(2))
     (parent,) = parents(project)
     assert parent.info.status == "FINISHED"
     assert {"dann/balanced_accuracy", "dann/balanced_accuracy_low", "erm/auroc", "gain/balanced_accuracy"} <= set(
@@ -96,7 +98,8 @@ def test_champion_is_pulled_and_scores(project: Project) -> None:
     assert scored["label"].iloc[0] in ("benign", "malignant")
 
 
-def test_second_run_finds_nothing_to_do(project: Project) -> None:
+def test_second_run_finds_nothing_to_do_however_it_would_be_done(project: Project) -> None:
+    project.change(tune={"workers": 1}, train={"checkpoint_minutes": 1.0})
     output = project.run()
     assert "nothing was trained" in output
     assert "epoch" not in output
@@ -105,8 +108,7 @@ def test_second_run_finds_nothing_to_do(project: Project) -> None:
 
 
 def test_a_changed_gate_judges_again_and_trains_nothing(project: Project) -> None:
-    project.change(gate={"min_audit_groups": 3})
-    output = project.run()
+    output = project.run("--set", "gate.min_audit_groups=3")
     assert output.count("trained before, nothing that it depends on has changed") == 6
     assert len(parents(project)) == 2
     assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 1

@@ -46,7 +46,7 @@ def make_plan(
         others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
         if others:
             name += f"-{value_fingerprint(others)[:6]}"
-        layout = Layout(project / EXPERIMENTS / name)
+        layout = Layout(project / EXPERIMENTS / name, project)
     forced = _force_stamp(layout) if force else ""
     return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
 

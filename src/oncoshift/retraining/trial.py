@@ -82,7 +82,7 @@ class Search:
     @cached_property
     def study(self) -> SharedStudy:
         """The study in its database; see `SharedStudy` for the errors."""
-        url = absolute_database(self.tune.storage, self.session.plan.layout.folder)
+        url = absolute_database(self.tune.storage, self.session.plan.layout.shared)
         return SharedStudy(url, self.name, self.tune.heartbeat_seconds, self.tune.seed)
 
     def work(self, run: str, budget: Budget) -> None:

@@ -208,7 +208,8 @@ def work_on(task: Task) -> None:
     settings = validate(task.settings)
     if settings.train.threads is None:
         torch.set_num_threads(task.threads)
-    plan = Plan(Path(task.project), Layout(Path(task.folder)), settings, task.uri, task.forced, _say)
+    project = Path(task.project)
+    plan = Plan(project, Layout(Path(task.folder), project), settings, task.uri, task.forced, _say)
     session = open_session(plan, open_jobs(plan))
     if session.key != task.key:
         raise TuningError("code or data have changed since tuning began; start it again")
