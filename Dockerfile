@@ -1,6 +1,7 @@
 # Two images from one file:
 #   docker build --target train -t oncoshift-train .
-#   oncoshift trains and tracks; mount the project (params.yaml, data, mlruns) at /project.
+#   oncoshift trains and tracks; mount params.yaml and data at /project, and name an MLflow server by
+#   MLFLOW_TRACKING_URI, or keep the embedded store in a volume: its artifact paths are those of the container.
 #
 #   mlflow artifacts download --artifact-uri models:/oncoshift-kidney@champion --dst-path build/model
 #   docker build --target serve -t oncoshift-serve .
