@@ -81,7 +81,7 @@ The lower limits, which part doubt from refusal, were chosen with the tables of 
 good model of these methods is refused is no blind test. The other methods came later, and no limit was set by them.
 """
 RULE = Select()
-"""What a retraining picks by, unless told otherwise."""
+"""What a retraining picks and judges by, unless told otherwise."""
 
 
 def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.float32]:
@@ -298,7 +298,7 @@ def validator_scores(models: list[Trained]) -> pd.DataFrame:
 
 def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
     """The verdict on every candidate of one target, no label read; `own`: see `alone`."""
-    rule = ConsensusVerdict()
+    rule = ConsensusVerdict.by(RULE)
     return [
         rule(Evidence(model.scores["source_accuracy"], model.probabilities, alone(models, model.spec, own)))
         for model in models

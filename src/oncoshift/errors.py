@@ -28,6 +28,10 @@ class TrainingError(OncoshiftError):
     """Training cannot go on (a non-finite loss, a checkpoint of another job)."""
 
 
+class ProcessLostError(TrainingError):
+    """One of several processes that train together was killed or broke down; started again, the training goes on."""
+
+
 class TrainingInterrupted(OncoshiftError):  # noqa: N818 - nothing went wrong
     """Training was asked to stop, and has written a checkpoint: started again, it goes on from there."""
 

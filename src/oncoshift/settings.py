@@ -411,7 +411,12 @@ class Settings(Section):
             )
         methods = {self.train.method, self.retrain.control}
         jitters = self.train.stain_jitter > 0 or "train.stain_jitter" in self.tune.parameters
-        for name, changes_tiles in (("train.stain_jitter", jitters), ("stain_aug", "stain_aug" in methods)):
+        strong = "self_training.stain_jitter"
+        for name, changes_tiles in (
+            ("train.stain_jitter", jitters),
+            (f"tune.parameters: {strong}", strong in self.tune.parameters),
+            ("stain_aug", "stain_aug" in methods),
+        ):
             if changes_tiles and self.model.freeze != "none":
                 raise ValueError(
                     f"{name} changes tiles, and with model.freeze {self.model.freeze!r} training reads "

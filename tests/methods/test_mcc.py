@@ -49,6 +49,15 @@ def test_gradient_is_that_of_finite_differences_with_the_weights_held():
     assert along < 0, "surer predictions of both classes are less confused"
 
 
+@pytest.mark.parametrize("gap", [60.0, 100.0, 110.0, 300.0])
+def test_a_class_that_no_tile_is_thought_to_be_of_leaves_loss_and_gradient_finite(gap):
+    logits = torch.tensor([[gap, 0.0], [gap, 0.0]], requires_grad=True)
+    loss = class_confusion(logits, 1.0)
+    loss.backward()
+    assert 0.0 <= loss.item() <= 0.5
+    assert torch.isfinite(logits.grad).all()
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (0, 2)])
 def test_a_wrong_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"logits \[T, C\]"):

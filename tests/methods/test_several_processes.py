@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from oncoshift.errors import SettingsError, TrainingError, TrainingInterrupted
+from oncoshift.errors import ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
 from oncoshift.training import distributed
 
 FIGURES = ("label_loss", "source_train_accuracy", "target_entropy", "feature_norm", "gradient_norm")
@@ -105,7 +105,7 @@ def _never() -> bool:
 
 def test_a_killed_process_is_told_and_the_others_are_ended():
     before = set(torch.multiprocessing.active_children())
-    with pytest.raises(TrainingError, match=r"process 1 of 2 ended with code -9"):
+    with pytest.raises(ProcessLostError, match=r"process 1 of 2 ended with code -9"):
         distributed.run_ranks(_die, "1", 2, print, _never)
     assert set(torch.multiprocessing.active_children()) == before
 

@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oncoshift.selection.consensus import Consensus, consensus
-from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind
+from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, told_apart
+from oncoshift.settings import Select
 
 LABELS = np.arange(400) % 2
 
@@ -30,7 +31,7 @@ def alone(*right: float) -> Consensus:
 
 
 GOOD = alone(0.99, 0.98, 0.97)
-JUDGE = ConsensusVerdict()
+JUDGE = ConsensusVerdict.by(Select())
 
 
 def test_a_good_model_that_independent_organs_confirm_is_trusted():
@@ -106,6 +107,17 @@ def test_a_model_and_its_opposite_are_never_both_trusted(first: float, second: f
     assert kinds != [Kind.TRUST, Kind.TRUST]
 
 
-def test_limits_out_of_order_are_refused():
-    with pytest.raises(ValueError, match="refuse_strength"):
-        ConsensusVerdict(refuse_strength=0.9, trust_strength=0.5)
+@pytest.mark.parametrize(
+    ("value", "limits", "shown"),
+    [
+        (0.55, (0.1, 0.9), "0.55"),
+        (0.897, (0.1, 0.9), "0.897"),
+        (0.9, (0.1, 0.9), "0.90"),
+        (0.7999, (0.8,), "0.7999"),
+        (0.79999999, (0.8,), "0.8000"),
+    ],
+)
+def test_a_figure_just_below_its_limit_does_not_read_as_if_it_reached_it(
+    value: float, limits: tuple[float, ...], shown: str
+):
+    assert told_apart(value, *limits) == shown

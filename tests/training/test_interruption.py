@@ -102,6 +102,18 @@ def test_in_another_thread_signals_stay_as_they_are():
     assert seen == [(before, False)]
 
 
+def test_a_second_one_does_not_cut_short_what_follows_a_training_that_took_the_first():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        stop_on_sigterm()
+        with interruptible() as stopped:
+            terminate()
+        assert stopped()
+        terminate()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_outside_of_training_it_ends_the_work_once():
     before = signal.getsignal(signal.SIGTERM)
     try:

@@ -38,6 +38,9 @@ def test_all_means_all_that_the_method_reads() -> None:
     assert unread == []
     frozen = with_values(Settings(), {"model.freeze": "all"})
     assert set(keys) - set(readable(("all",), DANN, frozen)[0]) == {"train.stain_jitter"}
+    assert "self_training.stain_jitter" not in readable(("all",), {"train", "self_training"}, frozen)[0]
+    with pytest.raises(SettingsError, match=r"self_training.stain_jitter changes tiles"):
+        with_values(frozen, {"tune.parameters": ["self_training.stain_jitter"]})
 
 
 def test_what_cannot_be_tuned_is_told() -> None:

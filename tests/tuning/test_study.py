@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from oncoshift.errors import SettingsError, TrainingError, TrainingInterrupted
+from oncoshift.errors import ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
 from oncoshift.tuning.lock import study_lock
 from oncoshift.tuning.space import search_space
 from oncoshift.tuning.study import MAX_DEATHS, LostTrialError, SharedStudy
@@ -178,14 +178,17 @@ def test_a_trial_that_was_stopped_goes_on_however_often(storage: str, asked: typ
     assert (trial.number, trial.state) == (0, "COMPLETE"), "all of them are one trial"
 
 
-def test_a_configuration_that_kills_its_workers_is_given_up(storage: str) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, ProcessLostError])
+def test_a_configuration_that_kills_its_workers_is_given_up(storage: str, error: type[Exception]) -> None:
+    """Whether the worker broke, or one of the processes that it trains in."""
+
     def breaks(plan: TrialPlan) -> tuple[float, ...]:
         if plan.number == 0:
-            raise RuntimeError("broken")
+            raise error("broken")
         return score(plan)
 
     for _ in range(MAX_DEATHS):
-        with pytest.raises(RuntimeError, match="broken"):
+        with pytest.raises(error, match="broken"):
             run(storage, 2, breaks)
     given_up, other = run(storage, 2, breaks).trials()
     assert states(storage) == ["FAIL"] * MAX_DEATHS + ["COMPLETE"]

@@ -24,13 +24,15 @@ def test_the_report_orders_trials_by_mean_and_shows_the_worst_seed() -> None:
         trial(1, "PRUNED", 0.625, lr=0.1, ema=0.99),
         trial(2, "FAIL", math.nan, error="loss is not finite", lr=1.0, ema=0.99),
         trial(3, "COMPLETE", 0.5625, 0.625, 0.5, lr=0.02, ema=0.99),
+        trial(4, "PRUNED", 0.75, lr=0.2, ema=0.99),
     )
     text = to_markdown("Study", trials, ["lr", "ema"], {"lr": 0.75, "ema": 0.25})
-    assert text.splitlines()[2:9] == [
+    assert text.splitlines()[2:10] == [
         "| trial | outcome | mean score | worst seed | lr | ema |",
         "|---|---|---|---|---|---|",
         "| 3 | complete | 0.5625 | 0.5 | 0.02 | 0.99 |",
         "| 0 | complete | 0.5 | 0.25 | 0.01235 | null |",
+        "| 4 | pruned | 0.75 | – | 0.2 | 0.99 |",
         "| 1 | pruned | 0.625 | – | 0.1 | 0.99 |",
         "| 2 | fail | – | – | 1 | 0.99 |",
         "",

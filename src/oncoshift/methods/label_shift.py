@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-"""Share of the old average that a step keeps: about the last 20 batches count."""
+"""Share of the old average that a batch, or each of its micro-batches, leaves: about the last 20 of them count."""
 
 MIN_SHARE = 0.1
-"""A class is never thought rarer than this, so that a model that predicts one class alone does not drop the other."""
+"""A class's share is raised to this before all are brought to sum 1, so that a model that predicts one class alone does
+not drop the other."""
 
 
 class TargetShares(nn.Module):

@@ -50,5 +50,6 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     weights = certain / certain.mean()
     # Sums of products, since autocast would do a matrix product in bfloat16.
     confusion = (weights[:, None, None] * y[:, :, None] * y[:, None, :]).sum(0)
-    rows = confusion / confusion.sum(1, keepdim=True)
+    # A class that no tile is thought to be of has a row of zeros, which has no proportions.
+    rows = confusion / confusion.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     return (rows.sum() - rows.diagonal().sum()) / logits.shape[1]

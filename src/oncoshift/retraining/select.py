@@ -76,8 +76,7 @@ def select_step(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> Sel
         if select.verdict:
             pick, alone = session.jobs.predict_target(job, trained), _alone(session, run, job)
             found = consensus(np.stack(alone)) if len(alone) > 1 else None
-            limits = select.model_dump(exclude={"validator", "verdict"})
-            verdict = ConsensusVerdict(**limits)(Evidence(trained.history[-1]["source_accuracy"], pick, found))
+            verdict = ConsensusVerdict.by(select)(Evidence(trained.history[-1]["source_accuracy"], pick, found))
             if found is not None:
                 log |= _log_agreement(session, run, job, found, [*alone, pick])
         log |= {"verdict": verdict.kind.value, "reasons": list(verdict.reasons)}

@@ -27,15 +27,15 @@ def checked(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return p
 
 
-def checked_models(probabilities: NDArray[np.float64], fewest: int = 2) -> NDArray[np.float64]:
+def checked_models(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same probabilities of several models [M, N] as float64.
 
     Raises:
-        ValueError: not [M, N], fewer than `fewest` models, or a row that `checked` refuses.
+        ValueError: not [M, N], fewer than two models, or a row that `checked` refuses.
     """
     p = np.asarray(probabilities, np.float64)
-    if p.ndim != 2 or len(p) < fewest:
-        raise ValueError(f"expected probabilities of at least {fewest} models, [M, N], got shape {p.shape}")
+    if p.ndim != 2 or len(p) < 2:
+        raise ValueError(f"expected probabilities of at least two models, [M, N], got shape {p.shape}")
     return np.stack([checked(row) for row in p])
 
 

@@ -58,11 +58,11 @@ def deep_embedded_validation(
     return -controlled_risk(losses, density_ratio(features))
 
 
-def density_ratio(features: DomainFeatures, seed: int = 0) -> NDArray[np.float64]:
+def density_ratio(features: DomainFeatures) -> NDArray[np.float64]:
     """The weights w, float64 [N], by a logistic domain classifier on standardised features; see the module."""
     rows = np.concatenate([features.source_train, features.target])
     is_target = np.arange(len(rows)) >= len(features.source_train)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200, random_state=seed))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
     classifier.fit(rows, is_target)
     log_odds = classifier.decision_function(features.source_val)
     prior = len(features.source_train) / len(features.target)

@@ -7,9 +7,9 @@ whose classes alignment turned around passes every validator that looks at one m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from oncoshift.selection.binary import checked
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.selection.consensus import Consensus
+    from oncoshift.settings import Select
 
 
 class Kind(StrEnum):
@@ -81,19 +82,17 @@ class ConsensusVerdict:
         trust_agreement: kappa from which it says the same.
     """
 
-    source_floor: float = 0.8
-    least_share: float = 0.02
-    refuse_strength: float = 0.1
-    trust_strength: float = 0.9
-    refuse_agreement: float = 0.3
-    trust_agreement: float = 0.8
+    source_floor: float
+    least_share: float
+    refuse_strength: float
+    trust_strength: float
+    refuse_agreement: float
+    trust_agreement: float
 
-    def __post_init__(self) -> None:
-        """Limits of a pair in order, or ValueError."""
-        for name in ("strength", "agreement"):
-            low, high = getattr(self, f"refuse_{name}"), getattr(self, f"trust_{name}")
-            if not -1 <= low <= high <= 1:
-                raise ValueError(f"need −1 ≤ refuse_{name} ≤ trust_{name} ≤ 1, got {low} and {high}")
+    @classmethod
+    def by(cls, settings: Select) -> Self:
+        """With the limits of section `select`, which holds the defaults and sees that limits are in order."""
+        return cls(**settings.model_dump(include={field.name for field in fields(cls)}))
 
     def __call__(self, evidence: Evidence) -> Verdict:
         """The verdict on one candidate."""
@@ -104,14 +103,15 @@ class ConsensusVerdict:
     def _source(self, evidence: Evidence) -> tuple[Kind, str]:
         accuracy = evidence.source_accuracy
         kind = Kind.TRUST if accuracy >= self.source_floor else Kind.REFUSE
-        return kind, f"balanced accuracy on the sources is {accuracy:.2f} (floor {self.source_floor:.2f})"
+        shown = told_apart(accuracy, self.source_floor)
+        return kind, f"balanced accuracy on the sources is {shown} (floor {self.source_floor:.2f})"
 
     def _share(self, evidence: Evidence) -> tuple[Kind, str]:
         malignant = float((checked(evidence.probabilities) > 0.5).mean())
         kind = Kind.TRUST if min(malignant, 1 - malignant) >= self.least_share else Kind.REFUSE
         return (
             kind,
-            f"{malignant:.0%} of the target is called malignant (each class needs {self.least_share:.0%})",
+            f"{malignant:.1%} of the target is called malignant (each class needs {100 * self.least_share:g}%)",
         )
 
     def _consensus(self, evidence: Evidence) -> list[tuple[Kind, str]]:
@@ -131,4 +131,14 @@ def _between(value: float, limits: tuple[float, float], what: str) -> tuple[Kind
     """Refuse below both limits, doubt between them, trust from the upper one on."""
     refuse, trust = limits
     kind = Kind.REFUSE if value < refuse else Kind.DOUBT if value < trust else Kind.TRUST
-    return kind, f"{what} {value:.2f} (refused below {refuse:.2f}, trusted from {trust:.2f})"
+    shown = told_apart(value, *limits)
+    return kind, f"{what} {shown} (refused below {refuse:.2f}, trusted from {trust:.2f})"
+
+
+def told_apart(value: float, *limits: float) -> str:
+    """A number with two decimals, or as many more as tell it from limits that it only comes close to."""
+    for decimals in (2, 3, 4):
+        text = f"{value:.{decimals}f}"
+        if all(value == limit or text != f"{limit:.{decimals}f}" for limit in limits):
+            break
+    return text

@@ -63,7 +63,8 @@ def _constant(last: Mapping[str, float], least_share: float) -> str | None:
     malignant = last["target_malignant_share"]
     if min(malignant, 1 - malignant) >= least_share:
         return None
-    return f"constant predictor: {malignant:.1%} of the target is called malignant (each class needs {least_share:.0%})"
+    needed = f"each class needs {100 * least_share:g}%"
+    return f"constant predictor: {malignant:.1%} of the target is called malignant ({needed})"
 
 
 def _domain_head(history: History, settings: Settings) -> str | None:

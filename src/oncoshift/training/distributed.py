@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import multiprocessing
 
-from oncoshift.errors import OncoshiftError, TrainingError
+from oncoshift.errors import OncoshiftError, ProcessLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Ca
 
     Raises:
         OncoshiftError: what a rank raised.
-        TrainingError: a rank failed in another way, or was killed.
+        ProcessLostError: a rank failed in another way, or was killed.
     """
     context = multiprocessing.get_context("spawn")
     messages: Queue[Any] = context.Queue()
@@ -82,7 +82,7 @@ def _next(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
         return messages.get(timeout=1.0)
     except queue.Empty:
         rank, code = dead[0]
-        raise TrainingError(
+        raise ProcessLostError(
             f"process {rank} of {len(processes)} ended with code {code}; start it again and it goes on"
         ) from None
 
@@ -117,7 +117,7 @@ def _rank(
         messages.put(error)
         raise SystemExit(1) from None
     except BaseException as error:
-        messages.put(TrainingError(f"process {rank} of {ranks} failed: {type(error).__name__}: {error}"))
+        messages.put(ProcessLostError(f"process {rank} of {ranks} failed: {type(error).__name__}: {error}"))
         raise
     finally:
         if torch.distributed.is_initialized():

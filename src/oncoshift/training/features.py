@@ -1,7 +1,7 @@
 """Outputs of the frozen trunk parts, computed once for each pack and kept on disk.
 
-The file's name is the hash of all that decides its content: the pack, the frozen weights, the parts. A killed run
-goes on with the chunk after the last one that it finished.
+The file's name is the hash of all that decides its content: the pack, the frozen weights, the parts. How far it is, is
+noted after every eight chunks; a killed run goes on from there.
 """
 
 from __future__ import annotations

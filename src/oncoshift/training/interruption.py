@@ -32,17 +32,19 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # Where a second one would cut short what the first one has to end, it is ignored: see `stop_on_sigterm`.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.is_set() and before is _stop else before)
 
 
 def stop_on_sigterm() -> None:
     """For the rest of this process SIGTERM raises `TrainingInterrupted`, wherever no training is `interruptible`.
 
-    Once: it is ignored from then on, so that a second one does not stop what the first one has to end.
+    Once: it is ignored from then on, also where a training took it, so that a second one does not stop what the first
+    one has to end.
     """
+    signal.signal(signal.SIGTERM, _stop)
 
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise TrainingInterrupted("asked to stop; start it again and it goes on from there")
 
-    signal.signal(signal.SIGTERM, handle)
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise TrainingInterrupted("asked to stop; start it again and it goes on from there")

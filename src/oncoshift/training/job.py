@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 HOW_IT_RUNS = frozenset({"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"})
-"""Settings of section `train` that do not decide which network a job comes to, beyond how a device rounds.
+"""Settings of section `train` that do not decide a job's network, but for rounding and the draws of dropout.
 
 So a job that was begun on one machine goes on, and is found, on another. `precision` and `micro_batches` do decide it,
 and `precision: auto` counts as that: what a device made of it is in done.json.

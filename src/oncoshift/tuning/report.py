@@ -24,7 +24,7 @@ def to_markdown(
         keys: the settings that were searched.
         importances: of `SharedStudy.importances`.
     """
-    rows = sorted(trials, key=lambda trial: (trial.state != "COMPLETE", -trial.score, trial.number))
+    rows = sorted(trials, key=lambda trial: (trial.state != "COMPLETE", -_or_least(trial.score), trial.number))
     several = any(len(trial.seeds) > 1 for trial in trials)
     columns = ["trial", "outcome", "mean score" if several else "score", *(["worst seed"] if several else []), *keys]
     lines = [f"**{title}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
@@ -42,6 +42,11 @@ def to_markdown(
         complete = sum(trial.state == "COMPLETE" for trial in trials)
         lines += ["", f"Importance (share of the variance of {complete} scores, fANOVA): {shares}."]
     return "\n".join(lines) + "\n"
+
+
+def _or_least(score: float) -> float:
+    """NaN compares with nothing, and would leave the others in disorder."""
+    return -math.inf if math.isnan(score) else score
 
 
 def shown(value: Any) -> str:

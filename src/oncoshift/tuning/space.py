@@ -60,7 +60,7 @@ def readable(parameters: Iterable[str], sections: set[str], settings: Settings) 
     if ALL not in parameters:
         return read, [key for key in wanted if key not in read]
     frozen = settings.model.freeze != "none"  # features are computed once, so tiles cannot change
-    return [key for key in read if not (frozen and key == "train.stain_jitter")], []
+    return [key for key in read if not (frozen and key.endswith(".stain_jitter"))], []
 
 
 def search_space(present: Mapping[str, Any]) -> Space:

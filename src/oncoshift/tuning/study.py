@@ -152,7 +152,7 @@ class SharedStudy:
         """Note a score on the way, and give up a hopeless trial.
 
         Raises:
-            optuna.TrialPruned: the score is below the median of the others at this step.
+            optuna.TrialPruned: the trial's best score so far is below the median of the completed trials' at this step.
             LostTrialError: the trial is another worker's now.
         """
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from oncoshift.errors import SettingsError, TrainingError, TrainingInterrupted
+from oncoshift.errors import ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
 from oncoshift.tuning.study import LostTrialError
 
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ def _run(
             raise TrainingError(f"score {mean} is not finite")
     except optuna.TrialPruned:
         words, kept = "pruned", study.end(trial, TrialState.PRUNED)
+    except ProcessLostError:  # as when this process itself is killed or breaks: the next to claim goes on
+        study.end(trial, TrialState.FAIL)
+        raise
     except (TrainingError, SettingsError) as error:
         words, kept = f"failed: {error}", study.end(trial, TrialState.FAIL, error=str(error))
     except LostTrialError:
