@@ -35,7 +35,7 @@ def draw(candidates: pd.DataFrame, path: Path, limits: tuple[float, float]) -> N
             rows = some[some["verdict"] == verdict]
             y = [methods.index(method) for method in rows["method"]] + rng.uniform(-0.25, 0.25, len(rows))
             axes.scatter(rows["balanced_accuracy"], y, s=22, c=colour, marker=shape, linewidths=1.0, label=verdict)
-        axes.set(xlim=(0, 1), title=target, xlabel="balanced accuracy on the target")
+        axes.set(xlim=(-0.02, 1.02), title=target, xlabel="balanced accuracy on the target")
         axes.set_yticks(range(len(methods)), methods)
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.spines[["top", "right"]].set_visible(False)
