@@ -34,7 +34,7 @@ def test_seeds_agreement_by_hand():
 
 @pytest.mark.parametrize("validator", [ensemble_agreement, seeds_agreement, consensus])
 def test_one_model_has_nothing_to_agree_with(validator):  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match="at least 2 models"):
+    with pytest.raises(ValueError, match="at least two models"):
         validator(np.full((1, 4), 0.3))
 
 

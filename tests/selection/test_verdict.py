@@ -75,7 +75,7 @@ def test_constant_predictors_that_agree_with_one_another_are_refused():
     constant = np.full(len(LABELS), 0.97)
     verdict = JUDGE(Evidence(0.95, constant, consensus(np.stack([constant, constant, constant]))))
     assert verdict.kind is Kind.REFUSE
-    assert any("100% of the target is called malignant" in reason for reason in verdict.reasons)
+    assert any("100.0% of the target is called malignant" in reason for reason in verdict.reasons)
 
 
 def test_a_model_that_lost_its_sources_is_refused_with_that_reason_alone():

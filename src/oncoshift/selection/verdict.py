@@ -71,7 +71,8 @@ class ConsensusVerdict:
     all the same; lung, where it works: to 0.96, so trust begins midway. Source organs that agree to less than 0.1 agree
     no better than by chance. A model that had failed on lung agreed with the majority to 0.02, a middling one to 0.44,
     good ones from 0.95 on. The margin is thin: a doubt wants a few labels, not optimism. The limits of trust come from
-    these two alone; those of refusal were chosen with colon and breast in view as well.
+    these two alone; those of refusal were chosen with colon and breast in view as well. Five methods that came later
+    moved no limit; docs/results.md says how they fared.
 
     Attributes:
         source_floor: least balanced accuracy on the sources.
