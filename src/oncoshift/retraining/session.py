@@ -178,7 +178,8 @@ def log_start(session: Session) -> None:
 
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
-    how_it_runs = {"train": set(HOW_IT_RUNS), "tune": {"workers", "storage", "heartbeat_seconds"}, "tracking": True}
+    who_tunes = {"workers", "storage", "heartbeat_seconds"}
+    how_it_runs: dict[str, Any] = {"train": set(HOW_IT_RUNS), "tune": who_tunes, "tracking": True}
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)
