@@ -280,9 +280,14 @@ def alone(models: list[Trained], spec: Spec, own: bool = False) -> Consensus:
     return consensus(np.stack([model.probabilities for model in members]))
 
 
+def candidates_of(models: list[Trained]) -> list[Trained]:
+    """Those to choose from; the others, from one organ alone, are what the verdict compares them with."""
+    return [model for model in models if len(model.spec.sources) > 1]
+
+
 def validator_scores(models: list[Trained]) -> pd.DataFrame:
     """Every validator's score of every candidate of one target, no label read: one row a candidate."""
-    candidates = [model for model in models if len(model.spec.sources) > 1]
+    candidates = candidates_of(models)
     table = pd.DataFrame([model.scores for model in candidates])
     table["default_above_floor"] = [score_row(RULE, model.scores) for model in candidates]
     table["ensv"] = ensemble_agreement(np.stack([model.probabilities for model in candidates]))
@@ -301,14 +306,13 @@ def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
     rule = ConsensusVerdict.by(RULE)
     return [
         rule(Evidence(model.scores["source_accuracy"], model.probabilities, alone(models, model.spec, own)))
-        for model in models
-        if len(model.spec.sources) > 1
+        for model in candidates_of(models)
     ]
 
 
 def candidate_rows(models: list[Trained], labels: NDArray[np.int64]) -> list[dict[str, Any]]:
     """A row a candidate of one target: what it is, what is true of it, and the verdict; here labels are read."""
-    candidates = [model for model in models if len(model.spec.sources) > 1]
+    candidates = candidates_of(models)
     return [
         {
             "target": model.spec.target,
@@ -340,7 +344,7 @@ def ranking(table: pd.DataFrame, truth: NDArray[np.float64]) -> dict[str, dict[s
 def judged(models: list[Trained], truth: NDArray[np.float64], own: bool) -> dict[str, dict[str, int]]:
     """How often each kind of verdict met failed models and good ones, by whether limits were set with the method."""
     kinds = np.array([verdict.kind for verdict in verdicts(models, own)])
-    tuned = np.array([model.spec.method in TUNED_WITH for model in models if len(model.spec.sources) > 1])
+    tuned = np.array([model.spec.method in TUNED_WITH for model in candidates_of(models)])
     groups = {"failed": truth < FAILED, "between": (truth >= FAILED) & (truth < GOOD), "good": truth >= GOOD}
     return {
         name: {
@@ -366,7 +370,7 @@ def by_method(candidates: list[Trained], truth: NDArray[np.float64]) -> dict[str
 
 def report(models: list[Trained], labels: NDArray[np.int64]) -> dict[str, Any]:
     """All figures of one target; here labels are read."""
-    candidates = [model for model in models if len(model.spec.sources) > 1]
+    candidates = candidates_of(models)
     truth = np.array([oracle(model.probabilities, labels) for model in candidates])
     references = [model for model in models if len(model.spec.sources) == 1]
     return {

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-LOOKS = {"trust": ("#0072B2", "o"), "doubt": ("#E69F00", "s"), "refuse": ("0.55", "x")}
-"""Colours are those of Okabe & Ito (2008), and shapes differ too."""
+from oncoshift.evaluation.plots import OKABE_ITO
+
+LOOKS = {"trust": (OKABE_ITO[0], "o"), "doubt": (OKABE_ITO[4], "s"), "refuse": ("0.55", "x")}
+"""Colour and shape."""
 
 
 def draw(candidates: pd.DataFrame, path: Path, limits: tuple[float, float]) -> None:

@@ -54,6 +54,11 @@ def find_project(start: Path) -> Path:
     raise ExperimentError(f"{start}: no project here or above; run inside a folder that has params.yaml and dvc.yaml")
 
 
+def experiment_layout(project: Path, name: str) -> Layout:
+    """Where the experiment `name` of a project lies; what it shares with the others is the project's."""
+    return Layout(project / EXPERIMENTS / name, project)
+
+
 def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     """Make `experiments/<name>/` ready to run; what is there already and unchanged is left alone.
 
@@ -71,7 +76,7 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     """
     if not _NAME.fullmatch(name):
         raise ExperimentError(f"experiment {name!r}: use letters, digits, dots, dashes and underscores")
-    layout = Layout(project / EXPERIMENTS / name, project)
+    layout = experiment_layout(project, name)
     _write_if_changed(layout.params, dump_settings(_with_absolute_paths(settings, project)))
     _write_if_changed(layout.folder / "dvc.yaml", (project / "dvc.yaml").read_text(encoding="utf-8"))
     _write_if_changed(layout.folder / ".dvc" / "config", _DVC_CONFIG)

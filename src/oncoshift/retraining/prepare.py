@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.phantom import write_phantom
 from oncoshift.experiment_jobs import ExperimentJobs
-from oncoshift.experiments import EXPERIMENTS, prepare_experiment, tracking_uri
+from oncoshift.experiments import experiment_layout, prepare_experiment, tracking_uri
 from oncoshift.files import atomic
 from oncoshift.fingerprint import value_fingerprint
 from oncoshift.layout import Layout
@@ -46,7 +46,7 @@ def make_plan(
         others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
         if others:
             name += f"-{value_fingerprint(others)[:6]}"
-        layout = Layout(project / EXPERIMENTS / name, project)
+        layout = experiment_layout(project, name)
     forced = _force_stamp(layout) if force else ""
     return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
 
