@@ -1,0 +1,52 @@
+"""Credentials are cut from every form of URL that a service of this project takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from oncoshift.secrets import has_password, without_credentials
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql+psycopg2://me:hunter2@db:5432/studies", "postgresql+psycopg2://db:5432/studies"),
+        ("postgresql://me:hunter2@/studies?host=/run", "postgresql:///studies?host=/run"),
+        ("postgresql://db/s?user=me&password=hunter2&sslmode=x", "postgresql://db/s?user=me&password=***&sslmode=x"),
+        ("postgresql://db/s?sslpassword=hunter2", "postgresql://db/s?sslpassword=***"),
+        ("mssql+pyodbc:///?odbc_connect=PWD%3Dhunter2", "mssql+pyodbc:///?odbc_connect=***"),
+        ("http://me:hunter2@127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://me:hun@ter2@host/#/a", "http://host/#/a"),
+        ("postgresql://me:hunter2/x@host/studies", "postgresql://host/studies"),
+        ("postgresql://me:hunter2?x#@host/studies", "postgresql://host/studies"),
+        ("https://x-access-token:hunter2@host/a.git: no such remote", "https://host/a.git: no such remote"),
+        ("https://b/tiles?X-Amz-Signature=hunter2&sig=hunter2", "https://b/tiles?X-Amz-Signature=***&sig=***"),
+        ("no answer: host=db user=me password=hunter2 port=1", "no answer: host=db user=me password=*** port=1"),
+        ("see http://me:hunter2@a/ and http://me:hunter2@b/", "see http://a/ and http://b/"),
+    ],
+)  # fmt: skip
+def test_credentials_are_cut(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
+    assert has_password(text)
+    assert not has_password(shown.replace("***", ""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:///runs/optuna.db",
+        "http://127.0.0.1:5000/#/models/a@champion",
+        "http://127.0.0.1:5000?to=a@b",
+        "models:/oncoshift-kidney@champion",
+        "git@example.org:group/project.git",
+        "someone@example.org wrote tune.storage",
+    ],
+)
+def test_what_is_no_credential_stays(text: str) -> None:
+    assert without_credentials(text) == text
+    assert not has_password(text)
+
+
+def test_a_user_alone_is_not_shown_and_is_no_password() -> None:
+    assert without_credentials("ssh://me@host/data") == "ssh://host/data"
+    assert not has_password("ssh://me@host/data")
