@@ -82,7 +82,7 @@ def test_preparing_again_touches_nothing_that_is_the_same(project: Path) -> None
     assert {path for path, stamp in stamps(layout.folder).items() if before[path] != stamp} == {layout.params}
 
 
-@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
+@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b", "é", "a" * 101])
 def test_names_cannot_leave_the_folder(project: Path, name: str) -> None:
     with pytest.raises(ExperimentError, match="use letters"):
         prepare_experiment(project, Settings(), name)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings, Tracking
 
 EXPERIMENTS = "experiments"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SQLITE = "sqlite:///"
 _DVC_CONFIG = """\
 [core]
@@ -55,7 +55,13 @@ def find_project(start: Path) -> Path:
 
 
 def experiment_layout(project: Path, name: str) -> Layout:
-    """Where the experiment `name` of a project lies; what it shares with the others is the project's."""
+    """Where the experiment `name` of a project lies; what it shares with the others is the project's.
+
+    Raises:
+        ExperimentError: the name is not usable.
+    """
+    if not _NAME.fullmatch(name):
+        raise ExperimentError(f"experiment {name!r}: use letters, digits, dots, dashes and underscores, 100 at most")
     return Layout(project / EXPERIMENTS / name, project)
 
 
@@ -66,7 +72,7 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
         project: the project's root.
         settings: all settings of the experiment; relative paths in `ingest.root` and `model.weights` are the project's,
             and become absolute.
-        name: letters, digits, dots, dashes and underscores.
+        name: letters, digits, dots, dashes and underscores, 100 at most.
 
     Returns:
         The experiment's layout.
@@ -74,8 +80,6 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     Raises:
         ExperimentError: the name is not usable.
     """
-    if not _NAME.fullmatch(name):
-        raise ExperimentError(f"experiment {name!r}: use letters, digits, dots, dashes and underscores")
     layout = experiment_layout(project, name)
     _write_if_changed(layout.params, dump_settings(_with_absolute_paths(settings, project)))
     _write_if_changed(layout.folder / "dvc.yaml", (project / "dvc.yaml").read_text(encoding="utf-8"))

@@ -30,25 +30,30 @@ def make_plan(
     force: bool,
     environ: Mapping[str, str],
     say: Say,
+    name: str | None = None,
 ) -> Plan:
     """Read the settings and choose the experiment's folder.
 
-    Without preset and overrides the experiment is the project's root, with params.yaml as it stands; otherwise it is
-    `experiments/<preset or custom>-<target>`, with a hash behind it where overrides change more than the organs.
+    Without preset, overrides and name the experiment is the project's root, with params.yaml as it stands; otherwise it
+    is `experiments/<name>`, by default `<preset or custom>-<target>`, with a hash behind it where overrides change more
+    than the organs.
 
     Raises:
+        ExperimentError: the name is not usable.
         SettingsError: a setting is not allowed.
     """
     settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides)
-    layout = Layout(project)
-    if preset is not None or overrides:
-        name = f"{Path(preset).stem if preset else 'custom'}-{settings.target}"
-        others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
-        if others:
-            name += f"-{value_fingerprint(others)[:6]}"
-        layout = experiment_layout(project, name)
+    if name is None and (preset is not None or overrides):
+        name = _default_name(settings.target, preset, overrides)
+    layout = Layout(project) if name is None else experiment_layout(project, name)
     forced = _force_stamp(layout) if force else ""
     return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
+
+
+def _default_name(target: str, preset: str | None, overrides: tuple[str, ...]) -> str:
+    name = f"{Path(preset).stem if preset else 'custom'}-{target}"
+    others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
+    return f"{name}-{value_fingerprint(others)[:6]}" if others else name
 
 
 def _force_stamp(layout: Layout) -> str:
