@@ -10,12 +10,13 @@ import logging
 import os
 from pathlib import Path
 
+from oncoshift.proxies import spare_loopback
+
 PROJECT = Path(os.environ.get("ONCOSHIFT_PROJECT", Path(__file__).resolve().parent.parent))
 """The project whose params.yaml and dvc.yaml count; default: the one that these flows lie in."""
 
 for _name, _value in {
     "PREFECT_HOME": str(PROJECT / ".prefect"),
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -23,6 +24,8 @@ for _name, _value in {
     "DVC_NO_ANALYTICS": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+
+spare_loopback()
 
 for _name in ("alembic", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
 """The retraining flow: data → tune → train → evaluate → select → explain → register → gate.
 
-    python -m flows.retrain [--preset NAME] [--set KEY=VALUE] [--force]
+    python -m flows.retrain [--preset NAME] [--set KEY=VALUE] [--name NAME] [--force]
 
 Each task is a thin cover of a step in `oncoshift.retraining`, which does its work once. So a flow that was killed is
 simply started again: what is done is found, what was under way goes on. Tests: tests/flows, tests/e2e.
@@ -11,19 +11,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_client, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed
 from rich.console import Console
 
 from flows import PROJECT
-from oncoshift.errors import OncoshiftError
+from flows.logs import tell_errors_in_one_line
+from flows.runs import GPU, ensure_gpu_limit, living, mend
+from flows.server import project_server
+from oncoshift.errors import OncoshiftError, TrainingInterrupted
 from oncoshift.experiments import experiment_lock
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
@@ -35,6 +38,7 @@ from oncoshift.retraining.session import Plan, Session, finished_summary, log_st
 from oncoshift.retraining.summary import Outcome, close, to_lines, to_markdown, to_table
 from oncoshift.retraining.train import train_step
 from oncoshift.retraining.tune import tune_step
+from oncoshift.secrets import without_credentials
 from oncoshift.training.interruption import stop_on_sigterm
 
 if TYPE_CHECKING:
@@ -47,9 +51,6 @@ if TYPE_CHECKING:
     from oncoshift.registry.gate import Decision
     from oncoshift.settings import Settings
     from oncoshift.training.job import Job, TrainedJob
-
-GPU = "gpu"
-"""Name of the concurrency limit that every training holds; its size is set in the Prefect UI, 1 until then."""
 
 
 def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
@@ -123,41 +124,59 @@ def gate(session: Session, version: str, control: tuple[Job, TrainedJob], select
 
 
 @flow(name="retrain")
-def retrain(preset: str | None = None, overrides: list[str] | None = None, force: bool = False) -> dict[str, Any]:
+def retrain(
+    preset: str | None = None, overrides: list[str] | None = None, force: bool = False, name: str | None = None
+) -> State[dict[str, Any]]:
     """Retrain one experiment, unless nothing has changed.
 
     Args:
         preset: a file of presets/; None for params.yaml as it stands.
         overrides: `section.key=value` settings on top.
         force: train anew even if nothing has changed.
+        name: of the experiment's folder below experiments/; None for one made of preset, target and overrides.
 
     Returns:
-        The summary (see `oncoshift.retraining.summary`), with `trained` saying whether anything was done.
+        A state named Promoted, Refused or Unchanged, whose data are the summary (see `oncoshift.retraining.summary`)
+        with `trained` saying whether anything was done; or one named Stopped, after SIGTERM.
     """
-    plan = make_plan(
-        PROJECT,
-        preset=preset,
-        overrides=tuple(overrides or ()),
-        force=force,
-        environ=os.environ,
-        say=get_run_logger().info,
-    )
-    with experiment_lock(plan.layout):
-        ensure_gpu_limit(free=get_current_settings().api.url is None)
-        session = open_session(plan, data(plan))
-        summary = finished_summary(session)
-        trained = summary is None
-        if summary is not None:
-            summary["champion"] = champion_version(session)  # a person may have moved it since
-        else:
-            try:
-                summary = run_steps(session)
-            except BaseException as error:
-                session.end(session.parent, error)
-                raise
-        end_force(plan)
-    publish(summary)
-    return {**summary, "trained": trained}
+    tell_errors_in_one_line()
+    with living(str(flow_run.id)):
+        # In the place of Prefect's own handler, which would end a training without a checkpoint.
+        stop_on_sigterm()
+        try:
+            plan = make_plan(
+                PROJECT,
+                preset=preset,
+                overrides=tuple(overrides or ()),
+                force=force,
+                environ=os.environ,
+                say=get_run_logger().info,
+                name=name,
+            )
+            name_run(f"{plan.settings.target}: under way")
+            with experiment_lock(plan.layout):
+                ensure_gpu_limit()
+                return publish(carry_out(plan))
+        except TrainingInterrupted as stopped:
+            return Cancelled(name="Stopped", message=str(stopped))
+
+
+def carry_out(plan: Plan) -> dict[str, Any]:
+    """From a plan to the summary of what was done, or of what was done before and still stands."""
+    session = open_session(plan, data(plan))
+    before = finished_summary(session)
+    if before is None:
+        try:
+            summary = run_steps(session)
+        except BaseException as error:
+            session.end(session.parent, error)
+            raise
+    else:
+        ended = session.tracker.client.get_run(session.parent).info.end_time
+        # A person may have moved the champion since.
+        summary = {**before, "champion": champion_version(session), "ended_ms": ended}
+    end_force(plan)
+    return {**summary, "trained": before is None}
 
 
 def run_steps(session: Session) -> dict[str, Any]:
@@ -179,30 +198,44 @@ def run_steps(session: Session) -> dict[str, Any]:
     return close(session, Outcome(trained, evaluation, selection, decision, version, champion_version(session)))
 
 
-def ensure_gpu_limit(*, free: bool) -> None:
-    """Make the limit where it is absent.
-
-    Args:
-        free: free its slots. Right where the server has just been started: a slot that looks taken was a killed flow's,
-            whose lease died with the server before. (So two flows at once in one project want a lasting server, which
-            frees a killed flow's slot when its lease runs out.)
-    """
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_global_concurrency_limit_by_name(GPU)
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU, limit=1))
-        if free:
-            client.update_global_concurrency_limit(GPU, GlobalConcurrencyLimitUpdate(active_slots=0))
-
-
-def publish(summary: dict[str, Any]) -> None:
-    """The summary and the way to MLflow, as artifacts in the Prefect UI."""
+def publish(summary: dict[str, Any]) -> State[dict[str, Any]]:
+    """Show how the retraining ended in the Prefect UI: the run's name, artifacts, and the state to return."""
     key = f"retrain-{summary['target']}"
-    create_markdown_artifact(to_markdown(summary), key=key, description="source-only against adapted, verdict, gate")
-    base = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    ended = words_of(summary)
+    text = (
+        to_markdown(summary)
+        if summary["trained"]
+        else f"**{ended.message}**\n\nIts result was:\n\n{to_markdown(summary)}"
+    )
+    create_markdown_artifact(text, key=key, description="source-only against adapted, verdict, gate")
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    base = without_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
     link = f"{base.rstrip('/')}/#/experiments/{summary['experiment']}/runs/{summary['run']}"
     create_link_artifact(link, "MLflow run", key=f"{key}-run", description="needs `make ui`, or the MLflow server")
+    name_run(f"{summary['target']}: {str(ended.name).lower()}, {champion_words(summary)}")
+    return ended
+
+
+def words_of(summary: dict[str, Any]) -> State[dict[str, Any]]:
+    """The state that says how a retraining ended."""
+    if not summary["trained"]:
+        ended = datetime.fromtimestamp(summary["ended_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        words = f"Nothing was trained: data, settings and code are those of the retraining that ended {ended}"
+        return Completed(name="Unchanged", message=f"{words}; {champion_words(summary)}.", data=summary)
+    name = "Promoted" if summary["gate"]["promote"] else "Refused"
+    words = f"{summary['model']}: the gate says {summary['gate']['verdict']} for version {summary['version']}"
+    return Completed(name=name, message=f"{words}; {champion_words(summary)}.", data=summary)
+
+
+def champion_words(summary: dict[str, Any]) -> str:
+    """Which version is live."""
+    return f"version {summary['champion']} is champion" if summary["champion"] else "there is no champion"
+
+
+def name_run(name: str) -> None:
+    """Give the flow run that is under way a name that says what it is."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, name=name)
 
 
 def report(summary: dict[str, Any]) -> None:
@@ -221,19 +254,29 @@ def report(summary: dict[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the flow once; 0 when it is done, 2 for what the user can mend, 75 when SIGTERM stopped it."""
+    """Run the flow once.
+
+    Returns:
+        0 when it is done, 2 for what the user can mend, 75 when SIGTERM stopped it.
+    """
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
     parser.add_argument("--preset", metavar="NAME")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--name", metavar="NAME", help="of the experiment's folder")
     parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
     given = parser.parse_args(argv)
     stop_on_sigterm()
     try:
-        summary = retrain(preset=given.preset, overrides=given.overrides, force=given.force)
+        with project_server() as own:
+            mend(own=own)
+            state = retrain(given.preset, given.overrides, given.force, given.name, return_state=True)
+        if state.is_cancelled():
+            raise TrainingInterrupted(state.message)
+        summary: Any = state.result()
+        report(summary)
     except OncoshiftError as error:
         print(f"{error.heading}: {error}", file=sys.stderr)
         return error.exit_code
-    report(summary)
     return 0
 
 

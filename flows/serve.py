@@ -1,38 +1,51 @@
 """The retraining flow on a schedule: a process that stays, and starts a run whenever the cron expression says.
 
-    python -m flows.serve [--cron "0 2 * * *"] [--timezone UTC] [--preset NAME] [--set KEY=VALUE]
+    python -m flows.serve [--cron "0 2 * * *"] [--timezone UTC] [--preset NAME] [--set KEY=VALUE] [--port 4200]
 
 A run with nothing new to train ends at once, so a frequent schedule costs little. Only a lasting Prefect server keeps a
-schedule: the one at PREFECT_API_URL, or else one that this process starts, with its UI, and stops. Tests: tests/flows.
+schedule: the one at PREFECT_API_URL, or else one that this process starts, with its UI, and stops. However this process
+ends, started again it ends the runs that it left behind in Prefect's records, and the schedule goes on. Tests:
+tests/flows/test_serve.py, tests/e2e/test_schedule.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
+import re
+import shlex
 import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
+from pydantic import ValidationError
 
-from flows.retrain import ensure_gpu_limit, retrain
+from flows import PROJECT
+from flows.retrain import retrain
+from flows.runs import RUNNER, ensure_gpu_limit, mend
+from flows.server import address, project_server
+from oncoshift.errors import OncoshiftError, SettingsError
+from oncoshift.files import held
+from oncoshift.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-_STARTUP_SECONDS = 180
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class ScheduleError(OncoshiftError):
+    """Another process serves this schedule."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
     parser.add_argument("--cron", default="0 2 * * *", help="when, as a cron expression; default: every night at two")
-    parser.add_argument("--timezone", default="UTC")
+    parser.add_argument("--timezone", default="UTC", help="of the cron expression, for example Europe/Berlin")
     parser.add_argument("--port", type=int, default=4200, help="of the server, where PREFECT_API_URL names none")
     parser.add_argument("--name", default="scheduled", help="of the deployment")
     parser.add_argument("--preset", metavar="NAME")
@@ -40,53 +53,67 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@contextmanager
-def prefect_server(port: int) -> Iterator[None]:
-    """A server that keeps the schedule: the one that is configured, or one of our own while the block runs.
+def check(given: argparse.Namespace) -> None:
+    """Check all that can be wrong with the command line, before a server is started.
 
     Raises:
-        RuntimeError: our own did not come up, for example because the port is taken.
+        SettingsError: the cron expression, the time zone or the name is not usable, or a setting is not allowed.
     """
-    if get_current_settings().api.url is not None:
-        yield
-        return
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            _wait_for(f"{address}/api/health", server)
-            with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
-                ensure_gpu_limit(free=True)
-                print(f"Prefect's UI: {address}", flush=True)
-                yield
-        finally:
-            server.terminate()
+    try:
+        CronSchedule(cron=given.cron, timezone=given.timezone)
+    except ValidationError as error:
+        wrong = "timezone" if error.errors()[0]["loc"] == ("timezone",) else "cron"
+        raise SettingsError(f"--{wrong} {getattr(given, wrong)!r}: {_words(error)}") from None
+    if not _NAME.fullmatch(given.name):
+        raise SettingsError(f"--name {given.name!r}: use letters, digits, dots, dashes and underscores")
+    load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides))
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _STARTUP_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - our own server
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-        else:
-            return
-    raise RuntimeError(f"no Prefect server at {url}; is the port taken? name another with --port")
+def serve(given: argparse.Namespace) -> None:
+    """Serve until stopped.
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until stopped."""
-    given = parse(argv)
-    with prefect_server(given.port):
+    Raises:
+        ScheduleError: another process serves a deployment of this name.
+        ServerError: see `project_server`.
+    """
+    lock = Path(get_current_settings().home) / f"serve-{given.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    busy = ScheduleError(f"another `python -m flows.serve` serves {given.name!r} here; stop it, or give another --name")
+    with held(lock, busy=lambda: busy), project_server(given.port, ui=True) as own:
+        for run in mend(own=own, pending=True):
+            print(f"run {run!r} of before was killed, and is ended in Prefect's records", flush=True)
+        ensure_gpu_limit()
+        api = get_current_settings().api.url or ""
+        print(f"Prefect's UI: {address(given.port) if own else api.removesuffix('/api')}", flush=True)
+        prefect = Path(sys.executable).with_name("prefect")
+        start = f"{shlex.quote(str(prefect))} deployment run {shlex.quote(f'{retrain.name}/{given.name}')}"
+        print(f"a run at once: PREFECT_API_URL={api} {start}", flush=True)
+        os.environ[RUNNER] = str(os.getpid())
         retrain.serve(
             name=given.name,
             # The slug keeps a schedule that was paused or changed in the UI as it is when this process starts again.
             schedule=Cron(given.cron, timezone=given.timezone, slug=given.name),
             parameters={"preset": given.preset, "overrides": given.overrides},
             pause_on_shutdown=False,
+            print_starting_message=False,
             global_limit=1,
         )
+
+
+def _words(error: ValidationError) -> str:
+    message = error.errors()[0]["msg"].removeprefix("Value error, ")
+    return " ".join(message.split())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until stopped: 0 then, 2 for what the user can mend."""
+    given = parse(argv)
+    try:
+        check(given)
+        serve(given)
+    except OncoshiftError as error:
+        print(f"{error.heading}: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

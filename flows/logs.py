@@ -1,0 +1,25 @@
+"""What flows print: an error that the user can mend is one line, and only a bug shows where it happened."""
+
+from __future__ import annotations
+
+import logging
+
+from oncoshift.errors import OncoshiftError
+
+_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+
+
+def tell_errors_in_one_line() -> None:
+    """Have Prefect log an `OncoshiftError` by its text, once, in the place of a traceback for each task."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        if _without_traceback not in logger.filters:
+            logger.addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if not isinstance(error, OncoshiftError):
+        return True
+    record.msg, record.args, record.exc_info, record.exc_text = f"{error.heading}: {error}", (), None, None
+    return record.name == "prefect.flow_runs"

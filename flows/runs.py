@@ -1,0 +1,154 @@
+"""Flow runs whose process is gone: told from those that live, and ended in Prefect's records.
+
+A process that is killed says nothing to Prefect: its run stays "Running", and keeps its place in the limits of
+concurrency, so that a schedule would start no other. Each run's process therefore holds a lock for as long as it lives,
+which the operating system takes back however it ends. Tests: tests/flows/test_runs.py, tests/e2e/test_schedule.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+from prefect.states import Crashed
+
+from oncoshift.files import held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+GPU = "gpu"
+"""Name of the concurrency limit that every training holds; its size is set in the Prefect UI, 1 until then."""
+
+RUNNER = "ONCOSHIFT_RUNNER"
+"""Environment variable: process id of the `flows.serve` that starts scheduled runs."""
+
+_GONE = "its process is gone: it was killed, or the machine went down; the next run goes on from where it was"
+_PR_SET_PDEATHSIG = 1
+_PAGE = 200
+
+
+@contextmanager
+def living(run: UUID | str) -> Iterator[None]:
+    """Hold the lock that says that a run's process lives; a scheduled run also ends when its runner does."""
+    path = _lock_of(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path):
+        _end_with_runner()
+        yield
+        path.unlink(missing_ok=True)
+
+
+def is_living(run: UUID | str) -> bool:
+    """Whether a process on this machine holds the run's lock."""
+    path = _lock_of(run)
+    if not path.is_file():
+        return False
+    try:
+        with held(path, busy=_BusyError):
+            return False
+    except _BusyError:
+        return True
+
+
+def mend(*, own: bool, pending: bool = False) -> list[str]:
+    """End runs in Prefect's records whose process is gone, and free the places that they hold.
+
+    Args:
+        own: the server is the project's own and new, so each run that does not live is gone, and so are all leases.
+            On another server, only runs that lived on this machine can be told to be gone; it frees their places.
+        pending: also runs that are about to start. Right for the one process that starts them.
+
+    Returns:
+        Names of the runs that were ended.
+    """
+    with get_client(sync_client=True) as client:
+        unfinished = _unfinished(client, pending=pending)
+        gone = [run for run in unfinished if not is_living(run.id) and (own or _lock_of(run.id).is_file())]
+        for run in gone:
+            _end_tasks(client, run)
+            client.set_flow_run_state(run.id, Crashed(message=_GONE), force=own)
+            _lock_of(run.id).unlink(missing_ok=True)
+        if own and len(gone) == len(unfinished):
+            _free_places(client)
+    return [run.name for run in gone]
+
+
+def ensure_gpu_limit() -> None:
+    """Make the limit `GPU` where it is absent."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(GPU)
+        except ObjectNotFound:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU, limit=1))
+
+
+class _BusyError(Exception):
+    """Another process holds the lock."""
+
+
+def _lock_of(run: UUID | str) -> Path:
+    return Path(get_current_settings().home) / "living" / str(run)
+
+
+def _end_with_runner() -> None:
+    """Have the system kill this process when the runner that started it is killed; where there is none, do nothing.
+
+    Else it would go on without a server, and the restarted runner would start another beside it. It costs what was
+    done since the last checkpoint.
+    """
+    runner = os.environ.get(RUNNER)
+    if runner is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(runner):  # it was killed before this process asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _unfinished(client: SyncPrefectClient, *, pending: bool) -> list[FlowRun]:
+    kinds = [StateType.RUNNING, StateType.CANCELLING, *([StateType.PENDING] if pending else [])]
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), sort=FlowRunSort.ID_DESC, limit=_PAGE)
+
+
+def _end_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
+    kinds = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    tasks = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=kinds))),
+        sort=TaskRunSort.ID_DESC,
+        limit=_PAGE,
+    )
+    for task in tasks:
+        client.set_task_run_state(task.id, Crashed(message=_GONE), force=True)
+
+
+def _free_places(client: SyncPrefectClient) -> None:
+    """Free every limit: what looks taken was taken by a lease, and leases end with the server that gave them."""
+    for limit in client.read_global_concurrency_limits(limit=_PAGE):
+        if limit.active_slots:
+            client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=0))

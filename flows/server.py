@@ -1,0 +1,226 @@
+"""A Prefect server of the project's own, for as long as a block runs.
+
+    python -m flows.server PORT [--ui]      (what `project_server` starts; not for people)
+
+Prefect's temporary server and `prefect server start` end at the first SIGTERM, and a scheduler sends that to all
+processes at once: the flow then waits minutes for a server that is gone. And they obey any web page that a browser on
+this machine shows. This server ends when its parent does, however that comes about, and never before; and it answers
+only requests that name it by its own address and come from its own pages. Tests: tests/flows/test_server.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from oncoshift.errors import OncoshiftError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_HOST = "127.0.0.1"
+_FLOWS = Path(__file__).resolve().parent.parent
+"""Where `python -m flows.server` finds its module."""
+_STARTUP_SECONDS = 180
+_STOP_SECONDS = 10
+_ANSWER_SECONDS = 5
+_TAIL = 2000
+"""Characters of the server's log that an error shows."""
+
+
+class ServerError(OncoshiftError):
+    """The Prefect server does not answer, or one of our own cannot start."""
+
+
+@contextmanager
+def project_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool]:
+    """Make sure that there is a Prefect server: the one at PREFECT_API_URL, or one of our own while the block runs.
+
+    Args:
+        port: of a server of our own; None for any that is free.
+        ui: whether a server of our own serves Prefect's UI and keeps schedules.
+
+    Yields:
+        Whether the server is our own, and so new: nobody else holds anything in it.
+
+    Raises:
+        ServerError: the configured server does not answer; or the port is taken, or our own server does not come up.
+    """
+    configured = get_current_settings().api.url
+    if configured is not None:
+        check_answers(configured)
+        yield False
+        return
+    port = _free_port(port)
+    with _own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{address(port)}/api"}):
+        yield True
+
+
+def address(port: int) -> str:
+    """The address of a server of our own."""
+    return f"http://{_HOST}:{port}"
+
+
+def check_answers(url: str) -> None:
+    """Ask a Prefect API for its health.
+
+    Args:
+        url: of the API, as PREFECT_API_URL has it.
+
+    Raises:
+        ServerError: it does not answer within seconds, or answers with an error.
+    """
+    try:
+        urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).close()  # noqa: S310 - the user's
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ServerError(
+            f"no Prefect server answers at PREFECT_API_URL ({url}): {reason}; start it, correct the address, or unset "
+            "PREFECT_API_URL to use one of the project's own"
+        ) from None
+
+
+def _free_port(port: int | None) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port or 0))
+        except OSError as error:
+            raise ServerError(f"port {port} cannot be used: {error.strerror}; name another with --port") from None
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _own_server(port: int, *, ui: bool) -> Iterator[None]:
+    log = Path(get_current_settings().home) / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "flows.server", str(port), *(["--ui"] if ui else [])]
+    environment = os.environ | {
+        "PREFECT_SERVER_API_HOST": _HOST,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_UI_API_URL": f"{address(port)}/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{address(port)},http://localhost:{port}",
+    }
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command, cwd=_FLOWS, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        ) as server,
+    ):
+        try:
+            _wait_until_ready(server, log)
+            yield
+        finally:
+            if server.stdin is not None:
+                server.stdin.close()
+            try:
+                server.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for the line that the server writes when it answers; its output ends where it fails."""
+    output = cast("IO[bytes]", server.stdout)
+    if select.select([output], [], [], _STARTUP_SECONDS)[0] and output.readline():
+        return
+    raise ServerError(f"Prefect's server did not start; {log} ends with:\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].strip() or "(nothing)"
+
+
+def guard(app: App, port: int) -> App:
+    """Answer only what is asked of our own address, and by our own pages.
+
+    Any page in a browser on this machine can send requests to a port of it, some of them without the browser asking
+    for leave first (CORS), and by a DNS name that points to 127.0.0.1 it may even read the answers.
+
+    Args:
+        app: the application to guard.
+        port: where it is served.
+    """
+    hosts = {f"{host}:{port}".encode() for host in (_HOST, "localhost")}
+    origins = {b"http://" + host for host in hosts}
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or _is_own(scope["headers"]):
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: the answer is 403
+        else:
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"only for pages and programs of this server's address"})
+
+    def _is_own(headers: list[tuple[bytes, bytes]]) -> bool:
+        named = [value for name, value in headers if name == b"host"]
+        origin = [value for name, value in headers if name == b"origin"]
+        return len(named) == 1 and named[0] in hosts and all(value in origins for value in origin)
+
+    return guarded
+
+
+def _serve(port: int, *, ui: bool) -> None:
+    """Serve until the input ends, which the parent holds open; say so on the output when the server answers."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    class Server(uvicorn.Server):
+        """Knows no signals, and says when it is ready."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            os.write(ready, b"ready\n")
+
+    # What Prefect prints goes to the log; the output is for the one line.
+    ready = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    app = guard(create_app(final=True, ephemeral=not ui), port)
+    config = uvicorn.Config(app, host=_HOST, port=port, log_level="warning", timeout_graceful_shutdown=3)
+    server = Server(config)
+
+    def end_with_parent() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        server.should_exit = True
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    server.run()
+
+
+def main() -> None:
+    """Serve for a parent; signals are the parent's to answer."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(prog="python -m flows.server", description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--ui", action="store_true")
+    given = parser.parse_args()
+    _serve(given.port, ui=given.ui)
+
+
+if __name__ == "__main__":
+    main()
