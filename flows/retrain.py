@@ -153,7 +153,7 @@ def retrain(
                 say=get_run_logger().info,
                 name=name,
             )
-            name_run(f"{plan.settings.target}: under way")
+            name_run(f"{plan.settings.target} ← {', '.join(plan.settings.sources)}")
             with experiment_lock(plan.layout):
                 ensure_gpu_limit()
                 return publish(carry_out(plan))

@@ -122,7 +122,10 @@ def _end_with_runner() -> None:
     done since the last checkpoint.
     """
     runner = os.environ.get(RUNNER)
-    if runner is None or not sys.platform.startswith("linux"):
+    if runner is None:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to answer, which then sends SIGTERM
+    if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(runner):  # it was killed before this process asked

@@ -11,14 +11,17 @@ tests/flows/test_serve.py, tests/e2e/test_schedule.py.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.runner import Runner
 from prefect.schedules import Cron
 from prefect.settings import get_current_settings
 from pydantic import ValidationError
@@ -89,15 +92,46 @@ def serve(given: argparse.Namespace) -> None:
         start = f"{shlex.quote(str(prefect))} deployment run {shlex.quote(f'{retrain.name}/{given.name}')}"
         print(f"a run at once: PREFECT_API_URL={api} {start}", flush=True)
         os.environ[RUNNER] = str(os.getpid())
-        retrain.serve(
-            name=given.name,
-            # The slug keeps a schedule that was paused or changed in the UI as it is when this process starts again.
-            schedule=Cron(given.cron, timezone=given.timezone, slug=given.name),
-            parameters={"preset": given.preset, "overrides": given.overrides},
-            pause_on_shutdown=False,
-            print_starting_message=False,
-            global_limit=1,
-        )
+        runner = StoppableRunner(name=given.name, pause_on_shutdown=False)
+        runner.add_flow(retrain, **deployment(given))
+        asyncio.run(runner.start())
+
+
+def deployment(given: argparse.Namespace) -> dict[str, Any]:
+    """What the runner is told of the schedule."""
+    return {
+        "name": given.name,
+        # The slug keeps a schedule that was paused or changed in the UI as it is when this process starts again.
+        "schedule": Cron(given.cron, timezone=given.timezone, slug=given.name),
+        "parameters": {"preset": given.preset, "overrides": given.overrides},
+        "concurrency_limit": 1,
+    }
+
+
+class StoppableRunner(Runner):
+    """A runner that at SIGTERM or SIGINT first has its runs end, each with a checkpoint, and then ends itself.
+
+    Prefect's own leaves at once, in the middle of its event loop, and its run goes on.
+    """
+
+    _stopping: asyncio.Task[None] | None = None
+
+    async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
+        """Run until stopped; see `Runner.start`, which has SIGTERM answered by `handle_sigterm`."""
+        self._event_loop = asyncio.get_running_loop()
+        self._event_loop.add_signal_handler(signal.SIGINT, self._end)
+        await super().start(run_once=run_once, webserver=webserver)
+        if self._stopping is not None:
+            await self._stopping
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - of a signal's handler
+        """Stop, from within the event loop."""
+        self._event_loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if self._stopping is None:
+            print("stopping: a run that is under way ends after its step, with a checkpoint", flush=True)
+            self._stopping = self._event_loop.create_task(self.astop())
 
 
 def _words(error: ValidationError) -> str:

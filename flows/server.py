@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from oncoshift.errors import OncoshiftError
@@ -72,6 +73,7 @@ def project_server(port: int | None = None, *, ui: bool = False) -> Iterator[boo
     port = _free_port(port)
     with _own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{address(port)}/api"}):
         yield True
+        APILogHandler().flush()  # else the last lines are sent to a server that is gone
 
 
 def address(port: int) -> str:
