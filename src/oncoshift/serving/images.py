@@ -6,6 +6,8 @@ Needs NumPy and Pillow; simplejpeg for JPEG tiles, and OpenCV for colour images 
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from oncoshift.serving.colour import to_srgb
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
@@ -22,6 +26,9 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 
 MAX_PIXELS = 2**26
 """More than this (8,192 × 8,192) is a slide or a bomb, not a tile; decoded it would take 200 MB."""
+
+MAX_BYTES = 2**28
+"""An image file may have so many bytes, as the largest tile has without compression (256 MiB)."""
 
 _BROKEN = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error,
@@ -54,6 +61,24 @@ _TRANSPOSITIONS = {
 
 class UnreadableImageError(ValueError):
     """Bytes are no image that can be decoded, or an array is no uint8 RGB image."""
+
+
+def read_image_file(path: Path) -> bytes:
+    """Read an image file; what is no regular file, or too large for a tile, is refused before it is read.
+
+    Raises:
+        UnreadableImageError: the file cannot be opened or read, is a folder, a pipe, a socket or a device, or has more
+            than `MAX_BYTES` bytes. The message leaves out the path, which the caller knows.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableImageError("no regular file: a pipe, a socket or a device is no image")
+            _check_bytes(status.st_size)
+            return file.read(status.st_size)
+    except OSError as error:
+        raise UnreadableImageError(f"cannot read the file: {error.strerror or error}") from error
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
@@ -104,6 +129,16 @@ def read_tile(data: bytes, side: int) -> NDArray[np.uint8]:
     """
     pixels = _fast_jpeg(data, side) if data[:2] == b"\xff\xd8" else None
     return resize(decode(data) if pixels is None else pixels, side)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without O_NONBLOCK, to open a pipe that nobody writes to takes for ever; a regular file opens as ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise UnreadableImageError(f"{size} bytes are more than the {MAX_BYTES} of the largest tile")
 
 
 def _open(data: bytes) -> Image.Image:
