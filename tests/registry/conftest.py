@@ -35,7 +35,7 @@ def unique() -> Callable[[str], str]:
     return lambda prefix: f"{prefix}-{next(numbers)}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_package() -> Callable[[str], Package]:
     def make(name: str) -> Package:
         torch.manual_seed(0)

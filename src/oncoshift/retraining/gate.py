@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.artifacts import download_artifacts
 
 from oncoshift.data.loading import load_evaluation_tiles
 from oncoshift.data.parquet import read_table
@@ -23,6 +21,7 @@ from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_d
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
+from oncoshift.registry.loading import load_served
 from oncoshift.registry.promotion import WITHDRAWN_TAG, promote, record_decision
 from oncoshift.retraining.register import BY
 from oncoshift.selection.consensus import kappa
@@ -163,12 +162,11 @@ def _served(session: Session, version: str, images: list[bytes]) -> NDArray[np.f
     """Probabilities of a registered version for raw image bytes, float64 [N].
 
     Raises:
-        RegistryError: the model cannot read a tile.
+        RegistryError: the model cannot be loaded, or cannot read a tile.
     """
     name = session.plan.model_name
-    source = session.tracker.client.get_model_version_download_uri(name, version)
-    model = mlflow.pyfunc.load_model(download_artifacts(artifact_uri=source, tracking_uri=session.plan.uri))
-    outcome = model.predict(pd.DataFrame({"image": images}))
+    model = load_served(f"models:/{name}/{version}", session.plan.uri)
+    outcome = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
     if outcome["error"].notna().any():
         raise RegistryError(f"{name} version {version} cannot read an audit tile: {outcome['error'].dropna().iloc[0]}")
     probabilities: NDArray[np.float64] = outcome["probability"].to_numpy(np.float64)
