@@ -1,16 +1,34 @@
-"""Files that are there whole or not at all, locks on them, and hashes of files."""
+"""Files that are there whole or not at all, locks on them, and digests that tell when their bytes have changed."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
+import logging
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from oncoshift.errors import OncoshiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_READ = 1 << 18
+_SEAL = 32
+"""Characters of an XXH3-128 in hex."""
+
+_DIGEST = "digest"
+
+
+class DamagedFileError(OncoshiftError):
+    """A file's bytes are not those that were written: a disk failed, or somebody changed them."""
 
 
 @contextmanager
@@ -20,10 +38,22 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        _flush(temporary)
         temporary.replace(path)
+        with suppress(OSError):  # some network file systems cannot flush a folder; the file has been
+            _flush(path.parent)
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, of: str = "") -> None:
+    """Remove the temporary files that killed processes left of `atomic`.
+
+    Args:
+        folder: where to look; nobody may be writing there, so the caller holds whatever lock it has.
+        of: only those of files whose names begin like this.
+    """
+    for temporary in folder.glob(f".{of}*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
@@ -50,3 +80,130 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def xxh3_file(path: Path, size: int | None = None) -> xxhash.xxh3_128:
+    """XXH3 (128 bits) of a file's bytes, or of its first `size`, to which more can be added.
+
+    It is as fast as memory and guards against bits that flip, not against people.
+    """
+    digest = xxhash.xxh3_128()
+    left = path.stat().st_size if size is None else size
+    # One buffer that stays in the processor's cache: new ones would take longer than the digest.
+    buffer = memoryview(bytearray(_READ))
+    with path.open("rb", buffering=0) as file:
+        while left > 0 and (read := file.readinto(buffer[: min(left, _READ)])):
+            digest.update(buffer[:read])
+            left -= read
+    return digest
+
+
+def check_file(path: Path, expected: str, size: int | None = None) -> xxhash.xxh3_128:
+    """Compare a file, or its first `size` bytes, with the XXH3 that was noted elsewhere when it was written.
+
+    Returns:
+        The digest, as `xxh3_file` gives it.
+
+    Raises:
+        DamagedFileError: they differ, or the file is gone.
+    """
+    if not path.is_file():
+        raise DamagedFileError(f"{path}: is gone")
+    digest = xxh3_file(path, size)
+    if digest.hexdigest() != expected:
+        raise _damaged(path, expected, digest.hexdigest())
+    return digest
+
+
+def seal(path: Path, digest: str | None = None) -> None:
+    """Append the digest of a file's bytes to it, so that a step that replaces the file replaces both.
+
+    Args:
+        path: of a format whose readers leave alone what follows its end, such as zip and npy.
+        digest: XXH3 of its bytes, if it is known.
+    """
+    digest = xxh3_file(path).hexdigest() if digest is None else digest
+    with path.open("ab") as file:
+        file.write(digest.encode())
+    _flush(path)
+
+
+def check_seal(path: Path) -> None:
+    """Compare a file with the digest at its end.
+
+    Raises:
+        DamagedFileError: they differ.
+    """
+    size = max(path.stat().st_size - _SEAL, 0)
+    with path.open("rb") as file:
+        file.seek(size)
+        expected = file.read().decode("latin-1")
+    found = xxh3_file(path, size).hexdigest()
+    if found != expected:
+        raise _damaged(path, expected if expected.isalnum() else "none", found)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON whole or not at all, with a digest of its values among them."""
+    with atomic(path) as temporary:
+        temporary.write_text(sealed_json(values), encoding="utf-8")
+
+
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Read what `write_json` wrote; see `open_json`.
+
+    Raises:
+        DamagedFileError: see `open_json`.
+        FileNotFoundError: there is no such file.
+    """
+    return open_json(path.read_bytes(), str(path), *needed)
+
+
+def sealed_json(values: dict[str, Any]) -> str:
+    """JSON with a digest of its values among them, for `open_json`."""
+    plain = json.loads(json.dumps(values))  # as it will be read: all keys are text
+    return json.dumps({**plain, _DIGEST: _json_digest(plain)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def open_json(text: bytes, name: str, *needed: str) -> dict[str, Any]:
+    """The values of `sealed_json`, if they are those that were written.
+
+    Args:
+        text: the JSON; one without a digest is of an earlier version, and accepted with a warning.
+        name: of the file, for messages.
+        needed: keys that must be there.
+
+    Raises:
+        DamagedFileError: it is no JSON, or its digest is another, or a key is missing.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError:
+        raise DamagedFileError(f"{name}: damaged: {len(text)} bytes that are not JSON") from None
+    missing = [key for key in needed if key not in values] if isinstance(values, dict) else list(needed)
+    if missing or not isinstance(values, dict):
+        raise DamagedFileError(f"{name}: damaged: JSON without {', '.join(missing) or 'keys'}")
+    expected = values.pop(_DIGEST, None)
+    if expected is None:
+        _log.warning("%s: has no digest, as an earlier version wrote it; whether it has changed cannot be told", name)
+    elif (found := _json_digest(values)) != expected:
+        raise _damaged(name, expected, found)
+    return values
+
+
+def _json_digest(values: dict[str, Any]) -> str:
+    text: str = xxhash.xxh3_128(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return text
+
+
+def _damaged(path: Path | str, expected: str, found: str) -> DamagedFileError:
+    return DamagedFileError(f"{path}: damaged: expected XXH3 {expected}, found {found}")
+
+
+def _flush(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, written to disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -16,7 +16,8 @@ from oncoshift.errors import TrainingError
 from oncoshift.evaluation.plots import confusion_figure, reliability_figure, roc_figure
 from oncoshift.evaluation.report import by_organ, evaluate_domains
 from oncoshift.experiment_jobs import ExperimentJobs
-from oncoshift.training.job import TrainedJob
+from oncoshift.files import DamagedFileError
+from oncoshift.training.job import read_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from oncoshift.explain.explanation import Explanation
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings
-    from oncoshift.training.job import Job
+    from oncoshift.training.job import Job, TrainedJob
     from oncoshift.training.loop import EpochHook
 
 _RESULT = ("weights.safetensors", "job.json", "done.json")
@@ -80,10 +81,13 @@ def _trained(layout: Layout, settings: Settings) -> tuple[ExperimentJobs, Job, T
     """The job in outputs/train, which DVC may have restored from its cache."""
     jobs = ExperimentJobs.open(layout, settings.train.variant, settings.sources)
     folder = layout.outputs / "train"
-    if not (folder / "done.json").is_file():
-        raise TrainingError(f"{folder}: nothing trained here; run `dvc repro train` first")
     job = jobs.job(settings)
-    return jobs, job, TrainedJob(job.id, folder, json.loads((folder / "done.json").read_text())["history"])
+    try:
+        return jobs, job, read_trained(job.id, folder)
+    except FileNotFoundError:
+        raise TrainingError(f"{folder}: nothing trained here; run `dvc repro train` first") from None
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}; remove {folder} and run `dvc repro train`") from None
 
 
 def _empty(folder: Path) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file
-
 from oncoshift.data.loading import load_training_data
 from oncoshift.data.packs.pack import Pack
 from oncoshift.evaluation.intervals import Interval
@@ -94,4 +92,4 @@ def _package(session: Session, selection: Selection, report: Report, seeds: Sequ
     )
     source = load_training_data(layout, settings.train.variant, settings.sources).source
     examples = [source.images[row] for row in source.rows[:2]]
-    return Package(config, load_file(selection.trained.weights), card, examples)
+    return Package(config, selection.trained.state(), card, examples)

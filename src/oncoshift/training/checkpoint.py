@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from oncoshift.errors import TrainingError
-from oncoshift.files import atomic
+from oncoshift.files import DamagedFileError, atomic, check_seal, seal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,18 +73,24 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint, with its digest, atomically."""
     with atomic(path) as temporary:
         torch.save(vars(checkpoint), temporary)
+        seal(temporary)
 
 
 def load_checkpoint(path: Path, job: str) -> Checkpoint | None:
-    """The checkpoint at `path`, or None where there is none.
+    """The checkpoint at `path`, or None where there is none, or a damaged one.
 
     Raises:
         TrainingError: it belongs to another job.
     """
     if not path.is_file():
+        return None
+    try:
+        check_seal(path)
+    except DamagedFileError as error:
+        _log.warning("%s; the training starts from its first step", error)
         return None
     checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     if checkpoint.job != job:

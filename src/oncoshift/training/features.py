@@ -1,7 +1,8 @@
 """Outputs of the frozen trunk parts, computed once for each pack and kept on disk.
 
-The file's name is the hash of all that decides its content: the pack, the frozen weights, the parts. How far it is, is
-noted after every eight chunks; a killed run goes on from there.
+The file's name is the hash of all that decides its content: the pack, the frozen weights, the parts. At its end stands
+a digest of its bytes, which each process checks once. How far it is, and the digest so far, is noted after every eight
+chunks; a killed run goes on from there. What is damaged is computed again.
 """
 
 from __future__ import annotations
@@ -9,13 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import xxhash
 
-from oncoshift.files import atomic, held
+from oncoshift.files import (
+    DamagedFileError,
+    check_file,
+    check_seal,
+    held,
+    read_json,
+    seal,
+    sweep,
+    write_json,
+    xxh3_file,
+)
 from oncoshift.fingerprint import code_fingerprint
 from oncoshift.training.inputs import FeatureInputs, Inputs, PixelInputs
 from oncoshift.training.memory import freed_memory_kept
@@ -66,12 +80,35 @@ def frozen_inputs(
         return PixelInputs(images)
     key = _key(net, cache.pack_digest)
     done = cache.folder / f"{key}.npy"
-    if not done.is_file():
+    if _fault(done) is not None:
         done.parent.mkdir(parents=True, exist_ok=True)
         with held(done.with_suffix(".lock")):  # workers of one study come here at once; those that waited find it done
-            if not done.is_file():
+            fault = _fault(done)
+            if fault is not None:
+                if done.is_file():
+                    _log.warning("%s; the features are computed again", fault)
+                sweep(done.parent, of=key)
                 _compute(net, images, done, device, on_progress)
     return FeatureInputs(np.load(done, mmap_mode="r"))
+
+
+def _fault(done: Path) -> str | None:
+    """What is wrong with a file of features, or None."""
+    try:
+        file = done.stat()
+    except FileNotFoundError:
+        return f"{done}: is not there"
+    return _fault_in_bytes(done, file.st_size, file.st_mtime_ns)
+
+
+@cache
+def _fault_in_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa: ARG001 - a file made anew is another
+    """The same of its bytes, which are read once in a process: there may be gigabytes."""
+    try:
+        check_seal(done)
+    except DamagedFileError as error:
+        return str(error)
+    return None
 
 
 def _key(net: TrainedNet, pack_digest: str) -> str:
@@ -99,7 +136,7 @@ def _compute(
     # Maps are large and feed more layers, which forgive half precision; pooled vectors are small and kept whole.
     kind = np.float32 if len(shape) == 1 else np.float16
     partial, marker = done.with_suffix(".partial.npy"), done.with_suffix(".progress")
-    start = int(marker.read_text()) if partial.is_file() and marker.is_file() else 0
+    start, digest = _begun(partial, marker)
     _log.info(
         "frozen parts %s: %d of %d tiles to compute",
         "…".join(net.frozen[:: len(net.frozen) - 1 or 1]),
@@ -107,18 +144,37 @@ def _compute(
         len(images),
     )
     values = np.lib.format.open_memmap(partial, mode="r+" if start else "w+", dtype=kind, shape=(len(images), *shape))
+    if not start:
+        values.flush()
+        digest = xxh3_file(partial, values.offset)
     for first in range(start, len(images), _CHUNK):
         rows = np.arange(first, min(first + _CHUNK, len(images)))
-        values[rows] = _forward(net, trunk, pixels, rows, device).astype(kind)
+        features = np.ascontiguousarray(_forward(net, trunk, pixels, rows, device), kind)
+        values[rows] = features
+        digest.update(features.data)
         if first // _CHUNK % 8 == 7:
             values.flush()
-            with atomic(marker) as temporary:
-                temporary.write_text(str(rows[-1] + 1))
+            size = values.offset + values[: rows[-1] + 1].nbytes
+            write_json(marker, {"rows": int(rows[-1]) + 1, "bytes": size, "xxh3": digest.hexdigest()})
         if on_progress is not None:
             on_progress(int(rows[-1]) + 1, len(images))
     values.flush()
+    seal(partial, digest.hexdigest())
     partial.replace(done)
     marker.unlink(missing_ok=True)
+
+
+def _begun(partial: Path, marker: Path) -> tuple[int, xxhash.xxh3_128]:
+    """How many rows a killed run has computed, and the digest of the file up to there; what follows is cut off."""
+    try:
+        noted = read_json(marker, "rows", "bytes", "xxh3")
+        digest = check_file(partial, noted["xxh3"], noted["bytes"])
+    except (FileNotFoundError, DamagedFileError) as error:
+        if isinstance(error, DamagedFileError):
+            _log.warning("%s; features are computed from the first tile on", error)
+        return 0, xxhash.xxh3_128()
+    os.truncate(partial, noted["bytes"])
+    return int(noted["rows"]), digest
 
 
 @torch.inference_mode()

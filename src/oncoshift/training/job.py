@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from oncoshift.files import atomic, held
+from oncoshift.files import (
+    DamagedFileError,
+    atomic,
+    check_file,
+    held,
+    read_json,
+    sweep,
+    write_json,
+    xxh3_file,
+)
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.methods.factory import build_method, member_settings, method_settings, trained_organs
 from oncoshift.models.network import AdaptationNet, as_one
@@ -98,11 +108,13 @@ class TrainedJob:
         id: of the job.
         folder: holds weights.safetensors (a `Classifier`'s state), job.json and done.json.
         history: one row of figures an epoch.
+        digest: XXH3 of the weights' file; None if an earlier version trained it.
     """
 
     id: str
     folder: Path
     history: list[dict[str, float]]
+    digest: str | None = None
 
     @property
     def ended_ms(self) -> int:
@@ -114,14 +126,48 @@ class TrainedJob:
         """State dict of the trained `Classifier`."""
         return self.folder / "weights.safetensors"
 
+    def state(self) -> dict[str, Tensor]:
+        """State dict of the trained `Classifier`.
+
+        Raises:
+            DamagedFileError: the weights' bytes are not those that the training wrote.
+        """
+        try:
+            self.check()
+        except DamagedFileError as error:
+            raise DamagedFileError(f"{error}; start it again, and the job is trained again") from None
+        state: dict[str, Tensor] = load_file(self.weights)
+        return state
+
+    def check(self) -> None:
+        """Compare the weights' file with its digest.
+
+        Raises:
+            DamagedFileError: they do not fit.
+        """
+        if self.digest is not None:
+            check_file(self.weights, self.digest)
+
 
 def find_trained(job: Job) -> TrainedJob | None:
-    """The result of a job that is done, or None."""
-    folder = job.folder / job.id
-    marker = folder / "done.json"
-    if not marker.is_file():
+    """The result of a job that is done and whose files are whole, or None."""
+    try:
+        return read_trained(job.id, job.folder / job.id)
+    except (DamagedFileError, FileNotFoundError):
         return None
-    return TrainedJob(job.id, folder, json.loads(marker.read_text())["history"])
+
+
+def read_trained(job_id: str, folder: Path) -> TrainedJob:
+    """The result in a folder.
+
+    Raises:
+        DamagedFileError: done.json or the weights are not what the training wrote.
+        FileNotFoundError: there is no done.json, so it is not done.
+    """
+    done = read_json(folder / "done.json", "history")
+    trained = TrainedJob(job_id, folder, done["history"], done.get("weights"))
+    trained.check()
+    return trained
 
 
 def train_job(
@@ -153,6 +199,19 @@ def train_job(
         return _train(job, folder, data, on_epoch, on_features)
 
 
+def sweep_jobs(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in the folders of jobs that nobody trains now.
+
+    A job that is begun again does so by itself; one that nobody asks for any more would keep half a checkpoint.
+
+    Args:
+        folder: parent of the jobs' folders.
+    """
+    for job in {temporary.parent for temporary in folder.glob("*/.*.tmp")}:
+        with suppress(BlockingIOError), held(job, BlockingIOError):
+            sweep(job)
+
+
 def drop_checkpoint(job: Job) -> None:
     """Free what the checkpoint of a job takes that nobody will go on with; begun again, it starts from the first step.
 
@@ -168,8 +227,14 @@ def _train(
     on_epoch: EpochHook,
     on_features: Callable[[int, int], None] | None,
 ) -> TrainedJob:
-    done = find_trained(job)
-    if done is not None:
+    sweep(folder)
+    try:
+        done = read_trained(job.id, folder)
+    except FileNotFoundError:
+        pass
+    except DamagedFileError as error:
+        _log.warning("%s; the job is trained again", error)
+    else:
         for row in done.history:
             on_epoch(row)
         return done
@@ -180,12 +245,12 @@ def _train(
     state, history = train(job, data.only(trained_organs(settings)), on_epoch, on_features)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        digest = xxh3_file(temporary).hexdigest()
     device = pick_device(settings.train.device)
     ran = {"device": str(device), "precision": pick_precision(settings.train, device)}
-    with atomic(folder / "done.json") as temporary:
-        temporary.write_text(json.dumps({"history": history, **ran}))
+    write_json(folder / "done.json", {"history": history, "weights": digest, **ran})
     drop_checkpoint(job)
-    return TrainedJob(job.id, folder, history)
+    return TrainedJob(job.id, folder, history, digest)
 
 
 def _train_network(
@@ -215,7 +280,7 @@ def _train_members(
         _log.info("ensemble: member %d of %d, %s alone", number, len(members), member.settings.single.organ)
         trained.append(train_job(member, data, say_nothing, on_features))
         nets.append(_unfilled(member))
-        nets[-1].classifier.load_state_dict(load_file(trained[-1].weights))
+        nets[-1].classifier.load_state_dict(trained[-1].state())
     device = pick_device(job.settings.train.device)
     net = as_one(nets).to(device)
     inputs = frozen_inputs(net, data.source.images, FeatureCache(job.features, job.pack_digest), device)
@@ -236,7 +301,7 @@ def load_net(job: Job, trained: TrainedJob) -> TrainedNet:
     It is what is served: of a network with BatchNorm per domain, that of the target.
     """
     net = as_one([_unfilled(job) for _ in member_settings(job.settings)])
-    net.classifier.load_state_dict(load_file(trained.weights))
+    net.classifier.load_state_dict(trained.state())
     return net.eval()
 
 

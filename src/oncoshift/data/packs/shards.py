@@ -13,14 +13,13 @@ import numpy as np
 import xxhash
 
 from oncoshift.errors import DataError
+from oncoshift.files import xxh3_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-_READ = 1 << 18
 
 
 def write_shard(folder: Path, plan: str, tiles: Iterable[NDArray[np.uint8]], count: int, side: int) -> str:
@@ -69,13 +68,8 @@ def write_shard(folder: Path, plan: str, tiles: Iterable[NDArray[np.uint8]], cou
 
 def is_whole(path: Path) -> bool:
     """Whether the file is there and its bytes are those that its name promises."""
-    checksum = xxhash.xxh3_128()
-    # One buffer that stays in the processor's cache: new ones would take longer than the checksum.
-    buffer = memoryview(bytearray(_READ))
     try:
-        with path.open("rb", buffering=0) as file:
-            while size := file.readinto(buffer):
-                checksum.update(buffer[:size])
+        checksum = xxh3_file(path)
     except OSError:
         return False
     return path.stem.rpartition("-")[2] == checksum.hexdigest()
