@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_tiles import tissue
 
+from oncoshift.registry.folder import save_folder
 from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, normalise
 from oncoshift.serving.images import resize
 from oncoshift.serving.predictor import ServedConfig, TilePredictor
@@ -158,6 +159,21 @@ def test_a_config_written_before_there_were_ensembles_is_read(package: Package) 
     values = json.loads(package.config.to_json())
     del values["members"]
     assert ServedConfig.from_json(json.dumps(values)) == package.config
+
+
+def test_weights_of_which_a_bit_has_flipped_are_not_served(package: Package, tmp_path: Path) -> None:
+    save_folder(package, tmp_path / "model")
+    config, weights = (tmp_path / "model" / "artifacts" / name for name in ("config.json", "weights.safetensors"))
+    TilePredictor.load(config, weights, "cpu")
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ValueError, match=r"weights\.safetensors: damaged: expected SHA-256 \w{64}, found \w{64}"):
+        TilePredictor.load(config, weights, "cpu")
+    values = json.loads(config.read_text())
+    del values["weights_sha256"]
+    config.write_text(json.dumps(values))
+    TilePredictor.load(config, weights, "cpu")  # a model of before has no digest
 
 
 def test_an_ensemble_says_the_mean_probability(

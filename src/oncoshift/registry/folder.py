@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 
 import oncoshift.serving
 from oncoshift.errors import RegistryError
+from oncoshift.files import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +85,8 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
         work = Path(scratch)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in package.state.items()}
         save_file(state, work / "weights.safetensors")
-        (work / "config.json").write_text(package.config.to_json(), encoding="utf-8")
+        config = replace(package.config, weights_sha256=sha256_file(work / "weights.safetensors"))
+        (work / "config.json").write_text(config.to_json(), encoding="utf-8")
         (work / "card.md").write_text(package.card, encoding="utf-8")
         names = {"weights": "weights.safetensors", "config": "config.json", "card": "card.md"}
         mlflow.pyfunc.save_model(

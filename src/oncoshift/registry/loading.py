@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlparse
 
 import mlflow.pyfunc
 import mlflow.pyfunc.model
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.exceptions import MlflowException
@@ -20,6 +21,7 @@ from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums
 from oncoshift.registry.store import SQLITE, open_client
 
 if TYPE_CHECKING:
@@ -44,9 +46,14 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
         tracking_uri: the store, for a model that is in one; it is never made here.
 
     Raises:
-        RegistryError: there is no such model, its files are elsewhere, it needs a pickle, or its own code fails.
+        RegistryError: there is no such model, its files are elsewhere or damaged, it needs a pickle, or its own code
+            fails.
     """
     folder = _fetch(uri, tracking_uri)
+    if is_in_store(uri):
+        check_sums(folder, *_noted(uri, tracking_uri))
+    elif (folder / SUMS).is_file():
+        check_sums(folder, uri, None)
     # MLflow's own guard: for what the model's code may load by MLflow in its turn, and for processes started from here.
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(False)  # type: ignore[no-untyped-call]
     try:
@@ -88,6 +95,18 @@ def _location(uri: str, tracking_uri: str | None) -> str:
     if len(found) == 1:
         return client.get_logged_model(found[0]).artifact_location
     return client.get_model_version_download_uri(*found)
+
+
+def _noted(uri: str, tracking_uri: str | None) -> tuple[str, str | None]:
+    """What to call a model that is in a store, and the tag with the digest of its list of digests, if it has one."""
+    if urlparse(uri).scheme != "models":
+        return uri, None
+    client = MlflowClient(tracking_uri, tracking_uri)
+    found = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
+    if len(found) == 1:
+        return uri, client.get_logged_model(found[0]).tags.get(SUMS_TAG)
+    name, version = found
+    return f"{name} version {version}", client.get_model_version(name, version).tags.get(SUMS_TAG)
 
 
 def _check_form(uri: str, folder: Path) -> None:

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from oncoshift.registry.digests import SUMS_TAG, write_sums
 from oncoshift.registry.folder import Package, save_folder
 from oncoshift.registry.store import store_lock
 from oncoshift.registry.tracking import KEY_TAG, quoted
@@ -72,14 +73,15 @@ def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tag
     if model is None:
         model = client.create_logged_model(tracker.experiment_id, name, run_id, tags={KEY_TAG: key})
     if model.status != "READY":
-        _upload(client, run_id, model, package)
+        model = _upload(client, run_id, model, package)
+    sums = {SUMS_TAG: model.tags[SUMS_TAG]} if SUMS_TAG in model.tags else {}
     _ensure_registered_model(client, name)
     return client.create_model_version(
         name,
         # The place itself: MLflow would look `models:/<id>` up in the process's global store, not in this client's.
         source=model.artifact_location,
         run_id=run_id,
-        tags={**tags, KEY_TAG: key, MODEL_TAG: model.model_id},
+        tags={**tags, **sums, KEY_TAG: key, MODEL_TAG: model.model_id},
         description=_description(package.card),
         model_id=model.model_id,
     )
@@ -92,16 +94,18 @@ def _find_model(tracker: Tracker, name: str, key: str) -> LoggedModel | None:
     return min(found, key=lambda each: (each.creation_timestamp, each.model_id), default=None)
 
 
-def _upload(client: MlflowClient, run_id: str, model: LoggedModel, package: Package) -> None:
+def _upload(client: MlflowClient, run_id: str, model: LoggedModel, package: Package) -> LoggedModel:
     """Write the files over whatever an earlier upload left, link model and run, and only then say READY."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         save_folder(package, folder, Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id))
+        sums = write_sums(folder)
         client.log_model_artifacts(model.model_id, str(folder))
+    client.set_logged_model_tags(model.model_id, {SUMS_TAG: sums})
     outputs = client.get_run(run_id).outputs
     if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    client.finalize_logged_model(model.model_id, "READY")
+    return client.finalize_logged_model(model.model_id, "READY")
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:

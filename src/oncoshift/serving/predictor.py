@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
@@ -46,6 +47,7 @@ class ServedConfig:
         reference: what tiles are normalised to, of the variant's method; None for `none`.
         threshold: a tile is malignant from this probability on.
         members: of an ensemble, how many classifiers' mean probability counts.
+        weights_sha256: of weights.safetensors, set where it is written; None in a model of an earlier version.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ServedConfig:
     reference: StainReference | None = None
     threshold: float = 0.5
     members: int = 1
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         method = "none" if self.reference is None else self.reference.method
@@ -109,8 +112,17 @@ class TilePredictor:
 
     @classmethod
     def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:
-        """Load from config.json and weights.safetensors; every weight must be there, and no other."""
+        """Load from config.json and weights.safetensors; every weight must be there, and no other.
+
+        Raises:
+            ValueError: the weights are not those that config.json names.
+        """
         settings = ServedConfig.from_json(config.read_text(encoding="utf-8"))
+        if settings.weights_sha256 is not None:
+            with weights.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != settings.weights_sha256:
+                raise ValueError(f"{weights}: damaged: expected SHA-256 {settings.weights_sha256}, found {found}")
         classifier = build_classifier(settings.backbone, settings.bottleneck, settings.dropout, settings.members)
         classifier.load_state_dict(load_file(weights))
         return cls(settings, classifier, device)
