@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from oncoshift.errors import OncoshiftError
+from oncoshift.errors import DataError, OncoshiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +27,11 @@ _SEAL = 32
 """Characters of an XXH3-128 in hex."""
 
 _DIGEST = "digest"
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a write for which there is no room: on the disk, in a quota, or for so large a file."""
+
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
 
 
 class DamagedFileError(OncoshiftError):
@@ -55,6 +62,39 @@ def sweep(folder: Path, of: str = "") -> None:
     """
     for temporary in folder.glob(f".{of}*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder: Path, needed: int | None = None) -> Iterator[None]:
+    """Work that writes to `folder`, which need not exist: a disk that is full or refuses is an error that says so.
+
+    Args:
+        folder: where the work writes.
+        needed: bytes that the folder is to hold in the end, where that is known.
+
+    Raises:
+        DataError: nothing can be written there, which is found out before the work begins where possible; or the disk
+            or a quota is full, or a file or folder may not be opened, while it goes on.
+    """
+    places = (folder.absolute(), *folder.absolute().parents)
+    place = next(place for place in places if os.path.lexists(place))
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise DataError(f"{folder}: cannot be written, for {place} is no folder that you may write to; name another")
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            free = f"{shutil.disk_usage(place).free / 1e6:,.0f} MB are free"
+            wanted = "" if needed is None else f", and in the end it is to hold {needed / 1e6:,.0f} MB"
+            raise DataError(
+                f"{folder}: the disk is full ({error.strerror}): {free}{wanted}; nothing is lost: make room, "
+                "and run it again"
+            ) from error
+        if error.errno in _REFUSED:
+            raise DataError(
+                f"{error.filename or folder}: {error.strerror}; give yourself the right to it, or take it away"
+            ) from error
+        raise
 
 
 @contextmanager

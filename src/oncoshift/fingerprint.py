@@ -21,8 +21,9 @@ TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
 """Their versions decide how a pixel is rounded."""
 
 STAGE_CODE = {
-    "ingest": ("data/adapters", "data/archives.py", "data/groups.py", "data/ingest.py", "data/leaks",
-               "data/tar_headers.py", "data/validation", "serving/colour.py", "serving/images.py"),
+    "ingest": ("data/adapters", "data/archives.py", "data/csv_rows.py", "data/groups.py", "data/ingest.py",
+               "data/leaks", "data/names.py", "data/passed_over.py", "data/tar_headers.py", "data/validation",
+               "serving/colour.py", "serving/images.py"),
     "split": ("data/split.py", "data/split_checks.py"),
     "normalize": ("data/normalize.py", "data/packs", *TILE_CODE),
 }  # fmt: skip

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,26 @@ from PIL import Image, ImageFilter
 from tiny_tiles import tissue
 
 from oncoshift.data.ingest import ingest
+from oncoshift.data.parallel import silent
 from oncoshift.data.phantom import phantom_tile
 from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.errors import DataError
 from oncoshift.settings import Ingest, Phantom
 
+if TYPE_CHECKING:
+    from oncoshift.data.parallel import Progress
+
 FOLDER = Ingest(adapter="folder", max_quarantine_share=0.2)
+
+
+class Steps:
+    """Phases, and what each has said of its progress."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[tuple[int, int]]] = {}
+
+    def __call__(self, phase: str) -> Progress:
+        return lambda done, total: self.seen.setdefault(phase, []).append((done, total))
 
 
 def reasons(out: Path) -> dict[str, str]:
@@ -172,23 +187,25 @@ def test_same_data_same_bytes(tree: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_progress_counts_to_the_end(tree: Path, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert seen[:48] == [(done, 48) for done in range(1, 49)]
-    assert seen[-1] == (96, 96), "then each is described, and compared"
+def test_each_phase_counts_the_tiles_that_there_are(tree: Path, tmp_path: Path) -> None:
+    steps = Steps()
+    ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, phases=steps)
+    assert steps.seen["checking"] == steps.seen["describing"] == [(done, 48) for done in range(1, 49)]
+    assert steps.seen["comparing"][-1] == (48, 48), "of 48 tiles there are no 96"
+    assert set(steps.seen) == {"checking", "describing", "comparing"}, "nothing was unpacked"
 
 
 def test_a_file_that_goes_or_changes_while_ingest_runs_is_named_and_stops_nothing(tree: Path, tmp_path: Path) -> None:
     benign = tree / "lung" / "benign"
 
-    def meddle(done: int, total: int) -> None:
-        if (done, total) == (48, 48):  # every tile has been checked, and none described
+    def meddle(phase: str) -> Progress:
+        if phase == "describing":  # every tile has been checked
             (benign / "lung-b0_0.png").unlink()
             (benign / "lung-b1_0.png").write_bytes((benign / "lung-b2_0.png").read_bytes())
             (benign / "lung-b3_0.png").write_text("no image")
+        return silent(phase)
 
-    report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, progress=meddle)
+    report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, phases=meddle)
     (warning,) = [line for line in report.warnings if line.startswith("changed or gone")]
     assert warning.endswith("run it again: " + ", ".join(f"lung/benign/lung-b{number}_0.png" for number in (0, 1, 3)))
     assert (report.tiles, report.joined_groups) == (48, 0)
@@ -200,10 +217,10 @@ def test_a_file_that_goes_or_changes_while_ingest_runs_is_named_and_stops_nothin
 
 def test_organs_names_are_refused_before_a_tile_is_opened(tree: Path, tmp_path: Path) -> None:
     (tree / "kidney").rename(tree / "Kidney Left")
-    seen: list[tuple[int, int]] = []
+    steps = Steps()
     with pytest.raises(DataError, match=r"'kidney left': 16 tiles(.|\n)*rename the folder, for example to kidney_left"):
-        ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, progress=lambda *step: seen.append(step))
-    assert not seen
+        ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, phases=steps)
+    assert not steps.seen
 
 
 def disguised(tile: np.ndarray) -> Image.Image:

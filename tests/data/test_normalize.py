@@ -204,12 +204,13 @@ def test_splits_out_of_step_are_refused(layout: Layout) -> None:
         run_normalize(SETTINGS, layout)
 
 
-def test_progress_counts_over_all_variants(layout: Layout) -> None:
-    seen: list[tuple[int, int]] = []
-    run_normalize(SETTINGS, layout, lambda done, total: seen.append((done, total)))
-    assert seen[0] == (0, 96)
-    assert seen[-1] == (96, 96)
-    assert seen == sorted(seen)
+def test_progress_counts_the_tiles_of_each_variant(layout: Layout) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {variant: [] for variant in SETTINGS.variants}
+    run_normalize(SETTINGS, layout, lambda variant: lambda *step: seen[variant].append(step))
+    for steps in seen.values():
+        assert steps[0] == (0, 48)
+        assert steps[-1] == (48, 48)
+        assert steps == sorted(steps)
 
 
 def test_the_sheet_shows_every_variant_and_goes_with_them(layout: Layout) -> None:

@@ -47,34 +47,47 @@ def groups(context: Context) -> None:
     """Join copies of one original to groups; write path,group. An image that cannot be read is a group of its own.
 
     Raises:
-        DataError: the folder holds no image that can be read.
+        DataError: the folder holds no image that can be read, or the CSV cannot be written.
     """
-    from oncoshift.data.adapters.base import images_below
-    from oncoshift.data.groups import giants
-    from oncoshift.data.leaks import join_groups
     from oncoshift.errors import DataError
+    from oncoshift.files import writing
 
     folder, out = context.arguments.folder, context.arguments.out
     if not folder.is_dir():
         raise DataError(f"{folder}: {'is no folder; unpack it first' if folder.exists() else 'no such folder'}")
-    names = sorted(file.relative_to(folder).as_posix() for file in images_below(folder))
+    if out.is_dir():
+        raise DataError(f"--out {out}: is a folder; name a file")
+    with writing(out.parent):
+        _write_groups(folder, out)
+
+
+def _write_groups(folder: Path, out: Path) -> None:
+    from oncoshift.data.adapters.base import images_below
+    from oncoshift.data.groups import giants
+    from oncoshift.data.leaks import join_groups
+    from oncoshift.data.names import as_text, is_text, without_formula
+    from oncoshift.errors import DataError
+
+    files = sorted(images_below(folder), key=lambda file: file.relative_to(folder).as_posix())
+    names = [as_text(file.relative_to(folder).as_posix()) for file in files]
     if not names:
         raise DataError(f"{folder}: no image files in it; name a folder of tiles")
-    images = _Images([folder / name for name in names])
-    pairs = _find_pairs(images)
+    _say_passed_over(folder)
+    images = _Images(files)
+    pairs = _find_pairs("groups", images)
     if len(images.unreadable) == len(names):
         raise DataError(f"{folder}: none of {len(names)} images can be read: {images.summary()}")
-    for message in images.messages():
-        print(message, file=sys.stderr)
+    odd = [f"{name}: its name is not UTF-8 and stands so in the CSV; rename the file" for name, file in
+           zip(names, files, strict=True) if not is_text(str(file))]  # fmt: skip
+    _warn([*images.messages(), *odd])
     # Names that sort as the positions do, so a joined group is named by its first path.
     width = len(str(len(names)))
     joined = join_groups([f"{position:0{width}}" for position in range(len(names))], pairs)
     digits = max(5, width)
     numbers = {name: f"g{number:0{digits}}" for number, name in enumerate(sorted(set(joined)), start=1)}
     found = [numbers[name] for name in joined]
-    _write_csv(out, ("path", "group"), zip(names, found, strict=True))
-    for message in giants(found):
-        print(f"warning: {message}", file=sys.stderr)
+    _write_csv(out, ("path", "group"), zip(map(without_formula, names), found, strict=True))
+    _warn(f"warning: {message}" for message in giants(found))
     print(f"{len(names)} images, {len(pairs)} pairs of copies, {len(numbers)} groups: {out}")
 
 
@@ -85,35 +98,47 @@ def leaks(context: Context) -> int:
         0 if there are none, else `LEAKS_FOUND`.
 
     Raises:
-        DataError: a tile cannot be read, so nothing can be said of it.
+        DataError: a tile cannot be read, so nothing can be said of it, or the findings cannot be written.
     """
-    from oncoshift.data.leaks.audit import count_leaks, find_leaks, read_split
+    from oncoshift.data.leaks.audit import read_split
+    from oncoshift.files import writing
+
+    split, out = context.arguments.split, context.arguments.out
+    tiles = read_split(split)
+    if split.is_dir() and not any(split.glob("*.parquet")):
+        _say_passed_over(split)
+    with writing(out):
+        return _audit(split, tiles, out)
+
+
+def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
+    from oncoshift.data.leaks.audit import count_leaks, find_leaks
+    from oncoshift.data.names import visible, without_formula
     from oncoshift.errors import DataError
 
-    out = context.arguments.out
-    tiles = read_split(context.arguments.split)
     images = _Images([tile.path for tile in tiles])
-    pairs = _find_pairs(images)
+    pairs = _find_pairs("leaks", images)
     if images.unreadable:
         raise DataError(
-            f"{context.arguments.split}: {len(images.unreadable)} of {len(tiles)} tiles cannot be read, so the split "
-            f"was not checked: {images.summary()}"
+            f"{split}: {len(images.unreadable)} of {len(tiles)} tiles cannot be read, so the split was not checked: "
+            f"{images.summary()}"
         )
     found = find_leaks(tiles, pairs)
     rows = (
-        (one.split, one.name, other.split, other.name, "" if leak.score is None else f"{leak.score:.3f}")
+        (*map(without_formula, (one.split, one.name, other.split, other.name)),
+         "" if leak.score is None else f"{leak.score:.3f}")
         for leak in found
         for one, other in [(tiles[leak.first], tiles[leak.second])]
-    )
+    )  # fmt: skip
     _write_csv(out / "leaks.csv", ("first_split", "first_path", "second_split", "second_path", "score"), rows)
     (out / "leaks.png").unlink(missing_ok=True)
     if not found:
-        splits = ", ".join(sorted({tile.split for tile in tiles}))
+        splits = ", ".join(sorted({visible(tile.split) for tile in tiles}))
         print(f"{len(tiles)} tiles of {splits}: no leaks, no original has copies on two sides")
         return 0
     _draw(images, tiles, found, out / "leaks.png")
     for (one_split, other_split), count in count_leaks(tiles, pairs).items():
-        print(f"{one_split} and {other_split}: {count} pairs of tiles show the same field")
+        print(f"{visible(one_split)} and {visible(other_split)}: {count} pairs of tiles show the same field")
     touched = len({position for leak in found for position in (leak.first, leak.second)})
     print(f"{touched} of {len(tiles)} tiles leak, each beside a copy: {out / 'leaks.csv'}, {out / 'leaks.png'}")
     return LEAKS_FOUND
@@ -130,13 +155,11 @@ class _Images:
         """The image, or one blank pixel, which is nothing's copy, where it cannot be read."""
         import numpy as np
 
-        from oncoshift.serving.images import UnreadableImageError, decode
+        from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
         file = self.files[position]
         try:
-            return decode(file.read_bytes())
-        except OSError as error:
-            self.unreadable[position] = f"{file}: cannot be read: {error.strerror}"
+            return decode(read_image_file(file))
         except UnreadableImageError as error:
             self.unreadable[position] = f"{file}: {error}"
         return np.full((1, 1, 3), 255, np.uint8)
@@ -151,24 +174,45 @@ class _Images:
         return "; ".join(self.messages()[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _find_pairs(images: _Images) -> list[Pair]:
-    from oncoshift.console import progress
+def _find_pairs(label: str, images: _Images) -> list[Pair]:
+    from oncoshift.console import phases
     from oncoshift.data.leaks import find_pairs
 
-    with progress("comparing tiles") as show:
-        return find_pairs(images, len(images.files), show)
+    with phases(label) as steps:
+        return find_pairs(images, len(images.files), steps)
+
+
+def _say_passed_over(folder: Path) -> None:
+    """Name the files in a folder that are no images, so that none vanishes without a word."""
+    from oncoshift.data.adapters.base import files_below, is_image
+    from oncoshift.data.passed_over import PassedOver, summary
+
+    found = PassedOver()
+    for path in files_below(folder):
+        if not is_image(path.name):
+            found.add(path.relative_to(folder))
+    if found.counts:
+        _warn([f"passed over, for these files are no images: {summary(found.counts)}", *found.warnings()])
+
+
+def _warn(messages: Iterable[str]) -> None:
+    from oncoshift.data.names import visible
+
+    for message in messages:
+        print(visible(message), file=sys.stderr)
 
 
 def _draw(images: _Images, tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None:
     from PIL import Image
 
     from oncoshift.data.leaks.picture import sheet, side_by_side
+    from oncoshift.data.names import visible
     from oncoshift.files import atomic
 
     pictures = []
     for leak in found[:_SHOWN]:
         one, other = tiles[leak.first], tiles[leak.second]
-        caption = "    ".join(f"{tile.split}: …{tile.name[-_NAME_SHOWN:]}" for tile in (one, other))
+        caption = visible("    ".join(f"{tile.split}: …{tile.name[-_NAME_SHOWN:]}" for tile in (one, other)))
         pictures.append((side_by_side(images(leak.first), images(leak.second)), caption))
     with atomic(path) as temporary:
         Image.fromarray(sheet(pictures)).save(temporary, format="PNG")

@@ -14,8 +14,9 @@ def phantom(context: Context) -> None:
     """Write the made-up data set to `ingest.root`."""
     from oncoshift.console import progress
     from oncoshift.data.phantom import write_phantom
+    from oncoshift.files import writing
 
-    with progress("phantom") as step:
+    with writing(context.raw.parent), progress("phantom") as step:
         written = write_phantom(context.settings.phantom, context.raw, step)
     print(f"phantom: {'written to' if written else 'already there, unchanged:'} {context.raw}")
 
@@ -27,12 +28,13 @@ def add_ingest(parser: argparse.ArgumentParser) -> None:
 
 def code(context: Context) -> None:
     """Stage `code`."""
-    from oncoshift.files import atomic
+    from oncoshift.files import atomic, writing
     from oncoshift.fingerprint import stage_fingerprints
 
-    for stage, digest in stage_fingerprints().items():
-        with atomic(context.layout.code / f"{stage}.txt") as temporary:
-            temporary.write_text(f"{digest}\n", encoding="utf-8")
+    with writing(context.layout.code):
+        for stage, digest in stage_fingerprints().items():
+            with atomic(context.layout.code / f"{stage}.txt") as temporary:
+                temporary.write_text(f"{digest}\n", encoding="utf-8")
 
 
 def ingest(context: Context) -> None:
@@ -40,19 +42,24 @@ def ingest(context: Context) -> None:
     if context.arguments.list:
         _list_adapters()
         return
-    from oncoshift.console import progress
+    from oncoshift.console import phases
     from oncoshift.data.ingest import ingest as run
+    from oncoshift.data.names import visible
+    from oncoshift.data.passed_over import summary
+    from oncoshift.files import writing
 
     layout = context.layout
-    with progress("ingest") as step:
-        report = run(context.settings.ingest, context.raw, layout.tiles, base=layout.folder, progress=step)
+    with writing(layout.tiles), phases("ingest") as steps:
+        report = run(context.settings.ingest, context.raw, layout.tiles, base=layout.folder, phases=steps)
     made_up = ", made up" if report.made_up else ""
     kinds = ", ".join(f"{number} {kind}" for kind, number in report.kinds.items() if kind != "duplicate")
     left_out = f"{report.quarantined} quarantined{f' ({kinds})' if kinds else ''}"
     copies = f", {report.duplicates} byte-identical copies dropped" if report.duplicates else ""
     print(f"ingest: {report.tiles} tiles{made_up}, {left_out}{copies}: {layout.tiles}")
+    if report.passed_over:
+        print(f"ingest: passed over, for these files are no tiles of {report.adapter}: {summary(report.passed_over)}")
     for warning in report.warnings:
-        print(f"ingest: ! {warning}")
+        print(f"ingest: ! {visible(warning)}")
     print(f"ingest: report: {layout.tiles / 'report' / 'report.html'}")
 
 
@@ -67,9 +74,11 @@ def _list_adapters() -> None:
 def split(context: Context) -> None:
     """Stage `split`."""
     from oncoshift.data.split import run_split
+    from oncoshift.files import writing
 
     settings, layout = context.settings, context.layout
-    frames = run_split(settings.split, settings.target, settings.sources, layout)
+    with writing(layout.splits):
+        frames = run_split(settings.split, settings.target, settings.sources, layout)
     print(f"split: {', '.join(f'{name} {len(frame)}' for name, frame in frames.items())}: {layout.splits}")
     audited, needed = frames["audit"]["group"].nunique(), settings.gate.min_audit_groups
     if audited < needed:
@@ -81,11 +90,12 @@ def split(context: Context) -> None:
 
 def normalize(context: Context) -> None:
     """Stage `normalize`."""
-    from oncoshift.console import progress
+    from oncoshift.console import phases
     from oncoshift.data.normalize import run_normalize
+    from oncoshift.files import writing
 
-    with progress("normalize") as step:
-        packs = run_normalize(context.settings.normalize, context.layout, step)
+    with writing(context.layout.packs), phases("normalize") as steps:
+        packs = run_normalize(context.settings.normalize, context.layout, steps)
     for variant, (pack, report) in packs.items():
         outcomes = ", ".join(f"{number} {outcome}" for outcome, number in (pack.stain.outcomes or {}).items())
         damaged = f", {report.damaged} damaged shards" if report.damaged else ""

@@ -13,13 +13,15 @@ import tarfile
 import zipfile
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
+from oncoshift.data.names import is_hidden
+from oncoshift.data.passed_over import PassedOver
 from oncoshift.data.tar_headers import HeaderRefusedError, LimitedTar
 from oncoshift.errors import DataError
-from oncoshift.files import sha256_file
+from oncoshift.files import FULL, sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +61,7 @@ def is_archive(path: Path) -> bool:
 
 def unpack(
     archive: Path, target: Path, keep: Callable[[PurePosixPath], bool], progress: Progress | None = None
-) -> None:
+) -> PassedOver:
     """Fill the folder `target` with the members of an archive, and nothing else.
 
     The same archive is not unpacked again. A process that is killed leaves `target` as it was, or absent.
@@ -70,6 +72,9 @@ def unpack(
         keep: says of a member's path whether it is wanted; hidden files never are.
         progress: called with bytes of the archive done and in all.
 
+    Returns:
+        The members that were not kept, without hidden ones.
+
     Raises:
         DataError: the archive is damaged, encrypted or compressed in an unusual way; a member would lie outside of
             `target`, is a link or a device, or is named twice; it is a bomb by `MAX_MEMBERS`, `MAX_RATIO`, the disk's
@@ -77,7 +82,7 @@ def unpack(
     """
     name = archive.name.lower()
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> dict[str, Any]:
         budget = _Budget.of(archive, folder)
         step = _in_bytes(archive, progress)
         wanted = _Wanted(archive, folder, keep, budget)
@@ -85,11 +90,12 @@ def unpack(
             (_unzip if name.endswith(ZIP_SUFFIXES) else _untar)(archive, wanted, step)
         if not wanted.written:
             raise DataError(f"{archive}: holds {budget.members} members, and no tiles (images, CSV or HDF5) among them")
+        return asdict(wanted.passed_over)
 
-    fill_once(target, {"archive": sha256_file(archive)}, fill)
+    return PassedOver(**fill_once(target, {"archive": sha256_file(archive)}, fill))
 
 
-def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], None]) -> None:
+def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], dict[str, Any] | None]) -> dict[str, Any]:
     """Make a folder from something that is known by its hashes, unless that has been done.
 
     Whenever the process is killed, `target` is the old folder or the new one as a whole, or it is absent.
@@ -97,22 +103,37 @@ def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], None]
     Args:
         target: is replaced as a whole.
         source: what the folder is made from; kept in its `STAMP`.
-        fill: writes into an empty folder; what it has written is removed if it fails.
+        fill: writes into an empty folder, and says what is to be known of it, as JSON can hold it; what it has written
+            is removed if it fails.
+
+    Returns:
+        What `fill` said when the folder was made; empty if that was nothing.
     """
-    stamp = json.dumps(source, indent=2, sort_keys=True) + "\n"
-    done = target / STAMP
-    if done.is_file() and done.read_text(encoding="utf-8") == stamp:
-        return
+    stamp = _read_stamp(target / STAMP)
+    if stamp.get("source") == source:
+        found: dict[str, Any] = stamp["found"]
+        return found
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # a killed process's
     partial.mkdir(parents=True)
     try:
-        fill(partial)
-        (partial / STAMP).write_text(stamp, encoding="utf-8")
+        found = fill(partial) or {}
+        text = json.dumps({"source": source, "found": found}, indent=2, sort_keys=True)
+        (partial / STAMP).write_text(text + "\n", encoding="utf-8")
         discard(target)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return found
+
+
+def _read_stamp(path: Path) -> dict[str, Any]:
+    """A folder's stamp; empty where it is absent or damaged, for the folder can be made again."""
+    try:
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) and isinstance(stamp.get("found"), dict) else {}
 
 
 def discard(folder: Path) -> None:
@@ -186,11 +207,15 @@ class _Wanted:
     keep: Callable[[PurePosixPath], bool]
     budget: _Budget
     written: set[str] = field(default_factory=set)
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     def path(self, name: str) -> Path | None:
         """Where to write a member; None for one that is not kept."""
         inside = member_path(self.archive, name)
-        if any(part.startswith(".") or part == "__MACOSX" for part in inside.parts) or not self.keep(inside):
+        if any(map(is_hidden, inside.parts)):
+            return None
+        if not self.keep(inside):
+            self.passed_over.add(inside)
             return None
         if inside.as_posix() in self.written:
             raise DataError(f"{self.archive}: member {name!r} is there twice; nobody knows which one is meant")
@@ -261,6 +286,8 @@ def _explained(archive: Path) -> Iterator[None]:
     except RuntimeError as error:  # zipfile's word for a missing password
         raise DataError(f"{archive}: cannot be unpacked: {error}") from error
     except OSError as error:
+        if error.errno in FULL:
+            raise  # no fault of the archive's
         raise DataError(f"{archive}: cannot be unpacked: {error.strerror or error}") from error
 
 

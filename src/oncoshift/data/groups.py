@@ -6,12 +6,16 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from oncoshift.data.names import likeness
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _GIANT_TILES = 20
 _GIANT_SHARE = 0.05
 """Of all tiles; no original is that frequent in a data set that is worth splitting."""
+
+_SHOWN = 5
 
 
 class Forest:
@@ -82,3 +86,20 @@ def giants(joined: Sequence[str], before: Sequence[str] | None = None) -> list[s
         for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
         if size > _GIANT_TILES and size > _GIANT_SHARE * len(joined) and parts[name] > 1
     ]
+
+
+def lookalikes(groups: Iterable[str]) -> list[str]:
+    """Warn of groups whose names differ by case or blanks alone: they may be one patient, on two sides of a split.
+
+    Args:
+        groups: the group of each tile.
+    """
+    alike: dict[str, list[str]] = {}
+    for group in sorted(set(groups)):
+        alike.setdefault(likeness(group), []).append(group)
+    pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if not pairs:
+        return []
+    more = f"; and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
+    named = "; ".join(pairs[:_SHOWN])
+    return [f"groups that differ by case or blanks alone are kept apart; rename those that are one: {named}{more}"]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from oncoshift.data.adapters import scan
-from oncoshift.data.groups import giants, merged_names
-from oncoshift.data.parallel import Progress, ordered_map
+from oncoshift.data.groups import giants, lookalikes, merged_names
+from oncoshift.data.names import as_text
+from oncoshift.data.parallel import Phases, ordered_map, silent
 from oncoshift.data.parquet import write_table
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
 from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
 from oncoshift.data.validation.inspection import inspect, name_twice
+from oncoshift.data.validation.links import linked_folders
 from oncoshift.data.validation.near_duplicates import (
     changed_meanwhile,
     contradictions,
@@ -53,6 +55,7 @@ class IngestReport:
         quarantined: number of tiles that cannot be used, see quarantine.csv.
         duplicates: number of sound tiles that were dropped because another has the same bytes.
         kinds: why tiles were left out (see `validation.checks.Kind`) → number of tiles.
+        passed_over: suffix of files that are no tiles, by their name or place → number of files.
         organs: organ → label (benign, malignant, unknown) → numbers of `tiles` and `groups`.
         joined_groups: number of groups that became part of another, because tiles of theirs come from one original.
         warnings: what is to be known before a result on these tiles is trusted.
@@ -64,12 +67,13 @@ class IngestReport:
     quarantined: int
     duplicates: int
     kinds: dict[str, int]
+    passed_over: dict[str, int]
     organs: dict[str, dict[str, dict[str, int]]]
     joined_groups: int
     warnings: list[str]
 
 
-def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Progress | None = None) -> IngestReport:
+def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, phases: Phases = silent) -> IngestReport:
     """Check every tile of a data set; write the tables, the quarantine and the report to `out`.
 
     `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded),
@@ -83,18 +87,19 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
         root: the data set, as the adapter expects it.
         out: folder to write to.
         base: the experiment's folder; paths of tiles below it are written relative to it.
-        progress: called with tiles done and in all.
+        phases: of what is done to tiles, each of which counts them; unpacking counts bytes of the archive.
 
     Raises:
         DataError: the data set is not laid out as the adapter expects; two tiles have the same bytes and contradict
             each other; the table breaks its schema; or the quarantined share is above `max_quarantine_share`, in which
             case everything is written nevertheless.
     """
-    scanned = scan(settings, root, out / "unpacked", progress)
-    inspected = name_twice(ordered_map(lambda tile: inspect(tile, settings), scanned.tiles, progress))
+    scanned = scan(settings, root, out / "unpacked", phases("unpacking"))
+    checked = ordered_map(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, phases("checking"))
+    inspected = name_twice(checked)
     same_bytes = shared_bytes(inspected)
     inspected = mark_duplicates(inspected)
-    near, changed = find_near_duplicates(inspected, progress) if settings.join_near_duplicates else ([], [])
+    near, changed = find_near_duplicates(inspected, phases) if settings.join_near_duplicates else ([], [])
     joined = merged_names([*same_bytes, *(pair.groups for pair in near)])
     before = [one.tile.group for one in inspected if one.fault is None]
     inspected = with_groups(inspected, joined)
@@ -111,12 +116,16 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
         tiles=frame,
         files={one.tile.tile_id: one.tile.path for one in sound},
         left_out=_left_out(inspected, base),
+        passed_over=scanned.passed_over,
         joined=joined,
         colour=colour,
         warnings=[
             *warnings_of(frame, colour),
             *contradictions(near),
             *giants([one.tile.group for one in sound], before),
+            *lookalikes(one.tile.group for one in sound),
+            *linked_folders(scanned.root, [one.tile for one in sound]),
+            *scanned.passed_over.warnings(),
             *changed_meanwhile(changed),
         ],
     )
@@ -135,7 +144,7 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, progress: Pro
 
 def _left_out(inspected: Sequence[Inspected], base: Path) -> list[LeftOut]:
     return [
-        LeftOut(one, one.fault, _below(one.tile.path, base), _label_name(one.tile.label))
+        LeftOut(one, one.fault, as_text(_below(one.tile.path, base)), _label_name(one.tile.label))
         for one in inspected
         if one.fault is not None
     ]
@@ -181,6 +190,7 @@ def _report(settings: Ingest, findings: Findings) -> IngestReport:
         quarantined=bad,
         duplicates=len(findings.left_out) - bad,
         kinds=dict(sorted(Counter(str(one.fault.kind) for one in findings.left_out).items())),
+        passed_over=dict(sorted(findings.passed_over.counts.items())),
         organs=_count(findings.tiles),
         joined_groups=sum(name != whole for name, whole in findings.joined.items()),
         warnings=list(findings.warnings),

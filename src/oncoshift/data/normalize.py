@@ -15,7 +15,7 @@ from pyarrow import ArrowInvalid
 from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
 from oncoshift.data.packs.pack import Pack, Stain
 from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
-from oncoshift.data.parallel import Progress, ordered_map
+from oncoshift.data.parallel import ordered_map, silent
 from oncoshift.data.parquet import read_table, write_table
 from oncoshift.data.stain import pick_backend, pick_reference, tile_statistics
 from oncoshift.data.stain.sheet import stain_sheet
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.data.packs.tiles import Reader
+    from oncoshift.data.parallel import Phases, Progress
     from oncoshift.data.stain.reference import Statistics
     from oncoshift.layout import Layout
     from oncoshift.serving.stain import StainMethod
@@ -52,7 +53,7 @@ class Normalized(NamedTuple):
     report: PackReport
 
 
-def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None = None) -> dict[str, Normalized]:
+def run_normalize(settings: Normalize, layout: Layout, phases: Phases = silent) -> dict[str, Normalized]:
     """Bring the pack of each of `settings.variants` up to date, and draw them; packs of other variants are removed.
 
     Memory holds a few tiles and a record for each at a time, whatever the data set's size.
@@ -60,7 +61,7 @@ def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None
     Args:
         settings: section `normalize`.
         layout: the experiment; tiles.parquet is read, and of the splits source_train alone, for the stain reference.
-        progress: called with tiles done and in all, counted over all variants.
+        phases: of the variants, by their names, each of which counts tiles.
 
     Raises:
         DataError: a stage before has not run, a file changed since, or no tile can be the stain reference.
@@ -75,9 +76,8 @@ def run_normalize(settings: Normalize, layout: Layout, progress: Progress | None
     stage = _Stage(settings, layout, tiles)
     done: dict[str, Normalized] = {}
     # Variant none goes first, so that the others read decoded tiles from its pack.
-    for number, variant in enumerate(sorted(settings.variants, key=lambda name: name != "none")):
-        step = _shifted(progress, number * len(tiles), len(settings.variants) * len(tiles))
-        done[variant] = stage.update(variant, step)
+    for variant in sorted(settings.variants, key=lambda name: name != "none"):
+        done[variant] = stage.update(variant, phases(variant))
     _draw_sheet(layout, table, done)
     return done
 
@@ -88,7 +88,7 @@ class _Stage:
     layout: Layout
     tiles: list[TileSource]
 
-    def update(self, variant: StainVariant, progress: Progress | None) -> Normalized:
+    def update(self, variant: StainVariant, progress: Progress) -> Normalized:
         settings = self.settings
         stain = Stain("none") if variant == "none" else self._stain(variant)
         backend = "none" if variant == "none" else pick_backend(settings.backend)
@@ -148,10 +148,6 @@ class _Stage:
     @cached_property
     def _code(self) -> str:
         return tile_code_fingerprint()
-
-
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _read_statistics(path: Path) -> dict[str, Statistics | None]:

@@ -18,8 +18,16 @@ Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 """Called with how many items are done and how many there are."""
 
+Phases = Callable[[str], Progress]
+"""Gives the progress of one phase of the work, by the word for what is done in it."""
+
 _AHEAD = 16
 """Items handed out ahead for each thread; all of them at once would hold a kilobyte for every tile."""
+
+
+def silent(_phase: str) -> Progress:
+    """`Phases` that nobody watches."""
+    return lambda _done, _total: None
 
 
 def usable_cores() -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.parquet import read_table
 from oncoshift.errors import DataError
+from oncoshift.serving.images import UnreadableImageError, read_image_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +34,11 @@ def read_raw_tiles(layout: Layout, tile_ids: Sequence[str]) -> list[bytes]:
     Raises:
         DataError: a tile is unknown, or its file is gone.
     """
+    return [_read(path) for path in tile_paths(layout, tile_ids)]
+
+
+def _read(path: Path) -> bytes:
     try:
-        return [path.read_bytes() for path in tile_paths(layout, tile_ids)]
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot read the raw tile ({error.strerror}); `dvc checkout` restores it"
-        ) from error
+        return read_image_file(path)
+    except UnreadableImageError as error:
+        raise DataError(f"{path}: {error}; `dvc checkout` restores the raw tiles") from error

@@ -165,11 +165,12 @@ def test_files_are_gone_after_an_error(
 
 
 def test_progress_ends_at_its_total(originals: list[np.ndarray]) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: dict[str, list[tuple[int, int]]] = {"describing": [], "comparing": []}
     tiles = [*originals, disguised(originals[0], Disguise(turn=10))]
-    find_pairs(lambda position: tiles[position], len(tiles), lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1]
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    find_pairs(lambda position: tiles[position], len(tiles), lambda phase: lambda *step: seen[phase].append(step))
+    for steps in seen.values():
+        assert steps == sorted(steps)
+        assert steps[-1] == (len(tiles), len(tiles))
 
 
 @pytest.mark.parametrize("organ", ["breast", "kidney"])

@@ -109,8 +109,8 @@ def test_the_stages_splits_may_share_originals_inside_training(tmp_path: Path, s
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file or folder"), ("path,fold\na,b\n", "lacks the column split"),
-     ("path,split\na.png,train\n", "fewer than two splits"), ("", "cannot be read as a CSV")],
+    [(None, "no such file or folder"), ("path,fold\na,b\n", "line 1 lacks the columns split; it has path, fold"),
+     ("path,split\na.png,train\n", "fewer than two splits"), ("", "line 1 lacks the columns path, split")],
 )  # fmt: skip
 def test_what_is_no_split_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
@@ -139,7 +139,7 @@ def test_a_csv_with_wrong_paths_is_no_clean_split(folder: Path, capsys: pytest.C
     printed = capsys.readouterr()
     assert "no leaks" not in printed.out
     assert "8 of 8 tiles cannot be read" in printed.err
-    assert "images/0.png: cannot be read: No such file or directory" in printed.err
+    assert "images/0.png: cannot read the file: No such file or directory" in printed.err
     assert "; and 3 more" in printed.err
 
 

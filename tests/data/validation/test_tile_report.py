@@ -110,4 +110,20 @@ def test_html_is_escaped_and_markdown_tables_hold() -> None:
     assert "<b>" not in page
     assert "<i>" not in page
     assert "<title>a &lt;b&gt;</title>" in page
-    assert "| 1 / <2> |" in to_markdown(blocks)
+    assert "| 1 / &lt;2> |" in to_markdown(blocks)
+
+
+def test_names_are_shown_as_they_are_and_do_nothing() -> None:
+    """A file's or group's name is a stranger's: in Markdown, too, it is neither HTML nor a link, nor a second row."""
+    name = "<img src=x onerror=alert(1)>[a](javascript:b)`c`\n| d | \x1b[31m\u202ee.png"
+    blocks = [Heading(name), Paragraph(name), Items((name,)), Table(("tile",), ((name,),))]
+    blocks.append(Picture("sheet.png", name, Image.new("RGB", (4, 4))))
+    text, page = to_markdown(blocks), to_html(blocks)
+    assert "<img" not in text
+    assert r"\[a\](javascript:b)\`c\`" in text
+    assert text.splitlines()[-3].startswith("| &lt;img"), "one row"
+    assert "onerror=alert(1)&gt;" in page
+    for control in ("\x1b", "\u202e"):
+        assert control not in text
+        assert control not in page
+    assert r"\u202ee.png" in page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.base import NothingFitsError, is_image
+from oncoshift.data.adapters.base import NothingFitsError, files_below, is_image
 from oncoshift.data.adapters.breakhis import BreakhisAdapter
 from oncoshift.data.adapters.folder import MARKER, FolderAdapter
 from oncoshift.data.adapters.lc25000 import Lc25000Adapter
@@ -14,12 +14,14 @@ from oncoshift.data.adapters.multi_cancer import MultiCancerAdapter
 from oncoshift.data.adapters.nct_crc import NctCrcAdapter
 from oncoshift.data.adapters.organs import check_organs
 from oncoshift.data.adapters.patchcamelyon import PatchCamelyonAdapter
-from oncoshift.data.adapters.phantom import PhantomAdapter, is_made_up
+from oncoshift.data.adapters.phantom import MASKS, PhantomAdapter, is_made_up
 from oncoshift.data.archives import STAMP, TAR_SUFFIXES, ZIP_SUFFIXES, discard, is_archive, unpack
+from oncoshift.data.names import is_text
+from oncoshift.data.passed_over import PassedOver
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path, PurePath, PurePosixPath
 
     from oncoshift.data.adapters.base import Adapter, RawTile
     from oncoshift.data.parallel import Progress
@@ -37,6 +39,8 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 _TABLES = frozenset({".csv", ".h5"})
+_READ_TABLES = ("manifest", "patchcamelyon")
+"""Adapters that read tables."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,15 @@ class Scanned:
     """What is in a data set, before any tile is opened.
 
     Attributes:
+        root: the folder in which the tiles lie.
         tiles: sorted by tile_id.
+        passed_over: what else is in the data set, without hidden files.
         made_up: whether the data set is a phantom.
     """
 
+    root: Path
     tiles: list[RawTile]
+    passed_over: PassedOver
     made_up: bool
 
 
@@ -66,30 +74,45 @@ def scan(settings: Ingest, root: Path, unpacked: Path, progress: Progress | None
         DataError: the root is not there, the archive cannot be unpacked, an organ has a name that settings cannot
             hold, or nothing is laid out as the adapter expects; the message then names the adapters that would fit.
     """
-    root = _folder(settings, root, unpacked, progress)
+    if not is_text(str(root)):
+        raise DataError(f"ingest.root {root!r}: its name is not UTF-8, and tables could not hold it; rename the folder")
+    folder, left = _folder(settings, root, unpacked, progress)
     try:
-        tiles = ADAPTERS[settings.adapter].scan(root, settings, unpacked)
+        tiles = ADAPTERS[settings.adapter].scan(folder, settings, unpacked)
     except NothingFitsError as error:
-        others = [name for name, adapter in ADAPTERS.items() if name != settings.adapter and adapter.fits(root)]
+        others = [name for name, adapter in ADAPTERS.items() if name != settings.adapter and adapter.fits(folder)]
         hint = f"\nit looks like ingest.adapter: {' or '.join(others)}" if others else ""
         raise DataError(f"ingest.adapter {settings.adapter}: {error}{hint}") from None
     check_organs(settings.adapter, tiles)
-    return Scanned(tiles, is_made_up(root))
+    if folder.is_file():  # a manifest: of the folder around it, only what it names is the data set
+        return Scanned(folder.parent, tiles, left, is_made_up(folder))
+    made_up = is_made_up(folder)
+    taken = {tile.path for tile in tiles}
+    for path in files_below(folder):
+        if path not in taken and not _is_known(path.relative_to(folder), settings.adapter, made_up):
+            left.add(path.relative_to(folder))
+    return Scanned(folder, tiles, left, made_up)
 
 
-def _folder(settings: Ingest, root: Path, unpacked: Path, progress: Progress | None) -> Path:
-    """The data set as the adapter takes it: what an archive holds, or the root itself."""
+def _is_known(path: PurePath, adapter: str, made_up: bool) -> bool:
+    """Whether a file that is no tile was read all the same, or belongs to a phantom."""
+    if made_up and (path.name == MARKER or MASKS in path.parts):
+        return True
+    return adapter in _READ_TABLES and path.suffix.lower() in _TABLES
+
+
+def _folder(settings: Ingest, root: Path, unpacked: Path, progress: Progress | None) -> tuple[Path, PassedOver]:
+    """The data set as the adapter takes it: what an archive holds, or the root itself; and what was not unpacked."""
     if not root.exists():
         raise DataError(f"ingest.root {root}: no such folder or file; put the data there, or name another place")
     if is_archive(root):
-        unpack(root, unpacked, _wanted, progress)
-        return unpacked
+        return unpacked, unpack(root, unpacked, _wanted, progress)
     if root.is_file() and settings.adapter != "manifest":
         known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
         raise DataError(f"ingest.root {root}: is a file; give a folder, or an archive that ends with one of {known}")
     if settings.adapter != "patchcamelyon" or (unpacked / STAMP).is_file():
         discard(unpacked)
-    return root
+    return root, PassedOver()
 
 
 def _wanted(member: PurePosixPath) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from oncoshift.data.names import as_text, is_hidden, normal_form
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 
@@ -23,8 +24,15 @@ BENIGN, MALIGNANT = 0, 1
 LABEL_NUMBERS = {name: number for number, name in enumerate(LABELS)} | {"unknown": UNKNOWN, "unlabelled": UNKNOWN}
 """Words for a label in folder names and CSVs, and their numbers in the tables."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"})
 """Suffixes of image files, in lower case; files may have them in any case."""
+
+OTHER_PICTURES = frozenset(
+    {".gif", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".heic", ".heif", ".avif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga",
+     ".ico", ".psd", ".exr", ".dcm", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".vsi", ".czi", ".lif",
+     ".qptiff"}
+)  # fmt: skip
+"""Suffixes of pictures that are not read. Such a file among tiles is one that cannot be used, not one to pass over."""
 
 DEPTH = 4
 """How far below the root an adapter looks for its folders: as published, and wrapped in one or two folders more."""
@@ -37,11 +45,11 @@ class RawTile:
     """One image as the data set names it.
 
     Attributes:
-        path: the file.
-        tile_id: its POSIX path below the data set's root.
+        path: the file, as the disk has its name.
+        tile_id: its POSIX path below the data set's root, made text.
         organ: the domain.
         label: 0 benign, 1 malignant, -1 unknown.
-        group: patient, slide or original; never split.
+        group: patient, slide or original; never split. In Unicode's composed form, whichever the data set has.
         sha256_expected: hex SHA-256 that the data set promises, where it does.
     """
 
@@ -52,6 +60,10 @@ class RawTile:
     group: str
     sha256_expected: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tile_id", as_text(self.tile_id))
+        object.__setattr__(self, "group", normal_form(as_text(self.group)))
+
 
 class NothingFitsError(DataError):
     """There is nothing at the root that the adapter knows; another adapter may."""
@@ -61,7 +73,7 @@ def nothing_fits(root: Path, expected: str) -> NothingFitsError:
     """The error for a root where nothing is laid out as `expected`; it names what is there instead."""
     if not root.is_dir():
         return NothingFitsError(f"ingest.root {root}: no images, for it is no folder; expected {expected}")
-    names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    names = sorted(as_text(path.name) for path in root.iterdir() if not is_hidden(path.name))
     found = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     return NothingFitsError(
         f"ingest.root {root}: no images as expected; expected {expected}; found {found or 'nothing'}"
@@ -108,28 +120,57 @@ def folders_named(root: Path, names: Collection[str], depth: int = DEPTH) -> lis
 
 
 def subfolders(parent: Path) -> list[Path]:
-    """Folders in a folder, sorted, without hidden ones."""
+    """Folders in a folder, sorted, without hidden ones and those that are named like an image."""
     # A folder of 100,000 tiles is listed without asking the disk about each.
     with os.scandir(parent) as entries:
-        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(Path(entry.path) for entry in entries if _is_inner(entry))
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Image files in a folder by their suffix, sorted, without hidden ones."""
+    """What stands in a folder under an image's name, sorted, without hidden ones: files, and what is none to read."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if is_image(entry.name) and entry.is_file())
+        return sorted(Path(entry.path) for entry in entries if is_image(entry.name))
 
 
 def images_below(root: Path) -> Iterator[Path]:
-    """Image files at any depth below a folder, without hidden ones and what is in hidden folders."""
-    for parent, folders, files in os.walk(root):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if is_image(name))
+    """Files with an image's name at any depth below a folder; see `files_below`."""
+    return (path for path in files_below(root) if is_image(path.name))
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Files at any depth below a folder, without hidden ones and what is in hidden folders.
+
+    Links are followed, those that lead nowhere are files, and a folder that links reach twice is listed once.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            shown = sorted((entry.name, _is_folder(entry)) for entry in entries if not is_hidden(entry.name))
+        waiting += [folder / name for name, inner in reversed(shown) if inner]
+        yield from (folder / name for name, inner in shown if not inner)
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image which is not hidden."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    """Whether a file's name is that of an image, of whatever format, which is not hidden."""
+    suffix = Path(name).suffix.lower()
+    return (suffix in IMAGE_SUFFIXES or suffix in OTHER_PICTURES) and not is_hidden(name)
+
+
+def _is_inner(entry: os.DirEntry[str]) -> bool:
+    return not is_hidden(entry.name) and not is_image(entry.name) and _is_folder(entry)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, or to where one may not look
+        return False
 
 
 def own_groups(root: Path, folders: dict[Path, tuple[str, int]]) -> list[RawTile]:

@@ -2,7 +2,7 @@
 
 A label folder is `benign`, `malignant`, or `unknown` (also `unlabelled`). Names of organs and labels may be in any
 case, and the organs may lie one or two folders below the root, if nothing else does. Files that are no images by their
-suffix are passed over, and so are hidden ones.
+suffix are passed over and told of; hidden ones, and what systems leave in folders (`data.names`), are not told of.
 
 Groups: a file named `<group>_<number>.<suffix>` belongs to `<group>`; any other is a group of its own. The name alone
 counts: `lung/benign/p7_1.png` and `colon/malignant/p7_1.png` are of one group `p7`, and so never on two sides of a

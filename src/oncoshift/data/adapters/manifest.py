@@ -1,8 +1,9 @@
 """Adapter `manifest`: a CSV with one row a tile.
 
 Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and, where the file's content is
-promised, sha256. Others are passed over. Names of organs and labels may be in any case. A path is relative to the CSV's
-folder, or to `tiles/` in it. `ingest.root` is the folder of a `tiles.csv` (or of one folder that has it), or the CSV.
+promised, sha256. Others are passed over. Names of organs and labels may be in any case, and blanks around a cell do not
+count. A path is relative to the CSV's folder, or to `tiles/` in it, and finds its file whether the disk writes accents
+composed or decomposed. `ingest.root` is the folder of a `tiles.csv` (or of one folder that has it), or the CSV.
 Give the folder where you can: DVC then also notices when a tile changes.
 
 Groups: the column `group`. Licence: your own.
@@ -10,15 +11,15 @@ Groups: the column `group`. Licence: your own.
 
 from __future__ import annotations
 
-import csv
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from oncoshift.data.adapters.base import LABEL_NUMBERS, UNKNOWN, NothingFitsError, RawTile, subfolders
+from oncoshift.data.csv_rows import read_rows
+from oncoshift.data.names import Finder
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from oncoshift.settings import Ingest
@@ -44,14 +45,12 @@ class ManifestAdapter:
             raise NothingFitsError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
         tiles: list[RawTile] = []
         problems: list[str] = []
-        with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            _check_header(manifest, reader.fieldnames or ())
-            for row in reader:
-                try:
-                    tiles.append(_tile(row, manifest.parent))
-                except ValueError as error:
-                    problems.append(f"line {reader.line_num}, {error}")
+        find = Finder()
+        for line, row in read_rows(manifest, COLUMNS):
+            try:
+                tiles.append(_tile(row, manifest.parent, find))
+            except ValueError as error:
+                problems.append(f"line {line}, {error}")
         if problems:
             more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
             raise DataError(f"{manifest}: {len(problems)} bad rows\n" + "\n".join(problems[:_SHOWN]) + more)
@@ -67,14 +66,6 @@ def _manifest(root: Path) -> Path:
     return (inner[0] if len(inner) == 1 else root) / NAME
 
 
-def _check_header(manifest: Path, header: Sequence[str]) -> None:
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise DataError(
-            f"{manifest}: line 1 lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}"
-        )
-
-
 def _check_files(manifest: Path, tiles: list[RawTile]) -> None:
     if not tiles:
         raise DataError(f"{manifest}: no rows below the header")
@@ -86,23 +77,21 @@ def _check_files(manifest: Path, tiles: list[RawTile]) -> None:
         )
 
 
-def _tile(row: dict[str, str | None], folder: Path) -> RawTile:
-    values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, "sha256")}
+def _tile(row: dict[str, str], folder: Path, find: Finder) -> RawTile:
     for column in ("path", "organ", "group"):
-        if not values[column]:
+        if not row[column]:
             raise ValueError(f"column {column}: is empty")
-    label = LABEL_NUMBERS.get(values["label"].lower()) if values["label"] else UNKNOWN
+    label = LABEL_NUMBERS.get(row["label"].lower()) if row["label"] else UNKNOWN
     if label is None:
-        raise ValueError(f"column label: {values['label']!r} is no label; allowed: {', '.join(LABEL_NUMBERS)}")
-    relative = PurePosixPath(values["path"])
+        raise ValueError(f"column label: {row['label']!r} is no label; allowed: {', '.join(LABEL_NUMBERS)}")
+    relative = PurePosixPath(row["path"])
     if relative.is_absolute() or ".." in relative.parts:
-        raise ValueError(f"column path: {values['path']!r} must stay below the CSV's folder")
-    beside = folder / relative
+        raise ValueError(f"column path: {row['path']!r} must stay below the CSV's folder")
     return RawTile(
-        path=beside if beside.is_file() else folder / "tiles" / relative,
+        path=find(folder, relative) or find(folder / "tiles", relative) or folder / relative,
         tile_id=relative.as_posix(),
-        organ=values["organ"].lower(),
+        organ=row["organ"].lower(),
         label=label,
-        group=values["group"],
-        sha256_expected=values["sha256"].lower() or None,
+        group=row["group"],
+        sha256_expected=row.get("sha256", "").lower() or None,
     )

@@ -17,7 +17,6 @@ Camelyon16, Ehteshami Bejnordi et al., JAMA 318(22), 2017.
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,8 @@ from PIL import Image
 
 from oncoshift.data.adapters.base import RawTile, nothing_fits, subfolders
 from oncoshift.data.archives import discard, fill_once
+from oncoshift.data.csv_rows import read_rows
+from oncoshift.data.names import is_hidden
 from oncoshift.data.parallel import ordered_map
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
@@ -77,7 +78,7 @@ class PatchCamelyonAdapter:
 def _files(root: Path) -> list[Path]:
     level, found = [root] if root.is_dir() else [], []
     for _ in range(_DEPTH + 1):
-        found += [path for folder in level for path in folder.iterdir() if path.is_file()]
+        found += [path for folder in level for path in folder.iterdir() if path.is_file() and not is_hidden(path.name)]
         level = [inner for folder in level for inner in subfolders(folder)]
     return sorted(found)
 
@@ -127,8 +128,7 @@ def _labels(split: _Split) -> list[int]:
 def _groups(split: _Split, count: int) -> list[str]:
     if split.meta is None:
         return [f"{split.name}-{row}" for row in range(count)]
-    with split.meta.open(newline="", encoding="utf-8-sig") as file:
-        groups = [(row.get("wsi") or "").strip() for row in csv.DictReader(file)]
+    groups = [row["wsi"] for _, row in read_rows(split.meta, ("wsi",))]
     if len(groups) != count or not all(groups):
         raise DataError(
             f"{split.meta}: column wsi names {sum(map(bool, groups))} slides in {len(groups)} rows, and {split.y.name} "

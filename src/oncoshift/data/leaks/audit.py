@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain, combinations
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.base import images_below
+from oncoshift.data.adapters.base import images_below, subfolders
+from oncoshift.data.csv_rows import read_rows
 from oncoshift.data.groups import Forest
+from oncoshift.data.names import Finder, as_text, normal_form
 from oncoshift.data.parquet import read_table
 from oncoshift.data.split_checks import SIDES
 from oncoshift.errors import DataError
@@ -26,7 +29,7 @@ class SplitTile:
 
     Attributes:
         path: the image file.
-        name: how the split names it.
+        name: how the split names it, made text.
         split: which of the splits it is in.
     """
 
@@ -61,7 +64,7 @@ def read_split(where: Path) -> list[SplitTile]:
         The tiles, sorted by split and name.
 
     Raises:
-        DataError: it is none of these, or has fewer than two splits.
+        DataError: it is none of these, its text cannot be read, or it has fewer than two splits.
     """
     if where.is_file():
         tiles = _of_csv(where)
@@ -147,23 +150,20 @@ def _of_stage(where: Path) -> list[SplitTile]:
 
 
 def _of_csv(where: Path) -> list[SplitTile]:
-    import pandas as pd
-
-    try:
-        listed = pd.read_csv(where, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{where}: cannot be read as a CSV: {error}") from error
-    missing = sorted({"path", "split"} - set(listed.columns))
-    if missing:
-        raise DataError(f"{where}: lacks the column {', '.join(missing)}; it has {', '.join(listed.columns)}")
-    rows = zip(listed["path"], listed["split"], strict=True)
-    return [SplitTile(where.parent / path, path, split) for path, split in rows]
+    find, folder = Finder(), where.parent
+    rows = [(line, row["path"], row["split"]) for line, row in read_rows(where, ("path", "split"))]
+    empty = next((line for line, path, split in rows if not path or not split), None)
+    if empty is not None:
+        raise DataError(f"{where}: line {empty} lacks its path or its split")
+    return [
+        SplitTile(find(folder, PurePosixPath(path)) or folder / path, path, normal_form(split))
+        for _, path, split in rows
+    ]
 
 
 def _of_folders(where: Path) -> list[SplitTile]:
-    folders = sorted(folder for folder in where.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return [
-        SplitTile(file, file.relative_to(where).as_posix(), folder.name)
-        for folder in folders
+        SplitTile(file, as_text(file.relative_to(where).as_posix()), normal_form(as_text(folder.name)))
+        for folder in subfolders(where)
         for file in images_below(folder)
     ]

@@ -12,7 +12,7 @@ from oncoshift.data.leaks.descriptor import CODE, FEATURES, THUMBNAIL, describe
 from oncoshift.data.leaks.groups import STRONG, supported
 from oncoshift.data.leaks.scratch import scratch
 from oncoshift.data.leaks.verify import compare
-from oncoshift.data.parallel import ordered_map
+from oncoshift.data.parallel import ordered_map, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from oncoshift.data.leaks.scratch import Scratch
     from oncoshift.data.leaks.verify import Match
-    from oncoshift.data.parallel import Progress
+    from oncoshift.data.parallel import Phases, Progress
 
 _BLOCK = 512
 """Candidates a thread compares at a time; small enough that the bar moves."""
@@ -42,7 +42,7 @@ class Pair:
     score: float
 
 
-def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, progress: Progress | None = None) -> list[Pair]:
+def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Phases = silent) -> list[Pair]:
     """Find tiles that are copies of one original: rotated, mirrored, zoomed, cropped, recoloured or encoded again.
 
     Not every pair of a large set of copies is named, but the pairs link them all. Tiles that show nothing are never
@@ -56,18 +56,18 @@ def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, progress: P
     Args:
         read: a tile's pixels by its position, RGB uint8 [H, W, 3] of any size; called from several threads.
         count: number of tiles.
-        progress: called with tiles done and in all, where a tile counts once when it is described and once when its
-            candidates are compared.
+        phases: of `describing` and of `comparing`, each of which counts tiles done and in all.
 
     Returns:
         The pairs, sorted by their positions.
     """
     with scratch(count) as room:
-        pairs, agreeing = _compared(_describe_all(read, count, room, progress), room, progress)
+        kept = _describe_all(read, count, room, phases("describing"))
+        pairs, agreeing = _compared(kept, room, phases("comparing"))
     return sorted(supported(count, pairs, agreeing), key=lambda pair: (pair.first, pair.second))
 
 
-def _compared(kept: _Kept, room: Scratch, progress: Progress | None) -> tuple[list[Pair], list[int]]:
+def _compared(kept: _Kept, room: Scratch, progress: Progress) -> tuple[list[Pair], list[int]]:
     """All pairs that are found, and how many features agree on each."""
     copies = _equal(kept.digests)
     count = len(kept.digests)
@@ -81,11 +81,10 @@ def _compared(kept: _Kept, room: Scratch, progress: Progress | None) -> tuple[li
         matched = ((i, j, kept.compare(i, j)) for i, j in block.tolist())
         return [(Pair(i, j, match.score), match.agreeing) for i, j, match in matched if match is not None]
 
-    def half_done(done: int, total: int) -> None:
-        if progress is not None:
-            progress(count + count * done // total, 2 * count)
+    def in_tiles(done: int, total: int) -> None:
+        progress(count * done // total, count)
 
-    found = [item for block in ordered_map(compare_block, blocks, half_done) for item in block]
+    found = [item for block in ordered_map(compare_block, blocks, in_tiles) for item in block]
     pairs = [*copies, *(pair for pair, _ in found)]
     return pairs, [*(STRONG for _ in copies), *(features for _, features in found)]
 
@@ -107,9 +106,7 @@ class _Kept:
         )
 
 
-def _describe_all(
-    read: Callable[[int], NDArray[np.uint8]], count: int, room: Scratch, progress: Progress | None
-) -> _Kept:
+def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, room: Scratch, progress: Progress) -> _Kept:
     codes = room.zeros((count, FEATURES, CODE), np.uint8)
     frames = room.zeros((count, FEATURES, 4), np.float16)
     used = np.zeros(count, np.int64)
@@ -121,11 +118,7 @@ def _describe_all(
         used[position], thumbnails[position] = seen.used, seen.thumbnail
         return seen.digest
 
-    def half_done(done: int, total: int) -> None:
-        if progress is not None:
-            progress(done, 2 * total)
-
-    return _Kept(codes, frames, used, thumbnails, ordered_map(keep, range(count), half_done))
+    return _Kept(codes, frames, used, thumbnails, ordered_map(keep, range(count), progress))
 
 
 def _equal(digests: list[bytes]) -> list[Pair]:

@@ -25,7 +25,7 @@ from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, Stain, commit
 from oncoshift.data.packs.shards import find_shard, is_whole, write_shard
 from oncoshift.data.parallel import Progress, ordered_map, usable_cores
 from oncoshift.errors import DataError
-from oncoshift.files import atomic, held
+from oncoshift.files import atomic, held, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -117,14 +117,15 @@ def update_pack(
         progress: called with tiles done and in all.
 
     Raises:
-        DataError: a file is gone or has changed since ingest, a process died, or another one is making this pack.
+        DataError: a file is gone or has changed since ingest, a process died, another one is making this pack, or the
+            disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
     def busy() -> DataError:
         return DataError(f"{folder}: another process is making this pack; wait until it is done, or end it")
 
-    with held(folder, busy):
+    with held(folder, busy), writing(folder, len(tiles) * recipe.side**2 * 3):
         return _update(folder, tiles, recipe, maker, workers, progress or (lambda _done, _total: None))
 
 

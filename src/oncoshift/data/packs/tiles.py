@@ -12,7 +12,7 @@ import numpy as np
 from oncoshift.data.packs.pack import UNTOUCHED, Pack
 from oncoshift.data.parallel import ordered_map
 from oncoshift.errors import DataError
-from oncoshift.serving.images import UnreadableImageError, read_tile
+from oncoshift.serving.images import UnreadableImageError, read_image_file, read_tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -75,9 +75,9 @@ class FileReader:
         """
         path = self._base / tile.path
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; it was there at ingest: run `dvc repro`") from None
+            data = read_image_file(path)
+        except UnreadableImageError as error:
+            raise DataError(f"{path}: {error}; it was there at ingest: run `dvc repro`") from None
         if hashlib.sha256(data).hexdigest() != tile.sha256:
             raise DataError(f"{path}: changed since ingest; run `dvc repro`")
         try:

@@ -38,7 +38,10 @@ _MIN_PIXELS = 16
 # Below 16 of 255 a channel counts as 16: a clipped one has no colour left, and its logarithm would outweigh the rest.
 _DENSITY = -np.log(np.maximum(np.arange(256), 16) / 255).astype(np.float32)
 
-Kind = Literal["missing", "unreadable", "changed", "named_twice", "small", "blank", "not_he", "blurred", "duplicate"]
+Kind = Literal[
+    "missing", "outside", "not_utf8", "unreadable", "changed", "named_twice", "small", "blank", "not_he", "blurred",
+    "duplicate",
+]  # fmt: skip
 """Why a tile is left out. `duplicate` is no fault of the file and does not count against the allowed share."""
 
 

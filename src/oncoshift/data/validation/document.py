@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from oncoshift.data.names import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _QUALITY = 78
+_ACTIVE = re.compile(r"[<\[\]`*]")
+"""What begins HTML, a link, code or emphasis in Markdown; an underscore inside a word begins nothing."""
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
@@ -81,7 +86,7 @@ def to_html(blocks: Sequence[Block]) -> str:
     title = next((block.text for block in blocks if isinstance(block, Heading)), "")
     body = "\n".join(_html(block) for block in blocks)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{_escaped(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -89,32 +94,41 @@ def to_html(blocks: Sequence[Block]) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {text}"
+            return f"{'#' * level} {_plain(text)}"
         case Paragraph(text):
-            return text
+            return _plain(text)
         case Items(texts):
-            return "\n".join(f"- {text}" for text in texts)
+            return "\n".join(f"- {_plain(text)}" for text in texts)
         case Picture(name, alt):
-            return f"![{alt}]({name})"
+            return f"![{_plain(alt)}]({name})"
         case Table(header, rows):
             lines = [header, ("---",) * len(header), *rows]
-            return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+            return "\n".join(f"| {' | '.join(_plain(cell).replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def _html(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"<h{level}>{html.escape(text)}</h{level}>"
+            return f"<h{level}>{_escaped(text)}</h{level}>"
         case Paragraph(text):
-            return f"<p>{html.escape(text)}</p>"
+            return f"<p>{_escaped(text)}</p>"
         case Items(texts):
-            return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
+            return "<ul>" + "".join(f"<li>{_escaped(text)}</li>" for text in texts) + "</ul>"
         case Picture(_, alt, image):
-            return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{_jpeg(image)}">'
+            return f'<img alt="{_escaped(alt)}" src="data:image/jpeg;base64,{_jpeg(image)}">'
         case Table(header, rows):
-            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-            lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+            head = "".join(f"<th>{_escaped(cell)}</th>" for cell in header)
+            lines = ["".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in rows]
             return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is: on one line, without markup of its own."""
+    return _ACTIVE.sub(lambda found: "&lt;" if found[0] == "<" else f"\\{found[0]}", visible(text))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(visible(text))
 
 
 def _jpeg(image: Image.Image) -> str:

@@ -6,10 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from oncoshift.data.names import is_text, visible
 from oncoshift.data.validation.checks import Fault, Measurements, measure, verdict
-from oncoshift.serving.images import UnreadableImageError, decode
+from oncoshift.data.validation.links import outside_of
+from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from oncoshift.data.adapters.base import RawTile
     from oncoshift.settings import Ingest
 
@@ -31,14 +35,15 @@ class Inspected:
     fault: Fault | None
 
 
-def inspect(tile: RawTile, settings: Ingest) -> Inspected:
-    """Read, decode and measure a tile; whatever is wrong with it is part of the result."""
+def inspect(tile: RawTile, settings: Ingest, root: Path) -> Inspected:
+    """Read, decode and measure a tile of the data set at `root`; whatever is wrong with it is part of the result."""
+    fault = _fault_of_place(tile.path, root)
+    if fault is not None:
+        return Inspected(tile, None, None, fault)
     try:
-        data = tile.path.read_bytes()
-    except FileNotFoundError as error:
-        return Inspected(tile, None, None, Fault("missing", f"cannot be read: {error.strerror}"))
-    except OSError as error:
-        return Inspected(tile, None, None, Fault("unreadable", f"cannot be read: {error.strerror}"))
+        data = read_image_file(tile.path)
+    except UnreadableImageError as error:
+        return Inspected(tile, None, None, Fault("unreadable", str(error)))
     digest = hashlib.sha256(data).hexdigest()
     if tile.sha256_expected is not None and digest != tile.sha256_expected:
         reason = f"content is not what the manifest promises: sha256 {digest[:12]}…, not {tile.sha256_expected[:12]}…"
@@ -48,6 +53,24 @@ def inspect(tile: RawTile, settings: Ingest) -> Inspected:
     except UnreadableImageError as error:
         return Inspected(tile, digest, None, Fault("unreadable", str(error)))
     return Inspected(tile, digest, measured, verdict(measured, settings))
+
+
+def _fault_of_place(path: Path, root: Path) -> Fault | None:
+    """What is wrong with a tile's file before it is opened."""
+    if not is_text(str(path)):
+        return Fault("not_utf8", "its name is not UTF-8; rename it, for example with `convmv`")
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        found = f"a link to {visible(str(path.readlink()))}, where nothing is" if path.is_symlink() else error.strerror
+        return Fault("missing", f"cannot be read: {found}")
+    except OSError as error:
+        return Fault("unreadable", f"cannot be read: {error.strerror}")
+    target = outside_of(root, path)
+    if target is not None:
+        where = visible(str(target))
+        return Fault("outside", f"a link to {where}, outside of ingest.root; put the file itself there (`cp -L`)")
+    return None
 
 
 def name_twice(inspected: list[Inspected]) -> list[Inspected]:

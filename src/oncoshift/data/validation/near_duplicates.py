@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from oncoshift.data.adapters.base import UNKNOWN
-from oncoshift.serving.images import UnreadableImageError, decode
+from oncoshift.data.parallel import silent
+from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.data.adapters.base import RawTile
-    from oncoshift.data.parallel import Progress
+    from oncoshift.data.parallel import Phases
     from oncoshift.data.validation.inspection import Inspected
 
 _SHOWN = 5
@@ -39,7 +40,7 @@ class NearDuplicates(NamedTuple):
 
 
 def find_near_duplicates(
-    inspected: Sequence[Inspected], progress: Progress | None = None
+    inspected: Sequence[Inspected], phases: Phases = silent
 ) -> tuple[list[NearDuplicates], list[RawTile]]:
     """Find pairs among the sound tiles that link all tiles of one original.
 
@@ -61,7 +62,7 @@ def find_near_duplicates(
 
     pairs = [
         NearDuplicates(sound[pair.first].tile, sound[pair.second].tile, pair.score)
-        for pair in find_pairs(read, len(sound), progress)
+        for pair in find_pairs(read, len(sound), phases)
     ]
     return pairs, [sound[row].tile for row in sorted(changed)]
 
@@ -69,9 +70,9 @@ def find_near_duplicates(
 def _as_inspected(one: Inspected) -> NDArray[np.uint8] | None:
     """The pixels RGB uint8 [H, W, 3] of a tile; None where its file is no longer the one that was inspected."""
     try:
-        data = one.tile.path.read_bytes()
+        data = read_image_file(one.tile.path)
         return decode(data) if hashlib.sha256(data).hexdigest() == one.sha256 else None
-    except (OSError, UnreadableImageError):
+    except UnreadableImageError:
         return None
 
 

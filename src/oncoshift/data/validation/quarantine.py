@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from oncoshift.data.names import without_formula
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
+from oncoshift.serving.images import UnreadableImageError, read_image_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "organ", "label", "kind", "reason")
 
-_NOT_COPIED = ("missing", "duplicate", "named_twice")
-"""Nothing is there to copy, or the bytes are those of a tile that is kept."""
+_NOT_COPIED = ("missing", "outside", "duplicate", "named_twice")
+"""Nothing is there to copy, it belongs elsewhere, or the bytes are those of a tile that is kept."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ def write_quarantine(out: Path, left_out: Sequence[LeftOut]) -> None:
             if one.fault.kind not in _NOT_COPIED:
                 _copy(one.inspected.tile.path, folder / _inside(one.inspected.tile.tile_id))
     lines = io.StringIO()
-    rows = [(one.path, one.inspected.tile.organ, one.label, one.fault.kind, one.fault.reason) for one in left_out]
+    rows = [
+        (without_formula(one.path), one.inspected.tile.organ, one.label, one.fault.kind, one.fault.reason)
+        for one in left_out
+    ]
     csv.writer(lines, lineterminator="\n").writerows([COLUMNS, *rows])
     with atomic(out / "quarantine.csv") as temporary:
         temporary.write_text(lines.getvalue(), encoding="utf-8")
@@ -85,8 +90,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 def _copy(source: Path, target: Path) -> None:
     try:
-        data = source.read_bytes()
-    except OSError:
+        data = read_image_file(source)
+    except UnreadableImageError:
         return  # What could not be read for its checks cannot be read here either; the row in the table says so.
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

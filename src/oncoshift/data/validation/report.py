@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from oncoshift.data.passed_over import PassedOver
     from oncoshift.settings import Ingest
 
 MEASURES = tuple(field.name for field in fields(Measurements))
@@ -59,6 +60,7 @@ class Findings:
         tiles: sound tiles: tile_id, organ, label, label_name, group, sha256 and the columns `MEASURES`.
         files: tile_id → file of a sound tile.
         left_out: the other tiles.
+        passed_over: files that are no tiles.
         joined: group → name of the joined group that it is part of.
         colour: organ → AUROC of colour alone.
         warnings: one line each.
@@ -69,6 +71,7 @@ class Findings:
     tiles: pd.DataFrame
     files: Mapping[str, Path]
     left_out: Sequence[LeftOut]
+    passed_over: PassedOver
     joined: Mapping[str, str]
     colour: Mapping[str, float | None]
     warnings: Sequence[str]
@@ -79,8 +82,8 @@ def write_report(folder: Path, findings: Findings) -> None:
 
     The same findings give the same bytes.
     """
-    blocks = [*_summary(findings), *_counts(findings), *_left_out(findings), *_stains(findings), *_margins(findings)]
-    blocks += _sheets(findings)
+    blocks = [*_summary(findings), *_counts(findings), *_left_out(findings), *_passed_over(findings.passed_over)]
+    blocks += [*_stains(findings), *_margins(findings), *_sheets(findings)]
     with replaced_folder(folder) as fresh:
         for block in blocks:
             if isinstance(block, Picture):
@@ -149,6 +152,22 @@ def _left_out(findings: Findings) -> list[Block]:
         title = f"quarantined: {min(len(pictures), MAX_TILES)} of {len(pictures):,} that can be opened"
         blocks.append(Picture("sheet-quarantine.png", title, draw_sheet(title, pictures)))
     return blocks
+
+
+def _passed_over(passed_over: PassedOver) -> list[Block]:
+    if not passed_over.counts:
+        return []
+    kinds = sorted(passed_over.counts)[:_EXAMPLES]
+    rows = tuple((kind, f"{passed_over.counts[kind]:,}", passed_over.first[kind]) for kind in kinds)
+    more = len(passed_over.counts) - _EXAMPLES
+    return [
+        Heading("Passed over"),
+        Paragraph(
+            "Files that are no tiles by their name or their place, without hidden ones."
+            + (f" {more} more kinds of them are in report.json." if more > 0 else "")
+        ),
+        Table(("suffix", "files", "for example"), rows),
+    ]
 
 
 def _stains(findings: Findings) -> list[Block]:

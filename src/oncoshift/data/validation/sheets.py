@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from oncoshift.serving.images import UnreadableImageError, decode
+from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +69,8 @@ def draw_sheet(title: str, thumbnails: Sequence[Thumbnail]) -> Image.Image:
 
 def _picture(path: Path) -> Image.Image | None:
     try:
-        picture = Image.fromarray(decode(path.read_bytes()))
-    except (OSError, UnreadableImageError):
+        picture = Image.fromarray(decode(read_image_file(path)))
+    except UnreadableImageError:
         return None
     scale = _SIDE / max(picture.size)
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))

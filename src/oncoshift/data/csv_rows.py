@@ -1,0 +1,89 @@
+"""Rows of a CSV that somebody else wrote: whatever is wrong with its text is one error with file, line and remedy."""
+
+from __future__ import annotations
+
+import csv
+from itertools import count
+from typing import IO, TYPE_CHECKING
+
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_LONGEST = 2**20
+"""Bytes of a line; a row of paths and names is a thousand times shorter."""
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows below a CSV's header, each with the number of the line on which it begins.
+
+    Args:
+        path: UTF-8, with or without a byte order mark; commas between cells, double quotes around them where needed.
+        columns: that must be there.
+
+    Yields:
+        The line, and column → cell without blanks around it; empty where a row is shorter than the header.
+
+    Raises:
+        DataError: it is no UTF-8, holds a NUL byte, a quote is not closed or closed in the middle of a cell, a row has
+            more cells than the header, or the header lacks a column or has one twice.
+    """
+    with path.open("rb") as file:
+        reader = csv.reader(_lines(path, file), strict=True)
+        header: list[str] | None = None
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = [cell.strip() for cell in next(reader)]
+            except StopIteration:
+                break
+            except csv.Error as error:
+                raise DataError(
+                    f"{path}: line {line} is no row of a CSV ({error}); look for a stray or a missing double quote"
+                ) from None
+            if header is None:
+                header = cells
+                _check_header(path, header, columns)
+            elif any(cells):
+                yield line, _row(path, line, header, cells)
+    if header is None:
+        _check_header(path, [], columns)
+
+
+def _lines(path: Path, file: IO[bytes]) -> Iterator[str]:
+    for number in count(1):
+        line = file.readline(_LONGEST)
+        if not line:
+            return
+        if b"\0" in line:
+            raise DataError(f"{path}: line {number} holds NUL bytes, as UTF-16 does; save the file as UTF-8")
+        if len(line) == _LONGEST:
+            raise DataError(f"{path}: line {number} has more than {_LONGEST} bytes; this is no CSV of tiles")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            wrong = line[error.start : error.start + 1]
+            raise DataError(
+                f"{path}: line {number} is not UTF-8 (byte {wrong!r}, as Latin-1 has it); save the file as UTF-8, "
+                "which spreadsheets call 'CSV UTF-8'"
+            ) from None
+
+
+def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise DataError(f"{path}: line 1 lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}")
+    twice = [column for column in columns if header.count(column) > 1]
+    if twice:
+        raise DataError(f"{path}: line 1 has the column {twice[0]} twice; keep the one that is meant")
+
+
+def _row(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    if any(cells[len(header) :]):
+        raise DataError(
+            f"{path}: line {line} has {len(cells)} cells and the header {len(header)}; put double quotes around a cell "
+            "with a comma in it"
+        )
+    return dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))

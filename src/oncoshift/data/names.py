@@ -1,0 +1,88 @@
+"""Names of files and groups as a data set has them: which count, when two are the same, and how they are shown."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+_HOUSEKEEPING = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
+     "ehthumbs.db", "desktop.ini", "__pycache__"}
+)  # fmt: skip
+"""What systems and servers leave in folders, in lower case."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is no part of a data set: its name begins with a dot, or a system has left it there."""
+    return name.startswith(".") or name.lower() in _HOUSEKEEPING
+
+
+def is_text(name: str) -> bool:
+    """Whether UTF-8 can write a name; Python holds other bytes of a file's name as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_text(name: str) -> str:
+    """A name that UTF-8 can write: itself, or its repr without the quotes."""
+    return name if is_text(name) else visible(name)
+
+
+def visible(text: str) -> str:
+    """A text on one line, in which nothing is invisible or acts on a terminal: such characters stand as in a repr."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def normal_form(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which a letter and its accent are one; macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def likeness(name: str) -> str:
+    """What names have in common that a reader takes for the same: no case, no blanks, no invisible characters."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in folded if letter.isprintable() and not letter.isspace())
+
+
+def without_formula(path: str) -> str:
+    """A path in a CSV that no spreadsheet runs as a formula: `=x.png` becomes `./=x.png`, which is the same file."""
+    return f"./{path}" if path.startswith(_FORMULA) else path
+
+
+class Finder:
+    """Finds files by names that somebody wrote down, in whichever of Unicode's forms the disk has them."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def __call__(self, folder: Path, relative: PurePosixPath) -> Path | None:
+        """What stands at `relative` below `folder`, be it a link that leads nowhere; None: nothing."""
+        path = folder / relative
+        if os.path.lexists(path):
+            return path
+        if str(relative).isascii():
+            return None
+        for part in relative.parts:
+            name = self._names(folder).get(normal_form(part))
+            if name is None:
+                return None
+            folder /= name
+        return folder
+
+    def _names(self, folder: Path) -> dict[str, str]:
+        """Normal form → name of what is in a folder."""
+        if folder not in self._listed:
+            try:
+                self._listed[folder] = {normal_form(path.name): path.name for path in folder.iterdir()}
+            except OSError:
+                self._listed[folder] = {}
+        return self._listed[folder]

@@ -1,0 +1,52 @@
+"""Files of a data set that nothing reads: how many there are of each kind, so that none vanishes without a word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from oncoshift.data.names import as_text, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import PurePath
+
+_PACKED = frozenset({".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar", ".tar", ".zip"})
+_NO_SUFFIX = "without a suffix"
+_SHOWN = 8
+
+
+@dataclass
+class PassedOver:
+    """Files that were passed over, by the suffix of their name.
+
+    Attributes:
+        counts: suffix in lower case, with its dot → number of files.
+        first: the same → the first one's path below the data set's root, made text.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, path: PurePath) -> None:
+        """Count a file; its path is relative to the data set's root."""
+        kind = as_text(path.suffix.lower()) or _NO_SUFFIX
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.first.setdefault(kind, as_text(path.as_posix()))
+
+    def warnings(self) -> list[str]:
+        """What to do about archives among the files, whose tiles nobody sees."""
+        packed = sorted(kind for kind in self.counts if kind in _PACKED)
+        if not packed:
+            return []
+        number = sum(self.counts[kind] for kind in packed)
+        named = self.first[packed[0]]
+        return [f"{number} archives in the data set were not unpacked, for example {named}; unpack those with tiles"]
+
+
+def summary(counts: Mapping[str, int]) -> str:
+    """The kinds of files and their numbers in one line, the most frequent first."""
+    kinds = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(number for _, number in kinds[_SHOWN:])
+    lines = [f"{number:,} {visible(kind)}" for kind, number in kinds[:_SHOWN]]
+    return ", ".join([*lines, f"{rest:,} of other kinds"] if rest else lines)

@@ -1,0 +1,52 @@
+"""Where links among tiles lead.
+
+A data set may link within itself, and DVC links its files into its cache (`cache.type symlink`). A folder that is a
+link, the root or an organ's, is somebody's layout: it is followed wherever it leads, and told of. Any other file that
+is a link to outside of the data set is not taken: what it leads to is not what is versioned and handed on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from oncoshift.data.adapters.base import RawTile
+
+_CACHED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}")
+"""The end of a path in DVC's cache: the file's MD5."""
+
+_SHOWN = 5
+
+
+def outside_of(root: Path, file: Path) -> Path | None:
+    """Where a file that is a link leads, if that is outside of the data set and no place in DVC's cache.
+
+    Args:
+        root: the data set.
+        file: a tile in it, or in a folder to which a link in it leads.
+    """
+    if not file.is_symlink():
+        return None
+    target = Path(os.path.realpath(file))
+    inside = any(target.is_relative_to(os.path.realpath(place)) for place in (root, file.parent))
+    return None if inside or _CACHED.fullmatch("/".join(target.parts[-2:])) else target
+
+
+def linked_folders(root: Path, tiles: Sequence[RawTile]) -> list[str]:
+    """A warning where tiles lie in folders to which links lead out of the data set."""
+    inside = os.path.realpath(root)
+    counts = Counter(tile.path.parent for tile in tiles)
+    targets = {folder: Path(os.path.realpath(folder)) for folder in sorted(counts)}
+    outside = [folder for folder, target in targets.items() if not target.is_relative_to(inside)]
+    if not outside:
+        return []
+    named = [f"{folder} → {targets[folder]}" for folder in outside[:_SHOWN]]
+    more = f" and {len(outside) - _SHOWN} more folders" if len(outside) > _SHOWN else ""
+    total = sum(counts[folder] for folder in outside)
+    return [f"{total} tiles lie outside of ingest.root, where links to folders lead: {', '.join(named)}{more}"]
