@@ -87,7 +87,7 @@ def writing(folder: Path, needed: int | None = None) -> Iterator[None]:
             free = f"{shutil.disk_usage(place).free / 1e6:,.0f} MB are free"
             wanted = "" if needed is None else f", and in the end it is to hold {needed / 1e6:,.0f} MB"
             raise DataError(
-                f"{folder}: the disk is full ({error.strerror}): {free}{wanted}; nothing is lost: make room, "
+                f"{folder}: the disk is full ({os.strerror(error.errno)}): {free}{wanted}; nothing is lost: make room, "
                 "and run it again"
             ) from error
         if error.errno in _REFUSED:

@@ -88,18 +88,19 @@ def giants(joined: Sequence[str], before: Sequence[str] | None = None) -> list[s
     ]
 
 
-def lookalikes(groups: Iterable[str]) -> list[str]:
+def lookalikes(joined: Sequence[str], before: Sequence[str]) -> list[str]:
     """Warn of groups whose names differ by case or blanks alone: they may be one patient, on two sides of a split.
 
     Args:
-        groups: the group of each tile.
+        joined: the group of each tile.
+        before: its group before groups were joined; those that have become one are none to warn of.
     """
-    alike: dict[str, list[str]] = {}
-    for group in sorted(set(groups)):
-        alike.setdefault(likeness(group), []).append(group)
-    pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
-    if not pairs:
+    alike: dict[str, dict[str, str]] = {}
+    for whole, name in sorted(set(zip(joined, before, strict=True))):
+        alike.setdefault(likeness(name), {})[name] = whole
+    apart = [names for names in alike.values() if len(set(names.values())) > 1]
+    if not apart:
         return []
-    more = f"; and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
-    named = "; ".join(pairs[:_SHOWN])
+    named = "; ".join(" and ".join(map(repr, sorted(names))) for names in apart[:_SHOWN])
+    more = f"; and {len(apart) - _SHOWN} more" if len(apart) > _SHOWN else ""
     return [f"groups that differ by case or blanks alone are kept apart; rename those that are one: {named}{more}"]

@@ -123,7 +123,7 @@ def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, phases: Phase
             *warnings_of(frame, colour),
             *contradictions(near),
             *giants([one.tile.group for one in sound], before),
-            *lookalikes(one.tile.group for one in sound),
+            *lookalikes([one.tile.group for one in sound], before),
             *linked_folders(scanned.root, [one.tile for one in sound]),
             *scanned.passed_over.warnings(),
             *changed_meanwhile(changed),

@@ -41,7 +41,7 @@ class PassedOver:
             return []
         number = sum(self.counts[kind] for kind in packed)
         named = self.first[packed[0]]
-        return [f"{number} archives in the data set were not unpacked, for example {named}; unpack those with tiles"]
+        return [f"archives in the data set were not unpacked: {number}, for example {named}; unpack those with tiles"]
 
 
 def summary(counts: Mapping[str, int]) -> str:
