@@ -14,6 +14,7 @@ from oncoshift.experiments import (
     experiment_lock,
     find_project,
     prepare_experiment,
+    resolved_url,
     tracking_uri,
 )
 from oncoshift.layout import Layout
@@ -96,6 +97,25 @@ def test_the_tracking_store_is_the_projects(project: Path) -> None:
     )
     assert tracking_uri(project, Tracking(uri="http://server"), {}) == "http://server"
     assert tracking_uri(project, Tracking(), {"MLFLOW_TRACKING_URI": "http://other"}) == "http://other"
+
+
+def test_a_servers_credentials_move_from_its_address_to_mlflows_variables(project: Path) -> None:
+    """MLflow prints the address, and repeats it in each of its errors."""
+    environ = {"MLFLOW_TRACKING_URI": "http://me:hun%40ter2@127.0.0.1:5000/prefix"}
+    assert tracking_uri(project, Tracking(), environ) == "http://127.0.0.1:5000/prefix"
+    given = [environ[f"MLFLOW_TRACKING_{name}"] for name in ("USERNAME", "PASSWORD")]
+    assert given == ["me", "hun@ter2"]
+
+
+def test_a_variable_in_a_url_is_replaced_where_it_is_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    assert resolved_url("postgresql://me:${DB_PASSWORD}@db/s", project) == "postgresql://me:hunter2@db/s"
+    assert resolved_url("sqlite:///${NO_SUCH:-runs}/o.db", project) == f"sqlite:///{project}/runs/o.db"
+    assert (project / "runs").is_dir()
+    settings = with_values(Settings(), {"tune.storage": "postgresql://me:${DB_PASSWORD}@db/s"})
+    layout = prepare_experiment(project, settings, "a")
+    assert "hunter2" not in layout.params.read_text(encoding="utf-8")
+    assert load_settings(layout.params).tune.storage == settings.tune.storage
 
 
 def test_a_second_process_is_told_who_works_in_the_experiment(project: Path) -> None:

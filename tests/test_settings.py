@@ -90,7 +90,7 @@ def test_an_unusable_file_is_named(tmp_path: Path, text: str | None, message: st
 
 
 def test_an_unknown_preset_lists_those_that_there_are(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").touch()
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
     with pytest.raises(SettingsError, match="has no presets"):
         load_settings(tmp_path / "params.yaml", preset="x")
     (tmp_path / "presets").mkdir()
@@ -100,13 +100,217 @@ def test_an_unknown_preset_lists_those_that_there_are(tmp_path: Path) -> None:
         load_settings(tmp_path / "params.yaml", preset="x")
 
 
-def test_variables_are_replaced_with_a_default_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_replaced_with_a_default_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def root(text: str) -> str:
+        (tmp_path / "params.yaml").write_text(f"ingest: {{root: '{text}'}}\n")
+        return load_settings(tmp_path / "params.yaml").ingest.root
+
     monkeypatch.delenv("TILES", raising=False)
-    assert load_settings(overrides=("ingest.root=${TILES:-here}/raw",)).ingest.root == "here/raw"
+    assert root("${TILES:-here}/raw") == "here/raw"
     with pytest.raises(SettingsError, match="the environment variable is not set"):
-        load_settings(overrides=("ingest.root=${TILES}/raw",))
+        root("${TILES}/raw")
     monkeypatch.setenv("TILES", "/there")
-    assert load_settings(overrides=("ingest.root=${TILES}/raw",)).ingest.root == "/there/raw"
+    assert root("${TILES}/raw") == "/there/raw"
+
+
+@pytest.mark.parametrize("value", ["${HOME}", "[lung, '${HOME:-x}']", '"\\u0024{HOME}"', "{a: '${HOME}'}"])
+def test_an_override_names_no_variable(value: str) -> None:
+    """A page in a browser may give overrides, and would read the environment in the settings that are logged."""
+    with pytest.raises(
+        SettingsError, match=r"--set ingest.root=.*: variables are replaced in files alone; write ingest"
+    ):
+        load_settings(overrides=(f"ingest.root={value}",))
+
+
+def test_what_is_used_late_keeps_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a password, and settings are logged, hashed and written to the experiment's params.yaml."""
+    text = "tune: {storage: 'postgresql://me:${DB_PASSWORD}@db/s'}\ntracking: {uri: '${MLFLOW:-http://here}'}\n"
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=r"DB_PASSWORD.*is not set"):
+        load_settings(tmp_path / "params.yaml")
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    settings = load_settings(tmp_path / "params.yaml")
+    assert settings.tune.storage == "postgresql://me:${DB_PASSWORD}@db/s"
+    assert settings.tracking.uri == "${MLFLOW:-http://here}"
+    (tmp_path / "params.yaml").write_text(dump_settings(settings))
+    assert load_settings(tmp_path / "params.yaml") == settings
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@db/s",
+        "postgresql://db/s?user=me&password=hunter2",
+        "postgresql://me:${X:-hunter2}@db/s",
+    ],
+)
+@pytest.mark.parametrize("key", ["tune.storage", "tracking.uri", "ingest.root"])
+def test_a_password_in_the_settings_is_refused_and_not_repeated(key: str, url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        with_values(Settings(), {key: url})
+    assert f"{key}: " in str(caught.value)
+    assert "it holds a password; write ${NAME} in its place" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_error_repeats_a_password() -> None:
+    url = "postgresql://me:hunter2@db/s"
+    for override in (f"tune.storage={url}", f"tune.storage=[{url}", f"tune.storage=[{url}]", f"storage {url}"):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(overrides=(override,))
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr=yes", "train.lr: 'yes' is not allowed; input should be a valid number"),
+        ("train.lr=true", "train.lr: True is not allowed; input should be a valid number"),
+        ("train.lr=12:30", "train.lr: '12:30' is not allowed; input should be a valid number"),
+        ("train.lr='0.1'", "train.lr: '0.1' is not allowed; input should be a valid number"),
+        ("train.lr=.inf", "train.lr: inf is not allowed; input should be a finite number"),
+        ("train.lr=1e999", "train.lr: inf is not allowed; input should be a finite number"),
+        ("gate.min_gain_over_control=.nan", "gate.min_gain_over_control: nan is not allowed; input should be a finite"),
+        ("train.grad_clip=on", "train.grad_clip: 'on' is not allowed; input should be a valid number"),
+        ("train.epochs=true", "train.epochs: True is not allowed; input should be a valid integer"),
+        ("train.epochs=2.0", "train.epochs: 2.0 is not allowed; input should be a valid integer"),
+        ("train.threads='2'", "train.threads: '2' is not allowed; input should be a valid integer"),
+        ("train.augment=yes", "train.augment: 'yes' is not allowed; input should be a true or false"),
+        ("train.augment=1", "train.augment: 1 is not allowed; input should be a true or false"),
+        ("tracking.experiment=2024", "tracking.experiment: 2024 is not allowed; input should be a valid string"),
+        ("tracking.experiment=2024-01-02", "datetime.date(2024, 1, 2) is not allowed; input should be a valid string"),
+        ("train={lr: 1, lr: 2}", "found duplicate key \"lr\"; join the two"),
+        ("train={1: 2}", "train.1: "),
+        ("train=null", "train: None is not allowed; input should be a section like Train"),
+        ("train.seed=1" + "0" * 5000, "is not a valid YAML value"),
+        ("sources=[lung, lung]", "sources: ['lung', 'lung'] is not allowed; names lung more than once"),
+        ("sources=lung", "sources: 'lung' is not allowed; input should be a list"),
+        ("phantom.organs=[lung, colon, lung]", "phantom.organs: ['lung', 'colon', 'lung'] is not allowed; names lung"),
+        ("normalize.variants=[none, none]", "normalize.variants: ['none', 'none'] is not allowed; names none more"),
+        ("tune.parameters=[train.lr, train.lr]", "is not allowed; names train.lr more than once"),
+        ("seed=1\n---\n2", "expected a single document"),
+    ],
+)  # fmt: skip
+def test_a_value_is_taken_as_what_it_is(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(overrides=(override,))
+    assert message in str(caught.value)
+    assert len(str(caught.value).replace(override, "").splitlines()) == 1
+
+
+def test_the_same_rules_hold_for_files_and_for_tuning(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: {lr: yes}\n")
+    with pytest.raises(SettingsError, match=r"train.lr: 'yes' is not allowed"):
+        load_settings(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    (tmp_path / "quick.yaml").write_text("train:\n  batch_size: 12:30\n")
+    with pytest.raises(SettingsError, match=r"train.batch_size: '12:30' is not allowed"):
+        load_settings(tmp_path / "params.yaml", preset=str(tmp_path / "quick.yaml"))
+    with pytest.raises(SettingsError, match=r"train.lr: True is not allowed"):
+        with_values(Settings(), {"train.lr": True})
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("010", 10), ("0o10", 8), ("0x10", 16), ("1_000", 1000), ("1e-3", 0.001), ("1.0e-3", 0.001)]
+)
+def test_numbers_are_those_that_dvc_reads(tmp_path: Path, text: str, number: float) -> None:
+    from dvc.utils.serialize import load_yaml
+
+    section, key = ("train", "lr") if isinstance(number, float) else ("explain", "tiles")
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{section}: {{{key}: {text}}}\n")
+    assert flatten(load_settings(path))[f"{section}.{key}"] == number
+    assert load_yaml(str(path))[section][key] == number
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"# nothing\n", "is empty"),
+        (b"seed: 1\n---\nseed: 2\n", "not valid YAML: expected a single document"),
+        (b"train: {lr: 0.1}\nseed: 1\ntrain: {epochs: 2}\n", 'line 3: found duplicate key "train"; join the two'),
+        (b"seed: 1\ntarget: M\xfcnchen\n", "line 2: byte 0xfc is not UTF-8; save the file as UTF-8"),
+        ("seed: 1\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        (b"seed: 1\ntarget: a\x00b\n", "not valid YAML"),
+        (b"seed: [1\n", "line 2: not valid YAML: while parsing a flow"),
+        (b"seed: 1\n  a: 2\n", "line 2: not valid YAML: mapping values are not allowed"),
+        (b"seed: !!python/object:os.system x\n", "line 1: not valid YAML: could not determine a constructor"),
+        (b"seed: 2024-13-45\n", "not valid YAML"),
+        (b"a: &a [*a]\n", "more than 10000 values"),
+        (b"a: &a {b: *a}\n", "more than 10000 values"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "or 20 levels"),
+        (b"a: " + b"{" * 5000, "or 20 levels"),
+        (b"a: [" + b"1," * 20000 + b"]", "more than 10000 values"),
+        (b"# " + b"x" * 200_000, "has more than 100000 bytes"),
+        (b"seed: 1\n? [1, 2]\n: 3\n", "is not allowed; keys should be strings"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_settings_is_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(data)
+    (tmp_path / "good.yaml").write_text("seed: 0\n")
+    for read in (lambda: load_settings(path), lambda: load_settings(tmp_path / "good.yaml", preset=str(path))):
+        with pytest.raises(SettingsError) as caught:
+            read()
+        assert message in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("pairs", ["{anchor}: &{anchor} [{again}]", "{anchor}: &{anchor}\n  <<: [{again}]"])
+def test_aliases_of_aliases_end_at_once(tmp_path: Path, pairs: str) -> None:
+    """Written out, twelve lines are ten to the power of ten values, or pairs of merged sections."""
+    lines = ["a: &a {x: 1, y: 2}"]
+    for anchor, before in zip("bcdefghijkl", "abcdefghijk", strict=True):
+        lines.append(pairs.format(anchor=anchor, again=", ".join([f"*{before}"] * 10)))
+    (tmp_path / "params.yaml").write_text("\n".join(lines))
+    with pytest.raises(SettingsError, match="more than 10000 values"):
+        load_settings(tmp_path / "params.yaml")
+
+
+def test_aliases_within_reason_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("dann: &head {weight: 2.0, hidden: 64}\ncdan:\n  <<: *head\n  hidden: 0\n")
+    settings = load_settings(tmp_path / "params.yaml")
+    assert (settings.cdan.weight, settings.cdan.hidden, settings.dann.hidden) == (2.0, 0, 64)
+
+
+def test_a_byte_order_mark_and_windows_lines_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbfseed: 3\r\ntarget: skin\r\n")
+    settings = load_settings(tmp_path / "params.yaml")
+    assert (settings.seed, settings.target) == (3, "skin")
+
+
+def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory; it must be a file"):
+        load_settings(tmp_path)
+
+
+def test_a_preset_of_who_is_not_trusted_lies_in_the_project(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "presets").mkdir(parents=True)
+    (project / "runs").mkdir()
+    (project / "params.yaml").write_text("seed: 0\n")
+    for path in ("project/presets/quick.yaml", "project/runs/best.yaml", "secret.yaml"):
+        (tmp_path / path).write_text("seed: 5\n")
+    (project / "presets" / "link.yaml").symlink_to(tmp_path / "secret.yaml")
+    params = project / "params.yaml"
+    for inside in ("quick", "runs/best.yaml", str(project / "runs" / "best.yaml")):
+        assert load_settings(params, preset=inside, trusted=False).seed == 5
+    for outside in ("link", "../../secret", "../secret.yaml", str(tmp_path / "secret.yaml"), "/etc/no-such.yaml"):
+        with pytest.raises(SettingsError, match=r"lies outside .*; name one of presets/"):
+            load_settings(params, preset=outside, trusted=False)
+    assert load_settings(params, preset=str(tmp_path / "secret.yaml")).seed == 5
+
+
+def test_a_dump_is_read_alike_by_dvc(tmp_path: Path) -> None:
+    """Words that YAML 1.1 and 1.2 take for different things."""
+    from dvc.utils.serialize import load_yaml
+
+    for word in ("yes", "1e3", "0o17", "12:30", "010", "null", "2024-01-02", "Gewebe für A"):
+        settings = with_values(Settings(), {"tracking.experiment": word})
+        (tmp_path / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
+        assert load_settings(tmp_path / "params.yaml") == settings
+        assert load_yaml(str(tmp_path / "params.yaml"))["tracking"]["experiment"] == word
 
 
 def test_flat_keys_and_values_round_trip() -> None:

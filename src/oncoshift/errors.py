@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from oncoshift.secrets import without_credentials
+
 
 class OncoshiftError(Exception):
-    """Base of every error that this package raises on purpose; the CLI prints it without a traceback."""
+    """Base of every error that this package raises on purpose; the CLI prints it without a traceback.
+
+    Args:
+        message: what is wrong, where, and what to do. Credentials of URLs in it, also of other libraries' messages that
+            it repeats, are cut.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_credentials(message))
 
     heading = "error"
     """Before its text, where it ends a program."""

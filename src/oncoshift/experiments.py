@@ -12,14 +12,16 @@ import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from oncoshift.errors import OncoshiftError
 from oncoshift.files import atomic, held
 from oncoshift.layout import Layout
 from oncoshift.settings import dump_settings, with_values
+from oncoshift.settings_files import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, MutableMapping
     from pathlib import Path
 
     from oncoshift.settings import Settings, Tracking
@@ -87,18 +89,33 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     return layout
 
 
-def tracking_uri(project: Path, settings: Tracking, environ: Mapping[str, str]) -> str:
+def tracking_uri(project: Path, settings: Tracking, environ: MutableMapping[str, str]) -> str:
     """Where MLflow keeps everything: `MLFLOW_TRACKING_URI` as it stands, if set, else the setting.
 
     A relative SQLite path in the setting is the project's, whichever experiment asks; its folder is made if need be.
+    MLflow prints a server's address and has it in its errors, so user and password move from it to the variables of
+    `environ` that MLflow takes them from as well.
     """
-    if environ.get("MLFLOW_TRACKING_URI"):
-        return environ["MLFLOW_TRACKING_URI"]
-    return absolute_database(settings.uri, project)
+    uri = environ.get("MLFLOW_TRACKING_URI") or resolved_url(settings.uri, project)
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.username is not None:
+        environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return uri
 
 
-def absolute_database(url: str, folder: Path) -> str:
-    """A relative SQLite path in a URL, taken from `folder`, and its own folder made; other URLs as they are."""
+def resolved_url(url: str, folder: Path) -> str:
+    """A setting's URL as it is used.
+
+    Args:
+        url: `${NAME}` in it is replaced from the environment.
+        folder: where a relative SQLite path begins; the database's own folder is made.
+
+    Raises:
+        SettingsError: a variable is not set.
+    """
+    url = expand(url)
     if not url.startswith(_SQLITE):
         return url
     database = folder.resolve() / url.removeprefix(_SQLITE)

@@ -1,6 +1,7 @@
 """params.yaml, a preset and `--set` overrides become one frozen, validated `Settings`.
 
-This is the only module that knows where settings come from. Everything else receives the section it needs.
+With `settings_files` this is the only module that knows where settings come from. Everything else receives the section
+it needs.
 What tuning may try stands beside a default, as `Range` or `Choices` in its annotation (see `oncoshift.tuning.space`).
 
 Later sources win: defaults below < params.yaml < preset < `--set`.
@@ -8,19 +9,31 @@ Later sources win: defaults below < params.yaml < preset < `--set`.
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from oncoshift.errors import SettingsError
+from oncoshift.secrets import has_password
+from oncoshift.settings_files import dump, expand, find_preset, merge, nest, parse_override, read_mapping, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+T = TypeVar("T")
+
+
+def _without_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
+    repeated = sorted({str(name) for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"names {', '.join(repeated)} more than once")
+    return names
+
+
+Names = Annotated[tuple[T, ...], AfterValidator(_without_repeats)]
+"""A list in which nothing stands twice."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 StainVariant = Literal["none", "reinhard", "macenko", "vahadane"]
@@ -51,15 +64,28 @@ LambdaSchedule = Annotated[Literal["paper", "ganin", "constant"], Choices()]
 
 
 class Section(BaseModel):
-    """A frozen section of params.yaml that refuses unknown keys."""
+    """A frozen section of params.yaml that refuses unknown keys and takes no word for a number or a truth value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("*")
+    @classmethod
+    def _no_password(cls, value: Any) -> Any:
+        """Settings are logged, hashed and written to files; a variable in them is not."""
+        if isinstance(value, str) and has_password(written(value)):
+            raise ValueError("it holds a password; write ${NAME} in its place, and set the environment variable NAME")
+        return value
 
 
 class Phantom(Section):
     """The made-up data set; read by `oncoshift phantom` alone, which writes it to `ingest.root`."""
 
-    organs: tuple[Organ, ...] = ("lung", "colon", "breast", "kidney")
+    organs: Names[Organ] = ("lung", "colon", "breast", "kidney")
     tile_size: int = Field(64, ge=32, le=1024, description="side of a tile, pixels")
     groups_per_class: int = Field(20, ge=2)
     tiles_per_group: int = Field(8, ge=1)
@@ -104,7 +130,7 @@ class Split(Section):
 class Normalize(Section):
     """Stage `normalize`: decode, resize and stain-normalise every tile once, into packs."""
 
-    variants: tuple[StainVariant, ...] = ("none", "reinhard")
+    variants: Names[StainVariant] = ("none", "reinhard")
     tile_size: int = Field(64, ge=32, le=512, description="side of a packed tile, pixels")
     standardize_luminosity: bool = Field(True, description="first stretch L so that its 95th percentile is white")
     fit: Literal["tile", "group"] = Field("tile", description="one stain fit a tile, or one for the tiles of a group")
@@ -283,7 +309,7 @@ class Tune(Section):
 
     trials: int = Field(4, ge=0, description="0 skips tuning")
     epochs: int = Field(6, ge=1)
-    parameters: tuple[str, ...] = Field(
+    parameters: Names[str] = Field(
         ("train.lr", "dann.max_lambda"), min_length=1, description="settings by dotted key; all: what the method reads"
     )
     workers: int = Field(1, ge=1, description="processes that share the study")
@@ -370,7 +396,7 @@ class Settings(Section):
     """All settings of one experiment; params.yaml has the same shape."""
 
     target: Organ = "kidney"
-    sources: tuple[Organ, ...] = ("lung", "colon", "breast")
+    sources: Names[Organ] = ("lung", "colon", "breast")
     seed: int = Field(0, ge=0, description="of a single training; seeds of a retraining count up from here")
     phantom: Phantom = Phantom()
     ingest: Ingest = Ingest()
@@ -434,8 +460,12 @@ class Settings(Section):
         return self
 
 
+_USED_LATE = ("tune.storage", "tracking.uri")
+"""Settings whose `${NAME}` stays in them until they are used (`experiments.resolved_url`): it may be a password."""
+
+
 def load_settings(
-    params: Path | None = None, *, preset: str | None = None, overrides: tuple[str, ...] = ()
+    params: Path | None = None, *, preset: str | None = None, overrides: tuple[str, ...] = (), trusted: bool = True
 ) -> Settings:
     """Read and validate settings.
 
@@ -443,9 +473,11 @@ def load_settings(
         params: a params.yaml; None takes the defaults alone.
         preset: a name under `presets/` beside params.yaml, or the path of a YAML file.
         overrides: `section.key=value` strings; values are YAML.
+        trusted: whether who asks may read any file as a preset; else one in the folder of params.yaml alone.
 
     Returns:
-        The validated settings, with `${NAME:-default}` in string values replaced from the environment.
+        The validated settings, with `${NAME:-default}` in the strings of files replaced from the environment, but for
+        `tune.storage` and `tracking.uri`.
 
     Raises:
         SettingsError: a file is missing or no YAML, or a key or value is not allowed; the message has one line
@@ -453,12 +485,14 @@ def load_settings(
     """
     merged: dict[str, Any] = {}
     if params is not None:
-        merged = _read_yaml(params)
+        merged = read_mapping(params)
     if preset is not None:
-        merged = _merge(merged, _read_yaml(_find_preset(preset, params)))
+        project = params.parent if params is not None else Path()
+        merged = merge(merged, read_mapping(find_preset(preset, project, trusted=trusted)))
+    merged = expand(merged, _USED_LATE)
     for override in overrides:
-        merged = _merge(merged, _parse_override(override))
-    return validate(_expand(merged))
+        merged = merge(merged, parse_override(override))
+    return validate(merged)
 
 
 def validate(values: dict[str, Any]) -> Settings:
@@ -471,7 +505,7 @@ def validate(values: dict[str, Any]) -> Settings:
 
 def dump_settings(settings: Settings) -> str:
     """The settings as the text of a params.yaml; reading it gives the same settings."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=110)
+    return dump(settings.model_dump(mode="json"))
 
 
 def flatten(settings: Settings) -> dict[str, Any]:
@@ -491,92 +525,19 @@ def flatten(settings: Settings) -> dict[str, Any]:
 
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
     """A validated copy with dotted keys replaced, as tuning does for a trial."""
-    return validate(_merge(settings.model_dump(mode="json"), nested(values)))
+    return validate(merge(settings.model_dump(mode="json"), nested(values)))
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key → value as sections, as params.yaml has them; the reverse of `flatten`."""
     sections: dict[str, Any] = {}
     for key, value in values.items():
-        sections = _merge(sections, _nest(key.split("."), value))
+        sections = merge(sections, nest(key.split("."), value))
     return sections
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(
-            f"{path}: no such file; run from the folder that has params.yaml, or name one with --params"
-        ) from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise SettingsError(f"{path}: must be a mapping of sections, found {type(loaded).__name__}")
-    return loaded
-
-
-def _find_preset(preset: str, params: Path | None) -> Path:
-    if preset.endswith((".yaml", ".yml")):
-        return Path(preset)
-    folder = (params.parent if params is not None else Path()) / "presets"
-    path = folder / f"{preset}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
-        raise SettingsError(f"--preset {preset}: unknown; {folder} has {', '.join(known) or 'no presets'}")
-    return path
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise SettingsError(f"--set {override}: expected section.key=value, for example model.backbone=resnet18")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SettingsError(f"--set {override}: {text!r} is not a valid YAML value") from None
-    return _nest(key.strip().split("."), value)
-
-
-def _nest(keys: list[str], value: Any) -> dict[str, Any]:
-    nested: Any = value
-    for key in reversed(keys):
-        nested = {key: nested}
-    return dict(nested)
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
-
-
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
-
-
-def _expand(value: Any) -> Any:
-    """Replace `${NAME}` and `${NAME:-default}` in every string."""
-    if isinstance(value, dict):
-        return {key: _expand(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_expand(inner) for inner in value]
-    if isinstance(value, str):
-        return _VARIABLE.sub(_variable, value)
-    return value
-
-
-def _variable(match: re.Match[str]) -> str:
-    name, default = match.group(1), match.group(2)
-    value = os.environ.get(name, default)
-    if value is None:
-        raise SettingsError(
-            f"${{{name}}}: the environment variable is not set; set it, or give a default: ${{{name}:-…}}"
-        )
-    return value
+_IN_YAML = {"valid tuple": "list", "valid boolean": "true or false", "valid dictionary or instance of": "section like"}
+"""Pydantic's words for what a value should be → those of somebody who writes YAML."""
 
 
 def _explain(problem: Any) -> str:
@@ -588,6 +549,9 @@ def _explain(problem: Any) -> str:
             section = section.model_fields[part].annotation
         return f"{path}: unknown key; allowed here: {', '.join(section.model_fields)}"
     message: str = problem["msg"].removeprefix("Value error, ")
+    for theirs, ours in _IN_YAML.items():
+        message = message.replace(theirs, ours)
+    value = list(problem["input"]) if isinstance(problem["input"], tuple) else problem["input"]
     if problem["loc"]:
-        return f"{path}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
+        return f"{path}: {value!r} is not allowed; {message[0].lower()}{message[1:]}"
     return message

@@ -17,7 +17,7 @@ from oncoshift.settings import load_settings
 from oncoshift.versioning import ensure_local_remote, push, repro, version_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import MutableMapping
 
     from oncoshift.retraining.session import Say
 
@@ -28,9 +28,10 @@ def make_plan(
     preset: str | None,
     overrides: tuple[str, ...],
     force: bool,
-    environ: Mapping[str, str],
+    environ: MutableMapping[str, str],
     say: Say,
     name: str | None = None,
+    trusted: bool = True,
 ) -> Plan:
     """Read the settings and choose the experiment's folder.
 
@@ -38,11 +39,21 @@ def make_plan(
     is `experiments/<name>`, by default `<preset or custom>-<target>`, with a hash behind it where overrides change more
     than the organs.
 
+    Args:
+        project: the project's root.
+        preset: a name under `presets/`, or the path of a YAML file.
+        overrides: `section.key=value` strings.
+        force: train even if nothing has changed.
+        environ: the process's environment; see `tracking_uri` for what it takes and gives.
+        say: takes lines of progress for people.
+        name: of the experiment's folder.
+        trusted: whether who asks may read any file as a preset; else one in the project alone.
+
     Raises:
         ExperimentError: the name is not usable.
         SettingsError: a setting is not allowed.
     """
-    settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides)
+    settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides, trusted=trusted)
     if name is None and (preset is not None or overrides):
         name = _default_name(settings.target, preset, overrides)
     layout = Layout(project) if name is None else experiment_layout(project, name)

@@ -10,7 +10,7 @@ import optuna
 
 from oncoshift.console import tenths
 from oncoshift.errors import SettingsError
-from oncoshift.experiments import absolute_database
+from oncoshift.experiments import resolved_url
 from oncoshift.fingerprint import value_fingerprint
 from oncoshift.methods.factory import method_settings
 from oncoshift.selection.rule import ORACLE, score_row
@@ -82,7 +82,7 @@ class Search:
     @cached_property
     def study(self) -> SharedStudy:
         """The study in its database; see `SharedStudy` for the errors."""
-        url = absolute_database(self.tune.storage, self.session.plan.layout.shared)
+        url = resolved_url(self.tune.storage, self.session.plan.layout.shared)
         return SharedStudy(url, self.name, self.tune.heartbeat_seconds, self.tune.seed)
 
     def work(self, run: str, budget: Budget) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from oncoshift.settings import nested
+from oncoshift.settings_files import dump
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,4 +19,4 @@ def preset_text(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
         provenance: lines of its comment.
     """
     comment = "".join(f"# {line}\n" for line in provenance)
-    return comment + yaml.safe_dump(nested(values), sort_keys=False, width=110, allow_unicode=True)
+    return comment + dump(nested(values))
