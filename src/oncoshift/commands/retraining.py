@@ -112,6 +112,7 @@ def _interval(metrics: dict[str, float], point: str, ends: str) -> str:
 def doctor(context: Context) -> None:
     """Say what is installed, what is set, and what would stop a retraining."""
     from oncoshift.experiments import tracking_uri
+    from oncoshift.secrets import without_credentials
 
     for name in _PLATFORM:
         try:
@@ -128,4 +129,4 @@ def doctor(context: Context) -> None:
     print(f"project: {project}")
     print(f"settings: valid; {settings.target} from {', '.join(settings.sources)}")
     print(f"data: {raw} {'is there' if raw.exists() else 'is made on the first run' if made else 'is MISSING'}")
-    print(f"tracking: {tracking_uri(project, settings.tracking, os.environ)}")
+    print(f"tracking: {without_credentials(tracking_uri(project, settings.tracking, os.environ))}")

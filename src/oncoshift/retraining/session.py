@@ -18,6 +18,7 @@ from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerp
 from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
+from oncoshift.secrets import without_credentials
 from oncoshift.settings import flatten
 from oncoshift.training.job import HOW_IT_RUNS
 from oncoshift.versioning import file_hash, stage_outs
@@ -103,7 +104,8 @@ class Session:
         if isinstance(error, TrainingInterrupted) or not isinstance(error, Exception):
             self.tracker.finish(run, "KILLED")
         else:
-            self.tracker.set_tags(run, {"oncoshift.error": f"{type(error).__name__}: {error}"[:4000]})
+            text = without_credentials(f"{type(error).__name__}: {error}")
+            self.tracker.set_tags(run, {"oncoshift.error": text[:4000]})
             self.tracker.finish(run, "FAILED")
 
     def epoch_logger(self, run: str, label: str, epochs: int) -> EpochHook:
