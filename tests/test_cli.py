@@ -11,6 +11,7 @@ import pytest
 from tiny_tiles import write_tree
 
 from oncoshift.cli import COMMANDS, Command, Context, build_parser, main
+from oncoshift.commands import retraining
 from oncoshift.layout import SPLITS, Layout
 from oncoshift.settings import Settings, dump_settings, with_values
 
@@ -92,6 +93,50 @@ def test_a_command_may_have_options_of_its_own() -> None:
     given = parser.parse_args(["go", "--force"])
     given.run(Context(given))
     assert seen[0].arguments.force
+
+
+@pytest.fixture
+def flow(experiment: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Stands for the flow's process: gives the exit code that `ends` names, and keeps the command lines."""
+    ends, commands = [0], []
+    (experiment / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    monkeypatch.chdir(experiment)
+    monkeypatch.setattr(retraining, "_run", lambda command, _folder: commands.append(list(command)) or ends[0])
+    return ends, commands
+
+
+@pytest.mark.parametrize(
+    ("flow_code", "code", "words"),
+    [
+        (0, 0, ""),
+        (2, 2, "error: nothing was lost: mend that"),
+        (69, 69, "error: nothing was lost: start it again when that answers"),
+        (70, 70, "error: the retraining crashed"),
+        (1, 70, "error: the retraining crashed"),
+        (75, 75, "stopped: "),
+        (-15, 75, "stopped: "),
+        (130, 130, "interrupted"),
+        (-9, 137, "error: the retraining was killed by SIGKILL; start it again"),
+    ],
+)
+def test_retrain_tells_a_mistake_from_a_crash_and_says_start_it_again_only_where_that_helps(
+    flow, capsys: pytest.CaptureFixture[str], flow_code: int, code: int, words: str
+) -> None:
+    flow[0][0] = flow_code
+    assert main(["retrain"]) == code
+    told = capsys.readouterr().err
+    assert told.startswith(words)
+    assert told.count("\n") == bool(words)
+    assert ("start it again" in told) == (code in (2, 69, 75, 137))
+
+
+def test_retrain_hands_a_name_on_and_refuses_an_unusable_one_itself(flow, capsys: pytest.CaptureFixture[str]) -> None:
+    _, commands = flow
+    assert main(["retrain", "--name", "night", "--set", "seed=1"]) == 0
+    assert commands[0][-4:] == ["--name", "night", "--set", "seed=1"]
+    assert main(["retrain", "--name", "../night"]) == 2
+    assert len(commands) == 1
+    assert capsys.readouterr().err.startswith("error: experiment '../night': use letters")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.commands import leaks, registry, retraining, stages, tuning
 from oncoshift.commands.context import Context
-from oncoshift.errors import OncoshiftError
+from oncoshift.program import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,19 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done, 2 for an error that the user can mend, 3 if `leaks` found any, 75 if SIGTERM
-        stopped a training, which goes on when it is started again, 130 if interrupted.
+        The exit code; `oncoshift.errors` says what each means.
     """
-    arguments = build_parser().parse_args(argv)
-    try:
-        code = arguments.run(Context(arguments))
-    except OncoshiftError as error:
-        print(f"{error.heading}: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return code or 0
+
+    def run() -> int | None:
+        arguments = build_parser().parse_args(argv)
+        code: int | None = arguments.run(Context(arguments))
+        return code
+
+    return run_program(run)
 
 
 if __name__ == "__main__":

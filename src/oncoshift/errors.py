@@ -1,8 +1,25 @@
-"""Errors that a user can act on: each says what is wrong, where, and what to do about it."""
+"""Errors that a user can act on: each says what is wrong, where, and what to do about it.
+
+A program that one of them ends says its text without a traceback. By its exit code a scheduler knows what to do:
+
+- 0: done
+- 2: something to mend (settings, data, the command line); as it is, it would end the same way again
+- 3: `oncoshift leaks` found copies on two sides of a split
+- 69: a server or a database does not answer; try again later
+- 70: a crash: a fault of the program, with a traceback
+- 75: stopped by SIGTERM; started again, it goes on
+- 128 + N: ended by signal N: 130 by Ctrl-C, 137 by SIGKILL, 141 where nobody reads its output any more (`| head`)
+
+69, 70 and 75 are EX_UNAVAILABLE, EX_SOFTWARE and EX_TEMPFAIL of sysexits.h.
+"""
 
 from __future__ import annotations
 
 from oncoshift.secrets import without_credentials
+
+CRASHED = 70
+INTERRUPTED = 130
+READER_GONE = 141
 
 
 class OncoshiftError(Exception):
@@ -42,12 +59,17 @@ class ProcessLostError(TrainingError):
     """One of several processes that train together was killed or broke down; started again, the training goes on."""
 
 
+class UnavailableError(OncoshiftError):
+    """A server or a database does not answer; it may later."""
+
+    exit_code = 69
+
+
 class TrainingInterrupted(OncoshiftError):  # noqa: N818 - nothing went wrong
     """Training was asked to stop, and has written a checkpoint: started again, it goes on from there."""
 
     heading = "stopped"
     exit_code = 75
-    """EX_TEMPFAIL of sysexits.h: try again later."""
 
 
 class RegistryError(OncoshiftError):

@@ -50,6 +50,6 @@ def test_a_named_experiment_lies_in_the_folder_of_that_name(project: Path, overr
 
 
 def test_a_name_that_is_no_folders_is_told_before_anything_is_written(project: Path) -> None:
-    with pytest.raises(ExperimentError, match="experiment '../night': use letters"):
+    with pytest.raises(ExperimentError, match=r"experiment '\.\./night': use letters"):
         plan(project, name="../night")
     assert not (project / "experiments").exists()

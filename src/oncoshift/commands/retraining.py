@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.errors import CRASHED, INTERRUPTED, OncoshiftError, TrainingInterrupted, UnavailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,31 +23,62 @@ _PLATFORM = ("torch", "torchvision", "mlflow", "prefect", "optuna", "dvc", "capt
 
 
 class FlowError(OncoshiftError):
-    """The retraining flow failed; its own output says why."""
+    """The retraining flow failed; its own output says why.
+
+    Args:
+        advice: what to do now.
+        exit_code: the flow's own.
+    """
+
+    def __init__(self, advice: str, exit_code: int) -> None:
+        super().__init__(advice)
+        self.exit_code = exit_code
 
 
 def add_retrain(parser: argparse.ArgumentParser) -> None:
     """Options of `retrain`."""
     parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
+    add_name(parser)
+
+
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """The option of the commands that make experiments."""
+    parser.add_argument("--name", help="of the experiment's folder below experiments/; default: made of the settings")
 
 
 def retrain(context: Context) -> None:
     """Run the Prefect flow in a process of its own; nothing in this package imports Prefect."""
+    from oncoshift.experiments import experiment_layout
+
     given, project = context.arguments, context.project
     context.need_project_params()
     context.settings  # noqa: B018 - a wrong setting is told here, before Prefect starts
     preset = str(Path(given.preset).resolve()) if given.preset and given.preset.endswith(".yaml") else given.preset
     options = [*(["--preset", preset] if preset else []), *(["--force"] if given.force else [])]
+    if given.name is not None:
+        experiment_layout(project, given.name)
+        options += ["--name", given.name]
     for override in given.overrides:
         options += ["--set", override]
-    command = [sys.executable, "-m", "flows.retrain", *options]
-    code = _run(command, project)
-    if code in (TrainingInterrupted.exit_code, -signal.SIGTERM):
-        raise TrainingInterrupted("the retraining was asked to end; start it again and it goes on from there")
-    if code == 2:
-        raise FlowError("nothing was lost: mend that, and start it again")
+    code = _run([sys.executable, "-m", "flows.retrain", *options], project)
     if code:
-        raise FlowError(f"the retraining ended with code {code}; start it again and it goes on from there")
+        raise _ended(code)
+
+
+def _ended(code: int) -> OncoshiftError | KeyboardInterrupt:
+    """What the flow's exit code means, and what to do; why it failed, the flow has said."""
+    if code in (TrainingInterrupted.exit_code, -signal.SIGTERM):
+        return TrainingInterrupted("the retraining was asked to end; start it again and it goes on from there")
+    if code in (INTERRUPTED, -signal.SIGINT):
+        return KeyboardInterrupt()
+    if code < 0:
+        name = signal.Signals(-code).name
+        return FlowError(f"the retraining was killed by {name}; start it again and it goes on from there", 128 - code)
+    if code == OncoshiftError.exit_code:
+        return FlowError("nothing was lost: mend that, and start it again", code)
+    if code == UnavailableError.exit_code:
+        return FlowError("nothing was lost: start it again when that answers", code)
+    return FlowError("the retraining crashed, see above; what it had done is kept", CRASHED)
 
 
 def _run(command: Sequence[str], folder: Path) -> int:

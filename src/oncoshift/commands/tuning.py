@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from oncoshift.commands.retraining import add_name
 from oncoshift.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, metavar="N", help="until the study has N; default: tune.trials")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: tune.workers")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin none after M minutes; default: tune.minutes")
+    add_name(parser)
 
 
 def tune(context: Context) -> None:
@@ -33,7 +35,13 @@ def tune(context: Context) -> None:
     given, project = context.arguments, context.project
     context.need_project_params()
     plan = make_plan(
-        project, preset=given.preset, overrides=tuple(given.overrides), force=False, environ=os.environ, say=_say
+        project,
+        preset=given.preset,
+        overrides=tuple(given.overrides),
+        force=False,
+        environ=os.environ,
+        say=_say,
+        name=given.name,
     )
     # Not settings of the experiment: `retrain` without these options is to find the study and its parent run.
     options = {f"tune.{name}": getattr(given, name) for name in ("trials", "workers", "minutes")}

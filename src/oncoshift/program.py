@@ -1,0 +1,58 @@
+"""How a program of this project ends: what it raises becomes words on stderr and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+import traceback
+from typing import TYPE_CHECKING, TextIO
+
+from oncoshift.errors import CRASHED, INTERRUPTED, READER_GONE, OncoshiftError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def run_program(body: Callable[[], int | None]) -> int:
+    """Run a program to its end.
+
+    Args:
+        body: what it does; returns an exit code if it is not 0.
+
+    Returns:
+        The exit code; `oncoshift.errors` lists them. An unexpected exception leaves its traceback, and is a crash.
+    """
+    show_any_text()
+    try:
+        code = body() or 0
+        sys.stdout.flush()
+    except OncoshiftError as error:
+        print(f"{error.heading}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails once more
+            return READER_GONE
+        traceback.print_exc()
+        print("crashed: this is a fault of the program; please report it with the lines above", file=sys.stderr)
+        return CRASHED
+    return code
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether the reader of a pipe has gone, as `| head` does; another pipe than this one may have broken."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def show_any_text() -> None:
+    """Let stdout and stderr take any text: what their encoding has no letter for is shown as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

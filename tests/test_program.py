@@ -1,0 +1,78 @@
+"""How programs end: exit codes, words on stderr, and streams that take any text."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncoshift.errors import SettingsError, TrainingInterrupted, UnavailableError
+from oncoshift.program import run_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (SettingsError("seed: no"), 2, "error: seed: no\n"),
+        (UnavailableError("no answer"), 69, "error: no answer\n"),
+        (TrainingInterrupted("later"), 75, "stopped: later\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_what_is_expected_ends_in_one_line_and_a_code_of_its_own(
+    capsys: pytest.CaptureFixture[str], raised: BaseException, code: int, words: str
+) -> None:
+    def body() -> None:
+        raise raised
+
+    assert run_program(body) == code
+    assert capsys.readouterr().err == words
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError, BrokenPipeError])
+def test_a_crash_is_no_users_mistake(capsys: pytest.CaptureFixture[str], fault: type[Exception]) -> None:
+    """And a pipe that broke is one, too, where it is not the one that the output goes into."""
+    code = (
+        "import sys; from oncoshift.program import run_program\n"
+        f"def body(): raise {fault.__name__}\n"
+        "sys.exit(run_program(body))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1].startswith("crashed: ")
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_body_may_choose_its_code(returned: int | None, code: int) -> None:
+    assert run_program(lambda: returned) == code
+
+
+def program(body: str, **options: str) -> subprocess.Popen[bytes]:
+    code = f"import sys; from oncoshift.program import run_program\nsys.exit(run_program(lambda: {body}))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**options, "PATH": ""}
+    )
+
+
+def test_streams_without_the_letters_show_them_as_escapes(tmp_path: Path) -> None:
+    done = program("print('λ → é', '\\udcff')", PYTHONIOENCODING="ascii", PYTHONPATH=":".join(sys.path))
+    out, err = done.communicate()
+    assert (done.returncode, err) == (0, b"")
+    assert out == rb"\u03bb \u2192 \xe9 \udcff" + b"\n"
+
+
+def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+    done = program("print('line\\n' * 100_000)", PYTHONPATH=":".join(sys.path))
+    assert done.stdout is not None
+    assert done.stderr is not None
+    assert done.stdout.readline() == b"line\n"
+    done.stdout.close()
+    assert done.stderr.read() == b""
+    assert done.wait(timeout=60) == 141
