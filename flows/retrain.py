@@ -120,7 +120,7 @@ def register(session: Session, selection: Selection, evaluation: Evaluation, see
 @task(name="gate", **RETRYING)
 def gate(session: Session, version: str, control: tuple[Job, TrainedJob], selection: Selection) -> Decision:
     """Challenger against control and champion; promotes or says why not."""
-    return gate_step(session, version, control, selection.verdict)
+    return gate_step(session, version, control, selection)
 
 
 @flow(name="retrain")

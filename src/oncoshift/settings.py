@@ -382,6 +382,9 @@ class Gate(Section):
     without_audit: Literal["refuse", "trust"] = Field(
         "refuse", description="with fewer: refuse, or promote what the verdict without labels trusts"
     )
+    below_source_floor: Literal["refuse", "allow"] = Field(
+        "refuse", description="a pick that misses select.source_floor: refuse, or judge it by the rest alone"
+    )
 
 
 class Tracking(Section):

@@ -10,7 +10,7 @@ import pytest
 from oncoshift.registry import gate
 from oncoshift.registry.gate import Decision, GateEvidence
 from oncoshift.selection.verdict import Kind, Verdict
-from oncoshift.settings import Gate
+from oncoshift.settings import Gate, Select
 
 
 class Figure(NamedTuple):
@@ -29,6 +29,7 @@ GOOD = GateEvidence(
     gain_over_champion=Figure(0.00, -0.01, 0.01),
     groups={"benign": 4, "malignant": 3},
     selection="information_maximisation",
+    source_accuracy=0.95,
     verdict=TRUST,
 )
 
@@ -49,7 +50,7 @@ WITHOUT_LABELS = Gate(without_audit="trust")
 
 
 def decide(settings: Gate, evidence: GateEvidence) -> Decision:
-    return gate.decide(settings, evidence, trust_agreement=0.8)
+    return gate.decide(settings, Select(source_floor=0.8, trust_agreement=0.8), evidence)
 
 
 def failed(decision: Decision) -> list[str]:
@@ -81,13 +82,34 @@ def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
         ({"groups": {"benign": 7, "malignant": 1}}, "audit groups per class"),
         ({"groups": {"benign": 7}}, "audit groups per class"),
         ({"selection": "oracle"}, "selection"),
+        ({"source_accuracy": 0.69}, "source accuracy"),
+        ({"source_accuracy": math.nan}, "source accuracy"),
     ],
 )
 def test_each_condition_refuses_by_itself(change: dict[str, object], check: str) -> None:
     decision = decide(Gate(), replace(GOOD, **change))
     assert not decision.promote
     assert failed(decision) == [check]
-    assert decision.to_markdown().startswith("**refuse**: 1 of 8 conditions failed.")
+    assert decision.to_markdown().startswith("**refuse**: 1 of 9 conditions failed.")
+
+
+def test_a_pick_below_the_source_floor_is_refused_unless_told_otherwise() -> None:
+    below = replace(GOOD, source_accuracy=0.69)
+    refused, allowed = (decide(Gate(below_source_floor=each), below) for each in ("refuse", "allow"))
+    (reason,) = (reason for reason in refused.reasons if not reason.passed)
+    assert (reason.value, reason.limit) == (0.69, 0.8)
+    assert reason.words == "balanced accuracy 0.69 on the sources, floor 0.80"
+    assert allowed.promote
+    assert "0.69 on the sources, floor 0.80, allowed by gate.below_source_floor" in allowed.to_markdown()
+
+
+@pytest.mark.parametrize("evidence", [GOOD, FEW])
+@pytest.mark.parametrize("settings", [Gate(), WITHOUT_LABELS])
+def test_every_condition_that_has_a_number_says_it_with_its_limit(settings: Gate, evidence: GateEvidence) -> None:
+    """The summary shows the words alone."""
+    for reason in decide(settings, replace(evidence, agreement_with_champion=0.9)).reasons:
+        for number in (reason.value, reason.limit):
+            assert number is None or f"{number:.3g}" in reason.words, reason
 
 
 def test_a_gain_of_nothing_is_no_gain() -> None:
@@ -109,6 +131,7 @@ def test_limits_are_met_at_equality() -> None:
         gain_over_control=Figure(0.1, 0.001, 0.2),
         gain_over_champion=Figure(0.0, -0.02, 0.02),
         groups={"benign": 4, "malignant": 2},
+        source_accuracy=0.8,
     )
     assert decide(Gate(), at_limits).promote
 
@@ -118,7 +141,7 @@ def test_reasons_give_number_limit_and_words() -> None:
     reason = next(reason for reason in decision.reasons if not reason.passed)
     assert (reason.value, reason.limit) == (0.05, 0.1)
     assert reason.words == "balanced accuracy +0.200 [+0.050, +0.300], the lower end must exceed +0.100"
-    assert json.loads(json.dumps(decision.to_dict()))["reasons"][6]["check"] == "gain over source-only"
+    assert json.loads(json.dumps(decision.to_dict()))["reasons"][7]["check"] == "gain over source-only"
 
 
 def test_made_up_data_are_flagged_and_do_not_refuse() -> None:

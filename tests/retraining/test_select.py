@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 TRUTH = np.arange(200) % 2
 ROW = {
-    "source_accuracy": 0.95,
     "timestamp_ms": 1000.0,
     "epoch": 0.0,
     "epoch_seconds": 1.0,
@@ -47,6 +46,7 @@ class MadeUpJobs:
         folder: of jobs; none is ever done.
         turned: organs from which adaptation turns the classes around.
         im: information maximisation by seed.
+        source: source accuracy by seed.
         malignant: share of the target that is called so in training.
         asked: organs and seeds that were trained.
     """
@@ -54,6 +54,7 @@ class MadeUpJobs:
     folder: Path
     turned: tuple[str, ...] = ()
     im: tuple[float, ...] = (0.3, 0.5, 0.4)
+    source: tuple[float, ...] = (0.95, 0.95, 0.95)
     malignant: float = 0.5
     asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
 
@@ -65,6 +66,7 @@ class MadeUpJobs:
         self.asked.append((job.settings.sources, job.settings.seed))
         row = ROW | {
             "information_maximisation": self.im[job.settings.seed],
+            "source_accuracy": self.source[job.settings.seed],
             "target_malignant_share": self.malignant,
             "gradient_norm": 1.0,
         }
@@ -135,6 +137,20 @@ def test_a_pick_that_organs_alone_contradict_is_refused(select, tmp_path):
     assert log["majority"] == ["lung", "breast"]
     assert log["agreement_of_pick"] < -0.8
     assert log["reasons"] == list(selection.verdict.reasons)
+
+
+def test_a_pick_where_no_seed_reaches_the_source_floor_says_so(select, tmp_path):
+    selection, log, tags = select(MadeUpJobs(tmp_path, source=(0.5, 0.61, 0.69)), select={"verdict": False})
+    how = "seed 2 of 3, best source accuracy 0.69; no seed reaches the floor 0.8 (select.source_floor)"
+    assert (selection.how, log["how"], tags["oncoshift.selection"]) == (how, how, how)
+    assert selection.source_accuracy == 0.69
+    assert (log["source_accuracies"]["2"], log["source_floor"]) == (0.69, 0.8)
+    assert tags["oncoshift.source_accuracy"] == "0.6900"
+
+
+def test_a_seed_above_the_source_floor_wins_over_a_surer_one_below_it(select, tmp_path):
+    selection, *_ = select(MadeUpJobs(tmp_path, source=(0.8, 0.79, 0.79)))
+    assert selection.how == "seed 0 of 3, information_maximisation above source accuracy 0.8"
 
 
 def test_limits_come_from_the_settings(select):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oncoshift.selection.binary import two_columns
-from oncoshift.selection.rule import ORACLE, score_row
+from oncoshift.selection.rule import ORACLE, reaches_floor, score_row
 from oncoshift.selection.snd import soft_neighbourhood_density
 from oncoshift.selection.validators import SND_TILES, VALIDATORS, Predictions, all_scores
 from oncoshift.settings import Select
@@ -66,6 +66,8 @@ def test_every_model_above_the_floor_is_before_every_model_below(name: str):
     above = {"source_accuracy": 0.8, name: lowest if name != "source_accuracy" else 0.8}
     below = {"source_accuracy": 0.79, name: 5.0 if name != "source_accuracy" else 0.79}
     assert score_row(select, above) > score_row(select, below)
+    assert reaches_floor(select, score_row(select, above))
+    assert not reaches_floor(select, score_row(select, below))
 
 
 def test_the_row_is_scored_by_the_chosen_validator():

@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from oncoshift.selection.rule import ORACLE
-from oncoshift.selection.verdict import Kind
+from oncoshift.selection.verdict import Kind, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from oncoshift.selection.verdict import Verdict as LabelFree
-    from oncoshift.settings import Gate
+    from oncoshift.settings import Gate, Select
 
 Verdict = Literal["promote", "refuse"]
 
@@ -62,6 +62,7 @@ class GateEvidence:
         gain_over_champion: the same against today's champion; None where there is no champion, too.
         groups: audit groups by class name.
         selection: the validator that picked the challenger; `oracle` has read target labels.
+        source_accuracy: balanced accuracy of the challenger on source validation tiles.
         verdict: on the challenger, without labels.
         agreement_with_champion: kappa of challenger and champion on unlabelled target tiles; None where there is no
             champion, or `gate.without_audit` does not ask.
@@ -76,6 +77,7 @@ class GateEvidence:
     gain_over_champion: Interval | None
     groups: Mapping[str, int]
     selection: str
+    source_accuracy: float
     verdict: LabelFree
     agreement_with_champion: float | None = None
     too_few: str = ""
@@ -145,14 +147,15 @@ class Decision:
         return "\n".join([f"**{self.verdict}**: {outcome}.", "", *head, *rows, *(["", *notes] if notes else [])]) + "\n"
 
 
-def decide(settings: Gate, evidence: GateEvidence, trust_agreement: float) -> Decision:
+def decide(settings: Gate, select: Select, evidence: GateEvidence) -> Decision:
     """Hold the evidence against the settings; a number that is NaN fails its condition.
 
     Args:
         settings: section `gate`.
+        select: section `select`: the source floor, and the kappa from which two models say the same.
         evidence: of the challenger.
-        trust_agreement: kappa from which two models say the same, `select.trust_agreement`.
     """
+    picked = _selection(evidence.selection), _source(settings, select.source_floor, evidence.source_accuracy)
     groups = _groups(settings, evidence.groups)
     floors = (
         _floor("balanced accuracy", evidence.balanced_accuracy, settings.min_balanced_accuracy),
@@ -161,10 +164,10 @@ def decide(settings: Gate, evidence: GateEvidence, trust_agreement: float) -> De
     )
     suffices = not evidence.too_few and all(reason.passed for reason in groups)
     if suffices or settings.without_audit == "refuse":
-        reasons = (_selection(evidence.selection), *groups, *floors, *_gains(settings, evidence))
+        reasons = (*picked, *groups, *floors, *_gains(settings, evidence))
     else:
-        agreement = _agreement(evidence.agreement_with_champion, trust_agreement)
-        reasons = (_selection(evidence.selection), _trusted(evidence.verdict), *floors, agreement)
+        agreement = _agreement(evidence.agreement_with_champion, select.trust_agreement)
+        reasons = (*picked, _trusted(evidence.verdict), *floors, agreement)
     flags = [_verdict_note(evidence.verdict, all(reason.passed for reason in floors) if suffices else None)]
     if not suffices and settings.without_audit == "trust":
         flags.append(f"Too few labelled groups ({_listed(evidence.groups)}): decided without labels (without_audit).")
@@ -202,17 +205,26 @@ def _selection(validator: str) -> Reason:
     return Reason("selection", passed, None, None, words)
 
 
+def _source(settings: Gate, floor: float, accuracy: float) -> Reason:
+    """Of a model that no longer works where its labels come from, a good figure on a small audit set may be luck."""
+    reached, allowed = accuracy >= floor, settings.below_source_floor == "allow"
+    words = f"balanced accuracy {told_apart(accuracy, floor)} on the sources, floor {floor:.2f}"
+    if allowed and not reached:
+        words += ", allowed by gate.below_source_floor"
+    return Reason("source accuracy", reached or allowed, accuracy, floor, words)
+
+
 def _groups(settings: Gate, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
     total, least = sum(groups.values()), settings.min_audit_groups
     smallest = min(groups.values(), default=0) if len(groups) > 1 else 0
     return (
-        Reason("audit groups", total >= least, total, least, f"labelled groups in the audit set: {_listed(groups)}"),
+        Reason("audit groups", total >= least, total, least, f"{total} ({_listed(groups)}), must reach {least}"),
         Reason(
             "audit groups per class",
             smallest >= MIN_GROUPS_PER_CLASS,
             smallest,
             MIN_GROUPS_PER_CLASS,
-            "groups of the rarer class; fewer cannot give an interval",
+            f"{smallest} of the rarer class, must reach {MIN_GROUPS_PER_CLASS}: fewer cannot give an interval",
         ),
     )
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from oncoshift.data.tables import EvaluationTiles
     from oncoshift.evaluation.weighted import MetricName
+    from oncoshift.retraining.select import Selection
     from oncoshift.retraining.session import Session
-    from oncoshift.selection.verdict import Verdict
     from oncoshift.training.job import Job, TrainedJob
 
 
@@ -44,18 +44,18 @@ UNLABELLED_TILES = 1000
 METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity")
 
 
-def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob], verdict: Verdict) -> Decision:
+def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob], selection: Selection) -> Decision:
     """Decide on a version and act on the decision.
 
     Args:
         session: the retraining.
         version: the challenger.
         control: the source-only job with the challenger's seed.
-        verdict: on the challenger, without labels.
+        selection: the challenger as it was picked, and what is to be thought of it without labels.
     """
     plan, client = session.plan, session.tracker.client
     with session.child("gate") as run:
-        decision = _decided(session, run, version) or _decide(session, version, control, verdict)
+        decision = _decided(session, run, version) or _decide(session, version, control, selection)
         session.tracker.log_json(run, decision.to_dict(), "gate.json")
         record_decision(client, plan.model_name, version, decision)
         for place in (run, session.parent):
@@ -75,14 +75,14 @@ def _decided(session: Session, run: str, version: str) -> Decision | None:
     return Decision.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _decide(session: Session, version: str, control: tuple[Job, TrainedJob], verdict: Verdict) -> Decision:
+def _decide(session: Session, version: str, control: tuple[Job, TrainedJob], selection: Selection) -> Decision:
     plan = session.plan
     withdrawn = session.tracker.client.get_model_version(plan.model_name, version).tags.get(WITHDRAWN_TAG)
     if withdrawn is not None:
         words = f"version {version} was rolled back ({withdrawn}); only a person brings it back"
         return Decision(False, (Reason("not rolled back", False, None, None, words),))
-    evidence = _evidence(session, version, control, verdict)
-    return decide(plan.settings.gate, evidence, plan.settings.select.trust_agreement)
+    evidence = _evidence(session, version, control, selection)
+    return decide(plan.settings.gate, plan.settings.select, evidence)
 
 
 def champion_version(session: Session) -> str | None:
@@ -91,7 +91,7 @@ def champion_version(session: Session) -> str | None:
     return str(aliases["champion"]) if "champion" in aliases else None
 
 
-def _evidence(session: Session, version: str, control: tuple[Job, TrainedJob], verdict: Verdict) -> GateEvidence:
+def _evidence(session: Session, version: str, control: tuple[Job, TrainedJob], selection: Selection) -> GateEvidence:
     settings, layout = session.plan.settings, session.plan.layout
     tiles = load_evaluation_tiles(layout, settings.train.variant, ("audit",))
     images = read_raw_tiles(layout, tiles.tile_ids.tolist())
@@ -123,7 +123,8 @@ def _evidence(session: Session, version: str, control: tuple[Job, TrainedJob], v
         gain_over_champion=gains[1],
         groups={name: len(np.unique(tiles.groups[tiles.labels == label])) for label, name in enumerate(LABELS)},
         selection=settings.select.validator,
-        verdict=verdict,
+        source_accuracy=selection.source_accuracy,
+        verdict=selection.verdict,
         agreement_with_champion=None if unlabelled is None else _agreement(session, version, unlabelled),
         too_few=too_few,
         phantom=settings.ingest.adapter == "phantom",

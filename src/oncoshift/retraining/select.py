@@ -17,7 +17,7 @@ from oncoshift.retraining.train import train_logged
 from oncoshift.selection.consensus import Consensus, consensus, pairwise
 from oncoshift.selection.oracle import oracle
 from oncoshift.selection.rule import ORACLE, score_row
-from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict
+from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.retraining.session import Session
+    from oncoshift.settings import Select
     from oncoshift.training.job import Job, TrainedJob
 
 NOT_ASKED = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
@@ -47,10 +48,16 @@ class Selection:
     verdict: Verdict
 
     @property
+    def source_accuracy(self) -> float:
+        """Balanced accuracy of the picked one on source validation tiles, 0 to 1."""
+        return self.trained.history[-1]["source_accuracy"]
+
+    @property
     def tags(self) -> dict[str, str]:
         """Of the runs and of the version that come of it."""
         return {
             "oncoshift.selection": self.how,
+            "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}",
             "oncoshift.verdict": self.verdict.kind.value,
             "oncoshift.verdict_reasons": "; ".join(self.verdict.reasons),
         }
@@ -70,6 +77,8 @@ def select_step(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> Sel
         log: dict[str, Any] = {
             "validator": select.validator,
             "scores": {each.settings.seed: score for (each, _), score in zip(jobs, scores, strict=True)},
+            "source_accuracies": {each.settings.seed: done.history[-1]["source_accuracy"] for each, done in jobs},
+            "source_floor": select.source_floor,
             "picked_seed": job.settings.seed,
         }
         verdict = NOT_ASKED
@@ -79,16 +88,26 @@ def select_step(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> Sel
             verdict = ConsensusVerdict.by(select)(Evidence(trained.history[-1]["source_accuracy"], pick, found))
             if found is not None:
                 log |= _log_agreement(session, run, job, found, [*alone, pick])
-        log |= {"verdict": verdict.kind.value, "reasons": list(verdict.reasons)}
+        selection = Selection(job, trained, _how(select, job, trained, len(jobs)), verdict)
+        session.plan.say(f"picked: {selection.how}")
+        log |= {"how": selection.how, "verdict": verdict.kind.value, "reasons": list(verdict.reasons)}
         session.plan.say(f"verdict without labels: {verdict.words}")
         session.tracker.log_json(run, log, "selection.json")
         session.tracker.log_metrics(run, [(0, trained.ended_ms, {"score": max(scores)})])
-        how = f"seed {job.settings.seed} of {len(jobs)}, {select.validator} above source accuracy {select.source_floor}"
-        selection = Selection(job, trained, how, verdict)
         read_labels = {"oncoshift.oracle": str(select.validator == ORACLE).lower()}
         for place in (run, session.parent):
             session.tracker.set_tags(place, selection.tags | read_labels)
     return selection
+
+
+def _how(select: Select, job: Job, trained: TrainedJob, seeds: int) -> str:
+    """By what a job was picked; below the floor `score_row` ranks by source accuracy alone."""
+    accuracy, floor = trained.history[-1]["source_accuracy"], select.source_floor
+    picked = f"seed {job.settings.seed} of {seeds}"
+    if accuracy >= floor:
+        return f"{picked}, {select.validator} above source accuracy {floor}"
+    shown = told_apart(accuracy, floor)
+    return f"{picked}, best source accuracy {shown}; no seed reaches the floor {floor} (select.source_floor)"
 
 
 def _score(session: Session, job: Job, trained: TrainedJob) -> float:

@@ -12,6 +12,7 @@ from oncoshift.fingerprint import code_fingerprint
 from oncoshift.registry.source import git_tags
 from oncoshift.retraining.trial import Search
 from oncoshift.retraining.workers import run_workers
+from oncoshift.selection.rule import reaches_floor
 from oncoshift.settings import flatten, load_settings, with_values
 from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
 from oncoshift.tuning.preset import preset_text
@@ -109,9 +110,12 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if git else ""
     dirty = " and changes" if git.get(MLFLOW_GIT_DIRTY) == "true" else ""
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_milliseconds(best) / 1000))
+    above = f"{select.validator} above a source floor of {select.source_floor}"
+    if not reaches_floor(select, min(best.seeds)):
+        above = f"source accuracy is below the floor {select.source_floor}, with the worst seed at least"
     provenance = (
         f"Trial {best.number} of study {search.name} ({counts}), {search.tune.epochs} epochs, {date}.",
-        f"Score {shown(best.score)}{seeds}: {select.validator} above a source floor of {select.source_floor}.",
+        f"Score {shown(best.score)}{seeds}: {above}.",
         f"Data {search.session.jobs.data_digest}, code {code_fingerprint()}{commit}{dirty}.",
         "tune.trials is 0, as these values are tuned: oncoshift retrain --preset PATH",
     )

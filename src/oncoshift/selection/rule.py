@@ -16,6 +16,10 @@ ORACLE = "oracle"
 """The one choice of `select.validator` that is no validator: it reads target labels, for measuring alone."""
 
 
+_LAST_BITS = 1e-9
+"""So far a validator's score may fall below its bound."""
+
+
 @dataclass(frozen=True)
 class SourceFlooredScore:
     """Any validator's score on the target, among models that still work on the sources.
@@ -34,8 +38,7 @@ class SourceFlooredScore:
         Raises:
             ValueError: a score below `lowest`, which would mix the two kinds of models, or none at all (NaN).
         """
-        # A validator's last bits may fall below its bound.
-        if not score >= self.lowest - 1e-9:
+        if not score >= self.lowest - _LAST_BITS:
             raise ValueError(f"score {score} is below the validator's least value {self.lowest}; set `lowest`")
         return score if source_accuracy >= self.floor else self.lowest + source_accuracy - 1.0
 
@@ -51,5 +54,13 @@ def score_row(settings: Select, row: Mapping[str, float]) -> float:
     Raises:
         KeyError: the row lacks the validator.
     """
-    lowest = 0.0 if settings.validator == ORACLE else VALIDATORS[settings.validator].lowest
-    return SourceFlooredScore(settings.source_floor, lowest)(row["source_accuracy"], row[settings.validator])
+    return SourceFlooredScore(settings.source_floor, _lowest(settings))(row["source_accuracy"], row[settings.validator])
+
+
+def reaches_floor(settings: Select, score: float) -> bool:
+    """Whether a number that `score_row` made is of a model that reaches the source floor."""
+    return score >= _lowest(settings) - _LAST_BITS
+
+
+def _lowest(settings: Select) -> float:
+    return 0.0 if settings.validator == ORACLE else VALIDATORS[settings.validator].lowest
