@@ -191,4 +191,5 @@ def test_a_retraining_finds_the_study_and_goes_on_from_there(project: Project) -
     assert parent.info.status == "FINISHED"
     best = max((trial for trial in trials(project) if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
     (trained,) = runs(project, "train-dann")
-    assert float(trained.data.params["train.lr"]) == best.params["train.lr"]
+    for run in (trained, parent):
+        assert float(run.data.params["train.lr"]) == best.params["train.lr"]

@@ -13,14 +13,17 @@ from oncoshift.cli import main
 from oncoshift.errors import SettingsError
 from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.layout import Layout
-from oncoshift.retraining.session import Plan, Session
+from oncoshift.registry.tracking import Tracker
+from oncoshift.retraining import tune
+from oncoshift.retraining.session import Plan, Session, log_start
 from oncoshift.retraining.trial import Search
 from oncoshift.retraining.workers import visible_gpus
-from oncoshift.settings import Settings, dump_settings, with_values
+from oncoshift.settings import Settings, dump_settings, flatten, with_values
 from oncoshift.tuning.study import LostTrialError
 from oncoshift.tuning.worker import TrialPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from oncoshift.training.job import Job, TrainedJob
@@ -84,6 +87,38 @@ def test_what_the_method_does_not_read_is_left_out_and_said(tmp_path: Path) -> N
 def test_tuning_by_target_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="oracle reads target labels"):
         search(tmp_path, select__validator="oracle").first  # noqa: B018
+
+
+class Quiet(Session):
+    """A session without data: nothing to log as an input."""
+
+    def log_inputs(self, run: str, names: Sequence[str]) -> None:
+        pass
+
+
+def test_a_retrainings_parameters_are_those_that_it_trains_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it goes on after a kill, and its study has found better ones meanwhile."""
+    found = search(tmp_path)
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests")
+    parent = tracker.find_or_start_run("key", "retrain")
+    session = Quiet(found.session.plan, found.session.jobs, tracker, "key", parent)
+    report = session.plan.layout.tiles / "report"
+    report.mkdir(parents=True)
+    (report / "report.html").touch()
+    log_start(session)
+    first = tracker.client.get_run(parent).data.params
+    assert first["train.method"] == "dann"
+    assert not {"train.lr", "dann.max_lambda"} & set(first), "not known yet, and a parameter never changes"
+    for rate in (0.027, 0.05):
+        best = with_values(session.plan.settings, {"train.lr": rate, "dann.max_lambda": 0.23})
+        monkeypatch.setattr(tune, "run_study", lambda *_, best=best: best)
+        assert tune.tune_step(session).train.lr == 0.027
+        log_start(session)
+        logged = tracker.client.get_run(parent).data.params
+        assert (logged["train.lr"], logged["dann.max_lambda"]) == ("0.027", "0.23")
+        assert set(flatten(best)) == set(logged)
 
 
 @pytest.mark.parametrize("outcome", [optuna.TrialPruned, LostTrialError])

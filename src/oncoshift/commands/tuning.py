@@ -27,7 +27,7 @@ def tune(context: Context) -> None:
     from oncoshift.experiments import experiment_lock
     from oncoshift.retraining.prepare import data_step, make_plan
     from oncoshift.retraining.session import log_start, open_session
-    from oncoshift.retraining.tune import best_preset, tune_step
+    from oncoshift.retraining.tune import best_preset, run_study
     from oncoshift.retraining.workers import TuningError
     from oncoshift.settings import with_values
     from oncoshift.training.interruption import stop_on_sigterm
@@ -56,7 +56,7 @@ def tune(context: Context) -> None:
         preset = best_preset(plan.layout)
         preset.unlink(missing_ok=True)
         try:
-            tune_step(session, section)
+            run_study(session, section)
         finally:
             if not session.tracker.is_finished(session.key):  # the rest of the retraining is still to come
                 session.tracker.client.update_run(session.parent, status="SCHEDULED")

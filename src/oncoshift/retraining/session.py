@@ -21,6 +21,7 @@ from oncoshift.registry.tracking import Tracker
 from oncoshift.secrets import without_credentials
 from oncoshift.settings import flatten
 from oncoshift.training.job import HOW_IT_RUNS
+from oncoshift.tuning.space import tunable
 from oncoshift.versioning import file_hash, stage_outs
 
 if TYPE_CHECKING:
@@ -168,9 +169,14 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
 
 
 def log_start(session: Session) -> None:
-    """Parameters and data of the parent run, and what shows the tiles as artifacts below `data/`."""
-    layout = session.plan.layout
-    session.tracker.log_params(session.parent, flatten(session.plan.settings))
+    """Parameters and data of the parent run, and what shows the tiles as artifacts below `data/`.
+
+    MLflow's parameters never change, so those that tuning may change are left to `tune.tune_step`.
+    """
+    layout, settings = session.plan.layout, session.plan.settings
+    open_keys = tunable() if settings.tune.trials else {}
+    known = {key: value for key, value in flatten(settings).items() if key not in open_keys}
+    session.tracker.log_params(session.parent, known)
     session.log_inputs(session.parent, SPLITS)
     session.tracker.log_folder(session.parent, layout.tiles / "report", "data")
     sheet = layout.packs / SHEET

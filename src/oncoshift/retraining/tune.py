@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,39 @@ if TYPE_CHECKING:
     from oncoshift.tuning.study import Trial
 
 
-def tune_step(session: Session, tune: Tune | None = None) -> Settings:
+SETTLED_TAG = "oncoshift.tuned"
+"""On a retraining's parent run: the values that tuning changed, by dotted key, as JSON."""
+
+
+def tune_step(session: Session) -> Settings:
+    """Settle what the retraining trains: run the study, or what is left of it, and log the best as its parameters.
+
+    A retraining that was killed after that goes on with the same values, whatever its study has found since.
+
+    Returns:
+        The experiment's settings with the best trial's values.
+
+    Raises:
+        SettingsError: see `run_study`.
+        TuningError: see `run_study`.
+    """
+    configured, tracker = session.plan.settings, session.tracker
+    settled = tracker.client.get_run(session.parent).data.tags.get(SETTLED_TAG)
+    if settled is None:
+        before, tuned = flatten(configured), flatten(run_study(session, configured.tune))
+        settled = json.dumps({key: value for key, value in tuned.items() if value != before[key]})
+        tracker.set_tags(session.parent, {SETTLED_TAG: settled})
+    settings = with_values(configured, json.loads(settled))
+    tracker.log_params(session.parent, flatten(settings))
+    return settings
+
+
+def run_study(session: Session, tune: Tune) -> Settings:
     """Run the study, or what is left of it; without trials, the settings as they are.
 
     Args:
         session: the retraining.
-        tune: trials, workers and minutes to use in place of those of section `tune`.
+        tune: its section `tune`, or what the command line made of it.
 
     Returns:
         The experiment's settings with the best trial's values.
@@ -43,7 +71,6 @@ def tune_step(session: Session, tune: Tune | None = None) -> Settings:
         TuningError: every worker process ended, and trials are left.
     """
     settings = session.plan.settings
-    tune = tune or settings.tune
     if tune.trials == 0:
         return settings
     budget = Budget(tune.trials, None if tune.minutes is None else time.time() + 60 * tune.minutes)
