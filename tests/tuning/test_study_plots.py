@@ -84,6 +84,9 @@ def test_importances_are_bars_or_a_sentence() -> None:
     (axes,) = importances_figure(STUDY, {"train.lr": 0.75, "model.dropout": 0.25}).axes
     assert [bar.get_width() for bar in axes.patches] == [0.25, 0.75]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["model.dropout", "train.lr"], "greatest on top"
+    assert axes.get_xlabel().splitlines() == [
+        "share of the variance of 3 scores, fANOVA", "from fewer than 10 trials it means little",
+    ]  # fmt: skip
     (axes,) = importances_figure(STUDY, None).axes
     assert "they need two completed trials" in axes.texts[0].get_text()
 

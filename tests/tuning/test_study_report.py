@@ -38,7 +38,19 @@ def test_the_report_orders_trials_by_mean_and_shows_the_worst_seed() -> None:
         "",
     ]
     assert "- trial 2 failed: loss is not finite" in text
-    assert text.endswith("Importance (share of the variance of 2 scores, fANOVA): lr 0.75, ema 0.25.\n")
+    assert text.endswith(
+        "Importance (share of the variance of 2 scores, fANOVA; from fewer than 10 trials it means little): "
+        "lr 0.75, ema 0.25.\n"
+    )
+
+
+def test_importances_of_enough_trials_need_no_warning() -> None:
+    """Ten completed ones; pruned ones say nothing of importance."""
+    trials = [trial(number, "COMPLETE", number / 10, number / 10, lr=0.1, ema=0.9) for number in range(10)]
+    shares = {"lr": 0.75, "ema": 0.25}
+    assert "(share of the variance of 10 scores, fANOVA): lr" in to_markdown("Study", trials, ["lr"], shares)
+    fewer = [*trials[1:], trial(0, "PRUNED", 0.1, lr=0.1, ema=0.9)]
+    assert "of 9 scores, fANOVA; from fewer than 10" in to_markdown("Study", fewer, ["lr"], shares)
 
 
 def test_with_one_seed_there_is_no_worst_and_without_importances_a_sentence() -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from oncoshift.settings import Choices, Range
-from oncoshift.tuning.report import TOO_FEW, shown
+from oncoshift.tuning.report import TOO_FEW, importance_words, shown
 from oncoshift.tuning.study import best_of, completed
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def importances_figure(study: Study, importances: Mapping[str, float] | None) ->
     bars = axes.barh(names, shares, color=_BLUE, height=0.6)
     axes.bar_label(bars, [f"{share:.2f}" for share in shares], padding=3, fontsize=8)
     axes.set_xlim(0, max(shares) * 1.15)
-    axes.set_xlabel(f"share of the variance of {len(study.complete)} scores (fANOVA)")
+    axes.set_xlabel(importance_words(len(study.complete)).replace("; ", "\n"))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from oncoshift.tuning.study import completed
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from oncoshift.tuning.study import Trial
 
 TOO_FEW = "no importances: they need two completed trials with different scores, and two settings"
+_MEAN_LITTLE_BELOW = 10
+"""Completed trials: from fewer, importances are mostly chance."""
 
 
 def to_markdown(
@@ -39,9 +43,17 @@ def to_markdown(
         lines += ["", f"{TOO_FEW[0].upper()}{TOO_FEW[1:]}."]
     else:
         shares = ", ".join(f"{key} {share:.2f}" for key, share in importances.items())
-        complete = sum(trial.state == "COMPLETE" for trial in trials)
-        lines += ["", f"Importance (share of the variance of {complete} scores, fANOVA): {shares}."]
+        complete = len(completed(trials))
+        lines += ["", f"Importance ({importance_words(complete)}): {shares}."]
     return "\n".join(lines) + "\n"
+
+
+def importance_words(complete: int) -> str:
+    """What importances are, from how many completed trials, and whether those are enough to mean something."""
+    words = f"share of the variance of {complete} scores, fANOVA"
+    if complete >= _MEAN_LITTLE_BELOW:
+        return words
+    return f"{words}; from fewer than {_MEAN_LITTLE_BELOW} trials it means little"
 
 
 def _or_least(score: float) -> float:
