@@ -84,6 +84,10 @@ def test_the_pick_and_its_verdict_are_logged_with_a_training_from_each_organ_alo
         assert tags["oncoshift.verdict"] == found["verdict"]
         assert tags["oncoshift.selection"].startswith(f"seed {found['picked_seed']} of 2, information_maximisation")
     assert parent.data.tags["oncoshift.oracle"] == "false"
+    assert "## Gate\n\n**promote**" in version.description
+    (served,) = project.client.search_runs([experiment], f"attributes.run_name = 'train-dann-s{found['picked_seed']}'")
+    assert f"this model (seed {found['picked_seed']})" in version.description
+    assert f"| balanced_accuracy | {served.data.metrics['kidney/balanced_accuracy']:.3f} [" in version.description
     gate = json.loads(version.tags["oncoshift.gate_detail"])
     assert f"the verdict is {found['verdict']}" in gate["flags"][0]
     assert f"verdict without labels: {found['verdict']}" in project.log.read_text()

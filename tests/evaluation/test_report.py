@@ -45,6 +45,16 @@ def test_one_row_an_organ_with_a_value_and_both_ends_of_every_metric() -> None:
     assert report.organs[1].per_seed[1] == expected
 
 
+def test_a_seeds_intervals_are_those_of_its_model_alone() -> None:
+    predictions = make_predictions({"lung": (120, 20)})
+    (both,) = evaluate_domains(predictions, SETTINGS).organs
+    (alone,) = evaluate_domains(predictions[predictions.seed == 1], SETTINGS).organs
+    assert both.seed_intervals[1] == alone.intervals == alone.seed_intervals[1] != both.intervals
+    interval = alone.intervals["auroc"]
+    assert both.in_words("auroc", 1) == f"{interval.point:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    assert both.in_words("auroc") == str(both.intervals["auroc"])
+
+
 def test_the_order_of_the_rows_does_not_matter() -> None:
     predictions = make_predictions({"lung": (60, 12)})
     shuffled = predictions.sample(frac=1, random_state=0)
@@ -67,6 +77,8 @@ def test_an_organ_with_too_few_groups_keeps_its_metrics_and_says_why_there_is_no
     report = evaluate_domains(make_predictions({"kidney": (20, 2), "lung": (60, 12)}), SETTINGS)
     kidney, lung = report.organs
     assert kidney.intervals == {}
+    assert kidney.seed_intervals == {}
+    assert kidney.in_words("auroc", 1) == f"{kidney.per_seed[1].auroc:.3f}"
     assert "from 1 group" in kidney.note
     assert lung.note == ""
     row = report.to_frame().iloc[0]

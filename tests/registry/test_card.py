@@ -1,18 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
-from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, CardFacts, model_card
+from oncoshift.registry.card import MADE_UP, NOT_JUDGED, RESEARCH_ONLY, CardFacts, judgement, model_card, with_sections
 from oncoshift.registry.gate import Decision, Reason
 from oncoshift.selection.verdict import Kind, Verdict
-
-
-class Figure(NamedTuple):
-    point: float
-    low: float
-    high: float
-
 
 FACTS = CardFacts(
     name="oncoshift-kidney",
@@ -22,11 +14,13 @@ FACTS = CardFacts(
     backbone="resnet18",
     variant="none",
     tile_size=64,
-    selection="information_maximisation",
+    selection="seed 1 of 3, information_maximisation",
     verdict=Verdict(Kind.DOUBT, ("one source organ", "few tiles")),
+    seed=1,
     seeds=(0, 1, 2),
     data={"kidney/audit": "abc.dir"},
-    metrics={"AUROC": Figure(0.851, 0.7, 0.95)},
+    figures={"AUROC": "0.851 [0.700, 0.950]"},
+    means={"AUROC": "0.700 [0.500, 0.900]"},
     split="audit",
 )
 
@@ -34,18 +28,47 @@ FACTS = CardFacts(
 def test_the_card_tells_what_how_well_on_what_and_how_to_load() -> None:
     card = model_card(FACTS)
     assert card.startswith("# oncoshift-kidney\n")
-    assert "| AUROC | 0.851 [0.700, 0.950] |" in card
-    assert "kidney, audit tiles; seeds 0, 1, 2;" in card
+    assert "kidney, audit tiles;" in card
     assert "| kidney/audit | abc.dir |" in card
     assert 'load_model("models:/oncoshift-kidney@champion")' in card
-    assert "## Verdict without labels\n\n**doubt**\n\n- one source organ\n- few tiles\n" in card
+    verdict = "Picked: seed 1 of 3, information_maximisation.\n\n**doubt**\n\n- one source organ\n- few tiles\n"
+    assert f"## Verdict without labels\n\n{verdict}" in card
     assert RESEARCH_ONLY in card
     assert MADE_UP not in card
-    assert "## Gate" not in card
+    assert f"## Gate\n\n{NOT_JUDGED}\n" in card
 
 
-def test_made_up_data_and_the_gate_are_named() -> None:
+def test_figures_are_this_models_beside_the_mean_of_the_seeds() -> None:
+    assert (
+        "| metric | this model (seed 1) | mean of dann over seeds 0, 1, 2 |\n"
+        "| --- | --- | --- |\n"
+        "| AUROC | 0.851 [0.700, 0.950] | 0.700 [0.500, 0.900] |\n"
+    ) in model_card(FACTS)
+
+
+def test_made_up_data_are_named() -> None:
+    assert MADE_UP in model_card(replace(FACTS, phantom=True))
+
+
+def test_the_gates_decision_takes_its_place_however_often_it_is_made() -> None:
     refused = Decision(promote=False, reasons=(Reason("AUROC", False, 0.5, 0.75, "too low"),))
-    card = model_card(replace(FACTS, phantom=True, gate=refused))
-    assert MADE_UP in card
-    assert "| **failed** | AUROC | 0.500 | 0.750 | too low |" in card
+    promoted = replace(refused, promote=True)
+    card = model_card(FACTS)
+    once = with_sections(card, {"Gate": refused.to_markdown()})
+    assert "| **failed** | AUROC | 0.500 | 0.750 | too low |\n\n## Use and limits" in once
+    assert NOT_JUDGED not in once
+    assert with_sections(once, {"Gate": refused.to_markdown()}) == once
+    again = with_sections(once, {"Gate": promoted.to_markdown()})
+    assert again.count("## Gate\n\n**promote**") == again.count("## Gate") == 1
+
+
+def test_what_is_judged_otherwise_is_replaced_and_all_else_stays() -> None:
+    """What a person has written in it, too."""
+    card = model_card(FACTS) + "\n## Note\n\nby a person\n"
+    other = replace(FACTS, selection="seed 1 of 3, entropy", figures={"AUROC": "0.600"})
+    found = with_sections(card, judgement(other))
+    assert found == model_card(other) + "\n## Note\n\nby a person\n"
+
+
+def test_a_card_without_the_section_gets_it_at_its_end() -> None:
+    assert with_sections("# card", {"Gate": "refuse\n"}) == "# card\n\n## Gate\n\nrefuse\n"

@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 import pytest
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.packaging import find_version, log_and_register
+from oncoshift.registry.packaging import find_version, log_and_register, update_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,17 @@ def test_killed_at_any_step_the_next_call_completes_it(
     assert len(tracker.client.get_run(run_id).outputs.model_outputs) == 1
     files = {file.name for file in Path(urlparse(version.source).path).rglob("*")}
     assert {"MLmodel", "weights.safetensors", "config.json", "card.md", "requirements.txt"} <= files
+
+
+def test_a_section_of_the_card_is_replaced_in_the_description_and_once_is_as_good_as_twice(
+    tracker: Tracker, unique: Callable[[str], str], package: Package
+) -> None:
+    run_id = tracker.find_or_start_run(unique("run"), "x")
+    version = log_and_register(tracker, run_id, unique("key"), replace(package, card="# card\n\n## Gate\n\nnot yet\n"))
+    for words in ("**refuse**", "**promote**", "**promote**"):
+        update_card(tracker.client, version.name, version.version, {"Gate": words})
+        found = tracker.client.get_model_version(version.name, version.version).description
+        assert found == f"# card\n\n## Gate\n\n{words}\n"
 
 
 def test_a_long_card_is_cut_in_the_description_and_whole_in_the_model(

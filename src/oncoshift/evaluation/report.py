@@ -50,18 +50,28 @@ class OrganResult:
         organ: its name.
         per_seed: seed → metrics.
         intervals: metric name → interval of the mean over seeds; empty where `note` says why there is none.
+        seed_intervals: seed → the same of that seed's model alone.
         note: why there are no intervals, else "".
     """
 
     organ: str
     per_seed: dict[int, Metrics]
     intervals: dict[MetricName, Interval]
+    seed_intervals: dict[int, dict[MetricName, Interval]]
     note: str
 
     def mean(self, name: str) -> float | None:
         """Mean of a field of `Metrics` over seeds; None where the metric is not defined on these tiles."""
         values = [getattr(metrics, name) for metrics in self.per_seed.values()]
         return None if None in values else float(np.mean(values))
+
+    def in_words(self, name: MetricName, seed: int | None = None) -> str:
+        """A metric of one seed's model, or the mean over seeds, with its interval where there is one."""
+        intervals = self.intervals if seed is None else self.seed_intervals.get(seed, {})
+        if name in intervals:
+            return str(intervals[name])
+        value = self.mean(name) if seed is None else getattr(self.per_seed[seed], name)
+        return "–" if value is None else f"{value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Report:
         for result in self.organs:
             size = next(iter(result.per_seed.values()))
             cells = [result.organ, f"{size.tiles:,} ({size.groups})", str(len(result.per_seed))]
-            lines.append(_markdown_row(cells + [_markdown_value(result, name) for name in METRIC_NAMES]))
+            lines.append(_markdown_row(cells + [result.in_words(name) for name in METRIC_NAMES]))
         notes = [f"{result.organ}: {result.note}" for result in self.organs if result.note]
         return "\n".join([*lines, *(["", *notes] if notes else [])])
 
@@ -165,21 +175,24 @@ def _evaluate(tiles: OrganPredictions, settings: Evaluate, seed: int) -> OrganRe
         number: compute_metrics(tiles.labels, row, tiles.groups, bins=bins)
         for number, row in zip(tiles.seeds, tiles.probabilities, strict=True)
     }
-    intervals: dict[MetricName, Interval] = {}
-    note = ""
-    try:
-        intervals = bootstrap_metrics(
+
+    def bootstrap(probabilities: NDArray[np.float64]) -> dict[MetricName, Interval]:
+        return bootstrap_metrics(
             tiles.labels,
-            tiles.probabilities,
+            probabilities,
             tiles.groups,
             resamples=settings.bootstrap,
             confidence=settings.confidence,
             seed=seed,
             bins=bins,
         )
+
+    try:
+        intervals = bootstrap(tiles.probabilities)
+        seed_intervals = {number: bootstrap(row) for number, row in zip(tiles.seeds, tiles.probabilities, strict=True)}
     except TooFewGroupsError as error:
-        note = str(error)
-    return OrganResult(tiles.organ, per_seed, intervals, note)
+        return OrganResult(tiles.organ, per_seed, {}, {}, str(error))
+    return OrganResult(tiles.organ, per_seed, intervals, seed_intervals, "")
 
 
 def _row(result: OrganResult) -> dict[str, Any]:
@@ -198,13 +211,6 @@ def _row(result: OrganResult) -> dict[str, Any]:
         row[f"{name}_low"] = interval.low if interval else np.nan
         row[f"{name}_high"] = interval.high if interval else np.nan
     return row | {name: result.mean(name) for name in ("brier", "tn", "fp", "fn", "tp")}
-
-
-def _markdown_value(result: OrganResult, name: MetricName) -> str:
-    if name in result.intervals:
-        return str(result.intervals[name])
-    value = result.mean(name)
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _markdown_row(cells: list[str]) -> str:

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from oncoshift.registry.gate import Decision, Interval
     from oncoshift.selection.verdict import Verdict
 
 RESEARCH_ONLY = (
     "Research only. Not a medical device: it must not be used to diagnose, to triage, or to choose a treatment."
 )
+NOT_JUDGED = "Not asked when this was written; the version's description in the registry has its decision."
 MADE_UP = "Trained and judged on made-up tissue (the phantom): the figures show that the machinery works, and no more."
+
+_SECTION = "\n\n## "
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,12 @@ class CardFacts:
         tile_size: pixels.
         selection: how the model was picked.
         verdict: whether to believe it, as far as that can be told without target labels.
-        seeds: the seeds that the figures come from.
+        seed: of this model.
+        seeds: of all models of the method that were trained.
         data: digest by data set.
-        metrics: interval by metric name, on the split named `split`.
-        split: which labelled tiles of the target the metrics are of.
-        gate: the gate's decision; None before it was asked.
+        figures: in words by metric name, of this model, on the split named `split`.
+        means: the same, of the mean over `seeds`.
+        split: which labelled tiles of the target the figures are of.
         phantom: whether the data are made up.
     """
 
@@ -48,26 +51,37 @@ class CardFacts:
     tile_size: int
     selection: str
     verdict: Verdict
+    seed: int
     seeds: tuple[int, ...]
     data: Mapping[str, str]
-    metrics: Mapping[str, Interval]
+    figures: Mapping[str, str]
+    means: Mapping[str, str]
     split: str
-    gate: Decision | None = None
     phantom: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
     """The card as markdown."""
     sections = {
-        "Figures": _figures(facts),
-        "Verdict without labels": _verdict(facts.verdict),
-        "Gate": "" if facts.gate is None else facts.gate.to_markdown().strip(),
+        **judgement(facts),
+        "Gate": NOT_JUDGED,
         "Use and limits": _limits(facts),
-        "Data": _table("data set", "DVC digest", facts.data),
+        "Data": _table(("data set", "DVC digest"), facts.data.items()),
         "Load": _load(facts.name),
     }
-    body = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
-    return "\n\n".join([f"# {facts.name}", _summary(facts), *body]) + "\n"
+    return with_sections(f"# {facts.name}\n\n{_summary(facts)}\n", sections)
+
+
+def judgement(facts: CardFacts) -> dict[str, str]:
+    """The sections, by title, that another retraining may come to judge otherwise for the same model."""
+    return {"Figures": _figures(facts), "Verdict without labels": _verdict(facts)}
+
+
+def with_sections(card: str, sections: Mapping[str, str]) -> str:
+    """A card with the text of some sections, by title, replaced; one that it has not is put at its end."""
+    head, *rest = card.rstrip("\n").split(_SECTION)
+    texts = dict(section.partition("\n\n")[::2] for section in rest) | dict(sections)
+    return _SECTION.join([head, *(f"{title}\n\n{text.strip()}" for title, text in texts.items())]) + "\n"
 
 
 def _summary(facts: CardFacts) -> str:
@@ -75,19 +89,21 @@ def _summary(facts: CardFacts) -> str:
         f"Tells malignant from benign in H&E tiles of {facts.target}. Adapted by {facts.method} from labelled "
         f"{', '.join(facts.sources)} to unlabelled {facts.target}: no label of {facts.target} was used in training.\n\n"
         f"{facts.backbone}, stain variant {facts.variant}, tiles resized to {facts.tile_size} × {facts.tile_size} "
-        f"pixels; picked by {facts.selection}."
+        "pixels."
     )
 
 
 def _figures(facts: CardFacts) -> str:
-    rows = {name: f"{value.point:.3f} [{value.low:.3f}, {value.high:.3f}]" for name, value in facts.metrics.items()}
     seeds = ", ".join(str(seed) for seed in facts.seeds)
-    what = f"{facts.target}, {facts.split} tiles; seeds {seeds}; intervals are bootstrapped over groups, not tiles."
-    return f"{what}\n\n{_table('metric', 'estimate [interval]', rows)}"
+    header = ("metric", f"this model (seed {facts.seed})", f"mean of {facts.method} over seeds {seeds}")
+    rows = [(name, words, facts.means[name]) for name, words in facts.figures.items()]
+    what = f"{facts.target}, {facts.split} tiles; intervals are bootstrapped over groups, not tiles."
+    return f"{what}\n\n{_table(header, rows)}"
 
 
-def _verdict(verdict: Verdict) -> str:
-    return "\n".join([f"**{verdict.kind.value}**", "", *(f"- {reason}" for reason in verdict.reasons)])
+def _verdict(facts: CardFacts) -> str:
+    reasons = [f"- {reason}" for reason in facts.verdict.reasons]
+    return "\n".join([f"Picked: {facts.selection}.", "", f"**{facts.verdict.kind.value}**", "", *reasons])
 
 
 def _limits(facts: CardFacts) -> str:
@@ -110,5 +126,5 @@ with open("tile.jpg", "rb") as file:
 ```"""
 
 
-def _table(left: str, right: str, rows: Mapping[str, str]) -> str:
-    return "\n".join([f"| {left} | {right} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))

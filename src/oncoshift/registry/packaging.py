@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from oncoshift.registry.card import with_sections
 from oncoshift.registry.digests import SUMS_TAG, write_sums
 from oncoshift.registry.folder import Package, save_folder
 from oncoshift.registry.store import store_lock
@@ -65,6 +66,14 @@ def find_version(client: MlflowClient, name: str, key: str) -> ModelVersion | No
     """The version with this key, or None."""
     found = client.search_model_versions(f"name = {quoted(name)} and tags.`{KEY_TAG}` = {quoted(key)}")
     return min(found, key=lambda each: int(each.version), default=None)
+
+
+def update_card(client: MlflowClient, name: str, version: str, sections: Mapping[str, str]) -> None:
+    """Replace sections, by title, of the card in a version's description; the model's own copy stays as it was."""
+    card = client.get_model_version(name, version).description or ""
+    updated = _description(with_sections(card, sections))
+    if updated != card:
+        client.update_model_version(name, version, updated)
 
 
 def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tags: Mapping[str, str]) -> ModelVersion:

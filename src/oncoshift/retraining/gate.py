@@ -22,6 +22,7 @@ from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
 from oncoshift.registry.loading import load_served
+from oncoshift.registry.packaging import update_card
 from oncoshift.registry.promotion import WITHDRAWN_TAG, promote, record_decision
 from oncoshift.retraining.register import BY
 from oncoshift.selection.consensus import kappa
@@ -58,6 +59,7 @@ def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob], s
         decision = _decided(session, run, version) or _decide(session, version, control, selection)
         session.tracker.log_json(run, decision.to_dict(), "gate.json")
         record_decision(client, plan.model_name, version, decision)
+        update_card(client, plan.model_name, version, {"Gate": decision.to_markdown()})
         for place in (run, session.parent):
             session.tracker.log_text(place, decision.to_markdown(), "gate.md")
             session.tracker.set_tags(place, {"oncoshift.gate": decision.verdict, "oncoshift.version": version})

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.loading import load_training_data
 from oncoshift.data.packs.pack import Pack
-from oncoshift.evaluation.intervals import Interval
+from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.methods.factory import member_settings
-from oncoshift.registry.card import CardFacts, model_card
+from oncoshift.registry.card import CardFacts, judgement, model_card
 from oncoshift.registry.folder import Package
-from oncoshift.registry.packaging import log_and_register
+from oncoshift.registry.packaging import log_and_register, update_card
 from oncoshift.registry.promotion import set_challenger
 from oncoshift.serving.predictor import ServedConfig
 from oncoshift.versioning import stage_outs
@@ -38,16 +38,17 @@ def register_step(session: Session, selection: Selection, report: Report, seeds:
         The version; the same one however often the same job is registered.
     """
     with session.child("register") as run:
-        name = session.plan.model_name
+        name, facts = session.plan.model_name, _facts(session, selection, report, seeds)
         version = log_and_register(
             session.tracker,
             run,
             f"{selection.job.id}{session.plan.forced}",
-            _package(session, selection, report, seeds),
+            _package(session, selection, model_card(facts)),
             tags={"oncoshift.job": selection.job.id, "oncoshift.retraining": session.parent},
         )
         number = str(version.version)
-        # Not with the version: the same model may be picked again by other rules.
+        # Not with the version: the same model may be picked again by other rules, and judged on other tiles.
+        update_card(session.tracker.client, name, number, judgement(facts))
         for key, value in selection.tags.items():
             session.tracker.client.set_model_version_tag(name, number, key, value)
         set_challenger(session.tracker.client, name, number, f"retraining {session.key}", BY)
@@ -55,7 +56,7 @@ def register_step(session: Session, selection: Selection, report: Report, seeds:
     return number
 
 
-def _package(session: Session, selection: Selection, report: Report, seeds: Sequence[int]) -> Package:
+def _package(session: Session, selection: Selection, card: str) -> Package:
     settings = selection.job.settings
     layout = session.plan.layout
     pack = Pack.open(layout.packs / settings.train.variant)
@@ -71,25 +72,29 @@ def _package(session: Session, selection: Selection, report: Report, seeds: Sequ
         variant=settings.train.variant,
         reference=pack.stain.reference,
     )
-    target = report.organ(settings.target)
-    card = model_card(
-        CardFacts(
-            name=config.name,
-            target=settings.target,
-            sources=settings.sources,
-            method=settings.train.method,
-            backbone=settings.model.backbone,
-            variant=settings.train.variant,
-            tile_size=pack.side,
-            selection=selection.how,
-            verdict=selection.verdict,
-            seeds=tuple(seeds),
-            data=stage_outs(layout.folder),
-            metrics=dict[str, Interval](target.intervals.items()),
-            split="test",
-            phantom=settings.ingest.adapter == "phantom",
-        )
-    )
     source = load_training_data(layout, settings.train.variant, settings.sources).source
     examples = [source.images[row] for row in source.rows[:2]]
     return Package(config, selection.trained.state(), card, examples)
+
+
+def _facts(session: Session, selection: Selection, report: Report, seeds: Sequence[int]) -> CardFacts:
+    settings, layout = selection.job.settings, session.plan.layout
+    target = report.organ(settings.target)
+    return CardFacts(
+        name=session.plan.model_name,
+        target=settings.target,
+        sources=settings.sources,
+        method=settings.train.method,
+        backbone=settings.model.backbone,
+        variant=settings.train.variant,
+        tile_size=settings.normalize.tile_size,
+        selection=selection.how,
+        verdict=selection.verdict,
+        seed=settings.seed,
+        seeds=tuple(seeds),
+        data=stage_outs(layout.folder),
+        figures={name: target.in_words(name, settings.seed) for name in METRIC_NAMES},
+        means={name: target.in_words(name) for name in METRIC_NAMES},
+        split="test",
+        phantom=settings.ingest.adapter == "phantom",
+    )
