@@ -24,10 +24,11 @@ from rich.console import Console
 
 from flows import PROJECT
 from flows.logs import tell_errors_in_one_line
-from flows.runs import GPU, ensure_gpu_limit, living, mend
+from flows.runs import GPU, ensure_gpu_limit, is_scheduled, living, mend
 from flows.server import project_server
 from oncoshift.errors import OncoshiftError, TrainingInterrupted
 from oncoshift.experiments import experiment_lock
+from oncoshift.program import run_program
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
 from oncoshift.retraining.gate import champion_version, gate_step
@@ -152,6 +153,7 @@ def retrain(
                 environ=os.environ,
                 say=get_run_logger().info,
                 name=name,
+                trusted=not is_scheduled(),
             )
             name_run(f"{plan.settings.target} ← {', '.join(plan.settings.sources)}")
             with experiment_lock(plan.layout):
@@ -254,30 +256,26 @@ def report(summary: dict[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the flow once.
-
-    Returns:
-        0 when it is done, 2 for what the user can mend, 75 when SIGTERM stopped it.
-    """
+    """Run the flow once; `oncoshift.errors` lists the exit codes."""
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
     parser.add_argument("--preset", metavar="NAME")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--name", metavar="NAME", help="of the experiment's folder")
     parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
     given = parser.parse_args(argv)
+    return run_program(lambda: run_once(given))
+
+
+def run_once(given: argparse.Namespace) -> None:
+    """Run the flow with a server, and print how it ended."""
     stop_on_sigterm()
-    try:
-        with project_server() as own:
-            mend(own=own)
-            state = retrain(given.preset, given.overrides, given.force, given.name, return_state=True)
-        if state.is_cancelled():
-            raise TrainingInterrupted(state.message)
-        summary: Any = state.result()
-        report(summary)
-    except OncoshiftError as error:
-        print(f"{error.heading}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    with project_server() as own:
+        mend(own=own)
+        state = retrain(given.preset, given.overrides, given.force, given.name, return_state=True)
+    if state.is_cancelled():
+        raise TrainingInterrupted(state.message or "")
+    summary: Any = state.result()
+    report(summary)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,11 @@ def ensure_gpu_limit() -> None:
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU, limit=1))
 
 
+def is_scheduled() -> bool:
+    """Whether `flows.serve` started this process, so that whoever reaches its server chose the run's parameters."""
+    return RUNNER in os.environ
+
+
 class _BusyError(Exception):
     """Another process holds the lock."""
 

@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from oncoshift.errors import OncoshiftError
+from oncoshift.errors import OncoshiftError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -48,7 +48,7 @@ _TAIL = 2000
 
 
 class ServerError(OncoshiftError):
-    """The Prefect server does not answer, or one of our own cannot start."""
+    """A Prefect server of our own cannot start."""
 
 
 @contextmanager
@@ -63,7 +63,8 @@ def project_server(port: int | None = None, *, ui: bool = False) -> Iterator[boo
         Whether the server is our own, and so new: nobody else holds anything in it.
 
     Raises:
-        ServerError: the configured server does not answer; or the port is taken, or our own server does not come up.
+        ServerError: the port is taken, or our own server does not come up.
+        UnavailableError: the configured server does not answer.
     """
     configured = get_current_settings().api.url
     if configured is not None:
@@ -88,13 +89,13 @@ def check_answers(url: str) -> None:
         url: of the API, as PREFECT_API_URL has it.
 
     Raises:
-        ServerError: it does not answer within seconds, or answers with an error.
+        UnavailableError: it does not answer within seconds, or answers with an error.
     """
     try:
         urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).close()  # noqa: S310 - the user's
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise ServerError(
+        raise UnavailableError(
             f"no Prefect server answers at PREFECT_API_URL ({url}): {reason}; start it, correct the address, or unset "
             "PREFECT_API_URL to use one of the project's own"
         ) from None
