@@ -18,14 +18,19 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from prefect import get_client
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    get_current_settings,
+    temporary_settings,
+)
 
 from oncoshift.errors import OncoshiftError, UnavailableError
 
@@ -83,22 +88,26 @@ def address(port: int) -> str:
 
 
 def check_answers(url: str) -> None:
-    """Ask a Prefect API for its health.
+    """Ask the configured Prefect API for its health.
 
     Args:
-        url: of the API, as PREFECT_API_URL has it.
+        url: its address, for the error.
 
     Raises:
         UnavailableError: it does not answer within seconds, or answers with an error.
     """
-    try:
-        urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=_ANSWER_SECONDS).close()  # noqa: S310 - the user's
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+    briefly = {PREFECT_API_REQUEST_TIMEOUT: _ANSWER_SECONDS, PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(briefly), get_client(sync_client=True) as client:
+        trouble = client.api_healthcheck()
+    if trouble is not None:
         raise UnavailableError(
-            f"no Prefect server answers at PREFECT_API_URL ({url}): {reason}; start it, correct the address, or unset "
-            "PREFECT_API_URL to use one of the project's own"
-        ) from None
+            f"no Prefect server answers at PREFECT_API_URL ({url}): {_words(trouble)}; start it, correct the address, "
+            "or unset PREFECT_API_URL to use one of the project's own"
+        )
+
+
+def _words(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _free_port(port: int | None) -> int:
