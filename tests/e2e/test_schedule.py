@@ -1,0 +1,113 @@
+"""`flows.serve` ended by force while a run trains, and started again: the schedule goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from conftest import Project
+    from prefect.client.schemas.objects import FlowRun
+
+BEGUN = [kind for kind in StateType if kind not in (StateType.SCHEDULED, StateType.PENDING)]
+
+
+class Schedule:
+    """`flows.serve` of a project, every minute, and what its Prefect server says."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = str(probe.getsockname()[1])
+        self.server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.server = self.project.start("--cron", "* * * * *", "--port", self.port, module="flows.serve")
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal to the whole process group; the exit code. Nothing is left behind."""
+        assert self.server is not None
+        family = [psutil.Process(self.server.pid), *psutil.Process(self.server.pid).children(recursive=True)]
+        os.killpg(self.server.pid, number)
+        code = self.server.wait(timeout=60)
+        assert psutil.wait_procs(family, timeout=30)[1] == [], "no process is left behind"
+        return code
+
+    def wait_until(self, reached: Callable[[], bool], what: str) -> None:
+        assert self.server is not None
+        deadline = time.monotonic() + 240
+        while not reached():
+            assert self.server.poll() is None, f"ended before {what}: {self.project.log.read_text()[-4000:]}"
+            assert time.monotonic() < deadline, f"never reached: {what}: {self.project.log.read_text()[-4000:]}"
+            time.sleep(0.5)
+
+    def runs(self) -> list[FlowRun]:
+        """Runs that have begun, oldest first."""
+        begun = FlowRunFilterState(type=FlowRunFilterStateType(any_=BEGUN))
+        with (
+            temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{self.port}/api"}),
+            get_client(sync_client=True) as client,
+        ):
+            return client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(state=begun), sort=FlowRunSort.START_TIME_ASC, limit=100
+            )
+
+
+def epochs_done(project: Project) -> int:
+    """Epochs of the control that a run has told of since it was started."""
+    return project.log.read_text().count("erm seed 0: epoch")
+
+
+def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(project: Project) -> None:
+    project.change(
+        train={"epochs": 60, "steps_per_epoch": 2}, tune={"trials": 0}, retrain={"seeds": 1}, select={"verdict": False}
+    )
+    schedule = Schedule(project)
+    try:
+        schedule.start()
+        schedule.wait_until(lambda: epochs_done(project) > 2, "the control's third epoch")
+        assert schedule.end(signal.SIGKILL) == -signal.SIGKILL
+
+        schedule.start()
+        schedule.wait_until(lambda: epochs_done(project) > 2, "a run that trains, after SIGKILL")
+        assert "was killed, and is ended in Prefect's records" in project.log.read_text()
+        killed, going = schedule.runs()
+        assert (killed.state_name, going.state_name) == ("Crashed", "Running")
+        assert schedule.end(signal.SIGTERM) == 0
+        assert "Traceback" not in project.log.read_text()
+        assert "training was asked to end, at epoch" in project.log.read_text()
+
+        schedule.start()
+        schedule.wait_until(lambda: len(schedule_runs_ended(schedule)) >= 4, "a run that ends, and one after it")
+        killed, stopped, promoted, unchanged = schedule_runs_ended(schedule)[:4]
+        assert (killed.state_type, stopped.state_type) == (StateType.CRASHED, StateType.CANCELLED)
+        assert (promoted.state_name, promoted.name) == ("Promoted", "kidney: promoted, version 1 is champion")
+        assert (unchanged.state_name, unchanged.name) == ("Unchanged", "kidney: unchanged, version 1 is champion")
+        assert unchanged.state is not None
+        assert str(unchanged.state.message).startswith("Nothing was trained: data, settings and code are those of")
+        assert schedule.end(signal.SIGTERM) == 0
+    finally:
+        if schedule.server is not None and schedule.server.poll() is None:
+            os.killpg(schedule.server.pid, signal.SIGKILL)
+            schedule.server.wait()
+
+
+def schedule_runs_ended(schedule: Schedule) -> list[FlowRun]:
+    try:
+        return [run for run in schedule.runs() if run.state is not None and run.state.is_final()]
+    except OSError:
+        return []

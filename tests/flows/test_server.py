@@ -1,0 +1,124 @@
+"""A Prefect server of the project's own: what it answers, how it starts and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.server import ServerError, guard, project_server
+from oncoshift.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OWN, PAGE = b"127.0.0.1:4200", b"http://127.0.0.1:4200"
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200})
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([(b"host", OWN)], 200),
+        ([(b"host", b"localhost:4200"), (b"origin", b"http://localhost:4200")], 200),
+        ([(b"host", OWN), (b"origin", PAGE)], 200),
+        ([(b"host", OWN), (b"origin", b"https://evil.example")], 403),
+        ([(b"host", OWN), (b"origin", b"null")], 403),
+        ([(b"host", OWN), (b"origin", b"http://127.0.0.1:8080")], 403),
+        ([(b"host", OWN), (b"origin", PAGE), (b"origin", b"https://evil.example")], 403),
+        ([(b"host", b"evil.example:4200")], 403),
+        ([(b"host", OWN), (b"host", b"evil.example")], 403),
+        ([], 403),
+    ],
+)
+def test_only_our_own_address_and_pages_are_answered(headers: list[tuple[bytes, bytes]], status: int) -> None:
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(guard(answer, 4200)({"type": "http", "headers": headers}, None, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == status
+    sent.clear()
+    asyncio.run(guard(answer, 4200)({"type": "websocket", "headers": headers}, None, send))  # type: ignore[arg-type]
+    assert (sent[0]["type"] == "websocket.close") == (status == 403)
+
+
+def test_a_port_that_is_taken_is_told_before_a_server_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"port {port} cannot be used: Address already in use; name another"),
+            project_server(port),
+        ):
+            pytest.fail("it started")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The process of a server, as `project_server` starts it, and its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.server", str(port)],
+        cwd=REPOSITORY,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    yield process, f"http://127.0.0.1:{port}"
+    process.kill()
+    process.wait()
+
+
+def ask(url: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answered:  # noqa: S310
+            return int(answered.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_signal_does_not_end_it_and_the_end_of_its_parent_does(server: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, address = server
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process.send_signal(number)
+    time.sleep(0.5)
+    assert ask(f"{address}/api/health") == 200
+    assert ask(f"{address}/api/health", Origin="https://evil.example") == 403
+    assert process.stdin is not None
+    process.stdin.close()  # as the system does for a parent that was killed
+    process.wait(timeout=60)
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_a_configured_server_that_does_not_answer_is_named() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: "http://user:hush@127.0.0.1:1/api"}),
+        pytest.raises(UnavailableError, match=r"at PREFECT_API_URL \(http://127.0.0.1:1/api\): .* start it, correct"),
+        project_server(),
+    ):
+        pytest.fail("it started")
