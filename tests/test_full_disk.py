@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         pytest.fail("the work has begun")
     monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
     with (
-        pytest.raises(DataError, match=r"out: cannot be written, for .* name another"),
+        pytest.raises(DataError, match=r"out: cannot be written, for .* work elsewhere"),
         writing(tmp_path / "a" / "out"),
     ):
         pytest.fail("the work has begun")

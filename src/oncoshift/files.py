@@ -79,7 +79,10 @@ def writing(folder: Path, needed: int | None = None) -> Iterator[None]:
     places = (folder.absolute(), *folder.absolute().parents)
     place = next(place for place in places if os.path.lexists(place))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise DataError(f"{folder}: cannot be written, for {place} is no folder that you may write to; name another")
+        raise DataError(
+            f"{folder}: cannot be written, for {place} is no folder that you may write to; work elsewhere, or give "
+            "yourself the right to it"
+        )
     try:
         yield
     except OSError as error:

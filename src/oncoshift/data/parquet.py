@@ -34,12 +34,16 @@ def read_table(path: Path, columns: Sequence[str], stage: str) -> pd.DataFrame:
         stage: the stage that writes the file, for the error.
 
     Raises:
-        DataError: the file or a column is missing.
+        DataError: the file or a column is missing, or the file is damaged.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run `oncoshift {stage}` or `dvc repro {stage}` first")
-    missing = sorted(set(columns) - set(pq.read_schema(path).names))
-    if missing:
-        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; run `dvc repro --force {stage}`")
-    frame: pd.DataFrame = pq.read_table(path, columns=list(columns)).to_pandas()
+    try:
+        missing = sorted(set(columns) - set(pq.read_schema(path).names))
+        if missing:
+            raise DataError(f"{path}: lacks the columns {', '.join(missing)}; run `dvc repro --force {stage}`")
+        frame: pd.DataFrame = pq.read_table(path, columns=list(columns)).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: is damaged ({reason}); run `dvc repro --force {stage}`") from error
     return frame

@@ -122,4 +122,4 @@ def test_what_cannot_be_written_is_said_before_tiles_are_compared(
         assert capsys.readouterr().err.startswith(("error: ", "passed over"))
     monkeypatch.setattr("os.access", lambda *_: False)  # as in a folder that may only be read
     assert main([command, str(tmp_path / "split"), "--out", str(tmp_path / "new" / "out")]) == 2
-    assert "is no folder that you may write to; name another" in capsys.readouterr().err
+    assert "is no folder that you may write to; work elsewhere" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def _notice(settings: Phantom) -> str:
 
 def _is_written(root: Path, notice: str) -> bool:
     try:
-        return (root / MARKER).read_text(encoding="utf-8") == notice
+        return (root / MARKER).read_bytes() == notice.encode()
     except (FileNotFoundError, NotADirectoryError):
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DataError(
