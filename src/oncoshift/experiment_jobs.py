@@ -5,6 +5,7 @@ The DVC stages and the retraining flow both go through here.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from oncoshift.data.loading import (
 from oncoshift.data.packs.pack import pack_digest
 from oncoshift.explain.attributions import mean_image
 from oncoshift.explain.explanation import Explanation, explain
+from oncoshift.explain.kept import KeptParts
 from oncoshift.explain.sample import pick_tiles
-from oncoshift.fingerprint import value_fingerprint
+from oncoshift.files import held
+from oncoshift.fingerprint import code_fingerprint, value_fingerprint
 from oncoshift.settings import with_values
 from oncoshift.training.job import Job, TrainedJob, load_net, predict_job, train_job
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from oncoshift.data.tables import TrainingData
     from oncoshift.layout import Layout
-    from oncoshift.settings import Settings
+    from oncoshift.settings import Explain, Settings
     from oncoshift.training.loop import EpochHook
 
 
@@ -97,25 +100,49 @@ class ExperimentJobs:
         target = self._data().target
         return predict_job(job, trained, target.images, target.rows)
 
-    def explain(self, job: Job, trained: TrainedJob) -> Explanation:
-        """Integrated Gradients of a job's model on a fixed set of the target's test tiles."""
+    def explain(
+        self, job: Job, trained: TrainedJob, on_progress: Callable[[int, int], None] | None = None
+    ) -> Explanation:
+        """Integrated Gradients of a job's model on a fixed set of the target's test tiles.
+
+        Parts that are done lie in the job's folder until all are, so a killed process goes on to the same bits.
+
+        Args:
+            job: which one.
+            trained: its result.
+            on_progress: called with tiles done and tiles in all.
+        """
         tiles = load_evaluation_tiles(self.layout, self.variant, ("test",))
         source = self._data().source
         settings = job.settings.explain
         probabilities = predict_job(job, trained, tiles.images, tiles.rows)
         picked = pick_tiles(tiles.tile_ids, probabilities, tiles.groups, settings.tiles)
-        ids = tiles.tile_ids[picked]
-        return explain(
-            load_net(job, trained).classifier,
-            tiles.images[tiles.rows[picked]],
-            load_masks(self.layout, ids.tolist(), tiles.images.shape[1]),
-            tile_ids=ids,
-            groups=tiles.groups[picked],
-            labels=tiles.labels[picked],
-            baseline=mean_image(source.images, source.rows),
-            device="cpu",
-            settings=settings,
-        )
+        ids, rows = tiles.tile_ids[picked], tiles.rows[picked]
+        folder = job.folder / job.id
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            kept = KeptParts(folder / f"explain-{self._explain_key(trained, settings, ids)}")
+            explanation = explain(
+                load_net(job, trained).classifier,
+                tiles.images[rows],
+                load_masks(self.layout, ids.tolist(), tiles.images.shape[1]),
+                tile_ids=ids,
+                groups=tiles.groups[picked],
+                labels=tiles.labels[picked],
+                baseline=mean_image(source.images, source.rows),
+                device="cpu",
+                settings=settings,
+                kept=kept,
+                on_progress=on_progress,
+            )
+            shutil.rmtree(kept.folder, ignore_errors=True)
+        return explanation
+
+    def _explain_key(self, trained: TrainedJob, settings: Explain, tile_ids: NDArray[np.str_]) -> str:
+        """Hash of all that decides attributions."""
+        code = code_fingerprint(("explain", "serving"))
+        parts = [trained.digest, self.data_digest, self.pack_digest, settings.model_dump(mode="json")]
+        return value_fingerprint([*parts, tile_ids.tolist(), code])
 
     def _data(self) -> TrainingData:
         return load_training_data(self.layout, self.variant, self.sources)

@@ -20,6 +20,7 @@ from oncoshift.files import DamagedFileError
 from oncoshift.training.job import read_trained
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from oncoshift.evaluation.report import Report
@@ -66,10 +67,10 @@ def evaluate(layout: Layout, settings: Settings) -> Report:
     return report
 
 
-def explain(layout: Layout, settings: Settings) -> Explanation:
+def explain(layout: Layout, settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> Explanation:
     """Integrated Gradients of outputs/train on target tiles, to outputs/explain."""
     jobs, job, trained = _trained(layout, settings)
-    explanation = jobs.explain(job, trained)
+    explanation = jobs.explain(job, trained, on_progress)
     folder = _empty(layout.outputs / "explain")
     explanation.figure.savefig(folder / "integrated_gradients.png")
     explanation.table.to_csv(folder / "integrated_gradients.csv", index=False)

@@ -126,6 +126,9 @@ def evaluate(context: Context) -> None:
 def explain(context: Context) -> None:
     """Stage `explain`."""
     from oncoshift import stages
+    from oncoshift.console import progress
 
-    for name, value in stages.explain(context.layout, context.settings).as_dict().items():
+    with progress("explain") as step:
+        explanation = stages.explain(context.layout, context.settings, step)
+    for name, value in explanation.as_dict().items():
         print(f"{name}: {'–' if value is None else f'{value:.3f}'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +16,13 @@ from oncoshift.errors import DataError
 from oncoshift.serving.classifier import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from torch import nn
 
     from oncoshift.data.tables import Images
+    from oncoshift.explain.kept import KeptParts, Part
     from oncoshift.serving.classifier import Classifier
 
 _MEAN_CHUNK = 256
@@ -62,6 +64,8 @@ def integrated_gradients(
     internal_batch_size: int,
     device: torch.device | str,
     baseline: NDArray[np.uint8] | NDArray[np.floating],
+    kept: KeptParts | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Attributions:
     """Attribute each tile's margin to its pixels (Sundararajan 2017), by Captum.
 
@@ -76,6 +80,8 @@ def integrated_gradients(
         internal_batch_size: most tiles that pass the network at once, so memory depends on neither N nor `steps`.
         device: where the classifier lies.
         baseline: the image that stands for "nothing to see", [S, S, 3] in [0, 255]; the paper's is `mean_image`.
+        kept: where parts that are done are kept, and found; for these arguments alone.
+        on_progress: called with tiles done and tiles in all.
 
     Raises:
         DataError: shapes or types do not fit.
@@ -87,20 +93,25 @@ def integrated_gradients(
         logits: Tensor = classifier(x)
         return logits[:, 1] - logits[:, 0]
 
+    def attribute(first: int) -> Part:
+        x = normalise(torch.from_numpy(np.ascontiguousarray(tiles[first : first + chunk])).to(device))
+        attributed = method.attribute(x, start, n_steps=steps, internal_batch_size=internal_batch_size)
+        with torch.no_grad():
+            return attributed.sum(dim=1).float().cpu().numpy(), margin(x).double().cpu().numpy()
+
     # Captum raises the internal batch size to the number of inputs, so it gets few inputs at a time.
     chunk = max(1, internal_batch_size // steps)
-    values, margins = [], []
+    parts: list[Part] = []
     with _evaluating(classifier):
         method = IntegratedGradients(margin)
         for first in range(0, len(tiles), chunk):
-            x = normalise(torch.from_numpy(np.ascontiguousarray(tiles[first : first + chunk])).to(device))
-            attributed = method.attribute(x, start, n_steps=steps, internal_batch_size=internal_batch_size)
-            values.append(attributed.sum(dim=1).float().cpu().numpy())
-            with torch.no_grad():
-                margins.append(margin(x).double().cpu().numpy())
+            parts.append(attribute(first) if kept is None else kept.get(first, partial(attribute, first)))
+            if on_progress is not None:
+                on_progress(min(first + chunk, len(tiles)), len(tiles))
         with torch.no_grad():
             baseline_margin = margin(start).item()
-    return _complete(np.concatenate(values), np.concatenate(margins), baseline_margin)
+    values, margins = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return _complete(values, margins, baseline_margin)
 
 
 def mean_image(images: Images, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -14,10 +14,13 @@ from oncoshift.explain.gallery import gallery_figure
 from oncoshift.explain.nuclei import NucleiSummary, attribution_share, haematoxylin_mask, summarise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from oncoshift.explain.kept import KeptParts
     from oncoshift.serving.classifier import Classifier
     from oncoshift.settings import Explain
 
@@ -69,6 +72,8 @@ def explain(
     settings: Explain,
     labels: NDArray[np.int64] | None = None,
     seed: int = 0,
+    kept: KeptParts | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Explanation:
     """Explain some tiles, usually those that `pick_tiles` picked.
 
@@ -83,6 +88,8 @@ def explain(
         settings: steps and batch size of Integrated Gradients.
         labels: [N], true labels for the captions and the table alone.
         seed: of the bootstrap.
+        kept: see `integrated_gradients`.
+        on_progress: called with tiles done and tiles in all.
 
     Raises:
         DataError: shapes do not fit.
@@ -96,6 +103,8 @@ def explain(
         internal_batch_size=settings.internal_batch_size,
         device=device,
         baseline=baseline,
+        kept=kept,
+        on_progress=on_progress,
     )
     nuclei = np.stack([haematoxylin_mask(tile) for tile in tiles]) if masks is None else masks
     shares = attribution_share(attributions.values, nuclei)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oncoshift.console import tenths
+
 if TYPE_CHECKING:
     from oncoshift.explain.explanation import Explanation
     from oncoshift.retraining.session import Session
@@ -14,7 +16,7 @@ def explain_step(session: Session, job: Job, trained: TrainedJob) -> Explanation
     """Explain one model and log the gallery, the table and the share of attribution on nuclei."""
     tracker = session.tracker
     with session.child("explain") as run:
-        explanation = session.jobs.explain(job, trained)
+        explanation = session.jobs.explain(job, trained, tenths("explain: tiles", session.plan.say))
         tracker.set_tags(run, {"oncoshift.job": job.id})
         tracker.log_figure(run, explanation.figure, "integrated_gradients.png")
         tracker.log_figure(session.parent, explanation.figure, "plots/integrated_gradients.png")

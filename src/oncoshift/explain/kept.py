@@ -1,0 +1,60 @@
+"""Attributions on disk while a model is being explained, so that a killed process goes on from there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.files import DamagedFileError, atomic, check_seal, seal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Part = tuple[NDArray[np.float32], NDArray[np.float64]]
+    """Attributions [n, S, S] and margins [n] of some tiles that passed the network together."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KeptParts:
+    """One file for each part, with its digest at its end; a damaged one counts as not there.
+
+    Attributes:
+        folder: named by all that decides the attributions.
+    """
+
+    folder: Path
+
+    def get(self, first: int, make: Callable[[], Part]) -> Part:
+        """The part whose first tile is number `first`, as it was kept, or else made and kept now."""
+        part = self._find(first)
+        if part is None:
+            part = make()
+            with atomic(self._path(first)) as temporary:
+                with temporary.open("wb") as file:
+                    for array in part:
+                        np.save(file, array)
+                seal(temporary)
+        return part
+
+    def _find(self, first: int) -> Part | None:
+        path = self._path(first)
+        if not path.is_file():
+            return None
+        try:
+            check_seal(path)
+        except DamagedFileError as error:
+            _log.warning("%s; its tiles are explained again", error)
+            return None
+        with path.open("rb") as file:
+            return np.load(file), np.load(file)
+
+    def _path(self, first: int) -> Path:
+        return self.folder / f"{first}.attributions"

@@ -1,0 +1,62 @@
+"""The explanation of a job keeps what is done in the job's folder until all of it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from oncoshift import experiment_jobs
+from oncoshift.data.tables import EvaluationTiles
+from oncoshift.experiment_jobs import ExperimentJobs
+from oncoshift.layout import Layout
+from oncoshift.training.job import train_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from oncoshift.data.tables import TrainingData
+    from oncoshift.training.job import Job
+
+
+class PulledPlugError(Exception):
+    """Stands for a kill."""
+
+
+def test_a_killed_explanation_goes_on_and_leaves_nothing(
+    data: TrainingData, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = data.target.rows
+    names = np.array([f"tile-{row}" for row in rows])
+    tiles = EvaluationTiles(data.target.images, rows, rows % 2, np.repeat("kidney", len(rows)), names, names)
+    monkeypatch.setattr(experiment_jobs, "load_evaluation_tiles", lambda *_: tiles)
+    monkeypatch.setattr(experiment_jobs, "load_training_data", lambda *_: data)
+    monkeypatch.setattr(experiment_jobs, "load_masks", lambda *_: None)
+    job = make_job(
+        model__freeze="all", train__augment=False, train__epochs=1, explain__tiles=4, explain__steps=2,
+        explain__internal_batch_size=2,
+    )  # fmt: skip
+    trained = train_job(job, data, lambda _row: None)
+    jobs = ExperimentJobs(Layout(tmp_path), "none", job.settings.sources, "data", "pack", job.folder)
+
+    def pull(done: int, of: int) -> None:
+        if done == 3:
+            raise PulledPlugError
+
+    whole = jobs.explain(job, trained)
+    before = {path.name for path in trained.folder.iterdir()}
+    with pytest.raises(PulledPlugError):
+        jobs.explain(job, trained, pull)
+    (folder,) = trained.folder.glob("explain-*")
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert kept.keys() == {"0.attributions", "1.attributions", "2.attributions"}
+
+    def look(done: int, of: int) -> None:
+        now = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+        assert kept.items() <= now.items(), "nothing of it was written again"
+
+    pd.testing.assert_frame_equal(jobs.explain(job, trained, look).table, whole.table, check_exact=True)
+    assert {path.name for path in trained.folder.iterdir()} == before
