@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from oncoshift.errors import RegistryError
+from oncoshift.files import DamagedFileError
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.store import SQLITE
 from oncoshift.registry.tracking import KEY_TAG, Tracker
@@ -128,6 +129,28 @@ def test_a_table_logged_again_is_not_doubled(tracker: Tracker, unique: Callable[
     pd.testing.assert_frame_equal(pd.read_json(saved, orient="split"), table)
     entries = json.loads(tracker.client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
     assert entries == [{"path": "tables/metrics.json", "type": "table"}]
+
+
+DAMAGES: dict[str, Callable[[str], str | None]] = {
+    "a figure": lambda text: text.replace("0.5", "0.6"),
+    "emptied": lambda _text: "",
+    "cut": lambda text: text[:20],
+    "garbled": lambda _text: "{}",
+    "gone": lambda _text: None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_sealed_json_that_has_changed_is_told(tracker: Tracker, unique: Callable[[str], str], damage: str) -> None:
+    run_id = tracker.find_or_start_run(unique("run"), "x")
+    values = {"gain": 0.5, "organ": "λ"}
+    tracker.log_sealed(run_id, values, "summary.json")
+    assert tracker.read_sealed(run_id, "summary.json", "gain") == values
+    path = Path(tracker.client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "summary.json"
+    changed = DAMAGES[damage](path.read_text())
+    path.unlink() if changed is None else path.write_text(changed)
+    with pytest.raises(DamagedFileError, match=rf"run {run_id}: artifact summary\.json: (damaged|cannot be read)"):
+        tracker.read_sealed(run_id, "summary.json", "gain")
 
 
 def test_inputs_carry_their_dvc_digest_once(tracker: Tracker, unique: Callable[[str], str]) -> None:

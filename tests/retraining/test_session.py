@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncoshift.experiment_jobs import ExperimentJobs
+from oncoshift.files import DamagedFileError
 from oncoshift.layout import SPLITS, Layout
-from oncoshift.retraining.session import Plan, retraining_key
+from oncoshift.retraining.session import Plan, Session, finished_summary, retraining_key
 from oncoshift.settings import Settings, with_values
 
 if TYPE_CHECKING:
@@ -70,3 +71,31 @@ def test_new_audit_or_test_tiles_make_another_retraining(folder: Path, split: st
     before = key(folder)
     (Layout(folder).splits / f"{split}.parquet").write_bytes(b"more")
     assert key(folder) != before
+
+
+class Store:
+    """A tracker of which the run of every key is finished, with a summary that may be damaged."""
+
+    def __init__(self, summary: dict[str, Any] | None) -> None:
+        self.summary = summary
+
+    def is_finished(self, key: str) -> bool:
+        return key == "key"
+
+    def read_sealed(self, run_id: str, path: str, *needed: str) -> dict[str, Any]:
+        assert (run_id, "version" in needed) == ("parent", True)
+        if self.summary is None:
+            raise DamagedFileError(f"{path}: damaged")
+        return self.summary
+
+
+@pytest.mark.parametrize("summary", [{"version": "1"}, None])
+def test_with_a_damaged_summary_the_steps_are_done_again(folder: Path, summary: dict[str, Any] | None) -> None:
+    said: list[str] = []
+    layout, settings = Layout(folder), Settings()
+    jobs = ExperimentJobs(layout, "none", settings.sources, "data", "pack", layout.jobs)
+    plan = Plan(folder, layout, settings, "sqlite://", "", said.append)
+    session = Session(plan, jobs, Store(summary), "key", "parent")  # type: ignore[arg-type]
+    assert finished_summary(session) == summary
+    expected = "summary.json: damaged; the steps are looked through again, and it is written anew"
+    assert said == ([expected] if summary is None else [])

@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mlflow import MlflowException
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
@@ -23,11 +26,11 @@ from mlflow.utils.validation import (
 )
 
 from oncoshift.errors import RegistryError
+from oncoshift.files import DamagedFileError, open_json, sealed_json
 from oncoshift.registry.store import artifact_root, ensure_experiment, open_client, store_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -163,6 +166,24 @@ class Tracker:
     def log_json(self, run_id: str, value: Any, path: str) -> None:
         """Save a JSON value as the run's artifact `path`."""
         self.client.log_text(run_id, json.dumps(value, indent=2, ensure_ascii=False) + "\n", path)
+
+    def log_sealed(self, run_id: str, values: dict[str, Any], path: str) -> None:
+        """Save JSON with its digest as the run's artifact `path`, for `read_sealed`."""
+        self.client.log_text(run_id, sealed_json(values), path)
+
+    def read_sealed(self, run_id: str, path: str, *needed: str) -> dict[str, Any]:
+        """The values that `log_sealed` saved as the run's artifact `path`.
+
+        Raises:
+            DamagedFileError: they are not those that were saved, or lack a key of `needed`, or cannot be read.
+        """
+        with TemporaryDirectory() as scratch:
+            try:
+                file = Path(self.client.download_artifacts(run_id, path, scratch))
+                text = file.read_bytes()
+            except (MlflowException, OSError) as error:
+                raise DamagedFileError(f"run {run_id}: artifact {path}: cannot be read: {error}") from error
+        return open_json(text, f"run {run_id}: artifact {path}", *needed)
 
     def log_table(self, run_id: str, table: pd.DataFrame, path: str) -> None:
         """Save a table as the run's artifact `path` (.json), which the UI's evaluation tab shows.

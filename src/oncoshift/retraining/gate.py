@@ -5,8 +5,6 @@ The registered models themselves are asked, on the raw bytes of the tiles: what 
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -20,6 +18,7 @@ from oncoshift.errors import RegistryError
 from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.files import DamagedFileError
 from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
 from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
@@ -57,7 +56,7 @@ def gate_step(session: Session, version: str, control: tuple[Job, TrainedJob], s
     plan, client = session.plan, session.tracker.client
     with session.child("gate") as run:
         decision = _decided(session, run, version) or _decide(session, version, control, selection)
-        session.tracker.log_json(run, decision.to_dict(), "gate.json")
+        session.tracker.log_sealed(run, decision.to_dict(), "gate.json")
         record_decision(client, plan.model_name, version, decision)
         update_card(client, plan.model_name, version, {"Gate": decision.to_markdown()})
         for place in (run, session.parent):
@@ -73,8 +72,11 @@ def _decided(session: Session, run: str, version: str) -> Decision | None:
     tags = session.tracker.client.get_run(run).data.tags
     if tags.get("oncoshift.version") != version:
         return None
-    path = Path(session.tracker.client.download_artifacts(run, "gate.json"))
-    return Decision.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Decision.from_dict(session.tracker.read_sealed(run, "gate.json", "verdict", "reasons"))
+    except DamagedFileError as error:
+        session.plan.say(f"{error}; the gate decides again")
+        return None
 
 
 def _decide(session: Session, version: str, control: tuple[Job, TrainedJob], selection: Selection) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +15,16 @@ from oncoshift.fingerprint import value_fingerprint
 from oncoshift.layout import Layout
 from oncoshift.retraining.session import Plan
 from oncoshift.settings import load_settings
+from oncoshift.training.job import sweep_jobs
 from oncoshift.versioning import ensure_local_remote, push, repro, version_raw
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from oncoshift.retraining.session import Say
+
+_STAMP_FORMAT = "%Y%m%dT%H%M%S"
+_STAMP = re.compile(r"\d{8}T\d{6}")
 
 
 def make_plan(
@@ -57,7 +62,7 @@ def make_plan(
     if name is None and (preset is not None or overrides):
         name = _default_name(settings.target, preset, overrides)
     layout = Layout(project) if name is None else experiment_layout(project, name)
-    forced = _force_stamp(layout) if force else ""
+    forced = _force_stamp(layout, say) if force else ""
     return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
 
 
@@ -67,13 +72,18 @@ def _default_name(target: str, preset: str | None, overrides: tuple[str, ...]) -
     return f"{name}-{value_fingerprint(others)[:6]}" if others else name
 
 
-def _force_stamp(layout: Layout) -> str:
+def _force_stamp(layout: Layout, say: Say) -> str:
     """What makes a forced retraining differ from all before: the time it began, also when it goes on after a crash."""
     path = layout.folder / "runs" / "forced.txt"
-    if not path.is_file():
-        with atomic(path) as temporary:
-            temporary.write_text(time.strftime("%Y%m%dT%H%M%S"))
-    return path.read_text()
+    kept = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if _STAMP.fullmatch(kept):
+        return kept
+    if path.is_file():
+        say(f"{path}: damaged: {kept[:40]!r} is no time; a new forced retraining begins")
+    stamp = time.strftime(_STAMP_FORMAT)
+    with atomic(path) as temporary:
+        temporary.write_text(stamp, encoding="utf-8")
+    return stamp
 
 
 def end_force(plan: Plan) -> None:
@@ -103,7 +113,9 @@ def data_step(plan: Plan) -> ExperimentJobs:
         push(plan.project)
     ran = repro(plan.layout.folder, "normalize", plan.say)
     plan.say(f"data: {'stages ' + ', '.join(ran) + ' ran' if ran else 'nothing changed'}")
-    return open_jobs(plan)
+    jobs = open_jobs(plan)
+    sweep_jobs(jobs.folder)
+    return jobs
 
 
 def open_jobs(plan: Plan) -> ExperimentJobs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
 from oncoshift.errors import TrainingInterrupted
-from oncoshift.files import sha256_file
+from oncoshift.files import DamagedFileError, sha256_file
 from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
@@ -196,10 +195,14 @@ def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
 
 
 def finished_summary(session: Session) -> dict[str, Any] | None:
-    """What a retraining with the same key ended with, or None where there is none that ended."""
+    """What a retraining with the same key ended with, or None where there is none that ended.
+
+    None as well where its summary is damaged: the steps then find what they did before, and write it anew.
+    """
     if not session.tracker.is_finished(session.key):
         return None
-    path = session.tracker.client.download_artifacts(session.parent, SUMMARY)
-    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - MLflow returns a string
-        summary: dict[str, Any] = json.load(file)
-    return summary
+    try:
+        return session.tracker.read_sealed(session.parent, SUMMARY, "version", "gate", "champion")
+    except DamagedFileError as error:
+        session.plan.say(f"{error}; the steps are looked through again, and it is written anew")
+        return None

@@ -71,7 +71,7 @@ def close(session: Session, outcome: Outcome) -> dict[str, Any]:
         "run": session.parent,
         "experiment": session.tracker.experiment_id,
     }
-    session.tracker.log_json(session.parent, summary, SUMMARY)
+    session.tracker.log_sealed(session.parent, summary, SUMMARY)
     text = to_markdown(summary)
     session.tracker.log_text(session.parent, text, "summary.md")
     tags = {"oncoshift.champion": outcome.champion or "none", "mlflow.note.content": text}
