@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncoshift.serving import images
+from oncoshift.serving import limits
 from oncoshift.serving.images import UnreadableImageError, read_image_file
 
 if TYPE_CHECKING:
@@ -45,6 +45,6 @@ def test_folders_sockets_and_broken_links_say_what_they_are(tmp_path: Path, monk
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with (tmp_path / "sparse.png").open("wb") as file:
-        file.truncate(images.MAX_BYTES + 1)
-    with pytest.raises(UnreadableImageError, match=f"{images.MAX_BYTES + 1} bytes are more than"):
+        file.truncate(limits.MAX_BYTES + 1)
+    with pytest.raises(UnreadableImageError, match=f"{limits.MAX_BYTES + 1} bytes are more than"):
         read_image_file(tmp_path / "sparse.png")

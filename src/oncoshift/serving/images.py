@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from oncoshift.serving.colour import to_srgb
+from oncoshift.serving.limits import MAX_PIXELS, check_bytes, check_pixels, check_structure
+from oncoshift.serving.limits import UnreadableImageError as UnreadableImageError  # where the readers are
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +25,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """What is read; Pillow's other formats are no tiles, and some of their readers start programs."""
-
-MAX_PIXELS = 2**26
-"""More than this (8,192 × 8,192) is a slide or a bomb, not a tile; decoded it would take 200 MB."""
-
-MAX_BYTES = 2**28
-"""An image file may have so many bytes, as the largest tile has without compression (256 MiB)."""
 
 _BROKEN = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error,
@@ -59,10 +55,6 @@ _TRANSPOSITIONS = {
 """What brings an image upright, by its Exif orientation (Exif 2.32, tag 274)."""
 
 
-class UnreadableImageError(ValueError):
-    """Bytes are no image that can be decoded, or an array is no uint8 RGB image."""
-
-
 def read_image_file(path: Path) -> bytes:
     """Read an image file; what is no regular file, or too large for a tile, is refused before it is read.
 
@@ -75,7 +67,7 @@ def read_image_file(path: Path) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableImageError("no regular file: a pipe, a socket or a device is no image")
-            _check_bytes(status.st_size)
+            check_bytes(status.st_size)
             return file.read(status.st_size)
     except OSError as error:
         raise UnreadableImageError(f"cannot read the file: {error.strerror or error}") from error
@@ -88,24 +80,11 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     applied; transparent becomes white; CMYK and grey become RGB; 16 bits become 8 by division by 257, rounded.
 
     Raises:
-        UnreadableImageError: the bytes are truncated or no such image, or have more than `MAX_PIXELS` pixels, or pixels
-            of 32 bits or in floating point.
+        UnreadableImageError: the bytes are truncated or no such image, are above a limit of `oncoshift.serving.limits`,
+            or have pixels of 32 bits or in floating point.
     """
-    try:
-        with _open(data) as image:
-            image.load()
-            pixels = _deep_colour(data, image) if _is_deep(data, image) else None
-            upright = _upright(_eight_bits(image) if pixels is None else pixels, image)
-            return np.asarray(to_srgb(upright))
-    except UnreadableImageError:
-        raise
-    except UnidentifiedImageError:
-        # Pillow's own message holds a memory address, so two runs would report differently.
-        raise UnreadableImageError(
-            f"{len(data)} bytes are no image in a known format ({', '.join(FORMATS)}, 8 or 16 bits)"
-        ) from None
-    except _BROKEN as error:
-        raise UnreadableImageError(f"cannot decode image of {len(data)} bytes: {error}") from error
+    check_structure(data)
+    return _decode(data)
 
 
 def resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -127,8 +106,27 @@ def read_tile(data: bytes, side: int) -> NDArray[np.uint8]:
     Raises:
         UnreadableImageError: see `decode`.
     """
+    check_structure(data)
     pixels = _fast_jpeg(data, side) if data[:2] == b"\xff\xd8" else None
-    return resize(decode(data) if pixels is None else pixels, side)
+    return resize(_decode(data) if pixels is None else pixels, side)
+
+
+def _decode(data: bytes) -> NDArray[np.uint8]:
+    try:
+        with _open(data) as image:
+            image.load()
+            pixels = _deep_colour(data, image) if _is_deep(data, image) else None
+            upright = _upright(_eight_bits(image) if pixels is None else pixels, image)
+            return np.asarray(to_srgb(upright))
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError:
+        # Pillow's own message holds a memory address, so two runs would report differently.
+        raise UnreadableImageError(
+            f"{len(data)} bytes are no image in a known format ({', '.join(FORMATS)}, 8 or 16 bits)"
+        ) from None
+    except _BROKEN as error:
+        raise UnreadableImageError(f"cannot decode image of {len(data)} bytes: {error}") from error
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -136,16 +134,10 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _check_bytes(size: int) -> None:
-    if size > MAX_BYTES:
-        raise UnreadableImageError(f"{size} bytes are more than the {MAX_BYTES} of the largest tile")
-
-
 def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"{width}×{height} pixels are more than the {MAX_PIXELS} of the largest tile")
+    deep = image.mode.startswith("I;16") or _is_deep(data, image)
+    check_pixels(*image.size, len(image.getbands()) * (2 if deep else 1))
     return image
 
 
@@ -225,12 +217,15 @@ def _deep_colour(data: bytes, image: Image.Image) -> Image.Image | None:
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         return None
     order = [2, 1, 0, 3][: pixels.shape[2]]
-    return _with_profile(Image.fromarray(_to_eight(pixels[:, :, order])), image)
+    return _with_profile(Image.fromarray(_to_eight(pixels)[:, :, order]), image)
 
 
 def _to_eight(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """0–65535 to 0–255: 65535 = 255 × 257."""
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    eight = np.empty(pixels.shape, np.uint8)
+    for row, deep in zip(eight, pixels, strict=True):  # at once, the largest tile would take gigabytes more
+        row[...] = (deep.astype(np.uint32) * 255 + 32895) >> 16  # what (deep + 128) // 257 is, without a division
+    return eight
 
 
 def _with_profile(pixels: Image.Image, image: Image.Image) -> Image.Image:
