@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.pyfunc import scoring_server
+from PIL import Image
 
 import oncoshift.serving
 from oncoshift.registry.folder import Package, requirements, save_folder
@@ -64,6 +67,103 @@ def test_every_way_of_handing_tiles_in_gives_the_same(
         assert table["probability"].tolist() == pytest.approx(expected, abs=1e-6)
     one = plain.predict(None, tiles[0])
     assert one["probability"].tolist() == pytest.approx(expected[:1], abs=1e-6)
+
+
+@pytest.fixture
+def texts(tiles: NDArray[np.uint8]) -> list[str]:
+    """The tiles as REST sends them."""
+    made = []
+    for tile in tiles:
+        buffer = io.BytesIO()
+        Image.fromarray(tile).save(buffer, "PNG")
+        made.append(base64.b64encode(buffer.getvalue()).decode())
+    return made
+
+
+IN_PROCESS = {
+    "DataFrame": lambda texts: pd.DataFrame({"image": texts}),
+    "dict of a list": lambda texts: {"image": texts},
+    "dict of a tuple": lambda texts: {"image": tuple(texts)},
+    "dict of an array": lambda texts: {"image": np.array(texts)},
+    "dict of bytes": lambda texts: {"image": [base64.b64decode(text) for text in texts]},
+    "list of dicts": lambda texts: [{"image": text} for text in texts],
+    "another column of text": lambda texts: {"image": texts, "slide": ["a"] * len(texts)},
+    "another column of numbers": lambda texts: {"image": texts, "slide": [1] * len(texts)},
+}
+
+OVER_HTTP = {
+    "inputs": lambda texts: {"inputs": {"image": texts}},
+    "inputs of records": lambda texts: {"inputs": [{"image": text} for text in texts]},
+    "instances": lambda texts: {"instances": [{"image": text} for text in texts]},
+    "dataframe_split": lambda texts: {"dataframe_split": {"columns": ["image"], "data": [[text] for text in texts]}},
+    "dataframe_records": lambda texts: {"dataframe_records": [{"image": text} for text in texts]},
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("form", IN_PROCESS)
+def test_as_many_rows_come_out_as_images_go_in(
+    model: PyFuncModel, texts: list[str], expected: list[float], form: str, count: int
+) -> None:
+    table = model.predict(IN_PROCESS[form](texts[:count]))
+    assert table["probability"].tolist() == pytest.approx(expected[:count], abs=1e-6)
+    assert table.index.tolist() == list(range(count))
+
+
+def post(model: PyFuncModel, body: object) -> list[dict[str, object]]:
+    """What MLflow's scoring server answers."""
+    schema = model.metadata.get_input_schema()
+    answer = scoring_server.invocations(json.dumps(body), "application/json", model, schema)
+    assert answer.status == 200
+    rows: list[dict[str, object]] = json.loads(answer.response)["predictions"]
+    return rows
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("form", OVER_HTTP)
+def test_as_many_rows_come_out_over_http(
+    model: PyFuncModel, texts: list[str], expected: list[float], form: str, count: int
+) -> None:
+    rows = post(model, OVER_HTTP[form](texts[:count]))
+    assert [row["probability"] for row in rows] == pytest.approx(expected[:count], abs=1e-6)
+
+
+@pytest.mark.parametrize("form", OVER_HTTP)
+def test_an_image_that_is_missing_over_http_has_a_row(model: PyFuncModel, texts: list[str], form: str) -> None:
+    rows = post(model, OVER_HTTP[form]([texts[0], None, "bm8=", texts[1]]))
+    assert [row["error"] is None for row in rows] == [True, False, False, True]
+
+
+def test_one_image_in_every_form_is_one_row(model: PyFuncModel, tiles: NDArray[np.uint8], texts: list[str]) -> None:
+    nested = tiles[0].tolist()
+    for given in ({"image": texts[0]}, pd.DataFrame({"image": [nested]}), {"image": [nested]}):
+        assert model.predict(given)["error"].tolist() == [None]
+    for body in ({"inputs": {"image": texts[0]}}, {"dataframe_records": [{"image": nested}]}):
+        assert [row["error"] for row in post(model, body)] == [None]
+
+
+def test_an_image_that_mlflow_takes_apart_gets_no_probability(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
+    """One image where a list of images is due becomes a row for each of its lines."""
+    for given in ({"image": tiles[0]}, {"image": tiles[0].tolist()}):
+        assert model.predict(given)["probability"].isna().all()
+
+
+def test_a_list_that_could_be_none_or_one_is_refused(model: PyFuncModel) -> None:
+    with pytest.raises(ValueError, match="send a DataFrame without rows"):
+        model.predict({"image": []})
+
+
+def test_rows_keep_their_index_even_where_it_repeats(model: PyFuncModel, texts: list[str]) -> None:
+    given = pd.DataFrame({"image": texts[:3], "slide": 1}, index=["a", "b", "a"])
+    assert model.predict(given).index.tolist() == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "cell", [None, np.nan, pd.NA, pd.NaT, 3, "", b"", {}, [], ["text", None], [b"bytes"], np.zeros((0, 4, 3), np.uint8)]
+)
+def test_a_cell_that_is_no_image_costs_no_other_row(model: PyFuncModel, texts: list[str], cell: object) -> None:
+    table = model.predict(pd.DataFrame({"image": [texts[0], cell, texts[1]]}))
+    assert table["error"].notna().tolist() == [False, True, False]
 
 
 def test_one_broken_image_keeps_the_other_rows(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:

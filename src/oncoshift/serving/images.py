@@ -89,7 +89,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 def resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Resize an RGB uint8 [H, W, 3] image to [side, side, 3], bilinear with antialiasing."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise UnreadableImageError(f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     if image.shape[:2] == (side, side):
         return image

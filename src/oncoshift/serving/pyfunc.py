@@ -18,11 +18,11 @@ OUTPUT_COLUMNS = ("probability", "label", "error")
 class ServedTileClassifier(PythonModel):
     """Tiles in, malignancy out.
 
-    Input: a DataFrame with the column `image` (or `{"image": [...]}`); each an image file's bytes, the same in base64
-    (as REST sends them), or uint8 RGB pixels [H, W, 3]. Called without MLflow's schema (`unwrap_python_model()`), also
+    Input: a DataFrame with the column `image` (or `{"image": [...]}`, or a list of `{"image": ...}`); each an image
+    file's bytes, the same in base64 (as REST sends them), or uint8 RGB pixels [H, W, 3]. Called without MLflow's schema (`unwrap_python_model()`), also
     a list of these, or a uint8 array [N, H, W, 3] or [H, W, 3].
 
-    Output: a DataFrame with the input's index and the columns probability (of malignancy, 0–1), label (benign or
+    Output: a DataFrame with a row for each image, the input's index and the columns probability (of malignancy, 0–1), label (benign or
     malignant) and error (null, or why this image could not be used; the other two are null then). probability is
     float64, or of type object if there are nulls.
 
@@ -53,10 +53,24 @@ def _images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:
     if isinstance(model_input, pd.DataFrame):
         if IMAGE_COLUMN not in model_input.columns:
             raise ValueError(f"no column {IMAGE_COLUMN!r}; there are {[str(name) for name in model_input.columns]}")
-        return model_input[IMAGE_COLUMN].tolist(), model_input.index
+        return _unfold(model_input[IMAGE_COLUMN].tolist(), model_input.index)
+    if isinstance(model_input, dict):
+        return list(model_input[IMAGE_COLUMN]), None
     if isinstance(model_input, np.ndarray) and model_input.ndim == 3:
         return [model_input], None
     return list(model_input), None
+
+
+def _unfold(cells: list[Any], index: "pd.Index[Any]") -> tuple[list[Any], "pd.Index[Any] | None"]:
+    """Undo what MLflow does to `{"image": [text, text]}`: one cell that holds the list (mlflow 11170)."""
+    if len(cells) != 1 or not isinstance(cells[0], list):
+        return cells, index
+    if not cells[0]:
+        raise ValueError(
+            f"an empty list in the only row: MLflow makes the same of one empty image and of {{{IMAGE_COLUMN!r}: []}}; "
+            "for no images send a DataFrame without rows"
+        )
+    return (cells[0], None) if all(isinstance(item, str) for item in cells[0]) else (cells, index)
 
 
 mlflow.models.set_model(ServedTileClassifier())
