@@ -19,12 +19,12 @@ class ServedTileClassifier(PythonModel):
     """Tiles in, malignancy out.
 
     Input: a DataFrame with the column `image` (or `{"image": [...]}`, or a list of `{"image": ...}`); each an image
-    file's bytes, the same in base64 (as REST sends them), or uint8 RGB pixels [H, W, 3]. Called without MLflow's schema (`unwrap_python_model()`), also
-    a list of these, or a uint8 array [N, H, W, 3] or [H, W, 3].
+    file's bytes, the same in base64 (as REST sends them), or uint8 RGB pixels [H, W, 3]. Called without MLflow's schema
+    (`unwrap_python_model()`), also a list of these, or a uint8 array [N, H, W, 3] or [H, W, 3].
 
-    Output: a DataFrame with a row for each image, the input's index and the columns probability (of malignancy, 0–1), label (benign or
-    malignant) and error (null, or why this image could not be used; the other two are null then). probability is
-    float64, or of type object if there are nulls.
+    Output: a DataFrame with a row for each image, the input's index and the columns probability (of malignancy, 0–1),
+    label (benign or malignant) and error (null, or why this image could not be used; the other two are null then).
+    probability is float64, or of type object if there are nulls.
 
     Params: batch_size, how many tiles go through the network at once.
     """
