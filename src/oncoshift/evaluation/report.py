@@ -13,6 +13,7 @@ from oncoshift.evaluation.intervals import Interval, bootstrap_metrics
 from oncoshift.evaluation.metrics import Metrics, compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName
+from oncoshift.markdown import escape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +104,7 @@ class Report:
             size = next(iter(result.per_seed.values()))
             cells = [result.organ, f"{size.tiles:,} ({size.groups})", str(len(result.per_seed))]
             lines.append(_markdown_row(cells + [result.in_words(name) for name in METRIC_NAMES]))
-        notes = [f"{result.organ}: {result.note}" for result in self.organs if result.note]
+        notes = [escape(f"{result.organ}: {result.note}") for result in self.organs if result.note]
         return "\n".join([*lines, *(["", *notes] if notes else [])])
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,4 +215,4 @@ def _row(result: OrganResult) -> dict[str, Any]:
 
 
 def _markdown_row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(map(escape, cells)) + " |"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from oncoshift.markdown import escape
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -69,7 +71,7 @@ def model_card(facts: CardFacts) -> str:
         "Data": _table(("data set", "DVC digest"), facts.data.items()),
         "Load": _load(facts.name),
     }
-    return with_sections(f"# {facts.name}\n\n{_summary(facts)}\n", sections)
+    return with_sections(f"# {escape(facts.name)}\n\n{_summary(facts)}\n", sections)
 
 
 def judgement(facts: CardFacts) -> dict[str, str]:
@@ -85,9 +87,10 @@ def with_sections(card: str, sections: Mapping[str, str]) -> str:
 
 
 def _summary(facts: CardFacts) -> str:
+    target, sources = escape(facts.target), escape(", ".join(facts.sources))
     return (
-        f"Tells malignant from benign in H&E tiles of {facts.target}. Adapted by {facts.method} from labelled "
-        f"{', '.join(facts.sources)} to unlabelled {facts.target}: no label of {facts.target} was used in training.\n\n"
+        f"Tells malignant from benign in H&E tiles of {target}. Adapted by {facts.method} from labelled {sources} "
+        f"to unlabelled {target}: no label of {target} was used in training.\n\n"
         f"{facts.backbone}, stain variant {facts.variant}, tiles resized to {facts.tile_size} × {facts.tile_size} "
         "pixels."
     )
@@ -97,20 +100,20 @@ def _figures(facts: CardFacts) -> str:
     seeds = ", ".join(str(seed) for seed in facts.seeds)
     header = ("metric", f"this model (seed {facts.seed})", f"mean of {facts.method} over seeds {seeds}")
     rows = [(name, words, facts.means[name]) for name, words in facts.figures.items()]
-    what = f"{facts.target}, {facts.split} tiles; intervals are bootstrapped over groups, not tiles."
+    what = f"{escape(facts.target)}, {facts.split} tiles; intervals are bootstrapped over groups, not tiles."
     return f"{what}\n\n{_table(header, rows)}"
 
 
 def _verdict(facts: CardFacts) -> str:
-    reasons = [f"- {reason}" for reason in facts.verdict.reasons]
+    reasons = [f"- {escape(reason)}" for reason in facts.verdict.reasons]
     return "\n".join([f"Picked: {facts.selection}.", "", f"**{facts.verdict.kind.value}**", "", *reasons])
 
 
 def _limits(facts: CardFacts) -> str:
     made_up = [MADE_UP] if facts.phantom else []
     scope = (
-        f"It knows {facts.target} tiles at the magnification and from the scanners of its training data, and answers "
-        "benign or malignant even for other tissue, background or artefacts."
+        f"It knows {escape(facts.target)} tiles at the magnification and from the scanners of its training data, and "
+        "answers benign or malignant even for other tissue, background or artefacts."
     )
     return "\n\n".join([*made_up, RESEARCH_ONLY, scope])
 
@@ -127,4 +130,4 @@ with open("tile.jpg", "rb") as file:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+    return "\n".join(f"| {' | '.join(map(escape, cells))} |" for cells in (header, ["---"] * len(header), *rows))

@@ -18,6 +18,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
+from oncoshift.markdown import escape
 from oncoshift.selection.rule import ORACLE
 from oncoshift.selection.verdict import Kind, told_apart
 
@@ -138,12 +139,12 @@ class Decision:
         outcome = "all conditions hold" if self.promote else f"{failed} of {len(self.reasons)} conditions failed"
         ordered = sorted(self.reasons, key=lambda reason: reason.passed)
         rows = [
-            f"| {'passed' if reason.passed else '**failed**'} | {reason.check} | {_cell(reason.value)} "
-            f"| {_cell(reason.limit)} | {reason.words} |"
+            f"| {'passed' if reason.passed else '**failed**'} | {escape(reason.check)} | {_cell(reason.value)} "
+            f"| {_cell(reason.limit)} | {escape(reason.words)} |"
             for reason in ordered
         ]
         head = ["| | check | value | limit | |", "|---|---|---:|---:|---|"]
-        notes = [f"> {flag}" for flag in self.flags]
+        notes = [f"> {escape(flag)}" for flag in self.flags]
         return "\n".join([f"**{self.verdict}**: {outcome}.", "", *head, *rows, *(["", *notes] if notes else [])]) + "\n"
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
+from oncoshift.markdown import escape
 from oncoshift.retraining.session import SUMMARY
 from oncoshift.training.diagnostics import findings
 
@@ -83,29 +85,30 @@ def close(session: Session, outcome: Outcome) -> dict[str, Any]:
 
 def to_markdown(summary: dict[str, Any]) -> str:
     """The summary as Markdown."""
-    lines = [f"**{_title(summary)}**", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
+    lines = [f"**{escape(_title(summary))}**", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
     lines += [
         f"| {row['role']} ({row['method']}) | " + " | ".join(row[name] for name in _METRICS) + " |"
         for row in summary["rows"]
     ]
     lines += ["", f"Gain in balanced accuracy, paired: {summary['gain'] or 'too few groups for an interval'}.", ""]
     lines += [f"Picked: {summary['picked']}. Verdict without labels: **{summary['verdict']['kind']}**.", ""]
-    lines += [f"- {reason}" for reason in summary["verdict"]["reasons"]]
+    lines += [f"- {escape(reason)}" for reason in summary["verdict"]["reasons"]]
     lines += [
         "",
         f"Gate: **{summary['gate']['verdict']}** for version {summary['version']}; champion: {_champion(summary)}.",
         "",
     ]
-    lines += [f"- {_mark(reason)} {reason['check']}: {reason['words']}" for reason in summary["gate"]["reasons"]]
-    lines += [f"- {flag}" for flag in summary["gate"]["flags"]]
+    lines += [f"- {_mark(each)} {each['check']}: {escape(each['words'])}" for each in summary["gate"]["reasons"]]
+    lines += [f"- {escape(flag)}" for flag in summary["gate"]["flags"]]
     if summary["findings"]:
-        lines += ["", "Found in the trainings:", "", *(f"- {finding}" for finding in summary["findings"])]
+        lines += ["", "Found in the trainings:", "", *(f"- {escape(finding)}" for finding in summary["findings"])]
     return "\n".join(lines) + "\n"
 
 
 def to_table(summary: dict[str, Any]) -> Table:
     """The summary as a terminal table: target, source-only against adapted, gate with reasons, champion."""
-    table = Table(title=_title(summary), title_justify="left", show_lines=False)
+    # Text, as a table's strings are console markup.
+    table = Table(title=Text(_title(summary), "table.title"), title_justify="left", show_lines=False)
     for column in ("model", *(name.replace("_", " ") for name in _METRICS)):
         table.add_column(column, no_wrap=True)
     for row in summary["rows"]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.console import tenths
 from oncoshift.data.loading import TRAINING_SPLITS
+from oncoshift.markdown import escape
 from oncoshift.settings import flatten
 from oncoshift.training.diagnostics import findings
 from oncoshift.training.job import find_trained
@@ -56,6 +57,6 @@ def train_logged(session: Session, job: Job, step: str, label: str, parent: str 
         for finding in found:
             session.plan.say(f"{label}: {finding}")
         if found:
-            note = "\n".join(f"- {finding}" for finding in found)
+            note = "\n".join(f"- {escape(finding)}" for finding in found)
             session.tracker.set_tags(run, {"oncoshift.findings": "; ".join(found), "mlflow.note.content": note})
     return trained

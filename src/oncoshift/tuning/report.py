@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from oncoshift.markdown import escape
 from oncoshift.tuning.study import completed
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ def to_markdown(
     rows = sorted(trials, key=lambda trial: (trial.state != "COMPLETE", -_or_least(trial.score), trial.number))
     several = any(len(trial.seeds) > 1 for trial in trials)
     columns = ["trial", "outcome", "mean score" if several else "score", *(["worst seed"] if several else []), *keys]
-    lines = [f"**{title}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines = [f"**{escape(title)}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for trial in rows:
         worst = [shown(min(trial.seeds)) if trial.seeds else "–"] if several else []
-        values = [shown(trial.values[key]) if key in trial.values else "–" for key in keys]
+        values = [escape(shown(trial.values[key])) if key in trial.values else "–" for key in keys]
         score = "–" if math.isnan(trial.score) else shown(trial.score)
         lines.append(f"| {' | '.join([str(trial.number), trial.state.lower(), score, *worst, *values])} |")
-    failed = [f"- trial {trial.number} failed: {trial.error}" for trial in rows if trial.error is not None]
+    failed = [f"- trial {trial.number} failed: {escape(trial.error)}" for trial in rows if trial.error is not None]
     lines += ["", *failed] if failed else []
     if importances is None:
         lines += ["", f"{TOO_FEW[0].upper()}{TOO_FEW[1:]}."]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import io
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.data.names import visible
+from oncoshift.markdown import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _QUALITY = 78
-_ACTIVE = re.compile(r"[<\[\]`*]")
-"""What begins HTML, a link, code or emphasis in Markdown; an underscore inside a word begins nothing."""
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
@@ -102,8 +100,9 @@ def _markdown(block: Block) -> str:
         case Picture(name, alt):
             return f"![{_plain(alt)}]({name})"
         case Table(header, rows):
-            lines = [header, ("---",) * len(header), *rows]
-            return "\n".join(f"| {' | '.join(_plain(cell).replace('|', '/') for cell in line)} |" for line in lines)
+            lines = [tuple(map(_plain, line)) for line in (header, *rows)]
+            lines.insert(1, ("---",) * len(header))
+            return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _html(block: Block) -> str:
@@ -124,7 +123,7 @@ def _html(block: Block) -> str:
 
 def _plain(text: str) -> str:
     """A text that Markdown shows as it is: on one line, without markup of its own."""
-    return _ACTIVE.sub(lambda found: "&lt;" if found[0] == "<" else f"\\{found[0]}", visible(text))
+    return escape(visible(text))
 
 
 def _escaped(text: str) -> str:
