@@ -7,52 +7,73 @@ migrations leaves no half-built database behind.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.client import check_server, patient_client
+from oncoshift.registry.embedded import (
+    SQLITE,
+    artifact_folder,
+    check_absent,
+    check_whole,
+    database_path,
+    wait_until_writable,
+)
+from oncoshift.registry.relocation import check_location
+from oncoshift.registry.waiting import TRY_SECONDS, patiently
+from oncoshift.secrets import without_credentials
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlflow.entities import Experiment
 
-SQLITE = "sqlite:///"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI guesses, and shows runs as GenAI traces
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client for tracking and registry, after making sure that the store is there.
+    """A client for tracking and registry, after making sure that the store is there, whole and this project's.
 
     Args:
         uri: `sqlite:///<path>`, or the address of an MLflow server.
 
     Raises:
-        RegistryError: the store cannot be opened, or another MLflow version made its tables.
+        RegistryError: the database is damaged, names another project's artifacts, or is of another MLflow version; or
+            what answers is no MLflow server, or refuses.
+        UnavailableError: no server answers, or the database stays locked.
     """
-    if uri.startswith(SQLITE):
-        _create_database(uri)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    database = database_path(uri)
+    if database is not None:
+        _create_database(uri, database)
+        check_whole(database)
+    elif uri.startswith(("http://", "https://")):
+        check_server(uri)
     try:
+        client = patient_client(uri)
         client.search_experiments(max_results=1)
     except MlflowException as error:
+        shown = without_credentials(uri)
         raise RegistryError(
-            f"{uri}: cannot open the MLflow store: {error}. If another version of MLflow made it, back it up and run "
-            f"`mlflow db upgrade {uri}`"
+            f"{shown}: cannot open the MLflow store: {error}. If another version of MLflow made it, back it up and run "
+            f"`mlflow db upgrade {shown}`"
         ) from error
+    if database is not None:
+        check_location(database)
     return client
 
 
 def artifact_root(uri: str) -> str | None:
     """Where the embedded store keeps artifacts: the folder `artifacts` beside the database; None for a server."""
-    if not uri.startswith(SQLITE):
-        return None
-    return (Path(uri.removeprefix(SQLITE)).resolve().parent / "artifacts").as_uri()
+    database = database_path(uri)
+    return None if database is None else artifact_folder(database).as_uri()
 
 
 def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> Experiment:
@@ -76,26 +97,46 @@ def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> 
     return experiment
 
 
-def store_lock(uri: str) -> AbstractContextManager[object]:
+@contextmanager
+def store_lock(uri: str) -> Iterator[None]:
     """Keeps the threads and processes that share an embedded store apart, to find a thing and else make it in one step.
 
     The lock is the operating system's, so a killed process holds it no longer. A server has none: there, two processes
     should not do the same job at once.
+
+    Raises:
+        RegistryError: the database's folder cannot be written to.
+        UnavailableError: another process keeps the lock, or goes on writing to the database.
     """
-    if not uri.startswith(SQLITE):
-        return nullcontext()
-    database = Path(uri.removeprefix(SQLITE))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(database.with_name(f".{database.name}.lock"))
+    database = database_path(uri)
+    if database is None:
+        yield
+        return
+    lock = FileLock(database.with_name(f".{database.name}.lock"))
+
+    def held(error: Exception) -> str | None:
+        return f"{database}: another process holds {lock.lock_file}" if isinstance(error, Timeout) else None
+
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        patiently(lambda: lock.acquire(TRY_SECONDS), held)
+    except OSError as error:
+        raise RegistryError(f"{lock.lock_file}: cannot be written ({error.strerror}); allow it") from error
+    try:
+        if database.exists():
+            wait_until_writable(database)
+        yield
+    finally:
+        lock.release()
 
 
-def _create_database(uri: str) -> None:
-    path = Path(uri.removeprefix(SQLITE))
+def _create_database(uri: str, path: Path) -> None:
     if path.exists():
         return
     with store_lock(uri), TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         if path.exists():
             return
+        check_absent(path)
         built = Path(folder) / path.name
         MlflowClient(tracking_uri=f"{SQLITE}{built}", registry_uri=f"{SQLITE}{built}").search_experiments(max_results=1)
         with built.open("rb") as written:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,9 +26,11 @@ from mlflow.utils.validation import (
     MAX_PARAMS_TAGS_PER_BATCH,
 )
 
-from oncoshift.errors import RegistryError
+from oncoshift.errors import OncoshiftError, RegistryError
 from oncoshift.files import DamagedFileError, open_json, sealed_json
+from oncoshift.registry.embedded import database_path, wait_until_writable
 from oncoshift.registry.store import artifact_root, ensure_experiment, open_client, store_lock
+from oncoshift.registry.waiting import hurried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 KEY_TAG = "oncoshift.key"
+_FINISH_SECONDS = 5.0
 
 MetricRow = tuple[int, int, "Mapping[str, float]"]
 """Step, time in milliseconds since 1970, and values by name."""
@@ -115,6 +119,24 @@ class Tracker:
             raise RegistryError(f"run {run_id}: status {status!r}; a run ends FINISHED, FAILED or KILLED")
         if self.client.get_run(run_id).info.status != status:
             self.client.set_terminated(run_id, status=status)
+
+    def abandon(self, run_id: str, status: str, tags: Mapping[str, object]) -> None:
+        """End a run whose process is to end: with one quick try. It stays RUNNING where the store is away or locked.
+
+        Args:
+            run_id: the run.
+            status: FAILED or KILLED.
+            tags: set before.
+        """
+        database = database_path(self.uri)
+        try:
+            with hurried():
+                if database is not None:
+                    wait_until_writable(database)
+                self.set_tags(run_id, tags)
+                self.finish(run_id, status)
+        except OncoshiftError as error:
+            _log.warning("run %s stays RUNNING in MLflow until the next start: %s", run_id, error)
 
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Set tags; a tag that is there gets the new value."""
@@ -248,7 +270,16 @@ class Tracker:
             yield
         finally:
             if monitor is not None:
-                monitor.finish()  # type: ignore[no-untyped-call]
+                _finish(monitor)
+
+
+def _finish(monitor: SystemMetricsMonitor) -> None:
+    """Stop sampling. The last samples may be waiting for a store that is away, and are not worth a wait."""
+    ending = threading.Thread(target=monitor.finish, daemon=True)
+    ending.start()
+    ending.join(_FINISH_SECONDS)
+    if ending.is_alive():
+        _log.warning("the last system metrics were not logged: the store does not answer")
 
 
 def _param_text(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.secrets import without_credentials
 from oncoshift.settings import flatten
+from oncoshift.training.interruption import swallowed_stop
 from oncoshift.training.job import HOW_IT_RUNS
 from oncoshift.tuning.space import tunable
+from oncoshift.user import user_name
 from oncoshift.versioning import file_hash, stage_outs
 
 if TYPE_CHECKING:
@@ -95,18 +96,20 @@ class Session:
             else:
                 yield run
         except BaseException as error:
-            self.end(run, error)
+            stop = swallowed_stop(error)
+            self.end(run, stop or error)
+            if stop is not None and stop is not error:
+                raise stop from error
             raise
         self.tracker.finish(run)
 
     def end(self, run: str, error: BaseException) -> None:
         """End a run that an error left: KILLED where somebody stopped it, else FAILED with the error as a tag."""
         if isinstance(error, TrainingInterrupted) or not isinstance(error, Exception):
-            self.tracker.finish(run, "KILLED")
+            self.tracker.abandon(run, "KILLED", {})
         else:
             text = without_credentials(f"{type(error).__name__}: {error}")
-            self.tracker.set_tags(run, {"oncoshift.error": text[:4000]})
-            self.tracker.finish(run, "FAILED")
+            self.tracker.abandon(run, "FAILED", {"oncoshift.error": text[:4000]})
 
     def epoch_logger(self, run: str, label: str, epochs: int) -> EpochHook:
         """A hook that logs each epoch's figures with the time at which they were made, so twice is the same as once."""
@@ -158,7 +161,7 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
             "oncoshift.step": "retrain",
             "mlflow.source.name": "flows/retrain.py",
             "mlflow.source.type": "LOCAL",
-            "mlflow.user": getpass.getuser(),
+            "mlflow.user": user_name(),
             "oncoshift.target": settings.target,
             "oncoshift.sources": ",".join(settings.sources),
             "oncoshift.made_up_data": str(settings.ingest.adapter == "phantom").lower(),

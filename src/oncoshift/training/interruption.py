@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+_WORDS = "asked to stop; start it again and it goes on from there"
+
+
+class _Thread(threading.local):
+    """What a thread is at; the handler reads what the main thread is, as it runs there.
+
+    Attributes:
+        asked: SIGTERM has come in the training under way.
+        aside: it does something beside the training, see `ended_at_once`.
+    """
+
+    asked = False
+    aside = False
+
+
+_thread = _Thread()
+
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
@@ -27,13 +44,44 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
         asked.set()
+        _thread.asked = True
+        if _thread.aside:
+            raise TrainingInterrupted(_WORDS)
 
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield asked.is_set
     finally:
+        _thread.asked = False
         # Where a second one would cut short what the first one has to end, it is ignored: see `stop_on_sigterm`.
         signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.is_set() and before is _stop else before)
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Let SIGTERM end the block at once, also within a training: for what may wait long, and can be done again.
+
+    Raises:
+        TrainingInterrupted: SIGTERM came in the training before the block, or comes in it.
+    """
+    if _thread.asked:
+        raise TrainingInterrupted(_WORDS)
+    _thread.aside = True
+    try:
+        yield
+    finally:
+        _thread.aside = False
+
+
+def swallowed_stop(error: BaseException) -> TrainingInterrupted | None:
+    """The interruption that led to an error, or None.
+
+    SIGTERM raises wherever the process is, and a library that is called there may make an error of its own of it.
+    """
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, TrainingInterrupted):
+        link = link.__cause__ or link.__context__
+    return link
 
 
 def stop_on_sigterm() -> None:
@@ -47,4 +95,4 @@ def stop_on_sigterm() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise TrainingInterrupted("asked to stop; start it again and it goes on from there")
+    raise TrainingInterrupted(_WORDS)

@@ -1,0 +1,149 @@
+"""MLflow's client, patient with a store that is locked or away, and brief about what is wrong with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from functools import wraps
+from http import HTTPStatus
+from inspect import ismethod
+from typing import TYPE_CHECKING, Any, cast
+
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from oncoshift.errors import RegistryError, UnavailableError
+from oncoshift.proxies import spare_loopback
+from oncoshift.registry.embedded import SQLITE
+from oncoshift.registry.waiting import patiently
+from oncoshift.secrets import without_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PROBE_SECONDS = 10
+_DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+"""MLflow's own retries are silent and heed no signal; ours are around its calls."""
+
+
+def patient_client(uri: str) -> MlflowClient:
+    """MLflow's client for tracking and registry, each of whose calls is `patiently` made.
+
+    A call raises MLflow's exceptions for what the store answers, such as that there is no such model;
+    `UnavailableError` where it stays away or locked; and `RegistryError` for other errors of its database.
+    """
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is an error of ours
+    return cast("MlflowClient", _PatientClient(uri))
+
+
+class _PatientClient:
+    """Not a subclass: there, methods that call each other would each wait."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = without_credentials(uri)
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._client, name)
+        if not ismethod(attribute):
+            return attribute
+
+        @wraps(attribute)
+        def call(*arguments: Any, **options: Any) -> Any:
+            try:
+                return patiently(lambda: attribute(*arguments, **options), self._may_pass)
+            except MlflowException as error:
+                if fault := _database_fault(error):
+                    raise RegistryError(f"{self._uri}: {fault}") from error
+                raise
+
+        return call
+
+    def _may_pass(self, error: Exception) -> str | None:
+        for link in _chain(error):
+            if isinstance(link, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
+                return f"{self._uri}: the MLflow server does not answer ({_reason(error)})"
+            if isinstance(link, OperationalError):
+                if "locked" in str(link.orig):
+                    return f"{self._uri}: another process is writing to it"
+                return None if self._uri.startswith(SQLITE) else f"{self._uri}: {_first_line(link)}"
+        return None
+
+
+def check_server(uri: str) -> None:
+    """Make sure within seconds that an MLflow server answers, as who asks; set how its client is to wait.
+
+    Raises:
+        UnavailableError: nothing answers.
+        RegistryError: it refuses, has an error of its own, or is no MLflow server.
+    """
+    spare_loopback()
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    shown = without_credentials(uri)
+    try:
+        answer = http_request(
+            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+            "/api/2.0/mlflow/experiments/search",
+            "POST",
+            json={"max_results": 1},
+            timeout=_PROBE_SECONDS,
+            max_retries=0,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        raise UnavailableError(
+            f"{shown}: no MLflow server answers ({_reason(error)}); start it, or see tracking.uri and "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+    if fault := _refusal(answer):
+        raise RegistryError(f"{shown}: {fault}")
+
+
+def _refusal(answer: requests.Response) -> str | None:
+    code = answer.status_code
+    said = f"answers {code} {answer.reason}".rstrip()
+    if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return (
+            f"{said}; see MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and the server's own --allowed-hosts"
+        )
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return f"{said}; its log says why"
+    try:
+        is_mlflow = isinstance(answer.json(), dict)
+    except requests.JSONDecodeError:
+        is_mlflow = False
+    return None if code == HTTPStatus.OK and is_mlflow else f"{said} and is no MLflow server; see tracking.uri"
+
+
+def _database_fault(error: MlflowException) -> str | None:
+    if error.error_code == "RESOURCE_ALREADY_EXISTS":  # so the database said, but it is an answer
+        return None
+    return next((_first_line(link) for link in _chain(error) if isinstance(link, SQLAlchemyError)), None)
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def _reason(error: Exception) -> str:
+    """The system's words for what went wrong with a connection, which are the last link; or what the server said."""
+    words = [link.strerror for link in _chain(error) if isinstance(link, OSError) and link.strerror]
+    if words:
+        return words[-1]
+    if any(isinstance(link, requests.Timeout) for link in _chain(error)):
+        return "no answer in time"
+    answered = re.search(r"too many (\d+) error responses", str(error))
+    return f"error {answered[1]}" if answered else "the connection broke"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

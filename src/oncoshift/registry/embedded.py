@@ -1,0 +1,115 @@
+"""The embedded store: a SQLite database and, beside it, the folder `artifacts`.
+
+MLflow makes a new database of an empty file and trusts whatever else it is given, so the file is looked at before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oncoshift.errors import RegistryError
+from oncoshift.registry.waiting import TRY_SECONDS, patiently
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SQLITE = "sqlite:///"
+
+
+def database_path(uri: str) -> Path | None:
+    """The database of an embedded store; None for a server."""
+    return Path(uri.removeprefix(SQLITE)).resolve() if uri.startswith(SQLITE) else None
+
+
+def artifact_folder(database: Path) -> Path:
+    """Where an embedded store keeps artifacts."""
+    return database.parent / "artifacts"
+
+
+def check_absent(database: Path) -> None:
+    """Make sure that a database that is not there has never been there.
+
+    Raises:
+        RegistryError: an earlier one left artifacts.
+    """
+    artifacts = artifact_folder(database)
+    if artifacts.is_dir() and any(artifacts.iterdir()):
+        raise RegistryError(
+            f"{database}: is gone, and {artifacts} has what it knew of; restore it from a backup, "
+            "or move that folder away to begin anew"
+        )
+
+
+def check_whole(database: Path) -> None:
+    """Make sure that a database is whole and has tables; one that another process has locked is waited for.
+
+    Raises:
+        RegistryError: it is empty, damaged, or cannot be opened.
+        UnavailableError: it stays locked.
+    """
+
+    def look() -> tuple[str, int]:
+        with connected(database) as connection:
+            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return str(answer), int(tables)
+
+    answer, tables = patiently(look, lambda error: locked(database, error))
+    if answer != "ok":
+        raise _damaged(database, answer.splitlines()[-1])
+    if tables == 0:
+        raise RegistryError(
+            f"{database}: is empty ({database.stat().st_size} bytes), and with it runs, versions and aliases are lost; "
+            f"restore it from a backup, or delete it and move {artifact_folder(database)} away to begin anew"
+        )
+
+
+def wait_until_writable(database: Path) -> None:
+    """Wait while another process writes to a database.
+
+    Raises:
+        RegistryError: it cannot be written to at all.
+        UnavailableError: it stays locked.
+    """
+
+    def begin() -> None:
+        with connected(database) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+
+    patiently(begin, lambda error: locked(database, error))
+
+
+@contextmanager
+def connected(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a database that is there; what was not committed is undone.
+
+    Raises:
+        RegistryError: it is damaged, or cannot be opened or written to.
+        sqlite3.OperationalError: it is locked.
+    """
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=TRY_SECONDS)) as connection:
+            yield connection
+    except sqlite3.OperationalError as error:
+        if locked(database, error):
+            raise
+        raise RegistryError(f"{database}: {error}; see that you may read and write the file and its folder") from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(database, error) from error
+
+
+def _damaged(database: Path, why: object) -> RegistryError:
+    return RegistryError(
+        f"{database}: is no whole SQLite database ({why}); restore it from a backup, or save what is left by "
+        f"`sqlite3 {database} .recover`"
+    )
+
+
+def locked(database: Path, error: Exception) -> str | None:
+    """What is the matter, in words, if an error says that a database is locked."""
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return f"{database}: another process is writing to it"
+    return None

@@ -1,0 +1,157 @@
+"""Where an embedded store's database says that its artifacts are.
+
+MLflow records each place in full. So the database of a project that was copied or moved goes on naming the folder that
+it was made in, and MLflow would read and write there: in the original. `check_location` refuses such a database, and
+`relocate` has it name the folder beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from oncoshift.errors import RegistryError
+from oncoshift.registry.embedded import artifact_folder, connected, locked
+from oncoshift.registry.waiting import patiently
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("trace_tags", "value"),
+)
+"""Where MLflow 3.17 keeps places of artifacts; of traces, among their other tags."""
+
+_OWNER = re.compile(r"/(?:models/m-[0-9a-f]{32}|[0-9a-f]{32}|traces/tr-[0-9a-f]{32})/artifacts(?:/|$)")
+"""What follows an experiment's place in that of its runs, models and traces."""
+
+
+@dataclass(frozen=True)
+class Relocation:
+    """What `relocate` did.
+
+    Attributes:
+        former: the folders that the database named.
+        folder: the one that it names now.
+        places: how many entries changed.
+        backup: the database as it was.
+    """
+
+    former: tuple[Path, ...]
+    folder: Path
+    places: int
+    backup: Path
+
+
+def check_location(database: Path) -> None:
+    """Make sure that a database does not name another project's artifacts.
+
+    Raises:
+        RegistryError: it does.
+    """
+    with connected(database) as connection:
+        elsewhere = _elsewhere(connection, database)
+    for folder in elsewhere.values():
+        raise RegistryError(
+            f"{database}: its artifacts are in {folder} by its own account, not in {artifact_folder(database)}: the "
+            "project was copied or moved; `oncoshift relocate` makes it name its own folder"
+        )
+
+
+def relocate(database: Path) -> Relocation | None:
+    """Let a database that names another project's artifacts name the folder beside it, in one transaction.
+
+    Places that somebody chose, outside any project, stay.
+
+    Returns:
+        What was done; None if there was nothing to do.
+
+    Raises:
+        RegistryError: the artifacts were not copied or moved with the database.
+        UnavailableError: another process goes on writing to it.
+    """
+    return patiently(lambda: _relocate(database), lambda error: locked(database, error))
+
+
+def _relocate(database: Path) -> Relocation | None:
+    with connected(database) as connection, connection:
+        connection.execute("BEGIN IMMEDIATE")
+        elsewhere = _elsewhere(connection, database)
+        if not elsewhere:
+            return None
+        folder, former = artifact_folder(database), tuple(dict.fromkeys(elsewhere.values()))
+        if not folder.is_dir() and any(each.is_dir() for each in former):
+            raise RegistryError(f"{folder}: is not there; first copy {former[0]} to it, or move it there")
+        backup = _back_up(database)
+        places = sum(_rename(connection, root, folder.as_uri()) for root in elsewhere)
+    return Relocation(former, folder, places, backup)
+
+
+def _elsewhere(connection: sqlite3.Connection, database: Path) -> dict[str, Path]:
+    """Experiments' places that are another project's, as the database has them, and the folders that they are."""
+    within: dict[str, list[str]] = {}
+    for place in _places(connection):
+        owner = _OWNER.search(place)
+        root = place[: owner.start()] if owner else place
+        within.setdefault(root, []).append(place[len(root) + 1 :])
+    folders = {root: _local_folder(root) for root in within}
+    return {root: folder for root, folder in folders.items() if folder and _is_anothers(folder, within[root], database)}
+
+
+def _places(connection: sqlite3.Connection) -> Iterator[str]:
+    for table, column in _COLUMNS:
+        for (place,) in connection.execute(f"SELECT DISTINCT {column} FROM {table}"):  # noqa: S608 - names of ours
+            if place:
+                yield place
+
+
+def _local_folder(place: str) -> Path | None:
+    parts = urlsplit(place)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(place) if place.startswith("/") else None
+
+
+def _is_anothers(folder: Path, within: Sequence[str], database: Path) -> bool:
+    """Whether a folder looks like the `artifacts` of an embedded store, and is not this database's.
+
+    Another store's has a database beside it. Where the folder is gone, as after a move, it is told from one that
+    somebody chose and that is away by its name, or by what lay in it and is here now.
+    """
+    own = artifact_folder(database)
+    if folder.name != own.name or folder == own or (own.exists() and folder.exists() and own.samefile(folder)):
+        return False
+    if folder.exists():
+        return (folder.parent / database.name).is_file()
+    return folder.parent.name == database.parent.name or any((own / each).exists() for each in within if each)
+
+
+def _back_up(database: Path) -> Path:
+    path = database.with_name(f"{database.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
+    with connected(database) as connection, closing(sqlite3.connect(path)) as backup:
+        connection.backup(backup)
+    return path
+
+
+def _rename(connection: sqlite3.Connection, former: str, new: str) -> int:
+    """Change what a place and all that lie in it begin with; how many there were."""
+    changed = 0
+    for table, column in _COLUMNS:
+        cursor = connection.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - names of ours
+            f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+            (new, len(former) + 1, former, len(former) + 1, f"{former}/"),
+        )
+        changed += cursor.rowcount
+    return changed

@@ -1,0 +1,78 @@
+"""Waiting for a store that another process has locked, or that is away: for a bounded time, and not in silence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TypeVar
+
+from oncoshift.errors import UnavailableError
+from oncoshift.training.interruption import ended_at_once, swallowed_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+patience: ContextVar[float] = ContextVar("patience", default=60.0)
+"""For how many seconds a store is waited for."""
+
+TRY_SECONDS = 3.0
+"""For a single try where it can be chosen, and for how long a wait is not told."""
+
+_PAUSE_SECONDS = 0.5
+_QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+_log = logging.getLogger(__name__)
+
+
+def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | None]) -> T:
+    """What `attempt` returns, tried again while it fails for a reason that may pass.
+
+    SIGTERM ends the waiting, also in a training, and where a library made an error of its own of it.
+
+    Args:
+        attempt: can be done again, also where it was done in part.
+        may_pass: what is the matter, in words, if an error may pass by itself; None if not.
+
+    Raises:
+        UnavailableError: it has not passed in time.
+        TrainingInterrupted: SIGTERM came.
+    """
+    began, told = time.monotonic(), False
+    with ended_at_once():
+        while True:
+            try:
+                return attempt()
+            except Exception as error:
+                if stop := swallowed_stop(error):
+                    raise stop from error
+                words, waited = may_pass(error), time.monotonic() - began
+                if words is None:
+                    raise
+                if waited >= patience.get():
+                    raise UnavailableError(f"{words}; waited for {waited:.0f} s" if told else words) from error
+            if waited >= TRY_SECONDS and not told:
+                _log.warning("%s; waiting for up to %.0f s", words, patience.get())
+                told = True
+            time.sleep(_PAUSE_SECONDS)
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Give each call of the block one quick try: for a process that is to end, with or without the store."""
+    before = {name: os.environ.get(name) for name in _QUICK}
+    token = patience.set(0)
+    os.environ.update(_QUICK)
+    try:
+        yield
+    finally:
+        patience.reset(token)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
