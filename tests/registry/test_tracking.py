@@ -188,14 +188,60 @@ def test_system_metrics_never_fail_the_job(tracker: Tracker, caplog: pytest.LogC
     assert done
 
 
+def commit(folder: Path) -> None:
+    identity = ["-c", "user.name=n", "-c", "user.email=e"]
+    (folder / "file").write_text("1")
+    for arguments in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "m"]):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+
+
 def test_git_tags_of_a_clean_a_changed_and_no_working_tree(tmp_path: Path) -> None:
     assert git_tags(tmp_path) == {}
-    identity = ["-c", "user.name=n", "-c", "user.email=e"]
-    (tmp_path / "file").write_text("1")
-    for arguments in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "m"]):
-        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    commit(tmp_path)
     tags = git_tags(tmp_path)
     assert len(tags["mlflow.source.git.commit"]) == 40
     assert tags["mlflow.source.git.dirty"] == "false"
     (tmp_path / "file").write_text("2")
     assert git_tags(tmp_path)["mlflow.source.git.dirty"] == "true"
+
+
+def test_a_checkout_of_another_user_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to test it
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    (tmp_path / "project").mkdir()
+    tags = git_tags(tmp_path / "project")
+    assert tags.keys() == {"oncoshift.git_error"}
+    remedy = f"git config --global --add safe.directory {tmp_path}"
+    assert tags["oncoshift.git_error"].endswith(remedy)
+    assert remedy in caplog.text
+
+    config = tmp_path / "gitconfig"
+    config.write_text(f"[safe]\n    directory = {tmp_path}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    assert len(git_tags(tmp_path / "project")["mlflow.source.git.commit"]) == 40, "the remedy helps"
+
+
+def test_git_that_is_absent_has_no_commit_or_fails_is_told_in_a_checkout_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "outside").mkdir()
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "init", "-q", str(checkout)], check=True)
+    assert git_tags(checkout) == {"oncoshift.git_error": "there is no commit yet; make one"}
+    commit(checkout)
+    (checkout / ".git" / "index").write_bytes(b"cut short")
+    tags = git_tags(checkout)
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert tags["oncoshift.git_error"].startswith("`git status --porcelain --untracked-files=no`: ")
+    (checkout / ".git" / "HEAD").write_text("")
+    assert git_tags(checkout).keys() == {"oncoshift.git_error"}
+    caplog.clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_tags(checkout) == {"oncoshift.git_error": "git is not installed, or not on PATH"}
+    assert "git is not installed" in caplog.text
+    caplog.clear()
+    assert git_tags(tmp_path / "outside") == {}
+    assert not caplog.text

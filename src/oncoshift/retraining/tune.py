@@ -134,7 +134,7 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     changed = {key: value for key, value in tuned.items() if key in best.values or base[key] != value}
     seeds = f", mean of {len(best.seeds)} seeds, the worst {shown(min(best.seeds))}" if len(best.seeds) > 1 else ""
     git = git_tags(plan.project)
-    commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if git else ""
+    commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if MLFLOW_GIT_COMMIT in git else ""
     dirty = " and changes" if git.get(MLFLOW_GIT_DIRTY) == "true" else ""
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_milliseconds(best) / 1000))
     above = f"{select.validator} above a source floor of {select.source_floor}"
