@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,9 @@ from tiny_tiles import write_tree
 
 from oncoshift.cli import COMMANDS, Command, Context, build_parser, main
 from oncoshift.commands import retraining
+from oncoshift.experiments import prepare_experiment
 from oncoshift.layout import SPLITS, Layout
-from oncoshift.settings import Settings, dump_settings, with_values
+from oncoshift.settings import Settings, dump_settings, load_settings, with_values
 
 if TYPE_CHECKING:
     import argparse
@@ -73,6 +76,60 @@ def test_missing_params_say_where_to_run(tmp_path: Path, capsys: pytest.CaptureF
     assert "run from the folder that has params.yaml" in capsys.readouterr().err
 
 
+def test_a_command_finds_the_project_around_it(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The experiment around it, if it is called in one, as DVC calls the stages."""
+    (experiment / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    inner = prepare_experiment(experiment, load_settings(experiment / "params.yaml"), "inner").folder
+    for folder, place in ((experiment, experiment), (experiment / "data" / "raw", experiment), (inner / ".dvc", inner)):
+        monkeypatch.chdir(folder)
+        assert Context(build_parser().parse_args(["ingest"])).layout.folder.resolve() == place
+        assert Context(build_parser().parse_args(["ingest"])).project == experiment
+    assert main(["ingest"]) == 0
+    assert (inner / "data" / "tiles" / "tiles.parquet").is_file()
+    assert not (experiment / "data" / "tiles").exists()
+    monkeypatch.chdir(experiment / "data")
+    assert main(["doctor"]) == 0
+    assert f"project: {experiment}" in capsys.readouterr().out
+
+
+def test_params_that_are_given_win_over_those_around(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(experiment / "data")
+    given = build_parser().parse_args(["ingest", "--params", "other.yaml"])
+    assert Context(given).params == Path("other.yaml")
+
+
+def test_doctor_fails_where_no_tile_has_the_target_and_says_what_there_is(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (experiment / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    monkeypatch.chdir(experiment)
+    assert main(["doctor", "--set", "target=skin"]) == 2
+    printed = capsys.readouterr()
+    assert "12 tiles of colon, 12 tiles of kidney, 12 tiles of lung" in printed.out
+    missing = "no tiles of skin, which target and sources name; the data set has colon, kidney, lung"
+    assert printed.err == f"error: {missing}\n"
+    assert main(["doctor", "--json", "--set", "target=skin"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["problems"] == [missing]
+    assert found["settings"].startswith("valid; skin from lung, colon")
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"oncoshift {version('oncoshift')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_every_command(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", shell])
+    script = capsys.readouterr().out
+    assert [command.name for command in COMMANDS if command.name not in script] == []
+
+
 def test_every_command_takes_the_common_options() -> None:
     parser = build_parser()
     needed = {"promote": ["1", "--reason", "tested"], "rollback": ["--reason", "tested"], "score": ["tile.png"]}
@@ -81,7 +138,7 @@ def test_every_command_takes_the_common_options() -> None:
         options = ["--preset", "demo", "--set", "seed=1", "--set", "target=skin"]
         given = parser.parse_args([command.name, *needed.get(command.name, []), *options])
         assert given.run is command.run
-        assert (given.params, given.preset, given.overrides) == (Path("params.yaml"), "demo", ["seed=1", "target=skin"])
+        assert (given.params, given.preset, given.overrides) == (None, "demo", ["seed=1", "target=skin"])
 
 
 def test_a_command_may_have_options_of_its_own() -> None:

@@ -10,14 +10,16 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from oncoshift.commands import leaks, registry, retraining, stages, tuning
+from oncoshift import __version__
+from oncoshift.commands import comparison, leaks, registry, retraining, stages, tuning
 from oncoshift.commands.context import Context
+from oncoshift.errors import OncoshiftError
 from oncoshift.program import run_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ COMMANDS = (
             retraining.retrain, retraining.add_retrain),
     Command("tune", "the study of that retraining alone, with any number of workers; goes on where it was",
             tuning.tune, tuning.add_tune),
-    Command("compare", "list the target's finished retrainings", retraining.compare),
+    Command("compare", "list the target's finished retrainings", comparison.compare, comparison.add_compare),
     Command("models", "list the versions of a registered model", registry.models, registry.add_model),
     Command("promote", "make a version champion", registry.promote, registry.add_promote),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
@@ -50,7 +52,8 @@ COMMANDS = (
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
     Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",
             leaks.leaks, leaks.add_leaks),
-    Command("doctor", "say what is installed and set, and what is missing", retraining.doctor),
+    Command("doctor", "say what is installed and set, and what is missing", retraining.doctor,
+            retraining.add_doctor),
     Command("phantom", "write the made-up data set to ingest.root", stages.phantom),
     Command("code", "stage: write the hashes of the code behind the data stages, for DVC to compare", stages.code),
     Command("ingest", "stage: open and check every tile, write data/tiles", stages.ingest, stages.add_ingest),
@@ -62,11 +65,39 @@ COMMANDS = (
 )  # fmt: skip
 
 
+class _PrintCompletion(argparse.Action):
+    """Write the shell's script; options whose value is a path complete to files."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - argparse's signature
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        try:
+            import shtab
+        except ImportError:
+            raise OncoshiftError('shell completion needs shtab; pip install "oncoshift[platform]"') from None
+        for subparser in _subparsers(parser):
+            for action in subparser._actions:
+                if action.type is Path:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(parser, shell=str(values)))
+        parser.exit()
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
 def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
     """The parser; every command takes the options that say where settings come from."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), metavar="PATH", help="settings; default: ./params.yaml"
+        "--params", type=Path, metavar="PATH", help="settings; default: params.yaml here, or of the project around it"
     )
     common.add_argument("--preset", metavar="NAME", help="a file of presets/ on top of the settings")
     common.add_argument(
@@ -74,6 +105,11 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
         help="one setting on top of those, e.g. model.backbone=resnet18; may be repeated",
     )  # fmt: skip
     parser = argparse.ArgumentParser(prog="oncoshift", description="Adapt a tissue classifier to an unlabelled organ.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--print-completion", choices=("bash", "zsh", "tcsh"), action=_PrintCompletion,
+        help="write a script for the shell that completes what is typed, and end",
+    )  # fmt: skip
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in commands:
         subparser = subparsers.add_parser(command.name, parents=[common], help=command.help, description=command.help)

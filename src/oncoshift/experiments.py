@@ -43,6 +43,11 @@ class ExperimentError(OncoshiftError):
     """There is no project here, an experiment's name is not usable, or another process works in the experiment."""
 
 
+def is_experiment(folder: Path) -> bool:
+    """Whether a folder has what makes it one."""
+    return (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file()
+
+
 def find_project(start: Path) -> Path:
     """The nearest folder from `start` upwards with dvc.yaml and params.yaml that is no experiment of another project.
 
@@ -51,7 +56,7 @@ def find_project(start: Path) -> Path:
     """
     start = start.resolve()
     for folder in (start, *start.parents):
-        if _is_experiment(folder) and not (folder.parent.name == EXPERIMENTS and _is_experiment(folder.parent.parent)):
+        if is_experiment(folder) and not (folder.parent.name == EXPERIMENTS and is_experiment(folder.parent.parent)):
             return folder
     raise ExperimentError(f"{start}: no project here or above; run inside a folder that has params.yaml and dvc.yaml")
 
@@ -142,10 +147,6 @@ def experiment_lock(layout: Layout) -> Iterator[None]:
     with held(path, busy):
         path.write_text(str(os.getpid()), encoding="utf-8")
         yield
-
-
-def _is_experiment(folder: Path) -> bool:
-    return (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file()
 
 
 def _with_absolute_paths(settings: Settings, project: Path) -> Settings:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from oncoshift.errors import DataError
 from oncoshift.experiments import ExperimentError
 from oncoshift.retraining.prepare import make_plan
-from oncoshift.settings import Settings, dump_settings
+from oncoshift.settings import Settings, dump_settings, with_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "params.yaml").write_text(dump_settings(Settings()), encoding="utf-8")
+    settings = with_values(Settings(), {"phantom.organs": ["lung", "colon", "breast", "kidney", "skin"]})
+    (tmp_path / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "small.yaml").write_text("seed: 3\n", encoding="utf-8")
     return tmp_path
@@ -47,6 +49,12 @@ def test_a_named_experiment_lies_in_the_folder_of_that_name(project: Path, overr
         assert found.layout.folder == project / "experiments" / name
         assert found.layout.shared == project
         assert found.settings.seed == (1 if overrides else 3)
+
+
+def test_what_is_missing_is_told_before_anything_is_written(project: Path) -> None:
+    with pytest.raises(DataError, match="no tiles of eye"):
+        make_plan(project, preset=None, overrides=("target=eye",), force=True, environ={}, say=print)
+    assert {path.name for path in project.iterdir()} == {"params.yaml", "presets"}
 
 
 def test_a_name_that_is_no_folders_is_told_before_anything_is_written(project: Path) -> None:

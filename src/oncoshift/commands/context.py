@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings
@@ -25,19 +25,37 @@ class Context:
     arguments: argparse.Namespace
 
     @cached_property
+    def params(self) -> Path:
+        """`--params`, or the params.yaml of this folder, or that of the nearest experiment above it."""
+        from oncoshift.experiments import is_experiment
+
+        given: Path | None = self.arguments.params
+        if given is not None:
+            return given
+        here = Path("params.yaml")
+        around = (folder / here for folder in Path.cwd().parents if is_experiment(folder))
+        return here if here.exists() else next(around, here)
+
+    @cached_property
     def settings(self) -> Settings:
         """params.yaml, the preset and the overrides, validated."""
         from oncoshift.settings import load_settings
 
         given = self.arguments
-        return load_settings(given.params, preset=given.preset, overrides=tuple(given.overrides))
+        return load_settings(self.params, preset=given.preset, overrides=tuple(given.overrides))
+
+    @property
+    def preset(self) -> str | None:
+        """`--preset` as it reads from any folder."""
+        preset: str | None = self.arguments.preset
+        return str(Path(preset).resolve()) if preset and preset.endswith((".yaml", ".yml")) else preset
 
     @property
     def layout(self) -> Layout:
         """The experiment in whose folder params.yaml lies."""
         from oncoshift.layout import Layout
 
-        return Layout(self.arguments.params.parent)
+        return Layout(self.params.parent)
 
     @property
     def raw(self) -> Path:
@@ -49,7 +67,7 @@ class Context:
         """The project's root, also from inside one of its experiments."""
         from oncoshift.experiments import find_project
 
-        return find_project(self.arguments.params.parent)
+        return find_project(self.params.parent)
 
     def need_project_params(self) -> None:
         """For a command that makes experiments of its own.
@@ -59,6 +77,6 @@ class Context:
         """
         from oncoshift.errors import SettingsError
 
-        given, path = self.arguments, self.project / "params.yaml"
-        if given.params.resolve() != path:
-            raise SettingsError(f"{given.command} reads {path}; change settings by --preset or --set")
+        path = self.project / "params.yaml"
+        if self.params.resolve() != path:
+            raise SettingsError(f"{self.arguments.command} reads {path}; change settings by --preset or --set")

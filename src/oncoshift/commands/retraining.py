@@ -1,14 +1,14 @@
-"""Commands around the retraining flow: start it, compare what it did, check the machine."""
+"""Commands around the retraining flow: start it, and check the machine and what it needs."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncoshift.errors import CRASHED, INTERRUPTED, OncoshiftError, TrainingInterrupted, UnavailableError
@@ -16,6 +16,7 @@ from oncoshift.errors import CRASHED, INTERRUPTED, OncoshiftError, TrainingInter
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from pathlib import Path
 
     from oncoshift.commands.context import Context
 
@@ -49,12 +50,12 @@ def add_name(parser: argparse.ArgumentParser) -> None:
 def retrain(context: Context) -> None:
     """Run the Prefect flow in a process of its own; nothing in this package imports Prefect."""
     from oncoshift.experiments import experiment_layout
+    from oncoshift.retraining.inputs import check_inputs
 
     given, project = context.arguments, context.project
     context.need_project_params()
-    context.settings  # noqa: B018 - a wrong setting is told here, before Prefect starts
-    preset = str(Path(given.preset).resolve()) if given.preset and given.preset.endswith(".yaml") else given.preset
-    options = [*(["--preset", preset] if preset else []), *(["--force"] if given.force else [])]
+    check_inputs(project, context.settings)  # what is to be mended is told here, before Prefect starts
+    options = [*(["--preset", context.preset] if context.preset else []), *(["--force"] if given.force else [])]
     if given.name is not None:
         experiment_layout(project, given.name)
         options += ["--name", given.name]
@@ -94,70 +95,77 @@ def _run(command: Sequence[str], folder: Path) -> int:
             signal.signal(signal.SIGTERM, before)
 
 
-def compare(context: Context) -> None:
-    """List the finished retrainings of the target, newest first: source-only against adapted, gain, verdict, gate."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from oncoshift.experiments import tracking_uri
-    from oncoshift.registry.tracking import Tracker
-
-    settings = context.settings
-    tracker = Tracker(tracking_uri(context.project, settings.tracking, os.environ), settings.tracking.experiment)
-    runs = tracker.client.search_runs(
-        [tracker.experiment_id],
-        f"tags.`oncoshift.step` = 'retrain' and tags.`oncoshift.target` = '{settings.target}' "
-        "and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-    )
-    table = Table(title=f"{settings.target}: balanced accuracy on test tiles", title_justify="left")
-    of_run, results = ("run", "backbone", "variant", "seeds"), ("source-only", "adapted", "gain", "verdict", "gate")
-    for column in (*of_run, *results, "version"):
-        table.add_column(column)
-    for run in runs:
-        params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
-        table.add_row(
-            run.info.run_name,
-            params.get("model.backbone", ""),
-            params.get("train.variant", ""),
-            params.get("retrain.seeds", ""),
-            *(_method(metrics, params.get(key, "")) for key in ("retrain.control", "train.method")),
-            _interval(metrics, "gain/balanced_accuracy", "gain/"),
-            tags.get("oncoshift.verdict", ""),
-            tags.get("oncoshift.gate", ""),
-            tags.get("oncoshift.version", ""),
-        )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """Options of `doctor`."""
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
-def _method(metrics: dict[str, float], name: str) -> str:
-    return f"{name} {_interval(metrics, f'{name}/balanced_accuracy', f'{name}/balanced_accuracy_')}"
+def doctor(context: Context) -> int:
+    """Say what is installed, what is set, and what would stop a retraining.
+
+    Returns:
+        0, or 2 where something would stop it.
+    """
+    from oncoshift.retraining.inputs import check_inputs
+
+    found, problems = {**_installed(), **_machine()}, []
+    try:
+        found |= _experiment(context)
+        found["data"] = _data(context)
+        check_inputs(context.project, context.settings)
+    except OncoshiftError as error:
+        problems.append(str(error))
+    if context.arguments.json:
+        print(json.dumps({**found, "problems": problems}, indent=2, ensure_ascii=False))
+        return OncoshiftError.exit_code if problems else 0
+    for name, words in found.items():
+        print(f"{name}: {words}")
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return OncoshiftError.exit_code if problems else 0
 
 
-def _interval(metrics: dict[str, float], point: str, ends: str) -> str:
-    if point not in metrics:
-        return "–"
-    return f"{metrics[point]:.3f} [{metrics[f'{ends}low']:.3f}, {metrics[f'{ends}high']:.3f}]"
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in _PLATFORM:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = 'absent; pip install "oncoshift[platform]"'
+    return found
 
 
-def doctor(context: Context) -> None:
-    """Say what is installed, what is set, and what would stop a retraining."""
+def _machine() -> dict[str, str]:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {
+        "device": f"{device}, {os.cpu_count()} cores",
+        "git": shutil.which("git") or "absent; runs will not name a commit",
+    }
+
+
+def _experiment(context: Context) -> dict[str, str]:
     from oncoshift.experiments import tracking_uri
     from oncoshift.secrets import without_credentials
 
-    for name in _PLATFORM:
-        try:
-            print(f"{name}: {version(name)}")
-        except PackageNotFoundError:
-            print(f'{name}: absent; pip install "oncoshift[platform]"')
-    import torch
-
-    print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, {os.cpu_count()} cores")
-    print(f"git: {shutil.which('git') or 'absent; runs will not name a commit'}")
     settings, project = context.settings, context.project
-    raw = project / settings.ingest.root
-    made = settings.ingest.adapter == "phantom"
-    print(f"project: {project}")
-    print(f"settings: valid; {settings.target} from {', '.join(settings.sources)}")
-    print(f"data: {raw} {'is there' if raw.exists() else 'is made on the first run' if made else 'is MISSING'}")
-    print(f"tracking: {without_credentials(tracking_uri(project, settings.tracking, os.environ))}")
+    return {
+        "project": str(project),
+        "settings": f"valid; {settings.target} from {', '.join(settings.sources)}",
+        "tracking": without_credentials(tracking_uri(project, settings.tracking, os.environ)),
+    }
+
+
+def _data(context: Context) -> str:
+    """Where the data set is, and what it lists."""
+    from oncoshift.retraining.inputs import listed_organs
+
+    settings = context.settings.ingest
+    raw = context.project / settings.root
+    if settings.adapter == "phantom" and not raw.exists():
+        return f"{raw} is made on the first run"
+    organs = listed_organs(settings, raw)
+    if organs is None:
+        return f"{raw} is there; what is in it is seen when `oncoshift ingest` has unpacked it"
+    return f"{raw}: {', '.join(f'{count} tiles of {organ}' for organ, count in sorted(organs.items()))}"

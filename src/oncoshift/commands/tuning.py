@@ -32,11 +32,12 @@ def tune(context: Context) -> None:
     from oncoshift.settings import with_values
     from oncoshift.training.interruption import stop_on_sigterm
 
-    given, project = context.arguments, context.project
+    given, project, preset = context.arguments, context.project, context.preset
     context.need_project_params()
+    os.chdir(project)  # from where relative paths in settings go
     plan = make_plan(
         project,
-        preset=given.preset,
+        preset=preset,
         overrides=tuple(given.overrides),
         force=False,
         environ=os.environ,
@@ -53,16 +54,16 @@ def tune(context: Context) -> None:
     with experiment_lock(plan.layout):
         session = open_session(plan, data_step(plan))
         log_start(session)
-        preset = best_preset(plan.layout)
-        preset.unlink(missing_ok=True)
+        best = best_preset(plan.layout)
+        best.unlink(missing_ok=True)
         try:
             run_study(session, section)
         finally:
             if not session.tracker.is_finished(session.key):  # the rest of the retraining is still to come
                 session.tracker.client.update_run(session.parent, status="SCHEDULED")
-        if not preset.is_file():
+        if not best.is_file():
             raise TuningError("no trial completed, so there is no best configuration; what trials said stands above")
-    print(f"\n{preset.read_text(encoding='utf-8')}\nwritten to {preset}")
+    print(f"\n{best.read_text(encoding='utf-8')}\nwritten to {best}")
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import pandas as pd
 
@@ -27,19 +27,27 @@ MIN_GROUPS = 2
 """Groups of a class that a source organ needs: one to train on, one to validate on."""
 
 
+def check_present(known: Collection[str], target: str, sources: Sequence[str]) -> None:
+    """Refuse a target or a source of which there is no tile.
+
+    Raises:
+        DataError: says which, and which organs there are.
+    """
+    absent = [organ for organ in (target, *sources) if organ not in known]
+    if absent:
+        raise DataError(
+            f"no tiles of {', '.join(absent)}, which target and sources name; "
+            f"the data set has {', '.join(sorted(known)) or 'no organs'}"
+        )
+
+
 def check_sources(tiles: pd.DataFrame, target: str, sources: Sequence[str]) -> None:
     """Refuse organs that are absent, and sources that cannot be trained and validated on.
 
     Raises:
         DataError: says which organ lacks what.
     """
-    known = sorted(tiles["organ"].unique())
-    absent = [organ for organ in (target, *sources) if organ not in known]
-    if absent:
-        raise DataError(
-            f"no tiles of {', '.join(absent)}, which target and sources name; "
-            f"the data set has {', '.join(known) or 'no organs'}"
-        )
+    check_present(set(tiles["organ"]), target, sources)
     for organ in sources:
         of_organ = tiles[tiles["organ"] == organ]
         for label, name in enumerate(LABELS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors.torch import load_file
 from torchvision import models as torchvision_models
 
@@ -59,6 +60,12 @@ def _imagenet(backbone: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"model.weights imagenet: torchvision's {backbone} weights are not in the local cache and could not be "
             f"downloaded ({error}); {_ALTERNATIVES}"
+        ) from error
+    except Exception as error:  # a hash that is wrong, a file that was cut short: torch raises a kind for each
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(choice.url).name
+        raise WeightsError(
+            f"model.weights imagenet: {cached}: cannot be read ({' '.join(str(error).split())}); "
+            f"delete it and it is downloaded anew, or {_ALTERNATIVES}"
         ) from error
     return state
 

@@ -22,7 +22,8 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums
-from oncoshift.registry.store import SQLITE, open_client
+from oncoshift.registry.embedded import SQLITE
+from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel

@@ -13,6 +13,7 @@ from oncoshift.experiments import experiment_layout, prepare_experiment, trackin
 from oncoshift.files import atomic
 from oncoshift.fingerprint import value_fingerprint
 from oncoshift.layout import Layout
+from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import Plan
 from oncoshift.settings import load_settings
 from oncoshift.training.job import sweep_jobs
@@ -38,7 +39,7 @@ def make_plan(
     name: str | None = None,
     trusted: bool = True,
 ) -> Plan:
-    """Read the settings and choose the experiment's folder.
+    """Read the settings, see that what they name is there, and choose the experiment's folder.
 
     Without preset, overrides and name the experiment is the project's root, with params.yaml as it stands; otherwise it
     is `experiments/<name>`, by default `<preset or custom>-<target>`, with a hash behind it where overrides change more
@@ -55,13 +56,16 @@ def make_plan(
         trusted: whether who asks may read any file as a preset; else one in the project alone.
 
     Raises:
+        DataError: see `check_inputs`.
         ExperimentError: the name is not usable.
         SettingsError: a setting is not allowed.
+        WeightsError: see `check_inputs`.
     """
     settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides, trusted=trusted)
     if name is None and (preset is not None or overrides):
         name = _default_name(settings.target, preset, overrides)
     layout = Layout(project) if name is None else experiment_layout(project, name)
+    check_inputs(project, settings)
     forced = _force_stamp(layout, say) if force else ""
     return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
 

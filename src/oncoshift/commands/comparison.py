@@ -1,0 +1,167 @@
+"""The command `compare`: what the finished retrainings of a target came to, beside one another."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from mlflow.entities import Run
+    from rich.table import Table
+
+    from oncoshift.commands.context import Context
+
+_DIGITS = 8
+"""Of a test set's hash, enough to tell two apart."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval.
+
+    Attributes:
+        point: the estimate.
+        low: the interval's lower end.
+        high: its upper end.
+    """
+
+    point: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished retraining; balanced accuracy is of the target's test tiles, None without an interval.
+
+    Attributes:
+        run: name of its run.
+        run_id: id of that in MLflow.
+        started: ISO 8601 in UTC.
+        backbone: `model.backbone`.
+        variant: `train.variant`.
+        seeds: `retrain.seeds`.
+        control: the source-only method.
+        control_accuracy: its balanced accuracy.
+        method: the adapting method.
+        method_accuracy: its balanced accuracy.
+        gain: method minus control, paired.
+        verdict: without labels: trust, doubt or refuse.
+        gate: promote or refuse.
+        version: of the registered model.
+        test_set: hash of the test split, by which only rows of one test set can be compared.
+    """
+
+    run: str
+    run_id: str
+    started: str
+    backbone: str
+    variant: str
+    seeds: str
+    control: str
+    control_accuracy: Estimate | None
+    method: str
+    method_accuracy: Estimate | None
+    gain: Estimate | None
+    verdict: str
+    gate: str
+    version: str
+    test_set: str
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """Options of `compare`."""
+    parser.add_argument("--json", action="store_true", help="as a JSON list, with all digits")
+
+
+def compare(context: Context) -> None:
+    """List the finished retrainings of the target, newest first: source-only against adapted, gain, verdict, gate."""
+    from oncoshift.experiments import tracking_uri
+    from oncoshift.registry.tracking import Tracker
+
+    settings = context.settings
+    tracker = Tracker(tracking_uri(context.project, settings.tracking, os.environ), settings.tracking.experiment)
+    runs = tracker.client.search_runs(
+        [tracker.experiment_id],
+        f"tags.`oncoshift.step` = 'retrain' and tags.`oncoshift.target` = '{settings.target}' "
+        "and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
+    rows = [_row(run) for run in runs]
+    if context.arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
+    elif rows:
+        _print(_table(settings.target, rows))
+        if len({row.test_set for row in rows}) > 1:
+            print("! not all were measured on the same test set: compare figures within one test set only")
+    else:
+        print(
+            f"no retraining of {settings.target} has finished yet: `oncoshift retrain` does one; "
+            "`--set target=ORGAN` lists those of another organ"
+        )
+
+
+def _row(run: Run) -> Row:
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    inputs = run.inputs.dataset_inputs if run.inputs else ()
+    digests = {each.dataset.name: each.dataset.digest for each in inputs}
+    control, method = params.get("retrain.control", ""), params.get("train.method", "")
+    return Row(
+        run=run.info.run_name,
+        run_id=run.info.run_id,
+        started=datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds"),
+        backbone=params.get("model.backbone", ""),
+        variant=params.get("train.variant", ""),
+        seeds=params.get("retrain.seeds", ""),
+        control=control,
+        control_accuracy=_estimate(metrics, f"{control}/balanced_accuracy", f"{control}/balanced_accuracy_"),
+        method=method,
+        method_accuracy=_estimate(metrics, f"{method}/balanced_accuracy", f"{method}/balanced_accuracy_"),
+        gain=_estimate(metrics, "gain/balanced_accuracy", "gain/"),
+        verdict=tags.get("oncoshift.verdict", ""),
+        gate=tags.get("oncoshift.gate", ""),
+        version=tags.get("oncoshift.version", ""),
+        test_set=digests.get("test", ""),
+    )
+
+
+def _estimate(metrics: dict[str, float], point: str, ends: str) -> Estimate | None:
+    if point not in metrics:
+        return None
+    return Estimate(metrics[point], metrics[f"{ends}low"], metrics[f"{ends}high"])
+
+
+def _table(target: str, rows: Sequence[Row]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{target}: balanced accuracy on test tiles", title_justify="left")
+    of_run, results = ("run", "backbone", "variant", "seeds"), ("source-only", "adapted", "gain", "verdict", "gate")
+    for column in (*of_run, *results, "version", "test set"):
+        table.add_column(column, overflow="fold")  # a name that is cut may be another's
+    for row in rows:
+        cells = (
+            row.run, row.backbone, row.variant, row.seeds, f"{row.control} {row.control_accuracy or '–'}",
+            f"{row.method} {row.method_accuracy or '–'}", str(row.gain or "–"), row.verdict, row.gate, row.version,
+            row.test_set[:_DIGITS],
+        )  # fmt: skip
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _print(table: Table) -> None:
+    """As wide as the terminal, or as the table is where a file or another program reads it."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
+    Console(width=width).print(table)

@@ -1,0 +1,68 @@
+"""What a retraining needs before it begins: tiles of the organs that it names, and pretrained weights.
+
+Looked at before anything is hashed, opened or trained, so that what a user must mend is told first and alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from oncoshift.data.adapters import scan
+from oncoshift.data.archives import is_archive
+from oncoshift.data.split_checks import check_present
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncoshift.settings import Ingest, Model, Settings
+
+
+def check_inputs(project: Path, settings: Settings) -> None:
+    """See that a retraining can begin.
+
+    Args:
+        project: the project's root, from where relative paths go.
+        settings: of the experiment.
+
+    Raises:
+        DataError: the data set is not there, is not laid out as expected, or has no tile of an organ.
+        WeightsError: pretrained weights are missing or do not fit.
+    """
+    if settings.ingest.adapter == "phantom":  # made, or made anew, when the retraining begins
+        check_present(settings.phantom.organs, settings.target, settings.sources)
+    elif (found := listed_organs(settings.ingest, project / settings.ingest.root)) is not None:
+        check_present(found, settings.target, settings.sources)
+    check_weights(project, settings.model)
+
+
+def listed_organs(settings: Ingest, raw: Path) -> Mapping[str, int] | None:
+    """Number of tiles by organ as a data set lists them, none of them opened.
+
+    Returns:
+        None where tiles must be unpacked before they can be listed.
+
+    Raises:
+        DataError: the data set is not there, or is not laid out as the adapter expects.
+    """
+    if is_archive(raw) or settings.adapter == "patchcamelyon":
+        return None
+    with TemporaryDirectory() as folder:
+        return Counter(tile.organ for tile in scan(settings, raw, Path(folder) / "unpacked").tiles)
+
+
+def check_weights(project: Path, model: Model) -> None:
+    """Load pretrained weights once; torchvision's are downloaded where they are not in its cache yet.
+
+    Raises:
+        WeightsError: they are missing, or those of another network.
+    """
+    if model.weights == "none":
+        return
+    from oncoshift.models.weights import load_trunk  # torch takes seconds, which other settings need not wait for
+    from oncoshift.serving.classifier import Trunk
+
+    named = model.weights == "imagenet"
+    load_trunk(Trunk(model.backbone), model.backbone, model.weights if named else str(project / model.weights))

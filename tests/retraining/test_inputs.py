@@ -1,0 +1,80 @@
+"""What a retraining needs is seen before it begins."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from tiny_tiles import write_tree
+
+from oncoshift.errors import DataError, WeightsError
+from oncoshift.retraining.inputs import check_inputs, listed_organs
+from oncoshift.settings import Settings, with_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MINE = {"ingest.adapter": "folder", "sources": ["lung", "colon"]}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    write_tree(tmp_path / "data" / "raw", groups=1, tiles=1)
+    return tmp_path
+
+
+def test_data_of_all_organs_and_no_weights_are_enough(project: Path) -> None:
+    check_inputs(project, with_values(Settings(), MINE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (MINE | {"target": "skin"}, "no tiles of skin, which target and sources name; the data set has colon, kidney"),
+        (MINE | {"sources": ["lung", "breast"]}, "no tiles of breast"),
+        (MINE | {"ingest.root": "elsewhere"}, "elsewhere: no such folder"),
+        ({"target": "skin"}, "no tiles of skin, which .* has breast, colon, kidney, lung"),  # of the phantom to be made
+    ],
+)
+def test_an_organ_without_tiles_is_told_with_those_that_there_are(
+    project: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        check_inputs(project, with_values(Settings(), changes))
+
+
+def test_an_archive_is_not_unpacked_to_look(project: Path) -> None:
+    raw = project / "data" / "raw"
+    archive = shutil.make_archive(str(project / "tiles"), "zip", raw)
+    settings = with_values(Settings(), MINE)
+    assert listed_organs(settings.ingest, project / archive) is None
+    assert listed_organs(settings.ingest, raw) == {"lung": 2, "colon": 2, "kidney": 2}
+
+
+@pytest.mark.parametrize("content", [None, b"no weights"])
+def test_weights_are_found_from_the_projects_root_or_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    monkeypatch.chdir("/")
+    if content is not None:
+        (project / "a.safetensors").write_bytes(content)
+    words = "no such file" if content is None else "not a safetensors file"
+    with pytest.raises(WeightsError, match=f"model.weights {project}/a.safetensors: {words}"):
+        check_inputs(project, with_values(Settings(), MINE | {"model.weights": "a.safetensors"}))
+
+
+@pytest.mark.parametrize("cached", [None, b"cut sho"])
+def test_imagenet_weights_that_cannot_be_had_are_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, cached: bytes | None
+) -> None:
+    """Not in the cache and no network; in the cache, but cut short."""
+    monkeypatch.setenv("TORCH_HOME", str(project))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    folder = project / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    if cached is not None:
+        (folder / "resnet18-f37072fd.pth").write_bytes(cached)
+    words = "could not be downloaded" if cached is None else "cannot be read .*; delete it"
+    with pytest.raises(WeightsError, match=f"model.weights imagenet: .*{words}"):
+        check_inputs(project, with_values(Settings(), MINE | {"model.weights": "imagenet"}))
