@@ -48,6 +48,8 @@ COMMANDS = (
     Command("models", "list the versions of a registered model", registry.models, registry.add_model),
     Command("promote", "make a version champion", registry.promote, registry.add_promote),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
+    Command("relocate", "after a project was copied or moved: have its MLflow database name its own artifacts",
+            registry.relocate),
     Command("score", "score images with a registered model, CSV on stdout", registry.score, registry.add_score),
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
     Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -7,7 +9,16 @@ import pytest
 from oncoshift.errors import RegistryError
 from oncoshift.registry import promotion
 from oncoshift.registry.gate import Decision, Reason
-from oncoshift.registry.promotion import describe, history, promote, recover, rollback, set_challenger
+from oncoshift.registry.promotion import (
+    INTENT_TAG,
+    describe,
+    history,
+    promote,
+    recover,
+    rollback,
+    set_challenger,
+)
+from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +142,43 @@ def test_a_second_rollback_does_not_bring_back_what_was_rolled_back(client: Mlfl
     with pytest.raises(RegistryError, match="version 2 was rolled back itself \\(drifts\\)"):
         rollback(client, name, "once more", "ben")
     assert aliases(client, name) == {"champion": "1", "previous": "2"}
+
+
+def test_to_promote_the_champion_changes_nothing_and_says_so(client: MlflowClient, name: str) -> None:
+    assert promote(client, name, "1", "gate", "flow")
+    before = state(client, name)
+    assert not promote(client, name, "1", "looked at by a person", "anna")
+    assert state(client, name) == before
+    with pytest.raises(PlugPulledError):
+        promote(Unplugged(client, 2), name, "2", "gate", "flow")
+    assert promote(client, name, "2", "gate", "flow"), "asked again after a crash, it is what was asked for"
+
+
+def test_promotions_and_rollbacks_at_once_make_one_chain(uri: str, client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "first", "flow")
+
+    def change(number: int) -> None:
+        mine = open_client(uri)
+        for turn in range(5):
+            promote(mine, name, str((number + turn) % 3 + 1), "better", f"thread {number}", force=True)
+            set_challenger(mine, name, str(number), "trained", f"thread {number}")
+            with suppress(RegistryError):  # the version before may have been withdrawn by another
+                rollback(mine, name, "worse", f"thread {number}")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(change, (1, 2, 3)))
+    changes = [event for event in history(client, name) if event.kind != "challenge"]
+    assert len(changes) > 10
+    assert [event.replaced for event in changes[1:]] == [event.version for event in changes[:-1]]
+    assert aliases(client, name)["champion"] == changes[-1].version
+    assert INTENT_TAG not in client.get_registered_model(name).tags
+
+
+def test_a_reason_that_mlflow_does_not_take_is_an_error_of_one_line(client: MlflowClient, name: str) -> None:
+    with pytest.raises(RegistryError) as caught:
+        promote(client, name, "1", "a" * 200_000, "anna")
+    assert "\n" not in str(caught.value)
+    assert aliases(client, name) == {}
 
 
 def test_what_cannot_be_done_says_why(client: MlflowClient, name: str) -> None:

@@ -1,8 +1,7 @@
-"""Commands on registered models: what is live, promote, roll back, score."""
+"""Commands on registered models: what is live, promote, roll back, score; and on the store that they are in."""
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from pathlib import Path
@@ -49,32 +48,62 @@ def models(context: Context) -> None:
     from oncoshift.registry.promotion import describe
 
     name = _name(context)
+    client = _client(context)
     table = Table(title=name, title_justify="left")
-    for column in ("version", "aliases", "gate", "created", "run", "history"):
+    for column in ("version", "aliases", "gate", "created", "run", "history (UTC)"):
         table.add_column(column)
-    for row in describe(_client(context), name):
-        events = [f"{event.kind} by {event.by}: {event.reason}" for event in row.events]
+    for row in describe(client, name):
+        events = [
+            f"{event.at[:16].replace('T', ' ')} {event.kind} by {event.by}: {event.reason}" for event in row.events
+        ]
         gate = row.gate + (f", rolled back: {row.withdrawn}" if row.withdrawn else "")
         table.add_row(row.version, ", ".join(row.aliases), gate, row.created, row.run_id[:8], "\n".join(events))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names and reasons are what people typed
 
 
 def promote(context: Context) -> None:
     """Make a version champion."""
     from oncoshift.registry.promotion import promote as run
+    from oncoshift.user import user_name
 
     given, name = context.arguments, _name(context)
-    run(_client(context), name, given.version, given.reason, getpass.getuser(), force=given.force)
-    print(f"{name}: version {given.version} is champion")
+    if run(_client(context), name, given.version, given.reason, user_name(), force=given.force):
+        print(f"{name}: version {given.version} is champion")
+    else:
+        print(f"{name}: version {given.version} is champion already; nothing changed, no reason recorded")
 
 
 def rollback(context: Context) -> None:
     """Go back to the previous champion."""
     from oncoshift.registry.promotion import rollback as run
+    from oncoshift.user import user_name
 
     name = _name(context)
-    version = run(_client(context), name, context.arguments.reason, getpass.getuser())
+    version = run(_client(context), name, context.arguments.reason, user_name())
     print(f"{name}: version {version} is champion again")
+
+
+def relocate(context: Context) -> None:
+    """Have the database of a project that was copied or moved name the artifacts beside it."""
+    from oncoshift.errors import RegistryError
+    from oncoshift.registry.embedded import check_whole, database_path
+    from oncoshift.registry.relocation import relocate as run
+    from oncoshift.registry.store import store_lock
+    from oncoshift.secrets import without_credentials
+
+    database = database_path(_uri(context))
+    if database is None:
+        raise RegistryError(f"{without_credentials(_uri(context))}: is a server, and knows where its artifacts are")
+    if not database.is_file():
+        raise RegistryError(f"{database}: is not there")
+    check_whole(database)
+    with store_lock(_uri(context)):
+        done = run(database)
+    if done is None:
+        print(f"{database}: names no other project's artifacts; nothing was changed")
+        return
+    former = ", ".join(map(str, done.former))
+    print(f"{database}: {done.places} entries name {done.folder} now, not {former}; as it was: {done.backup}")
 
 
 def score(context: Context) -> None:

@@ -3,8 +3,8 @@
 MLflow moves one alias at a time, and a champion's change moves three. So the change is first written down as a tag of
 the registered model (a write-ahead intent), then made, then the tag is removed. `recover` finishes what a killed
 process left; every function here that changes something calls it first. At every moment in between, the alias
-champion names a version that was champion before or is after. One process at a time may change the aliases of a
-model: MLflow has no lock that would keep two apart.
+champion names a version that was champion before or is after. Processes that share an embedded store keep apart by its
+lock, as each change depends on the champion before; on a server, one at a time may change the aliases of a model.
 
 MLflow keeps no history of aliases: each change is a tag of the version that it made champion or challenger.
 """
@@ -12,6 +12,7 @@ MLflow keeps no history of aliases: each change is a tag of the version that it 
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -19,9 +20,12 @@ from typing import TYPE_CHECKING, Literal
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.store import store_lock
 from oncoshift.registry.tracking import quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
@@ -92,18 +96,19 @@ def set_challenger(client: MlflowClient, name: str, version: str | int, reason: 
     Raises:
         RegistryError: no such model or version.
     """
-    recover(client, name)
-    aliases = _aliases(client, name)
-    target = _version(client, name, version)
-    version, known = str(target.version), _events(target)
-    if version in (aliases.get(CHALLENGER), aliases.get(CHAMPION)):
-        return
-    if not known or known[-1].kind != "challenge":  # else a killed process recorded it, and did not get to the alias
-        _record(client, name, Event("challenge", version, None, by, reason, _now()))
-    client.set_registered_model_alias(name, CHALLENGER, version)
+    with _changing(client):
+        _recover(client, name)
+        aliases = _aliases(client, name)
+        target = _version(client, name, version)
+        version, known = str(target.version), _events(target)
+        if version in (aliases.get(CHALLENGER), aliases.get(CHAMPION)):
+            return
+        if not known or known[-1].kind != "challenge":  # else a killed process recorded it, and not set the alias
+            _record(client, name, Event("challenge", version, None, by, reason, _now()))
+        client.set_registered_model_alias(name, CHALLENGER, version)
 
 
-def promote(client: MlflowClient, name: str, version: str | int, reason: str, by: str, *, force: bool = False) -> None:
+def promote(client: MlflowClient, name: str, version: str | int, reason: str, by: str, *, force: bool = False) -> bool:
     """Make a version champion and the champion of today previous; does nothing if it is champion.
 
     Args:
@@ -114,20 +119,26 @@ def promote(client: MlflowClient, name: str, version: str | int, reason: str, by
         by: who or what, for the history.
         force: also if the gate has refused the version, or it was rolled back.
 
+    Returns:
+        Whether this made it champion; False if it was before, and nothing is recorded.
+
     Raises:
         RegistryError: no such model or version, or the version is refused or withdrawn.
     """
-    recover(client, name)
-    champion = _aliases(client, name).get(CHAMPION)
-    target = _version(client, name, version)
-    version, tags = str(target.version), target.tags
-    if version == champion:
-        return
-    if not force and tags.get(GATE_TAG) == "refuse":
-        raise RegistryError(f"{name} version {version}: the gate refused it; its tag {GATE_DETAIL_TAG} says why")
-    if not force and WITHDRAWN_TAG in tags:
-        raise RegistryError(f"{name} version {version}: was rolled back ({tags[WITHDRAWN_TAG]}); force it to go back")
-    _begin(client, name, Event("promote", version, champion, by, reason, _now()))
+    with _changing(client):
+        finished = _recover(client, name)
+        champion = _aliases(client, name).get(CHAMPION)
+        target = _version(client, name, version)
+        version, tags = str(target.version), target.tags
+        if version == champion:
+            return finished is not None and finished.kind == "promote"  # asked again after a crash
+        if not force and tags.get(GATE_TAG) == "refuse":
+            raise RegistryError(f"{name} version {version}: the gate refused it; its tag {GATE_DETAIL_TAG} says why")
+        if not force and WITHDRAWN_TAG in tags:
+            why = tags[WITHDRAWN_TAG]
+            raise RegistryError(f"{name} version {version}: was rolled back ({why}); force it to go back")
+        _begin(client, name, Event("promote", version, champion, by, reason, _now()))
+        return True
 
 
 def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
@@ -139,18 +150,20 @@ def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
     Raises:
         RegistryError: no such model, or no previous champion.
     """
-    finished = recover(client, name)
-    if finished is not None and finished.kind == "rollback":
-        return finished.version  # asked again after a crash: swapping once more would undo it
-    aliases = _aliases(client, name)
-    previous = aliases.get(PREVIOUS)
-    if previous is None:
-        raise RegistryError(f"{name}: there is no version with the alias {PREVIOUS!r} to go back to")
-    withdrawn = _version(client, name, previous).tags.get(WITHDRAWN_TAG)
-    if withdrawn is not None:
-        raise RegistryError(f"{name}: version {previous} was rolled back itself ({withdrawn}); promote one by --force")
-    _begin(client, name, Event("rollback", previous, aliases.get(CHAMPION), by, reason, _now()))
-    return previous
+    with _changing(client):
+        finished = _recover(client, name)
+        if finished is not None and finished.kind == "rollback":
+            return finished.version  # asked again after a crash: swapping once more would undo it
+        aliases = _aliases(client, name)
+        previous = aliases.get(PREVIOUS)
+        if previous is None:
+            raise RegistryError(f"{name}: there is no version with the alias {PREVIOUS!r} to go back to")
+        withdrawn = _version(client, name, previous).tags.get(WITHDRAWN_TAG)
+        if withdrawn is not None:
+            why = f"was rolled back itself ({withdrawn})"
+            raise RegistryError(f"{name}: version {previous} {why}; promote one by --force")
+        _begin(client, name, Event("rollback", previous, aliases.get(CHAMPION), by, reason, _now()))
+        return previous
 
 
 def recover(client: MlflowClient, name: str) -> Event | None:
@@ -159,6 +172,25 @@ def recover(client: MlflowClient, name: str) -> Event | None:
     Raises:
         RegistryError: no such model, or the version that was to become champion has been deleted since.
     """
+    with _changing(client):
+        return _recover(client, name)
+
+
+@contextmanager
+def _changing(client: MlflowClient) -> Iterator[None]:
+    """Keep others from changing aliases meanwhile; what MLflow refuses is told in a line.
+
+    Raises:
+        RegistryError: MLflow takes a name, a version or a reason for wrong.
+    """
+    try:
+        with store_lock(client.tracking_uri):
+            yield
+    except MlflowException as error:
+        raise RegistryError(_first_line(error)) from error
+
+
+def _recover(client: MlflowClient, name: str) -> Event | None:
     intent = _model(client, name).tags.get(INTENT_TAG)
     if intent is None:
         return None
@@ -252,14 +284,18 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        raise RegistryError(f"no registered model {name!r}: {error.message}") from error
+        raise RegistryError(f"no registered model {name!r}: {_first_line(error)}") from error
 
 
 def _version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
     try:
         return client.get_model_version(name, str(version))
     except MlflowException as error:
-        raise RegistryError(f"no version {version!r} of {name}: {error.message}") from error
+        raise RegistryError(f"no version {version!r} of {name}: {_first_line(error)}") from error
+
+
+def _first_line(error: MlflowException) -> str:
+    return str(error.message).splitlines()[0]
 
 
 def _now() -> str:

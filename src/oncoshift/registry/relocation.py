@@ -132,9 +132,10 @@ def _is_anothers(folder: Path, within: Sequence[str], database: Path) -> bool:
     own = artifact_folder(database)
     if folder.name != own.name or folder == own or (own.exists() and folder.exists() and own.samefile(folder)):
         return False
-    if folder.exists():
-        return (folder.parent / database.name).is_file()
-    return folder.parent.name == database.parent.name or any((own / each).exists() for each in within if each)
+    if (folder.parent / database.name).is_file():
+        return True
+    was_here = folder.parent.name == database.parent.name or any((own / each).exists() for each in within if each)
+    return was_here and not folder.exists()
 
 
 def _back_up(database: Path) -> Path:

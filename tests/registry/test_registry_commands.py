@@ -1,0 +1,105 @@
+"""`oncoshift models`, `promote`, `rollback` and `relocate`, as a person types them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oncoshift.cli import main
+from oncoshift.registry.store import open_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from oncoshift.registry.tracking import Tracker
+
+REASON = "[/b] [red]x[/] :warning: <b>"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, tracker: Tracker) -> Callable[..., int]:
+    """Runs a command in a project whose store is the tests'."""
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: main(arguments)
+
+
+@pytest.fixture
+def name(tracker: Tracker, unique: Callable[[str], str]) -> str:
+    name = unique("oncoshift-command")
+    tracker.client.create_registered_model(name)
+    for _ in range(2):
+        tracker.client.create_model_version(name, "file:///nowhere", run_id="0" * 32)
+    return name
+
+
+def test_a_reason_is_shown_as_it_was_typed_with_who_and_when(
+    run: Callable[..., int], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("promote", "1", "--model", name, "--reason", REASON) == 0
+    assert run("promote", "2", "--model", name, "--reason", "better") == 0
+    assert run("rollback", "--model", name, "--reason", "worse") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{name}: version 1 is champion again"
+    assert run("models", name) == 0
+    shown, who = capsys.readouterr().out, pwd.getpwuid(os.getuid()).pw_name
+    assert re.search(rf"20\d\d-\d\d-\d\d \d\d:\d\d promote by {who}: {re.escape(REASON)}", shown)
+    assert re.search(rf"20\d\d-\d\d-\d\d \d\d:\d\d rollback by {who}: worse", shown)
+
+
+def test_promoting_the_champion_says_that_nothing_changed(
+    run: Callable[..., int], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("promote", "1", "--model", name, "--reason", "good") == 0
+    capsys.readouterr()
+    assert run("promote", "1", "--model", name, "--reason", "again") == 0
+    assert capsys.readouterr().out == f"{name}: version 1 is champion already; nothing changed, no reason recorded\n"
+
+
+def test_a_copied_store_is_named_and_relocated(
+    run: Callable[..., int],
+    name: str,
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = uri.removeprefix("sqlite:///").removesuffix("/mlflow.db")
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    (copy / "artifacts").mkdir(exist_ok=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}/mlflow.db")
+    for command in (("models", name), ("promote", "1", "--model", name, "--reason", "x"), ("compare",)):
+        assert run(*command) == 2
+        told = capsys.readouterr().err
+        assert f"{original}/artifacts" in told
+        assert f"{copy}/artifacts" in told
+        assert "`oncoshift relocate`" in told
+    assert run("relocate") == 0
+    assert f"entries name {copy}/artifacts now, not {original}/artifacts" in capsys.readouterr().out
+    assert run("models", name) == 0
+    assert run("relocate") == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    open_client(uri)
+
+
+def test_relocate_without_a_database_says_so(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none/mlflow.db")
+    assert run("relocate") == 2
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:secret@127.0.0.1:1")
+    assert run("relocate") == 2
+    told = capsys.readouterr().err
+    assert "none/mlflow.db: is not there" in told
+    assert "http://127.0.0.1:1: is a server" in told
+    assert "secret" not in told
