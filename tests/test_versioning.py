@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from tiny_tiles import write_tree
 
 from oncoshift.data.loading import load_training_data
 from oncoshift.experiments import prepare_experiment
+from oncoshift.files import held
 from oncoshift.layout import Layout
 from oncoshift.methods.factory import TERMS, method_settings
 from oncoshift.settings import Settings, dump_settings, with_values
@@ -115,6 +119,90 @@ def test_a_failing_stage_ends_with_its_own_words(project: Path) -> None:
         DvcError, match=r"(?s)`dvc repro split` failed.*error: no tiles of liver.*has colon, kidney, lung"
     ):
         repro(project, "split")
+
+
+def test_a_table_of_locks_that_a_crash_left_half_written_is_removed(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = project / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir()
+    for name in ("lock", "rwlock.lock"):
+        table.with_name(name).write_bytes(b"\xffbroken")  # which stops nothing
+    table.write_bytes(b"")
+    command = [sys.executable, "-m", "dvc", "add", "data/raw"]
+    assert subprocess.run(command, cwd=project, capture_output=True, check=False).returncode, "DVC does not go on"
+    for left in (b"", b'{"write": {"/tiles": {"pid": 7, "c', b'{"write": 3}', b"\xff\xfe"):
+        table.write_bytes(left)
+        caplog.clear()
+        ensure_local_remote(project)
+        assert "rwlock: removed" in caplog.text
+    assert version_raw(project, project / "data" / "raw") is not None
+
+
+def test_a_table_of_locks_is_left_to_who_holds_it(project: Path) -> None:
+    """A process that writes it now has emptied it first."""
+    table = project / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir()
+    table.write_bytes(b"")
+    with ThreadPoolExecutor() as pool:
+        with held(table.with_name("rwlock.lock")):
+            added = pool.submit(version_raw, project, project / "data" / "raw")
+            time.sleep(0.5)
+            assert not added.done()
+            assert table.exists()
+            table.write_bytes(b"{}")
+        assert added.result(timeout=60) is not None
+
+
+@pytest.mark.parametrize("length", [0, 20, 60])
+def test_a_damaged_dvc_lock_is_named_with_the_remedy(project: Path, length: int) -> None:
+    lock = project / "dvc.lock"
+    whole = b"schema: '2.0'\nstages:\n  code:\n    cmd: make it\n    outs:\n    - path: data/code\n      md5: a.dir\n"
+    lock.write_bytes(whole[:length])
+    for call in (lambda: repro(project, "ingest"), lambda: stage_outs(project)):
+        with pytest.raises(DvcError, match=r"dvc\.lock: damaged, perhaps cut short; restore it from git, or remove it"):
+            call()
+    lock.write_bytes(whole)
+    assert stage_outs(project) == {"data/code": "a.dir"}
+
+
+def test_a_damaged_pointer_to_raw_data_is_named_with_the_remedy(project: Path) -> None:
+    pointer = project / "data" / "raw.dvc"
+    for left in ("outs:\n- md5: 45b1eb2ff8.dir\n", 'outs:\n- md5: "45b1', "outs:\n", "outs: []\n", ""):
+        pointer.write_text(left)
+        with pytest.raises(DvcError, match=r"raw\.dvc: damaged, perhaps cut short; .* or remove it"):
+            version_raw(project, project / "data" / "raw")
+    pointer.unlink()
+    assert version_raw(project, project / "data" / "raw") is not None, "the remedy helps"
+
+
+@pytest.mark.parametrize("left", [b"[core\n", b"\xff[core]\n", b"no_scm\n"])
+def test_a_damaged_configuration_is_named(project: Path, left: bytes) -> None:
+    (project / ".dvc" / "config.local").write_bytes(left)
+    with pytest.raises(DvcError, match=r"config or config.local is damaged: .*; mend or remove it"):
+        version_raw(project, project / "data" / "raw")
+
+
+def test_a_damaged_index_of_dvc_is_told_with_the_remedy(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "index"))
+    version_raw(project, project / "data" / "raw")
+    for path in (tmp_path / "index").rglob("cache.db*"):
+        path.write_bytes(b"garbage") if path.suffix == ".db" else path.unlink()
+    with pytest.raises(DvcError, match="DVC's index is damaged; remove its folder"):
+        version_raw(project, project / "data" / "raw")
+    shutil.rmtree(tmp_path / "index")
+    assert version_raw(project, project / "data" / "raw") is not None
+
+
+def test_a_password_in_an_address_is_neither_said_nor_in_the_error(project: Path) -> None:
+    (project / "dvc.yaml").write_text("stages: {a: {cmd: 'true', deps: ['http://me:hunter2@127.0.0.1:9/tiles']}}\n")
+    lines: list[str] = []
+    with pytest.raises(DvcError) as caught:
+        repro(project, "a", lines.append)
+    assert "http://127.0.0.1:9/tiles" in str(caught.value)
+    assert "hunter2" not in str(caught.value) + str(lines)
 
 
 def test_hash_of_a_file_is_the_one_that_dvc_keeps_it_under(tmp_path: Path) -> None:

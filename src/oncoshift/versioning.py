@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import json
+import logging
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from oncoshift.errors import OncoshiftError
+from oncoshift.files import atomic, held
+from oncoshift.secrets import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +32,15 @@ REMOTE_FOLDER = ".dvc-remote"
 _TAIL = 20
 _REMOTE_URL = re.compile(r"remote\.(.+)\.url=")
 _RUNNING = re.compile(r"Running stage '([^']+)':")
+_REMEDIES = {
+    "file is not a database": "DVC's index is damaged; remove its folder, $DVC_SITE_CACHE_DIR or else /var/tmp/dvc: "
+    "DVC makes it again",
+}
+"""What DVC says of a fault, without a way out → the way out."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class DvcError(OncoshiftError):
@@ -46,8 +60,9 @@ def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None]
         DVC had the result in its cache.
 
     Raises:
-        DvcError: a stage failed.
+        DvcError: a stage failed, or dvc.lock is damaged.
     """
+    stage_outs(folder)
     lines = _dvc(folder, "repro", *([stage] if stage else []), on_line=on_line)
     ran = [match[1] for line in lines if (match := _RUNNING.fullmatch(line.strip()))]
     return [name for name in ran if name != "code"]
@@ -64,15 +79,17 @@ def version_raw(project: Path, path: Path) -> str | None:
         The data's DVC hash; None for data outside the project, which are whoever's they are.
 
     Raises:
-        DvcError: DVC refuses, for example because git tracks the files.
+        DvcError: DVC refuses, for example because git tracks the files, or the .dvc file beside them is damaged.
     """
     path, project = path.resolve(), project.resolve()
     if not path.is_relative_to(project):
         return None
     relative = path.relative_to(project).as_posix()
+    pointer = project / f"{relative}.dvc"
+    if pointer.exists():
+        _pointer_hash(pointer)
     _dvc(project, "add", relative)
-    entry = _read_yaml(project / f"{relative}.dvc")["outs"][0]
-    return str(entry["md5"])
+    return _pointer_hash(pointer)
 
 
 def ensure_local_remote(project: Path) -> None:
@@ -99,12 +116,20 @@ def _remotes(folder: Path) -> list[str]:
 
 
 def stage_outs(folder: Path) -> dict[str, str]:
-    """Path → DVC hash of every output in the experiment's dvc.lock; empty where no stage has run."""
+    """Path → DVC hash of every output in the experiment's dvc.lock; empty where no stage has run.
+
+    Raises:
+        DvcError: dvc.lock is damaged.
+    """
     lock = folder / "dvc.lock"
     if not lock.is_file():
         return {}
-    stages = _read_yaml(lock).get("stages", {})
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+
+    def pick(content: Any) -> dict[str, str]:
+        stages = content["stages"].values() if content["schema"] else ()
+        return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+
+    return _pick(lock, pick, "restore it from git, or remove it: what has run comes back from DVC's cache")
 
 
 def file_hash(path: Path) -> str:
@@ -115,26 +140,54 @@ def file_hash(path: Path) -> str:
 
 def _dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | None = None) -> list[str]:
     _say_whether_git(folder)
+    _mend_rwlock(folder)
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     # Stages call `oncoshift`, which lies beside the interpreter, also where nobody activated its environment.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true", "PYTHONUNBUFFERED": "1"}
     lines: list[str] = []
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
         try:
             for line in process.stdout or ():
-                lines.append(line.rstrip("\n"))
+                lines.append(without_credentials(line.rstrip("\n")))  # a remote's address may hold some
                 if on_line is not None:
                     on_line(lines[-1])
         except BaseException:
             process.terminate()
             raise
     if process.returncode:
-        tail = "\n".join(line for line in lines[-_TAIL:] if line.strip())
-        raise DvcError(f"`dvc {' '.join(arguments)}` failed in {folder} with exit code {process.returncode}:\n{tail}")
+        tail = [line for line in lines[-_TAIL:] if line.strip()]
+        tail += [remedy for fault, remedy in _REMEDIES.items() if any(fault in line for line in tail)]
+        said = "\n".join(tail)
+        raise DvcError(f"`dvc {' '.join(arguments)}` failed in {folder} with exit code {process.returncode}:\n{said}")
     return lines
+
+
+def _mend_rwlock(folder: Path) -> None:
+    """Remove DVC's table of who reads and writes what, where a process was killed while it wrote it.
+
+    Every later call of DVC would end at it. The table is written under a lock on the file beside it, so half a table
+    that nobody holds was left behind.
+    """
+    table = folder / ".dvc" / "tmp" / "rwlock"
+    if _is_table(table):
+        return
+    with held(table.with_name("rwlock.lock")):
+        if not _is_table(table):
+            _log.warning("%s: removed; a process was killed while it wrote it", table)
+            table.unlink()
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a rwlock is absent or as DVC writes it."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:  # neither JSON nor even text
+        return False
+    return isinstance(content, dict) and all(isinstance(entries, dict) for entries in content.values())
 
 
 def _say_whether_git(folder: Path) -> None:
@@ -142,16 +195,32 @@ def _say_whether_git(folder: Path) -> None:
     if any((parent / ".git").exists() for parent in (folder.resolve(), *folder.resolve().parents)):
         return
     local = folder / ".dvc" / "config.local"
-    config = configparser.ConfigParser()
-    config.read([folder / ".dvc" / "config", local])
+    config, own = configparser.ConfigParser(), configparser.ConfigParser()
+    try:
+        config.read([folder / ".dvc" / "config", local], encoding="utf-8")
+        own.read(local, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise DvcError(f"{folder / '.dvc'}: config or config.local is damaged: {said}; mend or remove it") from None
     if not config.has_option("core", "no_scm"):
-        own = configparser.ConfigParser()
-        own.read(local)
         own.read_dict({"core": {"no_scm": "true"}})
-        with local.open("w", encoding="utf-8") as file:
+        with atomic(local) as temporary, temporary.open("w", encoding="utf-8") as file:
             own.write(file)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return values
+def _pointer_hash(pointer: Path) -> str:
+    """The hash in a .dvc file; see `_pick` for the error."""
+    remedy = "restore it from git, or remove it: it is made again from the data"
+    return _pick(pointer, lambda content: str(content["outs"][0]["path"] and content["outs"][0]["md5"]), remedy)
+
+
+def _pick(path: Path, pick: Callable[[Any], T], remedy: str) -> T:
+    """Part of a YAML file that DVC wrote.
+
+    Raises:
+        DvcError: the file is damaged.
+    """
+    try:
+        return pick(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+    except (YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+        raise DvcError(f"{path}: damaged, perhaps cut short; {remedy}") from None
