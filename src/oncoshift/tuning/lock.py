@@ -38,7 +38,7 @@ def study_lock(url: str) -> Iterator[None]:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
     except ArgumentError:
-        raise SettingsError(f"tune.storage: {url!r} is no database URL, like sqlite:///runs/optuna.db") from None
+        raise SettingsError("tune.storage: is no database URL, like sqlite:///runs/optuna.db") from None
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
         with held(Path(f"{parsed.database}.lock")):
             yield
