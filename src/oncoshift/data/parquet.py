@@ -1,4 +1,4 @@
-"""Reading and writing the stages' tables: whole or not at all, the same bytes for the same rows."""
+"""Reading and writing the stages' tables: whole or not at all, the same bytes for the same rows, and with checksums."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     # pandas' own metadata would put library versions into bytes that DVC hashes.
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     with atomic(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_table(path: Path, columns: Sequence[str], stage: str) -> pd.DataFrame:
@@ -42,8 +42,8 @@ def read_table(path: Path, columns: Sequence[str], stage: str) -> pd.DataFrame:
         missing = sorted(set(columns) - set(pq.read_schema(path).names))
         if missing:
             raise DataError(f"{path}: lacks the columns {', '.join(missing)}; run `dvc repro --force {stage}`")
-        frame: pd.DataFrame = pq.read_table(path, columns=list(columns)).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
+        frame: pd.DataFrame = pq.read_table(path, columns=list(columns), page_checksum_verification=True).to_pandas()
+    except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: is damaged ({reason}); run `dvc repro --force {stage}`") from error
     return frame

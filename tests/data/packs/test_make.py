@@ -268,8 +268,33 @@ def test_two_processes_do_not_make_one_pack(tmp_path: Path) -> None:
 def test_a_shard_that_goes_while_it_is_read_is_told(tmp_path: Path) -> None:
     pack, *_ = update(tmp_path, write(tmp_path, 3))
     (tmp_path / "pack/shards" / pack.index["shard"][0]).unlink()
-    with pytest.raises(DataError, match="is gone or damaged"):
+    with pytest.raises(DataError, match="is gone; `dvc repro normalize`"):
         pack.images[0]
+
+
+def test_a_shard_of_which_a_bit_has_flipped_is_not_read_and_made_again(tmp_path: Path) -> None:
+    tiles = write(tmp_path, 3)
+    pack, *_ = update(tmp_path, tiles)
+    shard = tmp_path / "pack/shards" / pack.index["shard"][0]
+    good = pack.images[0]
+    data = bytearray(shard.read_bytes())
+    data[-10] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{shard.name}: damaged: .* so it was removed; start it again"):
+        Pack.open(tmp_path / "pack").images[0]
+    assert update(tmp_path, tiles)[1].made > 0
+    np.testing.assert_array_equal(Pack.open(tmp_path / "pack").images[0], good)
+
+
+def test_a_pack_whose_description_has_changed_is_refused_and_made_again(tmp_path: Path) -> None:
+    tiles = write(tmp_path, 3)
+    update(tmp_path, tiles)
+    about = tmp_path / "pack/pack.json"
+    about.write_text(about.read_text().replace('"side": 32', '"side": 33'))
+    with pytest.raises(DataError, match=r"pack\.json: damaged: expected XXH3 .*`dvc repro --force normalize`"):
+        Pack.open(tmp_path / "pack")
+    pack, *_ = update(tmp_path, tiles)
+    holds(pack, tmp_path, tiles)
 
 
 KILLED = """

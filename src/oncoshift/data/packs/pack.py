@@ -12,7 +12,6 @@ what the tiles are and not how they lie in shards, so a pack that grew is the sa
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ import pandas as pd
 from oncoshift.data.packs.shards import ShardedImages
 from oncoshift.data.parquet import read_table, write_table
 from oncoshift.errors import DataError
-from oncoshift.files import atomic
+from oncoshift.files import DamagedFileError, read_json, write_json
 from oncoshift.serving.stain import StainReference
 
 if TYPE_CHECKING:
@@ -153,8 +152,7 @@ def commit(folder: Path, index: pd.DataFrame, stain: Stain, side: int, recipe: s
         "index": name,
         "stain": asdict(stain) | {"outcomes": outcomes, "reference": stain.reference and stain.reference.to_dict()},
     }
-    with atomic(folder / "pack.json") as temporary:
-        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "pack.json", about)
     _sweep(folder, name, set(index["shard"]))
     return Pack.open(folder)
 
@@ -171,10 +169,9 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; run `oncoshift normalize` or `dvc repro normalize` first")
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise DataError(f"{path}: is damaged; `dvc repro normalize` makes the pack again") from None
-    return about
+        return read_json(path, "side", "recipe", "content", "index", "stain")
+    except DamagedFileError as error:
+        raise DataError(f"{error}; `dvc repro --force normalize` makes the pack again") from None
 
 
 def _stain(values: dict[str, Any]) -> Stain:

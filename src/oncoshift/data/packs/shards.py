@@ -1,12 +1,14 @@
 """Shards: files that hold some tiles of a pack, written once, named by their checksum, read by memory map.
 
 A shard is `<plan>-<checksum>.npy`, uint8 [n, S, S, 3]. `plan` is the hash of what was to go in, `checksum` the XXH3 of
-the file's bytes. So a killed run finds what it finished, and a damaged shard is one whose bytes and name disagree.
+the file's bytes. So a killed run finds what it finished, and a damaged shard is one whose bytes and name disagree; each
+process looks at that when it first reads from one.
 """
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -73,6 +75,12 @@ def is_whole(path: Path) -> bool:
     except OSError:
         return False
     return path.stem.rpartition("-")[2] == checksum.hexdigest()
+
+
+@cache
+def _is_whole(path: Path, size: int, modified: int) -> bool:  # noqa: ARG001 - a file made anew is another
+    """The same, of a shard that is read; a process reads each once for it."""
+    return is_whole(path)
 
 
 def find_shard(folder: Path, plan: str) -> str | None:
@@ -147,9 +155,17 @@ class ShardedImages:
         # As a plain array: a memmap's own __getitem__ takes ten times as long.
         path = self._folder / self._names[shard]
         try:
+            file = path.stat()
+            if not _is_whole(path, file.st_size, file.st_mtime_ns):
+                # DVC looks at times of change, which a failing disk leaves alone; that a file is gone it sees.
+                path.unlink(missing_ok=True)
+                raise DataError(
+                    f"{path}: damaged: its bytes do not have the checksum in its name, so it was removed; start it again, "
+                    "or `dvc repro normalize`, and it is made anew"
+                )
             tiles = np.asarray(np.load(path, mmap_mode="r"))
         except (OSError, ValueError):
-            raise DataError(f"{path}: is gone or damaged; `dvc repro normalize` makes it again") from None
+            raise DataError(f"{path}: is gone; `dvc repro normalize` makes it again") from None
         if self._open_shards is not None and len(self._maps) >= self._open_shards:
             # Another thread may have dropped the same one; a reader that has it keeps it alive.
             self._maps.pop(next(iter(self._maps)), None)
