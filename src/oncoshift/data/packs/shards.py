@@ -160,8 +160,8 @@ class ShardedImages:
                 # DVC looks at times of change, which a failing disk leaves alone; that a file is gone it sees.
                 path.unlink(missing_ok=True)
                 raise DataError(
-                    f"{path}: damaged: its bytes do not have the checksum in its name, so it was removed; start it again, "
-                    "or `dvc repro normalize`, and it is made anew"
+                    f"{path}: damaged: its bytes do not have the checksum in its name, so it was removed; "
+                    "start it again, or `dvc repro normalize`, and it is made anew"
                 )
             tiles = np.asarray(np.load(path, mmap_mode="r"))
         except (OSError, ValueError):
