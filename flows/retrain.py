@@ -32,6 +32,7 @@ from oncoshift.program import run_program
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
 from oncoshift.retraining.gate import champion_version, gate_step
+from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.prepare import data_step, end_force, make_plan
 from oncoshift.retraining.register import register_step
 from oncoshift.retraining.select import Selection, select_step
@@ -40,6 +41,7 @@ from oncoshift.retraining.summary import Outcome, close, to_lines, to_markdown, 
 from oncoshift.retraining.train import train_step
 from oncoshift.retraining.tune import tune_step
 from oncoshift.secrets import without_credentials
+from oncoshift.settings import load_settings
 from oncoshift.training.interruption import stop_on_sigterm
 
 if TYPE_CHECKING:
@@ -267,8 +269,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_once(given: argparse.Namespace) -> None:
-    """Run the flow with a server, and print how it ended."""
+    """Run the flow with a server, and print how it ended; what the user can mend is told before a server starts."""
     stop_on_sigterm()
+    settings = load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides))
+    check_inputs(PROJECT, settings)
     with project_server() as own:
         mend(own=own)
         state = retrain(given.preset, given.overrides, given.force, given.name, return_state=True)

@@ -1,19 +1,20 @@
-"""The wiring: which errors are retried, what the schedule is, what the command line says."""
+"""The wiring: which errors are retried, how a run ends, what the command line says."""
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from prefect.cache_policies import NO_CACHE
-from prefect.schedules import Schedule
+from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
 from flows import retrain as flow_module
-from flows import serve
+from flows.logs import tell_errors_in_one_line
 from oncoshift.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,16 +34,68 @@ def test_every_task_names_a_step_and_is_never_answered_from_a_cache() -> None:
     assert {task.retries for task in tasks} == {2}
 
 
-def test_the_schedule_is_a_cron_expression_that_survives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    served: dict[str, object] = {}
-    monkeypatch.setattr(flow_module.retrain, "serve", lambda **arguments: served.update(arguments))
-    monkeypatch.setattr(serve, "prefect_server", lambda _port: nullcontext())
-    assert serve.main(["--cron", "*/5 * * * *", "--preset", "real", "--set", "target=lung"]) == 0
-    assert served["pause_on_shutdown"] is False
-    assert served["parameters"] == {"preset": "real", "overrides": ["target=lung"]}
-    schedule = served["schedule"]
-    assert isinstance(schedule, Schedule)
-    assert (schedule.cron, schedule.timezone) == ("*/5 * * * *", "UTC")
+SUMMARY = {
+    "target": "kidney",
+    "model": "oncoshift-kidney",
+    "version": "4",
+    "champion": "3",
+    "gate": {"promote": False, "verdict": "refuse"},
+    "trained": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "message"),
+    [
+        ({}, "Refused", "oncoshift-kidney: the gate says refuse for version 4; version 3 is champion."),
+        (
+            {"gate": {"promote": True, "verdict": "promote"}, "champion": "4"},
+            "Promoted",
+            "oncoshift-kidney: the gate says promote for version 4; version 4 is champion.",
+        ),
+        (
+            {"trained": False, "ended_ms": 1_795_660_200_000, "champion": None},
+            "Unchanged",
+            (
+                "Nothing was trained: data, settings and code are those of the retraining that ended 2026-11-26 02:30 "
+                "UTC; there is no champion."
+            ),
+        ),
+    ],
+)
+def test_a_run_ends_in_a_state_that_says_what_came_of_it(changes: dict[str, object], name: str, message: str) -> None:
+    state = flow_module.words_of({**SUMMARY, **changes})
+    assert (state.name, state.message, state.type) == (name, message, StateType.COMPLETED)
+
+
+@pytest.mark.filterwarnings("ignore:.*attempted to send logs to the API without a flow run id")
+def test_an_error_that_the_user_can_mend_is_logged_once_and_without_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    tell_errors_in_one_line()
+    tell_errors_in_one_line()
+    for error in (DataError("one class only"), ValueError("a bug")):
+        for logger in ("prefect.task_runs", "prefect.flow_runs"):
+            try:
+                raise error
+            except Exception:
+                logging.getLogger(logger).exception("Encountered an exception")
+    lines = [(record.name, record.getMessage(), record.exc_info is not None) for record in caplog.records]
+    assert lines == [
+        ("prefect.flow_runs", "error: one class only", False),
+        ("prefect.task_runs", "Encountered an exception", True),
+        ("prefect.flow_runs", "Encountered an exception", True),
+    ]
+
+
+def test_requests_to_this_machine_go_through_no_proxy() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "import flows, urllib.request as u; print(u.proxy_bypass('127.0.0.1'))"],
+        cwd=REPOSITORY,
+        env=os.environ | {"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "", "no_proxy": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() in ("1", "True")
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2() -> None:

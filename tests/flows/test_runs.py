@@ -1,0 +1,87 @@
+"""Which flow runs live, and how those that do not are ended in the records of a real Prefect server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from prefect import flow, get_client
+from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.states import Pending, Running
+
+from flows.runs import GPU, ensure_gpu_limit, is_living, living, mend
+from flows.server import project_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HOLD = "import sys; from flows.runs import living\nwith living(sys.argv[1]): print(flush=True); sys.stdin.read()"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_HOME: folder}):
+        patch.setenv("PREFECT_HOME", str(folder))
+        yield folder
+
+
+def hold(run: object) -> subprocess.Popen[str]:
+    """A process that lives for a run."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], cwd=REPOSITORY, stdin=-1, stdout=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "\n"
+    return process
+
+
+def test_a_run_lives_as_long_as_its_process(home: Path) -> None:
+    run = uuid4()
+    assert not is_living(run)
+    process = hold(run)
+    assert is_living(run)
+    process.kill()
+    process.wait()
+    assert not is_living(run)
+    with living(run):
+        pass
+    assert not is_living(run)
+    assert list((home / "living").glob(f"{run}*")) == [], "what a run that ended by itself held is gone"
+
+
+@flow
+def nothing() -> None:
+    pass
+
+
+def test_runs_whose_process_is_gone_are_ended_and_give_their_places_back(home: Path) -> None:
+    with project_server(), get_client(sync_client=True) as client:
+        ensure_gpu_limit()
+        client.increment_concurrency_slots([GPU], slots=1, mode="concurrency")
+        going, gone, elsewhere = (client.create_flow_run(nothing, state=Running()) for _ in range(3))
+        about_to = client.create_flow_run(nothing, state=Pending())
+        lives, dies = hold(going.id), hold(gone.id)
+        dies.kill()
+        dies.wait()
+
+        def states() -> list[str | None]:
+            return [client.read_flow_run(run.id).state_name for run in (going, gone, elsewhere, about_to)]
+
+        def taken() -> int:
+            return client.read_global_concurrency_limit_by_name(GPU).active_slots
+
+        assert mend(own=False) == [gone.name], "on a lasting server, others may live on other machines"
+        assert states() == ["Running", "Crashed", "Running", "Pending"]
+        assert mend(own=True) == [elsewhere.name]
+        assert states() == ["Running", "Crashed", "Crashed", "Pending"]
+        assert taken() == 1, "it may be the living one's"
+        lives.kill()
+        lives.wait()
+        assert set(mend(own=True, pending=True)) == {going.name, about_to.name}
+        assert states() == ["Crashed"] * 4
+        assert taken() == 0
+        assert "the next run goes on from where it was" in str(client.read_flow_run(going.id).state.message)
