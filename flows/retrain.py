@@ -32,7 +32,6 @@ from oncoshift.program import run_program
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
 from oncoshift.retraining.gate import champion_version, gate_step
-from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.prepare import data_step, end_force, make_plan
 from oncoshift.retraining.register import register_step
 from oncoshift.retraining.select import Selection, select_step
@@ -269,10 +268,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_once(given: argparse.Namespace) -> None:
-    """Run the flow with a server, and print how it ended; what the user can mend is told before a server starts."""
+    """Run the flow with a server, and print how it ended; a wrong setting is told before a server starts."""
     stop_on_sigterm()
-    settings = load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides))
-    check_inputs(PROJECT, settings)
+    load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides))
     with project_server() as own:
         mend(own=own)
         state = retrain(given.preset, given.overrides, given.force, given.name, return_state=True)

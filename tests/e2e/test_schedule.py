@@ -49,11 +49,11 @@ class Schedule:
 
     def wait_until(self, reached: Callable[[], bool], what: str) -> None:
         assert self.server is not None
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while not reached():
             assert self.server.poll() is None, f"ended before {what}: {self.project.log.read_text()[-4000:]}"
             assert time.monotonic() < deadline, f"never reached: {what}: {self.project.log.read_text()[-4000:]}"
-            time.sleep(0.5)
+            time.sleep(1)
 
     def runs(self) -> list[FlowRun]:
         """Runs that have begun, oldest first."""
