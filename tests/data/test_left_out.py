@@ -79,7 +79,6 @@ def test_names_that_are_not_utf8_are_quarantined_with_their_repr(tree: Path, tmp
         (row,) = csv.DictReader(table)
     assert row["path"] == r"raw/lung/benign/caf\udce9_1.png"
     assert row["reason"].startswith("its name is not UTF-8; rename it")
-    assert (tmp_path / "out" / "quarantine" / "lung" / "benign" / r"caf\udce9_1.png").read_bytes() == b"no image"
     for name in ("report.md", "report.html"):
         assert r"caf\udce9_1.png" in (tmp_path / "out" / "report" / name).read_text(encoding="utf-8")
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import PurePath
 
 _PACKED = frozenset({".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar", ".tar", ".zip"})
+_DEAD = "links that lead nowhere"
 _NO_SUFFIX = "without a suffix"
 _SHOWN = 8
 
@@ -28,20 +29,22 @@ class PassedOver:
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
-    def add(self, path: PurePath) -> None:
-        """Count a file; its path is relative to the data set's root."""
-        kind = as_text(path.suffix.lower()) or _NO_SUFFIX
+    def add(self, path: PurePath, *, is_dead: bool = False) -> None:
+        """Count a file by its path below the data set's root, or a link that is dead: it may have been to a folder."""
+        kind = _DEAD if is_dead else as_text(path.suffix.lower()) or _NO_SUFFIX
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.first.setdefault(kind, as_text(path.as_posix()))
 
     def warnings(self) -> list[str]:
-        """What to do about archives among the files, whose tiles nobody sees."""
+        """What to do about archives and dead links, behind which there may be tiles that nobody sees."""
+        found = []
         packed = sorted(kind for kind in self.counts if kind in _PACKED)
-        if not packed:
-            return []
-        number = sum(self.counts[kind] for kind in packed)
-        named = self.first[packed[0]]
-        return [f"archives in the data set were not unpacked: {number}, for example {named}; unpack those with tiles"]
+        if packed:
+            number, named = sum(self.counts[kind] for kind in packed), self.first[packed[0]]
+            found.append(f"archives in the data set were not unpacked: {number}, for example {named}; unpack them")
+        if _DEAD in self.counts:
+            found.append(f"links lead nowhere, for example {self.first[_DEAD]}; mount or mend what they led to")
+        return found
 
 
 def summary(counts: Mapping[str, int]) -> str:

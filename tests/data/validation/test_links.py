@@ -63,6 +63,16 @@ def test_a_root_that_is_a_link_is_followed_and_an_organ_that_is_one_is_told_of(t
     assert f"{tree}/lung/benign → {tmp_path}/lung/benign" in warning
 
 
+def test_a_folder_that_is_a_link_to_nowhere_is_told_of(tree: Path, tmp_path: Path) -> None:
+    """As of a disk that is not mounted: nobody knows how many tiles are missing."""
+    (tree / "lung" / "benign").rename(tmp_path / "benign")
+    (tree / "lung" / "benign").symlink_to("/nowhere/benign")
+    report, _ = ingested(tree, tmp_path)
+    assert report.tiles == 40
+    assert report.passed_over == {"links that lead nowhere": 1}
+    assert "links lead nowhere, for example lung/benign; mount or mend what they led to" in report.warnings
+
+
 def test_links_that_lead_nowhere_count_as_missing_and_circles_as_unreadable(tree: Path, tmp_path: Path) -> None:
     benign = tree / "lung" / "benign"
     for name in ("lung-b0_0.png", "lung-b0_1.png"):

@@ -90,7 +90,7 @@ def scan(settings: Ingest, root: Path, unpacked: Path, progress: Progress | None
     taken = {tile.path for tile in tiles}
     for path in files_below(folder):
         if path not in taken and not _is_known(path.relative_to(folder), settings.adapter, made_up):
-            left.add(path.relative_to(folder))
+            left.add(path.relative_to(folder), is_dead=path.is_symlink() and not path.exists())
     return Scanned(folder, tiles, left, made_up)
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "organ", "label", "kind", "reason")
 
-_NOT_COPIED = ("missing", "outside", "duplicate", "named_twice")
-"""Nothing is there to copy, it belongs elsewhere, or the bytes are those of a tile that is kept."""
+_NOT_COPIED = ("missing", "outside", "not_utf8", "duplicate", "named_twice")
+"""Nothing is there to copy, it belongs elsewhere, its name is all that is wrong, or its bytes are a kept tile's."""
 
 
 @dataclass(frozen=True)
