@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from oncoshift.data.phantom import write_phantom
 from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.experiments import experiment_layout, prepare_experiment, tracking_uri
-from oncoshift.files import atomic
+from oncoshift.files import atomic, sweep
 from oncoshift.fingerprint import value_fingerprint
 from oncoshift.layout import Layout
 from oncoshift.retraining.inputs import check_inputs
@@ -118,6 +118,7 @@ def data_step(plan: Plan) -> ExperimentJobs:
     ran = repro(plan.layout.folder, "normalize", plan.say)
     plan.say(f"data: {'stages ' + ', '.join(ran) + ' ran' if ran else 'nothing changed'}")
     jobs = open_jobs(plan)
+    sweep(plan.layout.folder / "runs")  # of which this retraining holds the lock
     sweep_jobs(jobs.folder)
     return jobs
 

@@ -55,6 +55,7 @@ def test_a_retraining_sweeps_what_killed_ones_left_in_jobs(tmp_path: Path, monke
     left.write_bytes(bytes(100))
     kept = left.with_name("checkpoint.pt")
     kept.touch()
+    (tmp_path / "runs" / ".best.yaml.4711.tmp").touch()
     for name in ("version_raw", "repro"):
         monkeypatch.setattr(prepare, name, lambda *_: None)
     layout, settings = Layout(tmp_path), with_values(Settings(), {"ingest.adapter": "folder"})
@@ -62,3 +63,4 @@ def test_a_retraining_sweeps_what_killed_ones_left_in_jobs(tmp_path: Path, monke
     monkeypatch.setattr(prepare, "open_jobs", lambda _plan: jobs)
     assert prepare.data_step(Plan(tmp_path, layout, settings, "sqlite://", "", print)) == jobs
     assert list(left.parent.iterdir()) == [kept]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["jobs"]
