@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncoshift import __version__
-from oncoshift.commands import comparison, leaks, registry, retraining, stages, tuning
+from oncoshift.commands import comparison, leaks, registry, retraining, scoring, stages, tuning
 from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
 from oncoshift.program import run_program
@@ -50,7 +50,7 @@ COMMANDS = (
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
     Command("relocate", "after a project was copied or moved: have its MLflow database name its own artifacts",
             registry.relocate),
-    Command("score", "score images with a registered model, CSV on stdout", registry.score, registry.add_score),
+    Command("score", "score images with a registered model, CSV or JSON on stdout", scoring.score, scoring.add_score),
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
     Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",
             leaks.leaks, leaks.add_leaks),

@@ -3,6 +3,7 @@
 A program that one of them ends says its text without a traceback. By its exit code a scheduler knows what to do:
 
 - 0: done
+- 1: `oncoshift score --strict` met images that it could not score
 - 2: something to mend (settings, data, the command line); as it is, it would end the same way again
 - 3: `oncoshift leaks` found copies on two sides of a split
 - 69: a server or a database does not answer; try again later

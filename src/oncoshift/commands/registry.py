@@ -1,10 +1,8 @@
-"""Commands on registered models: what is live, promote, roll back, score; and on the store that they are in."""
+"""Commands on registered models: what is live, promote, roll back; and on the store that they are in."""
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,12 +30,6 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
     """Options of `rollback`."""
     parser.add_argument("--model", help="default: oncoshift-<target>")
     parser.add_argument("--reason", required=True, help="why; kept with the version")
-
-
-def add_score(parser: argparse.ArgumentParser) -> None:
-    """Options of `score`."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("--model", help="a model URI; default: models:/oncoshift-<target>@champion")
 
 
 def models(context: Context) -> None:
@@ -104,41 +96,6 @@ def relocate(context: Context) -> None:
         return
     former = ", ".join(map(str, done.former))
     print(f"{database}: {done.places} entries name {done.folder} now, not {former}; as it was: {done.backup}")
-
-
-def score(context: Context) -> None:
-    """Score images with a registered model; CSV on stdout."""
-    import mlflow
-    import pandas as pd
-    from mlflow.exceptions import MlflowException
-
-    from oncoshift.errors import DataError, RegistryError
-
-    files = [file for given in context.arguments.images for file in _files(given)]
-    if not files:
-        raise DataError(f"no image files in {', '.join(map(str, context.arguments.images))}")
-    _client(context)
-    mlflow.set_tracking_uri(_uri(context))
-    uri = context.arguments.model or f"models:/{context.settings.registered_model}@champion"
-    try:
-        model = mlflow.pyfunc.load_model(uri)
-    except MlflowException as error:
-        raise RegistryError(f"{uri}: {error.message}; `oncoshift models` lists what there is") from error
-    scored = model.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
-    table = pd.DataFrame({"path": [str(file) for file in files]}).join(scored.reset_index(drop=True))
-    table.to_csv(sys.stdout, index=False)
-
-
-def _files(path: Path) -> list[Path]:
-    from oncoshift.data.adapters.base import IMAGE_SUFFIXES
-    from oncoshift.errors import DataError
-
-    if path.is_dir():
-        found = (file for file in path.rglob("*") if not file.name.startswith("."))
-        return sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file or folder")
-    return [path]
 
 
 def _name(context: Context) -> str:

@@ -1,0 +1,148 @@
+"""Command `score`: images in, a line of CSV or JSON for each out, as soon as its batch is done."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mlflow.pyfunc import PyFuncModel
+
+    from oncoshift.commands.context import Context
+
+COLUMNS = ("path", "probability", "label", "error")
+
+BATCH_IMAGES = 64
+BATCH_BYTES = 2**26
+"""A batch is full with so many images, or so many bytes of files (64 MiB), whichever comes first."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a cell for a formula."""
+
+Row = dict[str, Any]
+"""The values of `COLUMNS` for one image."""
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """Options of `score`."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    parser.add_argument("--model", help="a model URI or folder; default: models:/oncoshift-<target>@champion")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line, instead of CSV")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 if any image could not be scored")
+
+
+def score(context: Context) -> int:
+    """Score images with a registered model, or one in a folder.
+
+    Returns:
+        1 with `--strict` if an image could not be scored, else 0.
+    """
+    from oncoshift.experiments import tracking_uri
+    from oncoshift.registry.loading import is_in_store, load_served
+
+    given = context.arguments
+    files = _files(given.images)
+    uri = given.model or f"models:/{context.settings.registered_model}@champion"
+    # A model in a folder needs neither settings nor a store.
+    store = tracking_uri(context.project, context.settings.tracking, os.environ) if is_in_store(uri) else None
+    model = load_served(uri, store)
+    write = _writer(as_json=given.json)
+    done = failed = 0
+    for batch in _batches(files):
+        for row in _score(model, batch):
+            write(row)
+            failed += row["error"] is not None
+        sys.stdout.flush()
+        done += len(batch)
+        if sys.stderr.isatty():
+            print(f"\r{done} of {len(files)} images", end="" if done < len(files) else "\n", file=sys.stderr)
+    if failed:
+        print(f"{failed} of {len(files)} images could not be scored; their rows say why", file=sys.stderr)
+    return 1 if failed and given.strict else 0
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    """The files to score, sorted within each folder that was given.
+
+    Raises:
+        DataError: there is nothing at one of the paths, or no image at any of them.
+    """
+    from oncoshift.errors import DataError
+
+    for path in given:
+        if not os.path.lexists(path):
+            raise DataError(f"{_shown(path)}: no such file or folder")
+    files = [file for path in given for file in (sorted(_images_below(path)) if path.is_dir() else [path])]
+    if not files:
+        raise DataError(f"no image files in {', '.join(map(_shown, given))}")
+    return files
+
+
+def _images_below(root: Path) -> Iterator[Path]:
+    """What has an image's name below a folder, whatever it is, and folders that cannot be listed: each gets its row."""
+    from oncoshift.data.adapters.base import is_image
+
+    unlisted: list[OSError] = []
+    for parent, folders, names in os.walk(root, onerror=unlisted.append):
+        yield from (Path(parent, name) for name in [*names, *folders] if is_image(name))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    yield from (Path(error.filename) for error in unlisted)
+
+
+def _batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | None, str | None]]]:
+    """Files with their bytes, or with why they have none; only a batch is in memory at a time."""
+    from oncoshift.serving.images import UnreadableImageError, read_image_file
+
+    batch: list[tuple[Path, bytes | None, str | None]] = []
+    held = 0
+    for file in files:
+        try:
+            data = read_image_file(file)
+            batch.append((file, data, None))
+            held += len(data)
+        except UnreadableImageError as error:
+            batch.append((file, None, str(error)))
+        if len(batch) == BATCH_IMAGES or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _score(model: PyFuncModel, batch: Sequence[tuple[Path, bytes | None, str | None]]) -> Iterator[Row]:
+    import pandas as pd
+
+    images = [data for _, data, _ in batch if data is not None]
+    scored = iter(cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images}))).itertuples() if images else ())
+    for file, data, fault in batch:
+        path = _shown(file)
+        if data is None:
+            yield {"path": path, "probability": None, "label": None, "error": fault}
+        else:
+            one = next(scored)
+            yield {"path": path, "probability": one.probability, "label": one.label, "error": one.error}
+
+
+def _writer(as_json: bool) -> Callable[[Row], object]:
+    """What writes a row to stdout, in UTF-8 whatever the locale."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    if as_json:
+        return lambda row: print(json.dumps(row, ensure_ascii=False))
+    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    return table.writerow
+
+
+def _shown(path: Path) -> str:
+    r"""A path as text: bytes that are no UTF-8 as \x.., and `./` before a name that a spreadsheet would calculate."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return f"./{text}" if text.startswith(_FORMULA) else text
