@@ -19,7 +19,7 @@ RUN useradd --create-home --uid 1000 oncoshift
 
 
 FROM base AS train
-# git for DVC; the other two for the OpenCV build that staintools asks for.
+# git for DVC; the other two for OpenCV.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
@@ -41,6 +41,10 @@ CMD ["--help"]
 
 
 FROM base AS serve
+# For OpenCV, which reads tiles of 16 bits a colour channel.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
 # Requirements first: a new model with the same ones reuses this layer.
 COPY build/model/requirements.txt /model/requirements.txt
 RUN pip install --requirement /model/requirements.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import struct
+import sys
 import zlib
 from typing import TYPE_CHECKING
 
@@ -262,6 +263,13 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
     for read in (decode, lambda given: read_tile(given, 32)):
         with pytest.raises(UnreadableImageError, match=f"{len(data)} bytes"):
             read(data)
+
+
+def test_sixteen_bits_where_opencv_cannot_be_loaded_are_an_error_of_that_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode_deep(np.zeros((4, 4, 3), np.uint16), ".png")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(UnreadableImageError, match="need OpenCV, which cannot be loaded"):
+        decode(data)
 
 
 def test_sixteen_bits_cut_short_are_refused() -> None:

@@ -212,10 +212,16 @@ def test_requirements_are_pinned_and_few(package: Package, reinhard_package: Pac
     assert (model_folder / "requirements.txt").read_text().split() == plain
     assert {line.split("==")[0] for line in plain} == {
         "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg",
-        "opencv-python-headless",
+        "opencv-python",
     }  # fmt: skip
     assert all("+" not in line and line.split("==")[1][0].isdigit() for line in stained)
     assert [line.split("==")[0] for line in stained if line not in plain] == ["numba"]
+
+
+def test_mlflow_misses_no_requirement_in_the_projects_own_environment(model_folder: Path) -> None:
+    code = "import sys, mlflow.pyfunc; mlflow.pyfunc.load_model(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(model_folder)], capture_output=True, text=True, check=True)
+    assert "mismatch" not in done.stderr
 
 
 def test_a_process_that_loaded_a_model_can_still_import_the_rest(model_folder: Path) -> None:

@@ -9,7 +9,7 @@ import io
 import shutil
 import threading
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
     from oncoshift.serving.predictor import ServedConfig
 
-SERVED_PACKAGES = ("mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg")
+# OpenCV as `opencv-python`, although a server needs no display: staintools asks for it, and two distributions of OpenCV
+# in one environment would overwrite each other's files. So this project has no other, and MLflow would warn of one.
+SERVED_PACKAGES = (
+    "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg", "opencv-python",
+)  # fmt: skip
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -103,20 +107,10 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
 
 def requirements(config: ServedConfig) -> list[str]:
     """What the model needs to be served, pinned to the versions installed here, without local build suffixes."""
-    pins = {name: version(name) for name in SERVED_PACKAGES} | {"opencv-python-headless": _opencv_version()}
+    pins = {name: version(name) for name in SERVED_PACKAGES}
     if config.reference is not None:
         pins["numba"] = version("numba")
     return [f"{name}=={Version(pin).public}" for name, pin in pins.items()]
-
-
-def _opencv_version() -> str:
-    """OpenCV's headless build has the same release numbers, and needs no display libraries on a server."""
-    for name in ("opencv-python-headless", "opencv-python"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    raise RegistryError("a model needs OpenCV to be served, and it is not installed here; install opencv-python")
 
 
 def _signature() -> ModelSignature:

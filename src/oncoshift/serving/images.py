@@ -206,8 +206,10 @@ def _is_deep(data: bytes, image: Image.Image) -> bool:
 
 def _deep_colour(data: bytes, image: Image.Image) -> Image.Image | None:
     """All 16 bits by OpenCV, rounded to 8; None where OpenCV reads something else than Pillow did."""
-    import cv2
-
+    try:
+        import cv2
+    except ImportError as error:  # its wheels need libGL, which a bare server has not
+        raise UnreadableImageError(f"16 bits a colour channel need OpenCV, which cannot be loaded: {error}") from error
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
