@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -124,7 +124,8 @@ def resolved_url(url: str, folder: Path) -> str:
     if not url.startswith(_SQLITE):
         return url
     database = folder.resolve() / url.removeprefix(_SQLITE)
-    database.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # who opens the database says so; who only asks for its address may not need it
+        database.parent.mkdir(parents=True, exist_ok=True)
     return f"{_SQLITE}{database}"
 
 

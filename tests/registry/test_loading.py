@@ -151,6 +151,12 @@ def test_what_is_missing_is_named(
         load_served(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/model", "nosuchstorage://bucket/model"])
+def test_an_address_that_nothing_can_be_had_from_is_an_error_of_one_line(address: str) -> None:
+    with pytest.raises(RegistryError, match=rf"^{address}: [^\n]+$"):
+        load_served(address)
+
+
 @pytest.mark.parametrize("text", [None, "", "- no: [mapping", "flavors: 3", "flavors: {}"])
 def test_a_folder_that_is_no_model_is_refused(folder: Path, text: str | None) -> None:
     (folder / "MLmodel").unlink()

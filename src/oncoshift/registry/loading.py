@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-from oncoshift.errors import RegistryError
+from oncoshift.errors import OncoshiftError, RegistryError
 from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums
 from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.store import open_client
@@ -74,7 +74,9 @@ def _fetch(uri: str, tracking_uri: str | None) -> Path:
         parsed = urlparse(location)
         if parsed.scheme not in ("", "file"):
             return Path(download_artifacts(artifact_uri=location, tracking_uri=tracking_uri, registry_uri=tracking_uri))
-    except (MlflowException, OSError) as error:
+    except OncoshiftError:
+        raise
+    except Exception as error:  # every kind of storage has errors of its own
         raise RegistryError(f"{uri}: {_first_line(error)}; `oncoshift models` lists what there is") from error
     folder = Path(unquote(parsed.path) if parsed.scheme else location)
     if not folder.is_dir():
