@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,6 +25,23 @@ def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> s
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
     return retraining_key(Plan(folder, layout, settings, "sqlite://", forced, print), jobs)
+
+
+def test_epochs_of_a_training_that_goes_on_are_logged_and_only_new_ones_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    layout, tracker = Layout(tmp_path), Mock()
+    plan = Plan(tmp_path, layout, Settings(), "sqlite://", "", said.append)
+    hook = Session(plan, Mock(), tracker, "key", "parent").epoch_logger("run", "dann seed 0", 4)
+    for epoch, when in enumerate((1000.0, 2000.0, math.inf, math.inf)):
+        now = 10_000 * time.time() if when == math.inf else when
+        hook(
+            {"epoch": float(epoch), "timestamp_ms": now, "epoch_seconds": 1.0, "source_accuracy": 0.9,
+             "information_maximisation": 0.5}
+        )  # fmt: skip
+    steps = [rows[0][0] for _, rows in (call.args for call in tracker.log_metrics.call_args_list)]
+    assert steps == [0, 1, 2, 3]
+    assert said[0] == "dann seed 0: goes on after epoch 2/4"
+    assert [line.split(",")[0] for line in said[1:]] == ["dann seed 0: epoch 3/4", "dann seed 0: epoch 4/4"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -107,9 +108,11 @@ def train(context: Context) -> None:
     """Stage `train`."""
     from oncoshift import stages
 
-    settings = context.settings
+    settings, began = context.settings, int(1000 * time.time())
 
     def say(row: dict[str, float]) -> None:
+        if row["timestamp_ms"] < began:  # of a training that goes on, or was done before
+            return
         figures = f"source accuracy {row['source_accuracy']:.3f}, IM {row['information_maximisation']:.3f}"
         print(f"train: epoch {int(row['epoch']) + 1}/{settings.train.epochs}: {figures}", flush=True)
 

@@ -112,11 +112,23 @@ class Session:
             self.tracker.abandon(run, "FAILED", {"oncoshift.error": text[:4000]})
 
     def epoch_logger(self, run: str, label: str, epochs: int) -> EpochHook:
-        """A hook that logs each epoch's figures with the time at which they were made, so twice is the same as once."""
+        """A hook that logs each epoch's figures with the time at which they were made, so twice is the same as once.
+
+        Epochs that were trained before the hook was made are logged, and a line says that they are behind; they are no
+        news to people.
+        """
+        began, behind = int(1000 * time.time()), 0
 
         def log(row: dict[str, float]) -> None:
+            nonlocal behind
             figures = {name: value for name, value in row.items() if name not in ("epoch", "timestamp_ms")}
             self.tracker.log_metrics(run, [(int(row["epoch"]), int(row["timestamp_ms"]), figures)])
+            if row["timestamp_ms"] < began:
+                behind = int(row["epoch"]) + 1
+                return
+            if behind:
+                self.plan.say(f"{label}: goes on after epoch {behind}/{epochs}")
+                behind = 0
             self.plan.say(
                 f"{label}: epoch {int(row['epoch']) + 1}/{epochs}, source accuracy {row['source_accuracy']:.3f}, "
                 f"IM {row['information_maximisation']:.3f}, {row['epoch_seconds']:.1f} s"
