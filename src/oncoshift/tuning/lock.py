@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from oncoshift.errors import SettingsError
 from oncoshift.files import held
+from oncoshift.tuning.patience import DatabaseAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,8 @@ def study_lock(url: str) -> Iterator[None]:
         url: SQLAlchemy URL of the database.
 
     Raises:
-        SettingsError: another kind of database, no driver for it, or it cannot be reached.
+        DatabaseAwayError: it cannot be reached.
+        SettingsError: another kind of database, or no driver for it.
     """
     try:
         parsed = make_url(url)
@@ -51,7 +53,7 @@ def study_lock(url: str) -> Iterator[None]:
     except (ArgumentError, ImportError) as error:
         raise SettingsError(f"tune.storage: {shown}: {error}; install the database's driver") from None
     except OperationalError as error:
-        raise SettingsError(f"tune.storage: {shown}: {' '.join(str(error.orig).split())}") from None
+        raise DatabaseAwayError(f"tune.storage: {shown}: {' '.join(str(error.orig).split())}") from None
     with connection, connection.begin():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _KEY})
         yield

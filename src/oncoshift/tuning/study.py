@@ -15,24 +15,28 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import TrialState
+from sqlalchemy import make_url
 
 from oncoshift.tuning.lock import study_lock
+from oncoshift.tuning.patience import patiently
 from oncoshift.tuning.space import distributions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from optuna.trial import FrozenTrial
 
     from oncoshift.tuning.space import Space
+
+T = TypeVar("T")
 
 MAX_DEATHS = 3
 """So many workers may die of one configuration (for want of memory, say); then it is given up."""
@@ -42,6 +46,9 @@ _GRACE = 4
 
 _BUSY_SECONDS = 60
 """How long SQLite waits for another process's write; its own 5 seconds are few with many workers."""
+
+_PATIENCE_SECONDS = 120
+"""How long a database server may be away, restarted for example, before a worker gives up."""
 
 _log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -98,17 +105,23 @@ class SharedStudy:
         heartbeat_seconds: between signs of life; a worker that gives none for four times as long counts as dead.
         seed: of the sampler.
 
+    A server that is away for a while once the study is open is waited for; then every method raises
+    `DatabaseAwayError`.
+
     Raises:
+        DatabaseAwayError: the database cannot be reached.
         SettingsError: the database cannot be used; see `study_lock`.
     """
 
     def __init__(self, url: str, name: str, heartbeat_seconds: int, seed: int = 0) -> None:
         self._url, self._seed = url, seed
-        busy = {"connect_args": {"timeout": _BUSY_SECONDS}} if url.startswith("sqlite") else {}
+        local = url.startswith("sqlite")
+        self._patience = 0 if local else _PATIENCE_SECONDS
+        options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if local else {"pool_pre_ping": True}
         with study_lock(url), _quiet():
             self._storage = RDBStorage(
                 url,
-                engine_kwargs=busy,
+                engine_kwargs=options,
                 heartbeat_interval=heartbeat_seconds,
                 grace_period=_GRACE * heartbeat_seconds,
             )
@@ -119,6 +132,7 @@ class SharedStudy:
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
                 load_if_exists=True,
             )
+        self._shown = make_url(url).render_as_string(hide_password=True)
         self._id = self._storage.get_study_id_from_name(name)
         self._heartbeat_seconds = heartbeat_seconds
 
@@ -130,12 +144,17 @@ class SharedStudy:
             first: the very first trial's values.
             trials: how many trials the study should come to; killed ones do not count, their retries do.
         """
+        return self._patiently(lambda: self._claim(space, first, trials))
+
+    def _claim(self, space: Space, first: Mapping[str, Any], trials: int) -> Claim:
+        """Claim once; a claim that was cut short leaves a trial without a worker, which the next one queues again."""
         with study_lock(self._url), _quiet():
             self._requeue()
             past = self._trials()
             running = sum(trial.state == TrialState.RUNNING for trial in past)
-            if self.finished + running >= trials:
-                return Claim(None, -1, done=self.finished >= trials)
+            finished = _finished(past)
+            if finished + running >= trials:
+                return Claim(None, -1, done=finished >= trials)
             if not past:
                 self._study.enqueue_trial(dict(first))
             # Each trial draws by its number, so that neither a study that goes on nor two workers draw the same twice.
@@ -156,10 +175,10 @@ class SharedStudy:
             LostTrialError: the trial is another worker's now.
         """
         try:
-            trial.report(score, step)
+            self._patiently(lambda: trial.report(score, step))
         except UpdateFinishedTrialError:
             raise LostTrialError from None
-        if trial.should_prune():
+        if self._patiently(trial.should_prune):
             raise optuna.TrialPruned
 
     def end(self, trial: optuna.Trial, state: TrialState, value: float | None = None, **facts: Any) -> bool:
@@ -174,9 +193,13 @@ class SharedStudy:
         Returns:
             False if the trial is another worker's now; then nothing is noted.
         """
+        return self._patiently(lambda: self._end(trial, state, value, facts))
+
+    def _end(self, trial: optuna.Trial, state: TrialState, value: float | None, facts: Mapping[str, Any]) -> bool:
         with study_lock(self._url):
-            if self._trials()[trial.number].state != TrialState.RUNNING:
-                return False
+            present = self._trials()[trial.number].state
+            if present != TrialState.RUNNING:
+                return bool(present == state != TrialState.FAIL)  # noted already, and the answer was lost on the way
             for name, fact in facts.items():
                 trial.set_user_attr(name, fact)
             self._study.tell(trial, value, state)
@@ -206,12 +229,11 @@ class SharedStudy:
     @property
     def finished(self) -> int:
         """How many trials have an outcome; one that was killed has none, its retry will."""
-        ended = (TrialState.COMPLETE, TrialState.PRUNED)
-        return sum(trial.state in ended or _error(trial) is not None for trial in self._trials())
+        return _finished(self._patiently(self._trials))
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials, but those that lost their worker and were run again."""
-        past = self._trials()
+        past = self._patiently(self._trials)
         again = {trial.user_attrs.get("resumes") for trial in past}
         return tuple(_outcome(trial, past) for trial in past if trial.number not in again)
 
@@ -229,8 +251,13 @@ class SharedStudy:
         if len({trial.score for trial in complete}) < 2 or len(complete[0].values) < 2:
             return None
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found: dict[str, float] = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        found: dict[str, float] = self._patiently(
+            lambda: optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        )
         return found
+
+    def _patiently(self, operation: Callable[[], T]) -> T:
+        return patiently(operation, self._patience, self._shown)
 
     def _trials(self) -> Sequence[FrozenTrial]:
         trials: Sequence[FrozenTrial] = self._study.get_trials(deepcopy=False)
@@ -255,6 +282,12 @@ class SharedStudy:
                     {**trial.system_attrs.get("fixed_params", {}), **trial.params},
                     user_attrs={"resumes": trial.number, "configuration": number, "deaths": _deaths(trial)},
                 )
+
+
+def _finished(trials: Iterable[FrozenTrial]) -> int:
+    """How many trials have an outcome."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return sum(trial.state in ended or _error(trial) is not None for trial in trials)
 
 
 def completed(trials: Iterable[Trial]) -> list[Trial]:

@@ -1,0 +1,112 @@
+"""A database that is away: asked again for a bounded time, then named."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from oncoshift.tuning import patience, study
+from oncoshift.tuning.lock import study_lock
+from oncoshift.tuning.patience import DatabaseAwayError, patiently
+from oncoshift.tuning.space import search_space
+from oncoshift.tuning.study import SharedStudy
+from oncoshift.tuning.worker import Budget, TrialPlan, work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CLOSED = OperationalError("SELECT 1", {}, Exception("server closed the connection\n  unexpectedly"))
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time passes by sleeping alone."""
+    now = SimpleNamespace(seconds=0.0)
+
+    def sleep(seconds: float) -> None:
+        now.seconds += seconds
+
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
+    return now
+
+
+def test_it_is_asked_again_until_it_answers_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    failures: list[Exception] = [CLOSED, DatabaseAwayError("refused"), CLOSED]
+
+    def operation() -> str:
+        if failures:
+            raise failures.pop()
+        return "answer"
+
+    assert patiently(operation, 120, "postgresql://host/studies") == "answer"
+    (line,) = [record.message for record in caplog.records]
+    assert line == "tune.storage does not answer (server closed the connection unexpectedly); trying again for 120 s"
+
+
+def test_after_that_it_is_named_with_the_reason(clock: SimpleNamespace) -> None:
+    def operation() -> None:
+        try:
+            raise CLOSED
+        except OperationalError as error:
+            raise StorageInternalError from error
+
+    message = r"postgresql://host/studies does not answer within 120 s \(server closed the connection unexpectedly\);"
+    with pytest.raises(DatabaseAwayError, match=message) as raised:
+        patiently(operation, 120, "postgresql://host/studies")
+    assert raised.value.exit_code == 69
+    assert 120 <= clock.seconds <= 122
+
+
+def test_what_is_no_outage_is_raised_at_once(clock: SimpleNamespace) -> None:
+    def operation() -> None:
+        raise StorageInternalError
+
+    with pytest.raises(StorageInternalError):
+        patiently(operation, 120, "postgresql://host/studies")
+    assert clock.seconds == 0
+
+
+def test_a_study_goes_on_through_outages_with_no_trial_lost_or_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    away = SimpleNamespace(statements=0, locks=0)
+    found = SharedStudy(url, "s", heartbeat_seconds=60)
+    monkeypatch.setattr(found, "_patience", 120)
+
+    @event.listens_for(found._storage.engine, "before_cursor_execute")
+    def fail(*_: object) -> None:
+        if away.statements:
+            away.statements -= 1
+            raise CLOSED
+
+    @contextmanager
+    def lock(url: str) -> Iterator[None]:
+        if away.locks:
+            away.locks -= 1
+            raise DatabaseAwayError("refused")
+        with study_lock(url):
+            yield
+
+    monkeypatch.setattr(study, "study_lock", lock)
+    first = {"train.lr": 0.01, "dann.max_lambda": 0.33}
+    seen: list[int] = []
+
+    def trial(plan: TrialPlan) -> tuple[float, ...]:
+        seen.append(plan.number)
+        away.statements = 2
+        plan.report(0, 0.5)
+        away.statements, away.locks = 3, 2  # for the outcome, and the next claim
+        return (0.5,)
+
+    work(found, search_space(first), first, Budget(3), trial, lambda _line: None)
+    assert seen == [0, 1, 2]
+    assert [each.state for each in found.trials()] == ["COMPLETE"] * 3
+    assert away == SimpleNamespace(statements=0, locks=0)
