@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_it_is_asked_again_until_it_answers_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    failures: list[Exception] = [CLOSED, DatabaseAwayError("refused"), CLOSED]
+    failures: list[Exception] = [CLOSED, DatabaseAwayError("tune.storage: postgresql://host/studies: refused")]
 
     def operation() -> str:
         if failures:
@@ -47,7 +47,7 @@ def test_it_is_asked_again_until_it_answers_and_that_is_said_once(caplog: pytest
 
     assert patiently(operation, 120, "postgresql://host/studies") == "answer"
     (line,) = [record.message for record in caplog.records]
-    assert line == "tune.storage does not answer (server closed the connection unexpectedly); trying again for 120 s"
+    assert line == "tune.storage does not answer (refused); trying again for 120 s"
 
 
 def test_after_that_it_is_named_with_the_reason(clock: SimpleNamespace) -> None:

@@ -44,7 +44,7 @@ def patiently(operation: Callable[[], T], seconds: float, database: str) -> T:
             cause = error.__cause__ if isinstance(error, StorageInternalError) else error
             if not isinstance(cause, DatabaseAwayError | OperationalError | InterfaceError):
                 raise
-            reason = " ".join(str(getattr(cause, "orig", cause)).split())
+            reason = " ".join(str(getattr(cause, "orig", cause)).split()).removeprefix(f"tune.storage: {database}: ")
             if time.monotonic() >= deadline:
                 raise DatabaseAwayError(
                     f"tune.storage: {database} does not answer{f' within {seconds:.0f} s' if seconds else ''} "

@@ -211,11 +211,16 @@ class SharedStudy:
         stop = threading.Event()
 
         def beat() -> None:
+            missed = False
             while not stop.wait(self._heartbeat_seconds):
                 try:
                     self._beat(trial.number)
-                except StorageInternalError as error:  # a busy database; the next beat may pass
-                    _log.warning("trial %d: no heartbeat: %s", trial.number, error)
+                except StorageInternalError as error:  # a busy database, or one that is away; the next beat may pass
+                    if not missed:
+                        _log.warning("trial %d: no heartbeat: %s", trial.number, error.__cause__ or error)
+                    missed = True
+                else:
+                    missed = False
             self._storage.remove_session()
 
         thread = threading.Thread(target=beat, daemon=True)
