@@ -26,6 +26,7 @@ import torch
 from oncoshift.data.parallel import usable_cores
 from oncoshift.errors import OncoshiftError, TrainingInterrupted
 from oncoshift.layout import Layout
+from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import Plan, open_session
 from oncoshift.retraining.trial import Search
@@ -229,7 +230,8 @@ def _end_with_parent() -> None:
 
 
 def main() -> int:
-    """Work on the task in the input: 0 when nothing is left to begin, 75 if told to stop, 2 for what can be mended."""
+    """Work on the task in the input: 0 when nothing is left to begin, else the error's exit code."""
+    show_any_text()
     stop_on_sigterm()  # once: the end of the input asks again
     try:
         task = Task(**json.loads(sys.stdin.readline()))
@@ -239,7 +241,7 @@ def main() -> int:
         return stopped.exit_code
     except OncoshiftError as error:
         _say(f"error: {error}")
-        return 2
+        return error.exit_code
     return 0
 
 
