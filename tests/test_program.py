@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -47,6 +49,24 @@ def test_a_crash_is_no_users_mistake(capsys: pytest.CaptureFixture[str], fault: 
     lines = done.stderr.splitlines()
     assert lines[0].startswith("Traceback")
     assert lines[-1].startswith("crashed: ")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "Permission denied; give this user the right to it, or work in another folder"),
+        (errno.EROFS, "Read-only file system; work in a folder that can be written to"),
+        (errno.ENOSPC, "No space left on device; make room there, and start it again"),
+    ],
+)
+def test_a_file_that_the_system_refuses_is_named_with_a_remedy(
+    capsys: pytest.CaptureFixture[str], number: int, words: str
+) -> None:
+    def body() -> None:
+        raise OSError(number, os.strerror(number), "/data/tiles.parquet")
+
+    assert run_program(body) == 2
+    assert capsys.readouterr().err == f"error: /data/tiles.parquet: {words}\n"
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])

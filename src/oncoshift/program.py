@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
@@ -13,6 +14,15 @@ from oncoshift.errors import CRASHED, INTERRUPTED, READER_GONE, OncoshiftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_REMEDIES = {
+    errno.EACCES: "give this user the right to it, or work in another folder",
+    errno.EPERM: "give this user the right to it, or work in another folder",
+    errno.EROFS: "work in a folder that can be written to",
+    errno.ENOSPC: "make room there, and start it again",
+    errno.EDQUOT: "make room there, and start it again",
+}
+"""What the system may refuse wherever a file is written or read, and what the user can do about it."""
 
 
 def run_program(body: Callable[[], int | None]) -> int:
@@ -38,6 +48,10 @@ def run_program(body: Callable[[], int | None]) -> int:
         if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails once more
             return READER_GONE
+        if isinstance(error, OSError) and error.errno in _REMEDIES and error.filename is not None:
+            remedy = _REMEDIES[error.errno]
+            print(f"error: {os.fsdecode(error.filename)}: {error.strerror}; {remedy}", file=sys.stderr)
+            return OncoshiftError.exit_code
         traceback.print_exc()
         print("crashed: this is a fault of the program; please report it with the lines above", file=sys.stderr)
         return CRASHED
