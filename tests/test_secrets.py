@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
+from oncoshift.cli import main
+from oncoshift.errors import RegistryError
 from oncoshift.secrets import has_password, without_credentials
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -50,3 +57,25 @@ def test_what_is_no_credential_stays(text: str) -> None:
 def test_a_user_alone_is_not_shown_and_is_no_password() -> None:
     assert without_credentials("ssh://me@host/data") == "ssh://host/data"
     assert not has_password("ssh://me@host/data")
+
+
+def test_no_error_of_this_package_repeats_credentials() -> None:
+    """What it says may be another library's words, with the address in them."""
+    error = RegistryError("cannot open: API request to http://me:hunter2@host/api failed")
+    assert str(error) == "cannot open: API request to http://host/api failed"
+
+
+@pytest.mark.parametrize("uri", ["http://me:hunter2@127.0.0.1:9", "postgresql://me:hunter2@127.0.0.1:9/mlflow"])
+def test_doctor_shows_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
+) -> None:
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that what is set there is taken back
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    main(["doctor"])
+    said = "".join(capsys.readouterr())
+    assert without_credentials(uri) in said
+    assert "hunter2" not in said
