@@ -29,6 +29,7 @@ from flows.server import project_server
 from oncoshift.errors import OncoshiftError, TrainingInterrupted
 from oncoshift.experiments import experiment_lock
 from oncoshift.program import run_program
+from oncoshift.registry.store import open_client
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
 from oncoshift.retraining.explain import explain_step
 from oncoshift.retraining.gate import champion_version, gate_step
@@ -166,6 +167,7 @@ def retrain(
 
 def carry_out(plan: Plan) -> dict[str, Any]:
     """From a plan to the summary of what was done, or of what was done before and still stands."""
+    open_client(plan.uri)  # a store that is away is told now, not when the data are ready
     session = open_session(plan, data(plan))
     before = finished_summary(session)
     if before is None:
@@ -250,7 +252,8 @@ def report(summary: dict[str, Any]) -> None:
     for line in to_lines(summary):
         console.print(line, markup=False)
     if summary["champion"] not in (None, summary["version"]):
-        console.print(f"live is version {summary['champion']}, not {summary['version']}: `oncoshift models` says why")
+        live = f"live is version {summary['champion']}, not {summary['version']}: `oncoshift models` says why"
+        console.print(live, markup=False)
     console.print("\nlook:  make ui   (MLflow on http://127.0.0.1:5000)", markup=False)
     if summary["champion"]:
         console.print(f"pull:  oncoshift score --model models:/{summary['model']}@champion TILE.jpg", markup=False)

@@ -25,8 +25,8 @@ REASON = "[/b] [red]x[/] :warning: <b>"
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, tracker: Tracker) -> Callable[..., int]:
     """Runs a command in a project whose store is the tests'."""
-    for name in ("params.yaml", "dvc.yaml"):
-        (tmp_path / name).touch()
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("LOGNAME", "somebody-else")
     monkeypatch.setenv("COLUMNS", "200")
