@@ -35,7 +35,7 @@ def stop_by_sigterm(project: Project, send: Callable[[int, signal.Signals], None
         send: to the process alone, or to its group.
     """
     process = project.start("retrain", "--params", str(project.root / "params.yaml"), module="oncoshift.cli")
-    project.wait_until(process, lambda: "dann seed 0: " in project.log.read_text(), "the method's training")
+    project.wait_until(process, lambda: "dann seed 0: epoch" in project.log.read_text(), "the method's training")
     children = psutil.Process(process.pid).children(recursive=True)
     send(process.pid, signal.SIGTERM)
     assert process.wait(timeout=120) == 75, project.log.read_text()[-4000:]
