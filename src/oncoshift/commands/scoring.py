@@ -24,9 +24,6 @@ BATCH_IMAGES = 64
 BATCH_BYTES = 2**26
 """A batch is full with so many images, or so many bytes of files (64 MiB), whichever comes first."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a cell for a formula."""
-
 Row = dict[str, Any]
 """The values of `COLUMNS` for one image."""
 
@@ -143,6 +140,7 @@ def _writer(as_json: bool) -> Callable[[Row], object]:
 
 
 def _shown(path: Path) -> str:
-    r"""A path as text: bytes that are no UTF-8 as \x.., and `./` before a name that a spreadsheet would calculate."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return f"./{text}" if text.startswith(_FORMULA) else text
+    r"""A path as text, with bytes that are not UTF-8 as `\xe9`, whatever the locale; no spreadsheet calculates it."""
+    from oncoshift.data.names import without_formula
+
+    return without_formula(os.fsencode(path).decode("utf-8", "backslashreplace"))

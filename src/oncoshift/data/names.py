@@ -15,6 +15,9 @@ _HOUSEKEEPING = frozenset(
 )  # fmt: skip
 """What systems and servers leave in folders, in lower case."""
 
+_SURROGATE = 0xDC00
+"""Where Python puts the bytes of a name that are not UTF-8 (PEP 383)."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -33,13 +36,18 @@ def is_text(name: str) -> bool:
 
 
 def as_text(name: str) -> str:
-    """A name that UTF-8 can write: itself, or its repr without the quotes."""
+    r"""A name that UTF-8 can write: itself, or with its other bytes as `\xe9`."""
     return name if is_text(name) else visible(name)
 
 
 def visible(text: str) -> str:
     """A text on one line, in which nothing is invisible or acts on a terminal: such characters stand as in a repr."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    byte = ord(letter) - _SURROGATE
+    return rf"\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(letter)[1:-1]
 
 
 def normal_form(name: str) -> str:
