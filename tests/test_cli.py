@@ -40,7 +40,7 @@ def test_the_data_stages_run_one_after_the_other(
     assert {path.name for path in layout.packs.glob("*/")} == {"none", "reinhard"}
     printed = capsys.readouterr()
     assert "ingest: 36 tiles, 0 quarantined" in printed.out
-    assert "normalize: 72/72" in printed.err
+    assert "normalize: reinhard: 36/36" in printed.err
 
 
 def test_params_may_lie_elsewhere_and_be_overridden(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,14 @@ _PACKAGE = Path(__file__).resolve().parent
 TRAINING_CODE = ("data", "methods", "models", "selection", "serving", "training")
 """Packages that decide a trained weight; a change elsewhere does not make a model old."""
 
-TILE_CODE = ("data/packs/tiles.py", "data/stain", "serving/colour.py", "serving/images.py", "serving/stain")
+TILE_CODE = (
+    "data/packs/tiles.py",
+    "data/stain",
+    "serving/colour.py",
+    "serving/images.py",
+    "serving/limits.py",
+    "serving/stain",
+)
 """What decides a pixel of a pack."""
 
 TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
@@ -23,7 +30,7 @@ TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
 STAGE_CODE = {
     "ingest": ("data/adapters", "data/archives.py", "data/csv_rows.py", "data/groups.py", "data/ingest.py",
                "data/leaks", "data/names.py", "data/passed_over.py", "data/tar_headers.py", "data/validation",
-               "serving/colour.py", "serving/images.py"),
+               "serving/colour.py", "serving/images.py", "serving/limits.py"),
     "split": ("data/split.py", "data/split_checks.py"),
     "normalize": ("data/normalize.py", "data/packs", *TILE_CODE),
 }  # fmt: skip
