@@ -11,20 +11,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from prefect import flow, get_client, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 from rich.console import Console
 
 from flows import PROJECT
 from flows.logs import tell_errors_in_one_line
-from flows.runs import GPU, ensure_gpu_limit, is_scheduled, living, mend
+from flows.runs import ensure_gpu_limit, gpu, is_scheduled, living, mend
 from flows.server import project_server
 from oncoshift.errors import OncoshiftError, TrainingInterrupted
 from oncoshift.experiments import experiment_lock
@@ -84,14 +85,14 @@ def data(plan: Plan) -> ExperimentJobs:
 @task(name="tune", **RETRYING)
 def tune(session: Session) -> Settings:
     """The Optuna study; holds the GPU while trials train."""
-    with concurrency(GPU, occupy=1):
+    with gpu(str(flow_run.id)):
         return tune_step(session)
 
 
 @task(name="train", task_run_name="train-{method}-{number}", **RETRYING)
 def train(session: Session, settings: Settings, method: str, number: int) -> tuple[Job, TrainedJob]:
     """One seed of one method; holds the GPU."""
-    with concurrency(GPU, occupy=1):
+    with gpu(str(flow_run.id)):
         return train_step(session, settings, method, number)
 
 
@@ -104,7 +105,7 @@ def evaluate(session: Session, trained: Mapping[str, Sequence[tuple[Job, Trained
 @task(name="select", **RETRYING)
 def select(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> Selection:
     """The pick of the seeds and its verdict; holds the GPU while the method is trained from each organ alone."""
-    with concurrency(GPU, occupy=1):
+    with gpu(str(flow_run.id)):
         return select_step(session, jobs)
 
 
@@ -238,8 +239,8 @@ def champion_words(summary: dict[str, Any]) -> str:
 
 
 def name_run(name: str) -> None:
-    """Give the flow run that is under way a name that says what it is."""
-    with get_client(sync_client=True) as client:
+    """Give the flow run that is under way a name that says what it is; it works without one as well."""
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name)
 
 

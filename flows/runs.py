@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,10 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from oncoshift.files import held
 
@@ -47,9 +48,13 @@ GPU = "gpu"
 RUNNER = "ONCOSHIFT_RUNNER"
 """Environment variable: process id of the `flows.serve` that starts scheduled runs."""
 
+OWN_SERVER = "ONCOSHIFT_OWN_SERVER"
+"""Environment variable: set where the Prefect server is the project's own."""
+
 _GONE = "its process is gone: it was killed, or the machine went down; the next run goes on from where it was"
 _PR_SET_PDEATHSIG = 1
 _PAGE = 200
+_LOOK_AGAIN_SECONDS = 60
 
 
 @contextmanager
@@ -58,9 +63,11 @@ def living(run: UUID | str) -> Iterator[None]:
     path = _lock_of(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path):
-        _end_with_runner()
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            _end_with_runner()
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def is_living(run: UUID | str) -> bool:
@@ -75,13 +82,14 @@ def is_living(run: UUID | str) -> bool:
         return True
 
 
-def mend(*, own: bool, pending: bool = False) -> list[str]:
+def mend(*, own: bool, pending: bool = False, waiting: UUID | str | None = None) -> list[str]:
     """End runs in Prefect's records whose process is gone, and free the places that they hold.
 
     Args:
-        own: the server is the project's own and new, so each run that does not live is gone, and so are all leases.
-            On another server, only runs that lived on this machine can be told to be gone; it frees their places.
+        own: the server is the project's own, so each run that does not live is gone. On another server, only runs that
+            lived on this machine can be told to be gone; what else they hold is freed when its lease runs out.
         pending: also runs that are about to start. Right for the one process that starts them.
+        waiting: a run that lives and holds no GPU, since it waits for one.
 
     Returns:
         Names of the runs that were ended.
@@ -91,11 +99,30 @@ def mend(*, own: bool, pending: bool = False) -> list[str]:
         gone = [run for run in unfinished if not is_living(run.id) and (own or _lock_of(run.id).is_file())]
         for run in gone:
             _end_tasks(client, run)
-            client.set_flow_run_state(run.id, Crashed(message=_GONE), force=own)
+            state = Cancelled if run.state_type == StateType.CANCELLING else Crashed
+            client.set_flow_run_state(run.id, state(message=_GONE))  # which gives its deployment's place back
             _lock_of(run.id).unlink(missing_ok=True)
-        if own and len(gone) == len(unfinished):
-            _free_places(client)
+        others = {str(run.id) for run in unfinished} - {str(run.id) for run in gone} - {str(waiting)}
+        if own and not others:
+            _free_gpu(client)
     return [run.name for run in gone]
+
+
+@contextmanager
+def gpu(run: UUID | str) -> Iterator[None]:
+    """Hold a place in the limit `GPU`, which is waited for; one that only a killed run seems to hold is freed.
+
+    Args:
+        run: the run that is to hold it.
+    """
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(concurrency(GPU, occupy=1, timeout_seconds=_LOOK_AGAIN_SECONDS))
+                break
+            except TimeoutError:
+                mend(own=OWN_SERVER in os.environ, waiting=run)
+        yield
 
 
 def ensure_gpu_limit() -> None:
@@ -155,8 +182,8 @@ def _end_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
         client.set_task_run_state(task.id, Crashed(message=_GONE), force=True)
 
 
-def _free_places(client: SyncPrefectClient) -> None:
-    """Free every limit: what looks taken was taken by a lease, and leases end with the server that gave them."""
-    for limit in client.read_global_concurrency_limits(limit=_PAGE):
-        if limit.active_slots:
-            client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=0))
+def _free_gpu(client: SyncPrefectClient) -> None:
+    """Free the limit `GPU`, which no living run holds: the lease of a killed one ended with the server that knew it."""
+    with suppress(ObjectNotFound):
+        if client.read_global_concurrency_limit_by_name(GPU).active_slots:
+            client.update_global_concurrency_limit(GPU, GlobalConcurrencyLimitUpdate(active_slots=0))

@@ -30,15 +30,18 @@ from pydantic import ValidationError
 from flows import PROJECT
 from flows.retrain import retrain
 from flows.runs import RUNNER, ensure_gpu_limit, mend
-from flows.server import address, project_server
+from flows.server import project_server
 from oncoshift.errors import OncoshiftError, SettingsError
 from oncoshift.files import held
 from oncoshift.program import run_program
+from oncoshift.secrets import without_credentials
 from oncoshift.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LAST_PORT = 65535
+_POLL_SECONDS = 0.2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -62,7 +65,8 @@ def check(given: argparse.Namespace) -> None:
     """Check all that can be wrong with the command line, before a server is started.
 
     Raises:
-        SettingsError: the cron expression, the time zone or the name is not usable, or a setting is not allowed.
+        SettingsError: the cron expression, the time zone, the name or the port is not usable, or a setting is not
+            allowed.
     """
     try:
         CronSchedule(cron=given.cron, timezone=given.timezone)
@@ -71,6 +75,8 @@ def check(given: argparse.Namespace) -> None:
         raise SettingsError(f"--{wrong} {getattr(given, wrong)!r}: {_words(error)}") from None
     if not _NAME.fullmatch(given.name):
         raise SettingsError(f"--name {given.name!r}: use letters, digits, dots, dashes and underscores")
+    if not 0 < given.port <= _LAST_PORT:
+        raise SettingsError(f"--port {given.port}: must be from 1 to {_LAST_PORT}")
     load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides), trusted=False)
 
 
@@ -86,13 +92,13 @@ def serve(given: argparse.Namespace) -> None:
     busy = ScheduleError(f"another `python -m flows.serve` serves {given.name!r} here; stop it, or give another --name")
     with held(lock, busy=lambda: busy), project_server(given.port, ui=True) as own:
         for run in mend(own=own, pending=True):
-            print(f"run {run!r} of before was killed, and is ended in Prefect's records", flush=True)
+            print(f"run {run!r} was killed earlier; Prefect now shows it as Crashed", flush=True)
         ensure_gpu_limit()
-        api = get_current_settings().api.url or ""
-        print(f"Prefect's UI: {address(given.port) if own else api.removesuffix('/api')}", flush=True)
+        api = without_credentials(get_current_settings().api.url or "")
+        print(f"Prefect's UI: {api.removesuffix('/api')}", flush=True)
         prefect = Path(sys.executable).with_name("prefect")
         start = f"{shlex.quote(str(prefect))} deployment run {shlex.quote(f'{retrain.name}/{given.name}')}"
-        print(f"a run at once: PREFECT_API_URL={api} {start}", flush=True)
+        print(f"to start a run at once: PREFECT_API_URL={shlex.quote(api)} {start}", flush=True)
         # It says at each try that a run waits for the one before it.
         logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)
         os.environ[RUNNER] = str(os.getpid())
@@ -133,9 +139,21 @@ class StoppableRunner(Runner):
         self._event_loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
-        if self._stopping is None:
+        if self._stopping is None or self._stopping.done():
             print("stopping: a run that is under way ends after its step, with a checkpoint", flush=True)
-            self._stopping = self._event_loop.create_task(self.astop())
+            self._stopping = self._event_loop.create_task(self._end_runs_and_stop())
+
+    async def _end_runs_and_stop(self) -> None:
+        """Ask the runs to end, wait until they have, and stop; `astop` alone would overwrite what they say of it."""
+        while not self.started:  # a signal may come before there is anything to stop
+            await asyncio.sleep(_POLL_SECONDS)
+        runs = self._process_manager
+        for run in runs.flow_run_ids():
+            if (process := runs.get(run)) is not None and process.is_alive():
+                process.graceful_kill()
+        while runs.flow_run_ids():
+            await asyncio.sleep(_POLL_SECONDS)
+        await self.astop()
 
 
 def _words(error: ValidationError) -> str:

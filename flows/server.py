@@ -32,6 +32,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.runs import OWN_SERVER
 from oncoshift.errors import OncoshiftError, UnavailableError
 
 if TYPE_CHECKING:
@@ -77,9 +78,13 @@ def project_server(port: int | None = None, *, ui: bool = False) -> Iterator[boo
         yield False
         return
     port = _free_port(port)
-    with _own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{address(port)}/api"}):
-        yield True
-        APILogHandler().flush()  # else the last lines are sent to a server that is gone
+    os.environ[OWN_SERVER] = "1"
+    try:
+        with _own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{address(port)}/api"}):
+            yield True
+            APILogHandler().flush()  # else the last lines are sent to a server that is gone
+    finally:
+        del os.environ[OWN_SERVER]
 
 
 def address(port: int) -> str:
@@ -122,7 +127,7 @@ def _free_port(port: int | None) -> int:
 
 @contextmanager
 def _own_server(port: int, *, ui: bool) -> Iterator[None]:
-    log = Path(get_current_settings().home) / "server.log"
+    log = Path(get_current_settings().home) / ("serve.log" if ui else "server.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flows.server", str(port), *(["--ui"] if ui else [])]
     environment = os.environ | {

@@ -68,6 +68,17 @@ def test_a_run_ends_in_a_state_that_says_what_came_of_it(changes: dict[str, obje
     assert (state.name, state.message, state.type) == (name, message, StateType.COMPLETED)
 
 
+def test_a_servers_password_is_in_nothing_that_prefect_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    for name in ("create_markdown_artifact", "create_link_artifact", "name_run"):
+        monkeypatch.setattr(flow_module, name, lambda *arguments, **options: told.append(f"{arguments} {options}"))
+    monkeypatch.setattr(flow_module, "to_markdown", str)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@mlflow.example:5000/")
+    state = flow_module.publish({**SUMMARY, "experiment": "1", "run": "abc"})
+    assert any("http://mlflow.example:5000/#/experiments/1/runs/abc" in line for line in told)
+    assert "hunter2" not in "".join([*told, str(state)])
+
+
 @pytest.mark.filterwarnings("ignore:.*attempted to send logs to the API without a flow run id")
 def test_an_error_that_the_user_can_mend_is_logged_once_and_without_traceback(caplog: pytest.LogCaptureFixture) -> None:
     tell_errors_in_one_line()

@@ -13,6 +13,7 @@ from prefect import flow, get_client
 from prefect.settings import PREFECT_HOME, temporary_settings
 from prefect.states import Pending, Running
 
+from flows import runs
 from flows.runs import GPU, ensure_gpu_limit, is_living, living, mend
 from flows.server import project_server
 
@@ -79,9 +80,45 @@ def test_runs_whose_process_is_gone_are_ended_and_give_their_places_back(home: P
         assert mend(own=True) == [elsewhere.name]
         assert states() == ["Running", "Crashed", "Crashed", "Pending"]
         assert taken() == 1, "it may be the living one's"
+        assert mend(own=True, waiting=going.id) == []
+        assert taken() == 0, "the living one says that it waits for it"
+        client.increment_concurrency_slots([GPU], slots=1, mode="concurrency")
         lives.kill()
         lives.wait()
         assert set(mend(own=True, pending=True)) == {going.name, about_to.name}
         assert states() == ["Crashed"] * 4
         assert taken() == 0
         assert "the next run goes on from where it was" in str(client.read_flow_run(going.id).state.message)
+
+
+def test_a_run_that_waits_for_the_gpu_of_a_killed_one_gets_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_LOOK_AGAIN_SECONDS", 1)
+    with project_server(), get_client(sync_client=True) as client:
+        ensure_gpu_limit()
+        client.increment_concurrency_slots([GPU], slots=1, mode="concurrency")
+        killed, waits = (client.create_flow_run(nothing, state=Running()) for _ in range(2))
+        with living(waits.id), runs.gpu(waits.id):
+            assert client.read_flow_run(killed.id).state_name == "Crashed"
+            assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 1
+        assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 0
+
+
+def test_a_deployments_place_is_given_back_by_each_run_that_is_gone(home: Path) -> None:
+    with project_server(), get_client(sync_client=True) as client:
+        flow_id = client.create_flow(nothing)
+        deployment = client.create_deployment(flow_id=flow_id, name="scheduled", concurrency_limit=2)
+        lives, gone = (client.create_flow_run_from_deployment(deployment) for _ in range(2))
+        for run in (lives, gone):
+            client.set_flow_run_state(run.id, Pending())
+            client.set_flow_run_state(run.id, Running())
+    process = hold(lives.id)
+    with project_server() as own, get_client(sync_client=True) as client:  # another one, which knows no lease
+        limit = client.read_deployment(deployment).global_concurrency_limit
+        assert limit is not None
+        assert limit.active_slots == 2
+        assert gone.name in mend(own=own)
+        limit = client.read_deployment(deployment).global_concurrency_limit
+        assert limit is not None
+        assert limit.active_slots == 1
+    process.kill()
+    process.wait()

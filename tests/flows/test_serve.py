@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 import pytest
 from prefect.schedules import Schedule
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from flows import serve
 from oncoshift.files import held
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_schedule_is_a_cron_expression_that_survives_a_restart() -> None:
@@ -25,6 +32,8 @@ def test_the_schedule_is_a_cron_expression_that_survives_a_restart() -> None:
         (["--cron", "bad"], "--cron 'bad': Invalid cron string"),
         (["--cron", "99 * * * *"], "--cron '99 * * * *': Invalid cron string"),
         (["--timezone", "Mars/Base"], "--timezone 'Mars/Base': Invalid timezone"),
+        (["--port", "0"], "--port 0: must be from 1 to 65535"),
+        (["--port", "99999"], "--port 99999: must be"),
         (["--name", "a/b"], "--name 'a/b': use letters, digits, dots"),
         (["--preset", "nope"], "--preset nope: unknown"),
         (["--preset", "/etc/hostname.yaml"], "/etc/hostname.yaml"),
@@ -43,7 +52,52 @@ def test_a_wrong_command_line_is_one_line_and_starts_no_server(
     assert words in said
 
 
-def test_one_process_serves_a_schedule(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_one_process_serves_a_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with temporary_settings({PREFECT_HOME: tmp_path}), held(tmp_path / "serve-scheduled.lock"):
         assert serve.main([]) == 2
     assert "another `python -m flows.serve` serves 'scheduled' here" in capsys.readouterr().err
+
+
+class Handle:
+    """A run's process, as Prefect's runner keeps it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def is_alive(self) -> bool:
+        return True
+
+    def graceful_kill(self) -> None:
+        self.asked += 1
+
+
+def test_a_signal_ends_the_runs_before_the_runner_and_is_heeded_however_early_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped at once, Prefect's runner would kill its runs after 30 seconds, and overwrite what they say."""
+    runs, steps = {"a": Handle()}, []
+    runner = serve.StoppableRunner(name="test", pause_on_shutdown=False)
+    manager = SimpleNamespace(flow_run_ids=lambda: set(runs), get=runs.get)
+    runner._process_manager = manager  # type: ignore[assignment]
+
+    async def stop() -> None:
+        steps.append("stopped")
+        assert not runs, "the runs have ended"
+
+    monkeypatch.setattr(runner, "astop", stop)
+
+    async def signalled() -> None:
+        runner._event_loop = asyncio.get_running_loop()
+        runner.handle_sigterm()
+        runner.handle_sigterm()
+        await asyncio.sleep(0.3)
+        assert (runs["a"].asked, steps) == (0, []), "it has not started"
+        runner.started = True
+        await asyncio.sleep(0.5)
+        assert (runs["a"].asked, steps) == (1, []), "the run is asked once, and waited for"
+        del runs["a"]
+        assert runner._stopping is not None
+        await runner._stopping
+
+    asyncio.run(signalled())
+    assert steps == ["stopped"]
