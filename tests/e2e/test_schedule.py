@@ -37,6 +37,7 @@ class Schedule:
 
     def start(self) -> None:
         self.server = self.project.start("--cron", "* * * * *", "--port", self.port, module="flows.serve")
+        self.wait_until(lambda: "to start a run at once: " in self.project.log.read_text(), "its Prefect server")
 
     def end(self, number: signal.Signals, send: Callable[[int, signal.Signals], None] = os.killpg) -> int:
         """Send a signal to the process group, or to the process alone; the exit code. Nothing is left behind."""
@@ -55,8 +56,12 @@ class Schedule:
             assert time.monotonic() < deadline, f"never reached: {what}: {self.project.log.read_text()[-4000:]}"
             time.sleep(1)
 
+    def ended(self) -> list[FlowRun]:
+        """Runs that have ended, in the order in which they began."""
+        return [run for run in self.runs() if run.state is not None and run.state.is_final()]
+
     def runs(self) -> list[FlowRun]:
-        """Runs that have begun, oldest first."""
+        """Runs that have begun, in their order."""
         begun = FlowRunFilterState(type=FlowRunFilterStateType(any_=BEGUN))
         with (
             temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{self.port}/api"}),
@@ -92,8 +97,8 @@ def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(
         assert "training was asked to end, at epoch" in project.log.read_text()
 
         schedule.start()
-        schedule.wait_until(lambda: len(schedule_runs_ended(schedule)) >= 4, "a run that ends, and one after it")
-        killed, stopped, promoted, unchanged = schedule_runs_ended(schedule)[:4]
+        schedule.wait_until(lambda: len(schedule.ended()) >= 4, "a run that ends, and one after it")
+        killed, stopped, promoted, unchanged = schedule.ended()[:4]
         assert (killed.state_name, stopped.state_name, stopped.state_type) == (
             "Crashed",
             "Stopped",
@@ -108,10 +113,3 @@ def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(
         if schedule.server is not None and schedule.server.poll() is None:
             os.killpg(schedule.server.pid, signal.SIGKILL)
             schedule.server.wait()
-
-
-def schedule_runs_ended(schedule: Schedule) -> list[FlowRun]:
-    try:
-        return [run for run in schedule.runs() if run.state is not None and run.state.is_final()]
-    except OSError:
-        return []
