@@ -79,7 +79,7 @@ def epochs_done(project: Project) -> int:
 
 def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(project: Project) -> None:
     project.change(
-        train={"epochs": 60, "steps_per_epoch": 2}, tune={"trials": 0}, retrain={"seeds": 1}, select={"verdict": False}
+        train={"epochs": 25, "steps_per_epoch": 2}, tune={"trials": 0}, retrain={"seeds": 1}, select={"verdict": False}
     )
     schedule = Schedule(project)
     try:
@@ -99,11 +99,8 @@ def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(
         schedule.start()
         schedule.wait_until(lambda: len(schedule.ended()) >= 4, "a run that ends, and one after it")
         killed, stopped, promoted, unchanged = schedule.ended()[:4]
-        assert (killed.state_name, stopped.state_name, stopped.state_type) == (
-            "Crashed",
-            "Stopped",
-            StateType.CANCELLED,
-        )
+        assert (killed.state_name, stopped.state_name) == ("Crashed", "Stopped")
+        assert stopped.state_type == StateType.CANCELLED
         assert (promoted.state_name, promoted.name) == ("Promoted", "kidney: promoted, version 1 is champion")
         assert (unchanged.state_name, unchanged.name) == ("Unchanged", "kidney: unchanged, version 1 is champion")
         assert unchanged.state is not None
