@@ -155,6 +155,12 @@ def test_sigterm_in_a_training_ends_a_wait_though_the_library_makes_an_error_of_
         assert asked()
 
 
+def test_a_stop_is_not_its_own_cause() -> None:
+    with interruptible(), pytest.raises(TrainingInterrupted) as raised:
+        patiently(ask_to_stop, passing)
+    assert raised.value.__cause__ is None
+
+
 def test_after_sigterm_in_a_training_nothing_is_asked_of_the_store() -> None:
     with interruptible():
         ask_to_stop()

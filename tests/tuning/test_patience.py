@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -11,7 +13,10 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from oncoshift.tuning import patience, study
+from oncoshift.errors import TrainingInterrupted
+from oncoshift.registry import waiting
+from oncoshift.training.interruption import interruptible, stop_on_sigterm
+from oncoshift.tuning import study
 from oncoshift.tuning.lock import study_lock
 from oncoshift.tuning.patience import DatabaseAwayError, patiently
 from oncoshift.tuning.space import search_space
@@ -33,12 +38,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def sleep(seconds: float) -> None:
         now.seconds += seconds
 
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
     return now
 
 
 def test_it_is_asked_again_until_it_answers_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    failures: list[Exception] = [CLOSED, DatabaseAwayError("tune.storage: postgresql://host/studies: refused")]
+    failures: list[Exception] = [CLOSED, *[DatabaseAwayError("tune.storage: postgresql://host/studies: refused")] * 9]
 
     def operation() -> str:
         if failures:
@@ -47,7 +52,7 @@ def test_it_is_asked_again_until_it_answers_and_that_is_said_once(caplog: pytest
 
     assert patiently(operation, 120, "postgresql://host/studies") == "answer"
     (line,) = [record.message for record in caplog.records]
-    assert line == "tune.storage does not answer (refused); trying again for 120 s"
+    assert line == "tune.storage: postgresql://host/studies does not answer (refused); waiting for up to 120 s"
 
 
 def test_after_that_it_is_named_with_the_reason(clock: SimpleNamespace) -> None:
@@ -57,7 +62,9 @@ def test_after_that_it_is_named_with_the_reason(clock: SimpleNamespace) -> None:
         except OperationalError as error:
             raise StorageInternalError from error
 
-    message = r"postgresql://host/studies does not answer within 120 s \(server closed the connection unexpectedly\);"
+    message = (
+        r"host/studies does not answer \(server closed the connection unexpectedly\); waited for 120 s; start it again"
+    )
     with pytest.raises(DatabaseAwayError, match=message) as raised:
         patiently(operation, 120, "postgresql://host/studies")
     assert raised.value.exit_code == 69
@@ -71,6 +78,52 @@ def test_what_is_no_outage_is_raised_at_once(clock: SimpleNamespace) -> None:
     with pytest.raises(StorageInternalError):
         patiently(operation, 120, "postgresql://host/studies")
     assert clock.seconds == 0
+
+
+def test_sigterm_in_a_training_ends_the_wait(clock: SimpleNamespace) -> None:
+    def operation() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise CLOSED
+
+    with interruptible() as asked:
+        with pytest.raises(TrainingInterrupted):
+            patiently(operation, 120, "postgresql://host/studies")
+        assert asked()
+    assert clock.seconds == 0
+
+
+@pytest.fixture
+def terminable() -> Iterator[None]:
+    """SIGTERM is what it is to a worker of a study."""
+    before = signal.getsignal(signal.SIGTERM)
+    stop_on_sigterm()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("terminable")
+def test_a_stopped_worker_ends_at_once_though_the_database_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = SharedStudy(f"sqlite:///{tmp_path}/optuna.db", "s", heartbeat_seconds=60)
+    monkeypatch.setattr(found, "_patience", 120)
+
+    def trial(plan: TrialPlan) -> tuple[float, ...]:
+        @event.listens_for(found._storage.engine, "before_cursor_execute")
+        def fail(*_: object) -> None:
+            raise CLOSED
+
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+            plan.report(0, 0.5)
+        return (0.5,)
+
+    first = {"train.lr": 0.01}
+    with pytest.raises(TrainingInterrupted) as raised:
+        work(found, search_space(first), first, Budget(1), trial, lambda _line: None)
+    assert raised.value.exit_code == 75
+    assert clock.seconds == 0
+    assert "trial 0: that it is to be run again is not noted, but it will be" in caplog.text
 
 
 def test_a_study_goes_on_through_outages_with_no_trial_lost_or_doubled(

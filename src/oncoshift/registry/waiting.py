@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-patience: ContextVar[float] = ContextVar("patience", default=60.0)
-"""For how many seconds a store is waited for."""
+patience: ContextVar[float | None] = ContextVar("patience", default=None)
+"""For how many seconds a store is waited for, whatever the call says; None: as the call says."""
 
 TRY_SECONDS = 3.0
 """For a single try where it can be chosen, and for how long a wait is not told."""
@@ -29,7 +29,7 @@ _QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES":
 _log = logging.getLogger(__name__)
 
 
-def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | None]) -> T:
+def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | None], seconds: float = 60) -> T:
     """What `attempt` returns, tried again while it fails for a reason that may pass.
 
     SIGTERM ends the waiting, also in a training, and where a library made an error of its own of it.
@@ -37,26 +37,30 @@ def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | No
     Args:
         attempt: can be done again, also where it was done in part.
         may_pass: what is the matter, in words, if an error may pass by itself; None if not.
+        seconds: for how long to try again.
 
     Raises:
         UnavailableError: it has not passed in time.
         TrainingInterrupted: SIGTERM came.
     """
     began, told = time.monotonic(), False
+    limit = seconds if (set_limit := patience.get()) is None else set_limit
     with ended_at_once():
         while True:
             try:
                 return attempt()
             except Exception as error:
                 if stop := swallowed_stop(error):
+                    if stop is error:
+                        raise
                     raise stop from error
                 words, waited = may_pass(error), time.monotonic() - began
                 if words is None:
                     raise
-                if waited >= patience.get():
+                if waited >= limit:
                     raise UnavailableError(f"{words}; waited for {waited:.0f} s" if told else words) from error
             if waited >= TRY_SECONDS and not told:
-                _log.warning("%s; waiting for up to %.0f s", words, patience.get())
+                _log.warning("%s; waiting for up to %.0f s", words, limit)
                 told = True
             time.sleep(_PAUSE_SECONDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from oncoshift.errors import ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
+from oncoshift.errors import OncoshiftError, ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
+from oncoshift.registry.waiting import hurried
 from oncoshift.tuning.study import LostTrialError
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from oncoshift.tuning.study import SharedStudy
 
 _POLL_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _run(
     except optuna.TrialPruned:
         words, kept = "pruned", study.end(trial, TrialState.PRUNED)
     except ProcessLostError:  # as when this process itself is killed or breaks: the next to claim goes on
-        study.end(trial, TrialState.FAIL)
+        _let_go(study, trial, number)
         raise
     except (TrainingError, SettingsError) as error:
         words, kept = f"failed: {error}", study.end(trial, TrialState.FAIL, error=str(error))
@@ -115,13 +118,22 @@ def _run(
     except BaseException as error:
         # Asked to stop, or broken: not these values' fault, so the next to claim goes on with them.
         asked = isinstance(error, KeyboardInterrupt | TrainingInterrupted)
-        study.end(trial, TrialState.FAIL, **({"stopped": True} if asked else {}))
+        _let_go(study, trial, number, **({"stopped": True} if asked else {}))
         raise
     else:
         worst, spread = min(scores), max(scores) - min(scores)
         kept = study.end(trial, TrialState.COMPLETE, mean, seeds=list(scores), worst=worst, spread=spread)
         words = f"score {mean:.3f}" + (f" (worst seed {worst:.3f})" if len(scores) > 1 else "")
     return words if kept else "was slow, was taken for dead, and is another worker's now"
+
+
+def _let_go(study: SharedStudy, trial: optuna.Trial, number: int, **facts: bool) -> None:
+    """Note, with one quick try, that a trial is to be run again; else it is when its heartbeats are missed."""
+    try:
+        with hurried():
+            study.end(trial, TrialState.FAIL, **facts)
+    except OncoshiftError as error:
+        _log.warning("trial %d: that it is to be run again is not noted, but it will be: %s", number, error)
 
 
 def _best(study: SharedStudy) -> str:
