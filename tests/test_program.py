@@ -6,15 +6,12 @@ import errno
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from oncoshift.errors import SettingsError, TrainingInterrupted, UnavailableError
 from oncoshift.program import run_program
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -56,7 +53,7 @@ def test_a_crash_is_no_users_mistake(capsys: pytest.CaptureFixture[str], fault: 
     [
         (errno.EACCES, "Permission denied; give this user the right to it, or work in another folder"),
         (errno.EROFS, "Read-only file system; work in a folder that can be written to"),
-        (errno.ENOSPC, "No space left on device; make room there, and start it again"),
+        (errno.ENOSPC, "No space left on device; make room, and start it again"),
     ],
 )
 def test_a_file_that_the_system_refuses_is_named_with_a_remedy(
@@ -67,6 +64,27 @@ def test_a_file_that_the_system_refuses_is_named_with_a_remedy(
 
     assert run_program(body) == 2
     assert capsys.readouterr().err == f"error: /data/tiles.parquet: {words}\n"
+
+
+def test_a_disk_that_is_full_is_no_crash_though_the_system_names_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(lambda: print(Path("/dev/full").write_text("line"))) == 2
+    assert capsys.readouterr().err == "error: No space left on device; make room, and start it again\n"
+
+
+def test_output_for_which_there_is_no_room_is_no_crash() -> None:
+    code = "import sys; from oncoshift.program import run_program\nsys.exit(run_program(lambda: print('line')))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: No space left on device; make room, and start it again\n")
+
+
+def test_a_crash_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        raise RuntimeError("no answer from https://anna:hunter2@host/")
+
+    assert run_program(body) == 70
+    assert "hunter2" not in (shown := capsys.readouterr().err)
+    assert "RuntimeError: no answer from https://host/" in shown
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])

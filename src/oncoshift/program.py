@@ -11,6 +11,8 @@ import traceback
 from typing import TYPE_CHECKING, TextIO
 
 from oncoshift.errors import CRASHED, INTERRUPTED, READER_GONE, OncoshiftError
+from oncoshift.files import FULL
+from oncoshift.secrets import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +21,7 @@ _REMEDIES = {
     errno.EACCES: "give this user the right to it, or work in another folder",
     errno.EPERM: "give this user the right to it, or work in another folder",
     errno.EROFS: "work in a folder that can be written to",
-    errno.ENOSPC: "make room there, and start it again",
-    errno.EDQUOT: "make room there, and start it again",
+    **dict.fromkeys(FULL, "make room, and start it again"),
 }
 """What the system may refuse wherever a file is written or read, and what the user can do about it."""
 
@@ -46,16 +47,35 @@ def run_program(body: Callable[[], int | None]) -> int:
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails once more
+            _drop_output()
             return READER_GONE
-        if isinstance(error, OSError) and error.errno in _REMEDIES and error.filename is not None:
-            remedy = _REMEDIES[error.errno]
-            print(f"error: {os.fsdecode(error.filename)}: {error.strerror}; {remedy}", file=sys.stderr)
+        if isinstance(error, OSError) and (words := _refusal(error)):
+            print(f"error: {words}", file=sys.stderr)
+            try:
+                sys.stdout.flush()
+            except OSError:  # it is what cannot be written to
+                _drop_output()
             return OncoshiftError.exit_code
-        traceback.print_exc()
+        sys.stderr.write(without_credentials(traceback.format_exc()))
         print("crashed: this is a fault of the program; please report it with the lines above", file=sys.stderr)
         return CRASHED
     return code
+
+
+def _refusal(error: OSError) -> str | None:
+    """What the system refused, and what to do about it; None for other errors.
+
+    That a disk is full the system says of a write, which unlike the opening of a file names none.
+    """
+    if error.errno not in _REMEDIES or (error.filename is None and error.errno not in FULL):
+        return None
+    named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{named}{error.strerror}; {_REMEDIES[error.errno]}"
+
+
+def _drop_output() -> None:
+    """Lead stdout nowhere, or the flush at exit fails once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _nobody_reads(stream: TextIO) -> bool:
