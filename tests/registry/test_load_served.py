@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import mlflow.pyfunc
 import pytest
+import requests
 import torch
 import yaml
+from mlflow import MlflowClient
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry.folder import save_folder
@@ -21,6 +23,8 @@ from oncoshift.registry.packaging import MODEL_TAG, log_and_register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mlflow.entities.model_registry import ModelVersion
 
     from oncoshift.registry.folder import Package
     from oncoshift.registry.tracking import Tracker
@@ -126,6 +130,27 @@ def test_by_alias_and_version_and_path_it_is_the_same_model(
     addresses = (f"models:/{name}@champion", f"models:/{name}/{made.version}", f"models:/{model}", location)
     ids = {load_served(address, tracker.uri).metadata.model_id for address in addresses}
     assert ids == {model}
+
+
+def test_a_store_that_goes_away_for_a_moment_is_asked_again(
+    tracker: Tracker,
+    make_package: Callable[[str], Package],
+    unique: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = unique("away")
+    made = log_and_register(tracker, tracker.find_or_start_run(name, name), name, make_package(name))
+    failures = [requests.ConnectionError("gone")]
+    ask = MlflowClient.get_model_version
+
+    def ask_again(client: MlflowClient, *asked: str) -> ModelVersion:
+        if failures:
+            raise failures.pop()
+        return ask(client, *asked)
+
+    monkeypatch.setattr(MlflowClient, "get_model_version", ask_again)
+    assert load_served(f"models:/{name}/{made.version}", tracker.uri).metadata.model_id == made.tags[MODEL_TAG]
+    assert failures == []
 
 
 def test_without_a_store_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

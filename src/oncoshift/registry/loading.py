@@ -7,13 +7,13 @@ pickle is broken or was tampered with.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlparse
 
 import mlflow.pyfunc
 import mlflow.pyfunc.model
-from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.exceptions import MlflowException
@@ -26,12 +26,28 @@ from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlflow.pyfunc import PyFuncModel
 
 _LOADER = "mlflow.pyfunc.loaders.code_model"
 """MLflow's loader of models-from-code, in MLmodel."""
 
 _IN_STORE = frozenset({"models", "runs", "mlflow-artifacts"})
+
+
+class _Found(NamedTuple):
+    """What a store says of a model.
+
+    Attributes:
+        location: where its files are.
+        name: what to call it.
+        sums_digest: digest of its list of digests, if it was registered with one.
+    """
+
+    location: str
+    name: str
+    sums_digest: str | None
 
 
 def is_in_store(uri: str) -> bool:
@@ -49,10 +65,12 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
     Raises:
         RegistryError: there is no such model, its files are elsewhere or damaged, it needs a pickle, or its own code
             fails.
+        UnavailableError: the store does not answer, or stays locked.
     """
-    folder = _fetch(uri, tracking_uri)
+    found = _find(uri, tracking_uri) if is_in_store(uri) else _Found(uri, uri, None)
+    folder = _fetch(uri, found.location, tracking_uri)
     if is_in_store(uri):
-        check_sums(folder, *_noted(uri, tracking_uri))
+        check_sums(folder, found.name, found.sums_digest)
     elif (folder / SUMS).is_file():
         check_sums(folder, uri, None)
     # MLflow's own guard: for what the model's code may load by MLflow in its turn, and for processes started from here.
@@ -67,17 +85,12 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
         raise RegistryError(f"{uri}: the model cannot be loaded: {_first_line(error)}") from error
 
 
-def _fetch(uri: str, tracking_uri: str | None) -> Path:
+def _fetch(uri: str, location: str, tracking_uri: str | None) -> Path:
     """The model's folder on this machine; downloaded only where it is not here."""
-    try:
-        location = _location(uri, tracking_uri) if is_in_store(uri) else uri
-        parsed = urlparse(location)
-        if parsed.scheme not in ("", "file"):
+    parsed = urlparse(location)
+    if parsed.scheme not in ("", "file"):
+        with _errors_named(uri):
             return Path(download_artifacts(artifact_uri=location, tracking_uri=tracking_uri, registry_uri=tracking_uri))
-    except OncoshiftError:
-        raise
-    except Exception as error:  # every kind of storage has errors of its own
-        raise RegistryError(f"{uri}: {_first_line(error)}; `oncoshift models` lists what there is") from error
     folder = Path(unquote(parsed.path) if parsed.scheme else location)
     if not folder.is_dir():
         recorded = f"{uri}: its files are recorded to be at {folder}" if is_in_store(uri) else str(folder)
@@ -85,31 +98,35 @@ def _fetch(uri: str, tracking_uri: str | None) -> Path:
     return folder
 
 
-def _location(uri: str, tracking_uri: str | None) -> str:
-    """Where a store says that the model is; MLflow itself would ask the process's global store."""
+def _find(uri: str, tracking_uri: str | None) -> _Found:
+    """Ask a store for a model; MLflow itself would ask the process's global one."""
     if tracking_uri is None:
         raise RegistryError(f"{uri}: give the tracking store that knows it")
     if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
         raise RegistryError(f"{uri}: there is no store {tracking_uri}, so there are no registered models")
     client = open_client(tracking_uri)
     if urlparse(uri).scheme != "models":
-        return uri
-    found = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
-    if len(found) == 1:
-        return client.get_logged_model(found[0]).artifact_location
-    return client.get_model_version_download_uri(*found)
+        return _Found(uri, uri, None)
+    with _errors_named(uri):
+        named = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
+        if len(named) == 1:
+            model = client.get_logged_model(named[0])
+            return _Found(model.artifact_location, uri, model.tags.get(SUMS_TAG))
+        name, version = named
+        tags = client.get_model_version(name, version).tags
+        location = client.get_model_version_download_uri(name, version)
+        return _Found(location, f"{name} version {version}", tags.get(SUMS_TAG))
 
 
-def _noted(uri: str, tracking_uri: str | None) -> tuple[str, str | None]:
-    """What to call a model that is in a store, and the tag with the digest of its list of digests, if it has one."""
-    if urlparse(uri).scheme != "models":
-        return uri, None
-    client = MlflowClient(tracking_uri, tracking_uri)
-    found = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
-    if len(found) == 1:
-        return uri, client.get_logged_model(found[0]).tags.get(SUMS_TAG)
-    name, version = found
-    return f"{name} version {version}", client.get_model_version(name, version).tags.get(SUMS_TAG)
+@contextmanager
+def _errors_named(uri: str) -> Iterator[None]:
+    """Every kind of storage has errors of its own."""
+    try:
+        yield
+    except OncoshiftError:
+        raise
+    except Exception as error:
+        raise RegistryError(f"{uri}: {_first_line(error)}; `oncoshift models` lists what there is") from error
 
 
 def _check_form(uri: str, folder: Path) -> None:
@@ -117,8 +134,8 @@ def _check_form(uri: str, folder: Path) -> None:
     flavour = Model.load(folder).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
     if flavour.get(mlflow.pyfunc.MAIN) != _LOADER or mlflow.pyfunc.model.MODEL_CODE_PATH not in flavour:
         raise RegistryError(
-            f"{uri}: no model of oncoshift: its MLmodel asks for a pickle or a loader of another library, and a pickle "
-            "runs whatever its author wants; nothing of it was loaded"
+            f"{uri}: not an oncoshift model: its MLmodel asks for a pickle or a loader of another library, and a "
+            "pickle runs whatever its author wants; nothing of it was loaded"
         )
 
 
