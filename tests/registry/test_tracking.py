@@ -245,3 +245,21 @@ def test_git_that_is_absent_has_no_commit_or_fails_is_told_in_a_checkout_alone(
     caplog.clear()
     assert git_tags(tmp_path / "outside") == {}
     assert not caplog.text
+
+
+def test_what_the_store_refuses_does_not_hide_what_ends_the_process(
+    tracker: Tracker, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tracker.find_or_start_run(unique("gone"), "x")
+    tracker.client.delete_run(run)
+    tracker.abandon(run, "FAILED", {"why": "no reason"})
+    assert f"run {run} stays RUNNING in MLflow until the next start: " in caplog.text
+
+
+def test_only_a_run_that_is_not_finished_is_postponed(tracker: Tracker, unique: Callable[[str], str]) -> None:
+    run = tracker.find_or_start_run(unique("postponed"), "x")
+    tracker.postpone(run)
+    assert tracker.client.get_run(run).info.status == "SCHEDULED"
+    tracker.finish(run)
+    tracker.postpone(run)
+    assert tracker.client.get_run(run).info.status == "FINISHED"

@@ -25,6 +25,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
 def tune(context: Context) -> None:
     """Run the study, go on with it, or find it done; a retraining with the same settings finds it, too."""
     from oncoshift.experiments import experiment_lock
+    from oncoshift.registry.store import open_client
     from oncoshift.retraining.prepare import data_step, make_plan
     from oncoshift.retraining.session import log_start, open_session
     from oncoshift.retraining.tune import best_preset, run_study
@@ -51,6 +52,7 @@ def tune(context: Context) -> None:
     if section.trials == 0:
         raise SettingsError("tune.trials is 0, so there is nothing to tune; give --trials")
     stop_on_sigterm()
+    open_client(plan.uri)  # a store that is away is told before the data step
     with experiment_lock(plan.layout):
         session = open_session(plan, data_step(plan))
         log_start(session)
@@ -59,8 +61,7 @@ def tune(context: Context) -> None:
         try:
             run_study(session, section)
         finally:
-            if not session.tracker.is_finished(session.key):  # the rest of the retraining is still to come
-                session.tracker.client.update_run(session.parent, status="SCHEDULED")
+            session.tracker.postpone(session.parent)  # the rest of the retraining is still to come
         if not best.is_file():
             raise TuningError("no trial completed, so there is no best configuration; what trials said stands above")
     print(f"\n{best.read_text(encoding='utf-8')}\nwritten to {best}")

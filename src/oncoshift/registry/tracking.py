@@ -128,14 +128,26 @@ class Tracker:
             status: FAILED or KILLED.
             tags: set before.
         """
+        with self._on_the_way_out(run_id):
+            self.set_tags(run_id, tags)
+            self.finish(run_id, status)
+
+    def postpone(self, run_id: str) -> None:
+        """Have a run that is not finished wait for the next process: with one quick try, as `abandon` does."""
+        with self._on_the_way_out(run_id):
+            if self.client.get_run(run_id).info.status != "FINISHED":
+                self.client.update_run(run_id, status="SCHEDULED")
+
+    @contextmanager
+    def _on_the_way_out(self, run_id: str) -> Iterator[None]:
+        """Neither wait in the block, nor let its errors hide what ends the process."""
         database = database_path(self.uri)
         try:
             with hurried():
                 if database is not None:
                     wait_until_writable(database)
-                self.set_tags(run_id, tags)
-                self.finish(run_id, status)
-        except OncoshiftError as error:
+                yield
+        except (OncoshiftError, MlflowException) as error:
             _log.warning("run %s stays RUNNING in MLflow until the next start: %s", run_id, error)
 
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
