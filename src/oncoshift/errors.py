@@ -8,7 +8,7 @@ A program that one of them ends says its text without a traceback. By its exit c
 - 3: `oncoshift leaks` found copies on two sides of a split
 - 69: a server or a database does not answer; try again later
 - 70: a crash: a fault of the program, with a traceback
-- 75: stopped by SIGTERM; started again, it goes on
+- 75: stopped by SIGTERM, or a process that it started was killed; started again, it goes on
 - 128 + N: ended by signal N: 130 by Ctrl-C, 137 by SIGKILL, 141 where nobody reads its output any more (`| head`)
 
 69, 70 and 75 are EX_UNAVAILABLE, EX_SOFTWARE and EX_TEMPFAIL of sysexits.h.
@@ -58,6 +58,8 @@ class TrainingError(OncoshiftError):
 
 class ProcessLostError(TrainingError):
     """One of several processes that train together was killed or broke down; started again, the training goes on."""
+
+    exit_code = 75
 
 
 class UnavailableError(OncoshiftError):

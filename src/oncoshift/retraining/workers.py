@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import torch
 
 from oncoshift.data.parallel import usable_cores
-from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.errors import OncoshiftError, TrainingInterrupted, UnavailableError
 from oncoshift.layout import Layout
 from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
@@ -35,7 +35,7 @@ from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning.worker import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from oncoshift.retraining.session import Say
 
@@ -46,7 +46,16 @@ _POLL_SECONDS = 0.2
 
 
 class TuningError(OncoshiftError):
-    """A study ended without its trials, or without one that completed."""
+    """A study ended without its trials, or without one that completed.
+
+    Args:
+        message: see `OncoshiftError`.
+        exit_code: of a program that it ends.
+    """
+
+    def __init__(self, message: str, exit_code: int = OncoshiftError.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -128,8 +137,17 @@ def run_workers(search: Search, run: str, budget: Budget, count: int) -> None:
     if ended and not budget.is_over and search.study.finished < budget.trials:
         raise TuningError(
             f"{', '.join(ended)}, and of {budget.trials} trials {search.study.finished} are done; "
-            "mend what they said above, if anything, and start it again: it goes on from there"
+            "mend what they said above, if anything, and start it again: it goes on from there",
+            _exit_code(worker.process.returncode for worker in workers),
         )
+
+
+def _exit_code(codes: Iterable[int]) -> int:
+    """What a study ends with whose workers ended with these: a signal alone is no mistake of the user's."""
+    own = {code for code in codes if code > 0}
+    if own <= {TrainingInterrupted.exit_code}:
+        return TrainingInterrupted.exit_code
+    return UnavailableError.exit_code if UnavailableError.exit_code in own else OncoshiftError.exit_code
 
 
 class _Worker:
