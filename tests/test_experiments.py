@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oncoshift.errors import SettingsError
 from oncoshift.experiments import (
     ExperimentError,
     experiment_lock,
@@ -105,6 +106,19 @@ def test_a_servers_credentials_move_from_its_address_to_mlflows_variables(projec
     assert tracking_uri(project, Tracking(), environ) == "http://127.0.0.1:5000/prefix"
     given = [environ[f"MLFLOW_TRACKING_{name}"] for name in ("USERNAME", "PASSWORD")]
     assert given == ["me", "hun@ter2"]
+
+
+def test_an_address_with_a_user_alone_leaves_the_password_as_it_is(project: Path) -> None:
+    environ = {"MLFLOW_TRACKING_URI": "http://me@host", "MLFLOW_TRACKING_PASSWORD": "hunter2"}
+    assert tracking_uri(project, Tracking(), environ) == "http://host"
+    given = [environ[f"MLFLOW_TRACKING_{name}"] for name in ("USERNAME", "PASSWORD")]
+    assert given == ["me", "hunter2"]
+
+
+def test_an_address_that_is_none_is_named_without_its_password(project: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI: is no address; percent-encode") as raised:
+        tracking_uri(project, Tracking(), {"MLFLOW_TRACKING_URI": "http://me:hunter2[@host"})
+    assert "hunter2" not in str(raised.value)
 
 
 def test_a_variable_in_a_url_is_replaced_where_it_is_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from oncoshift.errors import OncoshiftError
+from oncoshift.errors import OncoshiftError, SettingsError
 from oncoshift.files import atomic, held
 from oncoshift.layout import Layout
 from oncoshift.settings import dump_settings, with_values
@@ -100,12 +100,21 @@ def tracking_uri(project: Path, settings: Tracking, environ: MutableMapping[str,
     A relative SQLite path in the setting is the project's, whichever experiment asks; its folder is made if need be.
     MLflow prints a server's address and has it in its errors, so user and password move from it to the variables of
     `environ` that MLflow takes them from as well.
+
+    Raises:
+        SettingsError: it is no address, or a variable in the setting is not set.
     """
-    uri = environ.get("MLFLOW_TRACKING_URI") or resolved_url(settings.uri, project)
-    parts = urlsplit(uri)
+    given = environ.get("MLFLOW_TRACKING_URI")
+    uri = given or resolved_url(settings.uri, project)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        name = "MLFLOW_TRACKING_URI" if given else "tracking.uri"
+        raise SettingsError(f"{name}: is no address; percent-encode special characters of user and password") from None
     if parts.scheme in ("http", "https") and parts.username is not None:
         environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-        environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+        if parts.password is not None:
+            environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return uri
 
