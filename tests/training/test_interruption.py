@@ -17,7 +17,7 @@ from small_training import Watched, maps, trainer
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.training.checkpoint import load_checkpoint
 from oncoshift.training.inputs import FeatureInputs
-from oncoshift.training.interruption import interruptible, stop_on_sigterm
+from oncoshift.training.interruption import ended_at_once, interruptible, stop_on_sigterm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +87,15 @@ def test_one_that_comes_after_the_last_step_is_not_lost(tmp_path):
     with pytest.raises(TrainingInterrupted, match="holds all of it"):
         trainer(tmp_path / "run", on_epoch=last).fit()
     assert len(trainer(tmp_path / "run").fit()) == 2
+
+
+def test_what_is_ended_at_once_may_hold_more_of_it():
+    with interruptible() as stopped, pytest.raises(TrainingInterrupted), ended_at_once():
+        with ended_at_once():
+            pass
+        terminate()
+        pytest.fail("SIGTERM did not end it")
+    assert stopped()
 
 
 def test_in_another_thread_signals_stay_as_they_are():

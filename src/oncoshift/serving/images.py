@@ -37,7 +37,7 @@ _BITS_PER_SAMPLE = 258
 _PNG_DEPTH = 24
 """Where a PNG's header says how many bits a channel has."""
 
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+_PLAIN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 """JPEG markers that start a frame, with the image's size."""
 
 _TELLING = frozenset({0xE1, 0xE2, 0xEE})
@@ -162,7 +162,7 @@ def _is_plain(data: bytes) -> bool:
     """
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1] not in _TELLING:
-        if data[at + 1] in _FRAMES:
+        if data[at + 1] in _PLAIN_FRAMES:
             precision, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             return bool(precision == 8 and channels == 3 and 0 < width * height <= MAX_PIXELS)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -29,10 +29,11 @@ MAX_PARTS = 2**16
 MAX_SCANNED = 2**30
 """Scans of a JPEG times its pixels; a progressive one has ten scans as a rule, and each goes over all pixels."""
 
-_JPEG_SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
-"""A marker that a segment with its length follows (ITU-T T.81, table B.1)."""
+_JPEG_SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe]")
+"""A marker that a segment with its length follows, or the image's end (ITU-T T.81, table B.1)."""
 
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+_END = 0xD9
 _SCAN = 0xDA
 
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -100,6 +101,11 @@ def _check_jpeg(data: bytes) -> None:
             pixels = max(pixels, width * height)
         scans += marker == _SCAN
         _check_parts(parts)
+        if marker == _END:
+            if scans:  # whatever follows, no decoder looks at; before the first scan Pillow reads on
+                break
+            at = start
+            continue
         if scans * pixels > MAX_SCANNED and scans > 1:
             raise UnreadableImageError(f"{scans} scans or more of {pixels} pixels are more than a tile's JPEG has")
         at = start + int.from_bytes(data[start : start + 2], "big")

@@ -64,13 +64,14 @@ def ended_at_once() -> Iterator[None]:
     Raises:
         TrainingInterrupted: SIGTERM came in the training before the block, or comes in it.
     """
-    if _thread.asked:
-        raise TrainingInterrupted(_WORDS)
-    _thread.aside = True
+    # Before it is asked whether one has come: one that comes in between then ends the block as well.
+    before, _thread.aside = _thread.aside, True
     try:
+        if _thread.asked:
+            raise TrainingInterrupted(_WORDS)
         yield
     finally:
-        _thread.aside = False
+        _thread.aside = before
 
 
 def swallowed_stop(error: BaseException) -> TrainingInterrupted | None:
