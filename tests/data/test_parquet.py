@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pytest
 
 from oncoshift.data.parquet import read_table, write_table
 from oncoshift.errors import DataError
@@ -31,3 +33,13 @@ def test_no_flipped_bit_changes_a_table(tmp_path: Path) -> None:
         else:
             pd.testing.assert_frame_equal(table, TABLE)
     assert refused > len(good) / 7 / 2, "the others are in what nobody reads"
+
+
+def test_a_table_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Failed to open local file")  # without its name, as pyarrow does
+
+    write_table(TABLE, tmp_path / "tiles.parquet")
+    monkeypatch.setattr("pyarrow.parquet.read_schema", refuse)
+    with pytest.raises(DataError, match=r"tiles\.parquet: may not be read; give yourself the right to it$"):
+        read_table(tmp_path / "tiles.parquet", list(TABLE), stage="ingest")

@@ -34,7 +34,7 @@ def read_table(path: Path, columns: Sequence[str], stage: str) -> pd.DataFrame:
         stage: the stage that writes the file, for the error.
 
     Raises:
-        DataError: the file or a column is missing, or the file is damaged.
+        DataError: the file or a column is missing, or the file may not be read or is damaged.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run `oncoshift {stage}` or `dvc repro {stage}` first")
@@ -43,6 +43,8 @@ def read_table(path: Path, columns: Sequence[str], stage: str) -> pd.DataFrame:
         if missing:
             raise DataError(f"{path}: lacks the columns {', '.join(missing)}; run `dvc repro --force {stage}`")
         frame: pd.DataFrame = pq.read_table(path, columns=list(columns), page_checksum_verification=True).to_pandas()
+    except PermissionError:
+        raise DataError(f"{path}: may not be read; give yourself the right to it") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: is damaged ({reason}); run `dvc repro --force {stage}`") from error

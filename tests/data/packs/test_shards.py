@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import xxhash
 
 from oncoshift.data.packs.shards import ShardedImages, find_shard, is_whole, write_shard
+from oncoshift.errors import DataError
+from oncoshift.files import xxh3_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,3 +74,36 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not 16²"):
         write_shard(tmp_path, "plan", TILES, 7, 16)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_cannot_be_read_or_removed_is_told_from_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    name = write_shard(tmp_path, "plan", TILES, 7, 8)
+    images = ShardedImages(tmp_path, [name], np.zeros(7, np.int32), np.arange(7, dtype=np.int32), 8)
+    with monkeypatch.context() as patch:
+        patch.setattr("oncoshift.data.packs.shards.xxh3_file", refuse)
+        with pytest.raises(DataError, match=r"npy: cannot be read: Permission denied$"):
+            images.read(np.array([0]))
+    assert (tmp_path / name).is_file()
+    (tmp_path / name).write_bytes(b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", refuse)
+        with pytest.raises(DataError, match=r"damaged: .* cannot be removed"):
+            images.read(np.array([0]))
+    with pytest.raises(DataError, match=r"damaged: .* was removed"):
+        images.read(np.array([0]))
+    with pytest.raises(DataError, match="is gone"):
+        images.read(np.array([0]))
+
+
+def test_a_shard_that_was_misread_once_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write_shard(tmp_path, "plan", TILES, 7, 8)
+    answers = iter([xxhash.xxh3_128(b"other"), xxh3_file(tmp_path / name)])
+    monkeypatch.setattr("oncoshift.data.packs.shards.xxh3_file", lambda _: next(answers))
+    images = ShardedImages(tmp_path, [name], np.zeros(7, np.int32), np.arange(7, dtype=np.int32), 8)
+    np.testing.assert_array_equal(images.read(np.array([0])), TILES[:1])
+    assert (tmp_path / name).is_file()

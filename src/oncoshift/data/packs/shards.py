@@ -71,16 +71,19 @@ def write_shard(folder: Path, plan: str, tiles: Iterable[NDArray[np.uint8]], cou
 def is_whole(path: Path) -> bool:
     """Whether the file is there and its bytes are those that its name promises."""
     try:
-        checksum = xxh3_file(path)
+        return _has_checksum(path)
     except OSError:
         return False
-    return path.stem.rpartition("-")[2] == checksum.hexdigest()
 
 
 @cache
 def _is_whole(path: Path, size: int, modified: int) -> bool:  # noqa: ARG001 - a file made anew is another
-    """The same, of a shard that is read; a process reads each once for it."""
-    return is_whole(path)
+    """The same, of a shard that is read; a process reads each once for it, and one that it cannot read is an error."""
+    return _has_checksum(path)
+
+
+def _has_checksum(path: Path) -> bool:
+    return path.stem.rpartition("-")[2] == xxh3_file(path).hexdigest()
 
 
 def find_shard(folder: Path, plan: str) -> str | None:
@@ -156,18 +159,26 @@ class ShardedImages:
         path = self._folder / self._names[shard]
         try:
             file = path.stat()
-            if not _is_whole(path, file.st_size, file.st_mtime_ns):
-                # DVC looks at times of change, which a failing disk leaves alone; that a file is gone it sees.
-                path.unlink(missing_ok=True)
-                raise DataError(
-                    f"{path}: damaged: its bytes do not have the checksum in its name, so it was removed; "
-                    "start it again, or `dvc repro normalize`, and it is made anew"
-                )
+            # Read once more before it is removed: the first time may have gone wrong on its way.
+            if not _is_whole(path, file.st_size, file.st_mtime_ns) and not _has_checksum(path):
+                raise _remove(path)
             tiles = np.asarray(np.load(path, mmap_mode="r"))
-        except (OSError, ValueError):
+        except FileNotFoundError:
             raise DataError(f"{path}: is gone; `dvc repro normalize` makes it again") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         if self._open_shards is not None and len(self._maps) >= self._open_shards:
             # Another thread may have dropped the same one; a reader that has it keeps it alive.
             self._maps.pop(next(iter(self._maps)), None)
         self._maps[shard] = tiles
         return tiles
+
+
+def _remove(path: Path) -> DataError:
+    """Remove a damaged shard, and say so; DVC looks at times of change, which a failing disk leaves alone."""
+    remedy = "so it was removed; start it again, or `dvc repro normalize`, and it is made anew"
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        remedy = f"and it cannot be removed ({error.strerror}); remove it, and `dvc repro normalize` makes it anew"
+    return DataError(f"{path}: damaged: its bytes do not have the checksum in its name, {remedy}")
