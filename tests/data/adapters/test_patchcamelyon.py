@@ -9,8 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
+from oncoshift.data.ingest import ingest
 from oncoshift.errors import DataError
 from oncoshift.serving.images import decode
+from oncoshift.settings import Ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +52,14 @@ def test_rows_become_the_same_pixels_with_label_and_slide(tmp_path: Path, found:
     for tile, image in zip(tiles, images, strict=True):
         assert tile.path == tmp_path / "tiles" / "unpacked" / tile.tile_id
         np.testing.assert_array_equal(decode(tile.path.read_bytes()), image)
+
+
+def test_tiles_that_are_written_out_are_behind_no_link(tmp_path: Path) -> None:
+    write_split(tmp_path / "raw", "valid")
+    settings = Ingest(adapter="patchcamelyon", min_tissue=0, min_saturation=0, min_stain_share=0, min_eosin_share=0)
+    report = ingest(settings, tmp_path / "raw", tmp_path / "tiles", base=tmp_path)
+    assert report.tiles > 0
+    assert not [warning for warning in report.warnings if "links" in warning]
 
 
 def test_without_slides_each_tile_is_a_group(tmp_path: Path, found: Found) -> None:

@@ -39,11 +39,15 @@ def outside_of(root: Path, file: Path) -> Path | None:
 
 
 def linked_folders(root: Path, tiles: Sequence[RawTile]) -> list[str]:
-    """A warning where tiles lie in folders to which links lead out of the data set."""
+    """A warning where tiles lie in folders to which links lead out of the data set.
+
+    Tiles that an adapter wrote elsewhere itself are none of them.
+    """
     inside = os.path.realpath(root)
     counts = Counter(tile.path.parent for tile in tiles)
     targets = {folder: Path(os.path.realpath(folder)) for folder in sorted(counts)}
-    outside = [folder for folder, target in targets.items() if not target.is_relative_to(inside)]
+    within = {folder: target for folder, target in targets.items() if folder.is_relative_to(root)}
+    outside = [folder for folder, target in within.items() if not target.is_relative_to(inside)]
     if not outside:
         return []
     named = [f"{folder} → {targets[folder]}" for folder in outside[:_SHOWN]]
