@@ -90,12 +90,17 @@ def test_one_that_comes_after_the_last_step_is_not_lost(tmp_path):
 
 
 def test_what_is_ended_at_once_may_hold_more_of_it():
-    with interruptible() as stopped, pytest.raises(TrainingInterrupted), ended_at_once():
+    def work() -> None:
         with ended_at_once():
-            pass
-        terminate()
-        pytest.fail("SIGTERM did not end it")
-    assert stopped()
+            with ended_at_once():
+                pass
+            terminate()
+            pytest.fail("SIGTERM did not end it")
+
+    with interruptible() as stopped:
+        with pytest.raises(TrainingInterrupted):
+            work()
+        assert stopped()
 
 
 def test_in_another_thread_signals_stay_as_they_are():
