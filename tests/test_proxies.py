@@ -40,3 +40,10 @@ def test_no_proxy_for_anything_stays_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("NO_PROXY", "*")
     spare_loopback()
     assert os.environ["no_proxy"] == "*"
+
+
+def test_an_empty_lower_case_variable_hides_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    spare_loopback()
+    assert os.environ["no_proxy"] == "corp.example,127.0.0.1,localhost,::1"

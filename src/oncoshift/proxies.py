@@ -13,7 +13,7 @@ def spare_loopback() -> None:
     Without it `HTTP_PROXY` sends requests for the Prefect or MLflow server on this machine to the proxy, whose
     127.0.0.1 is another one. What is spared already stays; where both variables are set, clients read the lower case.
     """
-    given = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     hosts = [host.strip() for host in given.split(",") if host.strip()]
     hosts += [host for host in _LOOPBACK if host not in hosts and hosts != ["*"]]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
