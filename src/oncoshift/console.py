@@ -1,7 +1,8 @@
-"""Progress for people: a bar on a terminal, a line every tenth elsewhere; both on stderr, stdout is for results."""
+"""What people see: tables on stdout; and progress on stderr, a bar on a terminal, a line every tenth elsewhere."""
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.table import Table
 
 _LINES = 10
 
@@ -58,3 +61,9 @@ def tenths(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]
             say(f"{label}: {done}/{total}")
 
     return show
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal, or as the table is where a file or another program reads it."""
+    width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
+    Console(width=width).print(table)

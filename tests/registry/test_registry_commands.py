@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -56,6 +57,53 @@ def test_a_reason_is_shown_as_it_was_typed_with_who_and_when(
     assert re.search(rf"20\d\d-\d\d-\d\d \d\d:\d\d rollback by {who}: worse", shown)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_of_a_listing_is_cut(
+    run: Callable[..., int],
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+) -> None:
+    reason = "as-long-as-a-person-likes-" * 5
+    assert run("promote", "1", "--model", name, "--reason", reason) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    assert run("models", name) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    rows = [line.split("│")[1:-1] for line in shown.splitlines() if "│" in line]
+    assert reason in "".join(row[-1].strip() for row in rows)
+    if not terminal:
+        assert re.search(r"│ 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\S* +│", shown)
+
+
+def test_a_listing_as_json_has_all_that_is_known(
+    run: Callable[..., int], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("promote", "1", "--model", name, "--reason", REASON) == 0
+    capsys.readouterr()
+    assert run("models", name, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["version"], row["aliases"], row["run_id"]) for row in rows] == [
+        ("2", [], "0" * 32),
+        ("1", ["champion"], "0" * 32),
+    ]
+    assert [(event["kind"], event["reason"]) for event in rows[1]["events"]] == [("promote", REASON)]
+
+
+def test_to_read_makes_no_store(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert run("compare") == 0
+    assert "no retraining of" in capsys.readouterr().out
+    assert run("models") == 2
+    assert "mlflow.db: there is no store, so there are no registered models" in capsys.readouterr().err
+    assert not (tmp_path / "mlflow.db").exists()
+
+
 def test_promoting_the_champion_says_that_nothing_changed(
     run: Callable[..., int], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +133,7 @@ def test_a_copied_store_is_named_and_relocated(
         assert f"{copy}/artifacts" in told
         assert "`oncoshift relocate`" in told
     assert run("relocate") == 0
-    assert f"entries name {copy}/artifacts now, not {original}/artifacts" in capsys.readouterr().out
+    assert f"entries now name {copy}/artifacts instead of {original}/artifacts; backup: " in capsys.readouterr().out
     assert run("models", name) == 0
     assert run("relocate") == 0
     assert "nothing was changed" in capsys.readouterr().out

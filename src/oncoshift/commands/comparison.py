@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -86,22 +85,14 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 def compare(context: Context) -> None:
     """List the finished retrainings of the target, newest first: source-only against adapted, gain, verdict, gate."""
-    from oncoshift.experiments import tracking_uri
-    from oncoshift.registry.tracking import Tracker
+    from oncoshift.console import print_table
 
     settings = context.settings
-    tracker = Tracker(tracking_uri(context.project, settings.tracking, os.environ), settings.tracking.experiment)
-    runs = tracker.client.search_runs(
-        [tracker.experiment_id],
-        f"tags.`oncoshift.step` = 'retrain' and tags.`oncoshift.target` = '{settings.target}' "
-        "and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-    )
-    rows = [_row(run) for run in runs]
+    rows = [_row(run) for run in _finished_runs(context)]
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     elif rows:
-        _print(_table(settings.target, rows))
+        print_table(_table(settings.target, rows))
         if len({row.test_set for row in rows}) > 1:
             print("! not all were measured on the same test set: compare figures within one test set only")
     else:
@@ -109,6 +100,25 @@ def compare(context: Context) -> None:
             f"no retraining of {settings.target} has finished yet: `oncoshift retrain` does one; "
             "`--set target=ORGAN` lists those of another organ"
         )
+
+
+def _finished_runs(context: Context) -> Sequence[Run]:
+    """Newest first; none where there is no store yet, and none is made."""
+    from oncoshift.experiments import tracking_uri
+    from oncoshift.registry.store import is_there
+    from oncoshift.registry.tracking import Tracker
+
+    settings = context.settings
+    uri = tracking_uri(context.project, settings.tracking, os.environ)
+    if not is_there(uri):
+        return []
+    tracker = Tracker(uri, settings.tracking.experiment)
+    return tracker.client.search_runs(
+        [tracker.experiment_id],
+        f"tags.`oncoshift.step` = 'retrain' and tags.`oncoshift.target` = '{settings.target}' "
+        "and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
 
 
 def _row(run: Run) -> Row:
@@ -157,11 +167,3 @@ def _table(target: str, rows: Sequence[Row]) -> Table:
         )  # fmt: skip
         table.add_row(*(Text(cell) for cell in cells))
     return table
-
-
-def _print(table: Table) -> None:
-    """As wide as the terminal, or as the table is where a file or another program reads it."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
-    Console(width=width).print(table)

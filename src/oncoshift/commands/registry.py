@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Options of `models`."""
+    parser.add_argument("--json", action="store_true", help="as a JSON list, with all that is known of each version")
     parser.add_argument("model", nargs="?", help="a registered model; default: oncoshift-<target>")
 
 
@@ -34,23 +37,28 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
 
 def models(context: Context) -> None:
     """List a model's versions, newest first."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from oncoshift.console import print_table
     from oncoshift.registry.promotion import describe
 
     name = _name(context)
-    client = _client(context)
-    table = Table(title=name, title_justify="left")
+    rows = describe(_client(context), name)
+    if context.arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
+        return
+    table = Table(title=Text(name), title_justify="left")
     for column in ("version", "aliases", "gate", "created", "run", "history (UTC)"):
-        table.add_column(column)
-    for row in describe(client, name):
+        table.add_column(column, overflow="fold")
+    for row in rows:
         events = [
             f"{event.at[:16].replace('T', ' ')} {event.kind} by {event.by}: {event.reason}" for event in row.events
         ]
         gate = row.gate + (f", rolled back: {row.withdrawn}" if row.withdrawn else "")
-        table.add_row(row.version, ", ".join(row.aliases), gate, row.created, row.run_id[:8], "\n".join(events))
-    Console(markup=False, emoji=False).print(table)  # names and reasons are what people typed
+        cells = (row.version, ", ".join(row.aliases), gate, row.created, row.run_id[:8], "\n".join(events))
+        table.add_row(*(Text(cell) for cell in cells))  # names and reasons are what people typed
+    print_table(table)
 
 
 def promote(context: Context) -> None:
@@ -95,7 +103,7 @@ def relocate(context: Context) -> None:
         print(f"{database}: names no other project's artifacts; nothing was changed")
         return
     former = ", ".join(map(str, done.former))
-    print(f"{database}: {done.places} entries name {done.folder} now, not {former}; as it was: {done.backup}")
+    print(f"{database}: {done.places} entries now name {done.folder} instead of {former}; backup: {done.backup}")
 
 
 def _name(context: Context) -> str:
@@ -109,6 +117,11 @@ def _uri(context: Context) -> str:
 
 
 def _client(context: Context) -> MlflowClient:
-    from oncoshift.registry.store import open_client
+    from oncoshift.errors import RegistryError
+    from oncoshift.registry.store import is_there, open_client
+    from oncoshift.secrets import without_credentials
 
-    return open_client(_uri(context))
+    uri = _uri(context)
+    if not is_there(uri):
+        raise RegistryError(f"{without_credentials(uri)}: there is no store, so there are no registered models")
+    return open_client(uri)

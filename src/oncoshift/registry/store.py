@@ -39,6 +39,19 @@ if TYPE_CHECKING:
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI guesses, and shows runs as GenAI traces
 
 
+def is_there(uri: str) -> bool:
+    """Whether there is a store to read: an embedded one is made by who first writes to it; a server is asked.
+
+    Raises:
+        RegistryError: an embedded one was there, and is gone.
+    """
+    database = database_path(uri)
+    if database is None or database.is_file():
+        return True
+    check_absent(database)
+    return False
+
+
 def open_client(uri: str) -> MlflowClient:
     """A client for tracking and registry, after making sure that the store is there, whole and this project's.
 
