@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +112,7 @@ def test_doctor_fails_where_no_tile_has_the_target_and_says_what_there_is(
     assert main(["doctor", "--set", "target=skin"]) == 2
     printed = capsys.readouterr()
     assert "12 tiles of colon, 12 tiles of kidney, 12 tiles of lung" in printed.out
-    missing = "no tiles of skin, which target and sources name; the data set has colon, kidney, lung"
+    missing = "no tiles of skin, which target or sources names; the data set has colon, kidney, lung"
     assert printed.err == f"error: {missing}\n"
     assert main(["doctor", "--json", "--set", "target=skin"]) == 2
     found = json.loads(capsys.readouterr().out)
@@ -166,8 +170,8 @@ def flow(experiment: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-
     ("flow_code", "code", "words"),
     [
         (0, 0, ""),
-        (2, 2, "error: nothing was lost: mend that"),
-        (69, 69, "error: nothing was lost: start it again when that answers"),
+        (2, 2, "error: nothing was lost: fix that"),
+        (69, 69, "error: nothing was lost: start it again when it is back"),
         (70, 70, "error: the retraining crashed"),
         (1, 70, "error: the retraining crashed"),
         (75, 75, "stopped: "),
@@ -185,6 +189,23 @@ def test_retrain_tells_a_mistake_from_a_crash_and_says_start_it_again_only_where
     assert told.startswith(words)
     assert told.count("\n") == bool(words)
     assert ("start it again" in told) == (code in (2, 69, 75, 137))
+
+
+def test_ctrl_c_lets_the_flow_end_its_step(tmp_path: Path) -> None:
+    script = 'trap "sleep 0.6; touch ended; exit 75" TERM; touch ready; while :; do sleep 0.05; done'
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        retraining._run(["sh", "-c", script], tmp_path)
+    thread.join()
+    assert (tmp_path / "ended").exists()
 
 
 def test_retrain_hands_a_name_on_and_refuses_an_unusable_one_itself(flow, capsys: pytest.CaptureFixture[str]) -> None:

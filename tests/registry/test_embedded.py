@@ -147,7 +147,7 @@ def test_a_database_that_lost_its_content_is_refused_and_left_as_it_is(
 def test_a_file_that_is_no_database_and_one_without_tables_are_refused(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     database.write_text("what a restore from the wrong file leaves\n" * 100)
-    with pytest.raises(RegistryError, match="no whole SQLite database"):
+    with pytest.raises(RegistryError, match="is not an intact SQLite database"):
         open_client(f"{SQLITE}{database}")
     database.unlink()
     with closing(sqlite3.connect(database)) as connection:

@@ -109,8 +109,8 @@ def test_a_server_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyP
         (401, b"{}", "answers 401 Unauthorized; see MLFLOW_TRACKING_USERNAME"),
         (403, b"{}", "answers 403 Forbidden; see"),
         (500, b"{}", "answers 500 Internal Server Error; its log"),
-        (404, b"nothing here", "answers 404 Not Found and is no MLflow server"),
-        (200, b"<html>welcome</html>", "answers 200 OK and is no MLflow server"),
+        (404, b"nothing here", "answers 404 Not Found, so it is not an MLflow server"),
+        (200, b"<html>welcome</html>", "answers 200 OK, so it is not an MLflow server"),
     ],
 )
 def test_a_server_that_refuses_or_is_another_is_named(status: int, body: bytes, words: str) -> None:

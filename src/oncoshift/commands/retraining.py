@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.commands.context import Context
+
+_STOP_SECONDS = 90
+"""How long the flow may take to end its step and write its checkpoint before it is killed."""
 
 _PLATFORM = ("torch", "torchvision", "mlflow", "prefect", "optuna", "dvc", "captum", "staintools")
 
@@ -69,30 +73,47 @@ def retrain(context: Context) -> None:
 def _ended(code: int) -> OncoshiftError | KeyboardInterrupt:
     """What the flow's exit code means, and what to do; why it failed, the flow has said."""
     if code in (TrainingInterrupted.exit_code, -signal.SIGTERM):
-        return TrainingInterrupted("the retraining was asked to end; start it again and it goes on from there")
+        return TrainingInterrupted("the retraining was stopped; start it again and it goes on from there")
     if code in (INTERRUPTED, -signal.SIGINT):
         return KeyboardInterrupt()
     if code < 0:
         name = signal.Signals(-code).name
         return FlowError(f"the retraining was killed by {name}; start it again and it goes on from there", 128 - code)
     if code == OncoshiftError.exit_code:
-        return FlowError("nothing was lost: mend that, and start it again", code)
+        return FlowError("nothing was lost: fix that, and start it again", code)
     if code == UnavailableError.exit_code:
-        return FlowError("nothing was lost: start it again when that answers", code)
+        return FlowError("nothing was lost: start it again when it is back", code)
     return FlowError("the retraining crashed, see above; what it had done is kept", CRASHED)
 
 
 def _run(command: Sequence[str], folder: Path) -> int:
-    """The exit code of a command, to which SIGTERM is passed on."""
-    with subprocess.Popen(command, cwd=folder) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            return process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    """The exit code of a command, to which SIGTERM is passed on, and Ctrl-C as SIGTERM: so it ends after its step."""
+    process: subprocess.Popen[bytes] | None = None
+    asked = False
+
+    def pass_on(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        if process is not None:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        process = subprocess.Popen(command, cwd=folder)
+        if asked:
+            process.terminate()
+        return process.wait()
+    except KeyboardInterrupt:
+        if process is not None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_SECONDS)
+        raise
+    finally:
+        if process is not None:
+            process.kill()  # no more than a second Ctrl-C or another error can leave it running
+            process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ def check_present(known: Collection[str], target: str, sources: Sequence[str]) -
     absent = [organ for organ in (target, *sources) if organ not in known]
     if absent:
         raise DataError(
-            f"no tiles of {', '.join(absent)}, which target and sources name; "
+            f"no tiles of {', '.join(absent)}, which target or sources names; "
             f"the data set has {', '.join(sorted(known)) or 'no organs'}"
         )
 

@@ -118,7 +118,7 @@ def _refusal(answer: requests.Response) -> str | None:
         is_mlflow = isinstance(answer.json(), dict)
     except requests.JSONDecodeError:
         is_mlflow = False
-    return None if code == HTTPStatus.OK and is_mlflow else f"{said} and is no MLflow server; see tracking.uri"
+    return None if code == HTTPStatus.OK and is_mlflow else f"{said}, so it is not an MLflow server; see tracking.uri"
 
 
 def _database_fault(error: MlflowException) -> str | None:

@@ -19,7 +19,7 @@ SUMS_TAG = "oncoshift.sha256sums"
 """On a version and on its logged model: SHA-256 of the list."""
 
 _REMEDY = (
-    "it is not asked; bring its files back from a backup, or make another version champion (`oncoshift rollback`, "
+    "it is not used; bring its files back from a backup, or make another version champion (`oncoshift rollback`, "
     "`oncoshift promote`)"
 )
 

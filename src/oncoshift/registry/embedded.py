@@ -96,14 +96,15 @@ def connected(database: Path) -> Iterator[sqlite3.Connection]:
     except sqlite3.OperationalError as error:
         if locked(database, error):
             raise
-        raise RegistryError(f"{database}: {error}; see that you may read and write the file and its folder") from error
+        remedy = "is it another program's?" if "no such" in str(error) else "may you read and write it and its folder?"
+        raise RegistryError(f"{database}: {error}; {remedy}") from error
     except sqlite3.DatabaseError as error:
         raise _damaged(database, error) from error
 
 
 def _damaged(database: Path, why: object) -> RegistryError:
     return RegistryError(
-        f"{database}: is no whole SQLite database ({why}); restore it from a backup, or save what is left by "
+        f"{database}: is not an intact SQLite database ({why}); restore it from a backup, or save what is left by "
         f"`sqlite3 {database} .recover`"
     )
 

@@ -139,7 +139,7 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_milliseconds(best) / 1000))
     above = f"{select.validator} above a source floor of {select.source_floor}"
     if not reaches_floor(select, min(best.seeds)):
-        above = f"source accuracy is below the floor {select.source_floor}, with the worst seed at least"
+        above = f"at least the worst seed's source accuracy is below the floor of {select.source_floor}"
     provenance = (
         f"Trial {best.number} of study {search.name} ({counts}), {search.tune.epochs} epochs, {date}.",
         f"Score {shown(best.score)}{seeds}: {above}.",
