@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 
 _NAMED = r"(?:passw(?:or)?d|pwd|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|signature|credential)"
-_PORT = r"\d+(?:[/?#]|$)"
-# Up to the last @ of the host part. A password may hold a slash, unless it looks like a port and a path.
-_USER = re.compile(rf"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@]*:(?!{_PORT})[^\s@]*@)")
-_PARAMETER = re.compile(rf"\b((?:[\w-]*{_NAMED}[\w-]*|sig|odbc_connect)=)[^\s&;,'\")]+", re.IGNORECASE)
-_PASSWORD = re.compile(rf"://[^\s/?#:@]*:(?!{_PORT})[^\s@]+@")
+# name=value, name = value, name='a value', and {'name': value} as Python and JSON show it.
+_ASSIGNED = r"""(?:\s*=\s*(?=['"])|\s+=\s+|=|['"]\s*:\s*(?=['"]))"""
+_VALUE = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|['"]?[^\s&;'")]+)"""
+_PARAMETER = re.compile(rf"\b((?:[\w-]*{_NAMED}[\w-]*|sig|odbc_connect){_ASSIGNED}){_VALUE}", re.IGNORECASE)
+# A password may hold a slash, unless on the web it looks like a port and a path.
+_PORT = r"(?:(?<=http://)|(?<=https://))[^\s/?#:@]*:\d+(?:[/?#]|$)"
+_NAME = rf"(?<=://)(?!{_PORT})[^\s/?#:@]*:"
+# Up to the last @ of the host part.
+_USER = re.compile(rf"(?<=://)[^\s/?#]*@|{_NAME}[^\s@]*@(?:[^\s/?#@]*@)*")
+_PASSWORD = re.compile(rf"{_NAME}[^\s@]+@")
 
 
 def without_credentials(text: str) -> str:
