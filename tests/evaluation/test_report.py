@@ -49,7 +49,7 @@ def test_a_seeds_intervals_are_those_of_its_model_alone() -> None:
     predictions = make_predictions({"lung": (120, 20)})
     (both,) = evaluate_domains(predictions, SETTINGS).organs
     (alone,) = evaluate_domains(predictions[predictions.seed == 1], SETTINGS).organs
-    assert both.seed_intervals[1] == alone.intervals == alone.seed_intervals[1] != both.intervals
+    assert both.seed_intervals(1) == alone.intervals == alone.seed_intervals(1) != both.intervals
     interval = alone.intervals["auroc"]
     assert both.in_words("auroc", 1) == f"{interval.point:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
     assert both.in_words("auroc") == str(both.intervals["auroc"])
@@ -77,7 +77,7 @@ def test_an_organ_with_too_few_groups_keeps_its_metrics_and_says_why_there_is_no
     report = evaluate_domains(make_predictions({"kidney": (20, 2), "lung": (60, 12)}), SETTINGS)
     kidney, lung = report.organs
     assert kidney.intervals == {}
-    assert kidney.seed_intervals == {}
+    assert kidney.seed_intervals(1) == {}
     assert kidney.in_words("auroc", 1) == f"{kidney.per_seed[1].auroc:.3f}"
     assert "from 1 group" in kidney.note
     assert lung.note == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName
 from oncoshift.markdown import escape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
     from oncoshift.settings import Evaluate
@@ -51,14 +54,14 @@ class OrganResult:
         organ: its name.
         per_seed: seed → metrics.
         intervals: metric name → interval of the mean over seeds; empty where `note` says why there is none.
-        seed_intervals: seed → the same of that seed's model alone.
+        seed_intervals: gives the same of one seed's model alone, computed when it is first asked for.
         note: why there are no intervals, else "".
     """
 
     organ: str
     per_seed: dict[int, Metrics]
     intervals: dict[MetricName, Interval]
-    seed_intervals: dict[int, dict[MetricName, Interval]]
+    seed_intervals: Callable[[int], Mapping[MetricName, Interval]]
     note: str
 
     def mean(self, name: str) -> float | None:
@@ -68,7 +71,7 @@ class OrganResult:
 
     def in_words(self, name: MetricName, seed: int | None = None) -> str:
         """A metric of one seed's model, or the mean over seeds, with its interval where there is one."""
-        intervals = self.intervals if seed is None else self.seed_intervals.get(seed, {})
+        intervals = self.intervals if seed is None else self.seed_intervals(seed)
         if name in intervals:
             return str(intervals[name])
         value = self.mean(name) if seed is None else getattr(self.per_seed[seed], name)
@@ -190,10 +193,10 @@ def _evaluate(tiles: OrganPredictions, settings: Evaluate, seed: int) -> OrganRe
 
     try:
         intervals = bootstrap(tiles.probabilities)
-        seed_intervals = {number: bootstrap(row) for number, row in zip(tiles.seeds, tiles.probabilities, strict=True)}
     except TooFewGroupsError as error:
-        return OrganResult(tiles.organ, per_seed, {}, {}, str(error))
-    return OrganResult(tiles.organ, per_seed, intervals, seed_intervals, "")
+        return OrganResult(tiles.organ, per_seed, {}, lambda _: {}, str(error))
+    of_seed = cache(lambda number: bootstrap(tiles.probabilities[tiles.seeds.index(number)]))
+    return OrganResult(tiles.organ, per_seed, intervals, of_seed, "")
 
 
 def _row(result: OrganResult) -> dict[str, Any]:
