@@ -51,6 +51,8 @@ def tune_step(session: Session) -> Settings:
         before, tuned = flatten(configured), flatten(run_study(session, configured.tune))
         settled = json.dumps({key: value for key, value in tuned.items() if value != before[key]})
         tracker.set_tags(session.parent, {SETTLED_TAG: settled})
+    elif configured.tune.trials:
+        session.plan.say("tune: goes on with the values that were settled before; --force tunes anew")
     settings = with_values(configured, json.loads(settled))
     tracker.log_params(session.parent, flatten(settings))
     return settings
