@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -56,6 +58,29 @@ def test_each_image_has_its_row_whatever_it_is(
         "tiles/text.png": "8 bytes are no image",
     }
     assert "4 of 8 images could not be scored" in printed.err
+
+
+def test_a_folder_is_searched_as_a_data_set_is(
+    model_folder: Path, given: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("elsewhere", "tiles/@eaDir/1.png", "tiles/__MACOSX", "tiles/closed"):
+        (given.parent / folder).mkdir(parents=True)
+        Image.fromarray(tissue(4)).save(given.parent / folder / "x.png")
+    (given / "linked").symlink_to(given.parent / "elsewhere")
+    (given / "circle").symlink_to(given)
+    listed = os.scandir
+
+    def refuse(folder: Path) -> Any:
+        if Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return listed(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert main(["score", "--model", str(model_folder), "tiles"]) == 0
+    assert {row["path"]: bool(row["error"]) for row in rows(capsys.readouterr().out)} == {
+        "tiles/0.png": False, "tiles/1.png": False, "tiles/2.png": False, "tiles/closed": True,
+        "tiles/linked/x.png": False,
+    }  # fmt: skip
 
 
 def test_strict_ends_with_one_where_an_image_is_unreadable(

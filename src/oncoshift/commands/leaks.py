@@ -72,7 +72,7 @@ def _write_groups(folder: Path, out: Path) -> None:
     names = [as_text(file.relative_to(folder).as_posix()) for file in files]
     if not names:
         raise DataError(f"{folder}: no image files in it; name a folder of tiles")
-    _say_passed_over(folder)
+    _say_passed_over(folder, files)
     images = _Images(files)
     pairs = _find_pairs("groups", images)
     if len(images.unreadable) == len(names):
@@ -106,7 +106,7 @@ def leaks(context: Context) -> int:
     split, out = context.arguments.split, context.arguments.out
     tiles = read_split(split)
     if split.is_dir() and not any(split.glob("*.parquet")):
-        _say_passed_over(split)
+        _say_passed_over(split, [tile.path for tile in tiles])
     with writing(out):
         return _audit(split, tiles, out)
 
@@ -182,15 +182,13 @@ def _find_pairs(label: str, images: _Images) -> list[Pair]:
         return find_pairs(images, len(images.files), steps)
 
 
-def _say_passed_over(folder: Path) -> None:
+def _say_passed_over(folder: Path, images: Sequence[Path]) -> None:
     """Name the files in a folder that are no images, so that none vanishes without a word."""
-    from oncoshift.data.adapters.base import files_below, is_image
+    from oncoshift.data.adapters.base import is_image, pass_over
     from oncoshift.data.passed_over import PassedOver, summary
 
     found = PassedOver()
-    for path in files_below(folder):
-        if not is_image(path.name):
-            found.add(path.relative_to(folder))
+    pass_over(folder, images, lambda path: is_image(path.name), found)
     if found.counts:
         _warn([f"passed over, for these files are no images: {summary(found.counts)}", *found.warnings()])
 

@@ -85,13 +85,17 @@ def _files(given: Sequence[Path]) -> list[Path]:
 
 def _images_below(root: Path) -> Iterator[Path]:
     """What has an image's name below a folder, whatever it is, and folders that cannot be listed: each gets its row."""
-    from oncoshift.data.adapters.base import is_image
+    from oncoshift.data.adapters.base import files_below, is_image
 
-    unlisted: list[OSError] = []
-    for parent, folders, names in os.walk(root, onerror=unlisted.append):
-        yield from (Path(parent, name) for name in [*names, *folders] if is_image(name))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-    yield from (Path(error.filename) for error in unlisted)
+    folders: set[Path] = set()
+
+    def enter(folder: Path) -> bool:
+        if is_image(folder.name):
+            folders.add(folder)
+        return True
+
+    yield from (file for file in files_below(root, enter, folders.add) if is_image(file.name))
+    yield from folders
 
 
 def _batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | None, str | None]]]:

@@ -12,38 +12,44 @@ if TYPE_CHECKING:
     from pathlib import PurePath
 
 _PACKED = frozenset({".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar", ".tar", ".zip"})
-_DEAD = "links that lead nowhere"
+DEAD = "links that lead nowhere"
+CLOSED = "folders that may not be opened"
+ELSEWHERE = "links to folders elsewhere"
+"""Kinds that are told by no suffix."""
+
 _NO_SUFFIX = "without a suffix"
 _SHOWN = 8
 
 
 @dataclass
 class PassedOver:
-    """Files that were passed over, by the suffix of their name.
+    """Files that were passed over, by the suffix of their name, and what could not be looked into.
 
     Attributes:
-        counts: suffix in lower case, with its dot → number of files.
+        counts: suffix in lower case, with its dot, or one of the kinds above → number of files.
         first: the same → the first one's path below the data set's root, made text.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
-    def add(self, path: PurePath, *, is_dead: bool = False) -> None:
-        """Count a file by its path below the data set's root, or a link that is dead: it may have been to a folder."""
-        kind = _DEAD if is_dead else as_text(path.suffix.lower()) or _NO_SUFFIX
+    def add(self, path: PurePath, kind: str | None = None) -> None:
+        """Count a file by its path below the data set's root; `kind` in place of its suffix."""
+        kind = kind or as_text(path.suffix.lower()) or _NO_SUFFIX
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.first.setdefault(kind, as_text(path.as_posix()))
 
     def warnings(self) -> list[str]:
-        """What to do about archives and dead links, behind which there may be tiles that nobody sees."""
+        """What to do about archives, dead links and closed folders, behind which tiles may be."""
         found = []
         packed = sorted(kind for kind in self.counts if kind in _PACKED)
         if packed:
             number, named = sum(self.counts[kind] for kind in packed), self.first[packed[0]]
             found.append(f"archives in the data set were not unpacked: {number}, for example {named}; unpack them")
-        if _DEAD in self.counts:
-            found.append(f"links lead nowhere, for example {self.first[_DEAD]}; mount or mend what they led to")
+        if DEAD in self.counts:
+            found.append(f"links lead nowhere, for example {self.first[DEAD]}; mount or mend what they led to")
+        if CLOSED in self.counts:
+            found.append(f"folders may not be opened, for example {self.first[CLOSED]}; give yourself the right to it")
         return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,6 +74,35 @@ def test_a_manifest_tells_of_files_that_it_does_not_name(tmp_path: Path, put: Ca
     found = scan(Ingest(adapter="manifest"), tmp_path / "raw", tmp_path / "unpacked")
     assert found.passed_over.counts == {".png": 1}
     assert found.passed_over.first == {".png": "tiles/b.png"}
+
+
+def test_what_has_nothing_to_do_with_the_tiles_stops_nothing_and_is_told(
+    tmp_path: Path, put: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "raw", "tiles/a.png", "private/b.png")
+    put(tmp_path / "elsewhere", "deep/x.txt", "y.txt")
+    (tmp_path / "raw" / "tiles.csv").write_text("path,organ,label,group\ntiles/a.png,lung,benign,g\n")
+    (tmp_path / "raw" / "more").symlink_to(tmp_path / "elsewhere")
+    listed = os.scandir
+
+    def refuse(folder: Path) -> Any:
+        if Path(folder).name == "private":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return listed(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    found = scan(Ingest(adapter="manifest"), tmp_path / "raw", tmp_path / "unpacked").passed_over
+    assert found.counts == {"folders that may not be opened": 1, "links to folders elsewhere": 1}
+    assert found.warnings() == ["folders may not be opened, for example private; give yourself the right to it"]
+
+
+def test_beside_tiles_behind_a_link_is_counted_as_well(tmp_path: Path, put: Callable[..., None]) -> None:
+    put(tmp_path / "raw", "lung/benign/p1_1.png")
+    put(tmp_path / "elsewhere", "benign/p2_1.png", "benign/more.zip", "notes.txt")
+    (tmp_path / "raw" / "skin").symlink_to(tmp_path / "elsewhere")
+    found = scan(Ingest(adapter="folder"), tmp_path / "raw", tmp_path / "unpacked")
+    assert len(found.tiles) == 2
+    assert found.passed_over.counts == {".txt": 1, ".zip": 1}
 
 
 @pytest.mark.parametrize("adapter", ["folder", "manifest", "lc25000"])

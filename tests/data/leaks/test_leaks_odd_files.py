@@ -77,6 +77,20 @@ def test_leaks_of_folders_with_them_say_that_nothing_was_checked(
     assert "passed over, for these files are no images: 1 .txt, 1 .zip" in error
 
 
+def test_a_split_that_is_not_there_is_no_all_clear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, split in enumerate(("train", "val")):
+        save(tmp_path / "split" / split / "a.png", number)
+    (tmp_path / "split" / "val" / "more").symlink_to("/nowhere/more")
+    command = ["leaks", str(tmp_path / "split"), "--out", str(tmp_path / "leaks")]
+    assert main(command) == 0
+    assert "links lead nowhere, for example val/more; mount or mend" in capsys.readouterr().err
+    (tmp_path / "split" / "test").symlink_to("/nowhere/test")
+    assert main(command) == 2
+    printed = capsys.readouterr()
+    assert "split/test: a link to /nowhere/test, where nothing is" in printed.err
+    assert "no leaks" not in printed.out
+
+
 def test_names_are_no_formulas_and_those_that_are_not_utf8_stand_as_their_repr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

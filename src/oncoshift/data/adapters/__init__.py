@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.base import NothingFitsError, files_below, is_image
+from oncoshift.data.adapters.base import NothingFitsError, is_image, pass_over
 from oncoshift.data.adapters.breakhis import BreakhisAdapter
 from oncoshift.data.adapters.folder import MARKER, FolderAdapter
 from oncoshift.data.adapters.lc25000 import Lc25000Adapter
@@ -48,7 +48,7 @@ class Scanned:
     """What is in a data set, before any tile is opened.
 
     Attributes:
-        root: the folder in which the tiles lie.
+        root: the data set's folder, in which the tiles lie unless the adapter writes them out (`unpacked`).
         tiles: sorted by tile_id.
         passed_over: what else is in the data set, without hidden files.
         made_up: whether the data set is a phantom.
@@ -87,10 +87,12 @@ def scan(settings: Ingest, root: Path, unpacked: Path, progress: Progress | None
     if folder.is_file():  # a manifest: of the folder around it, only what it names is the data set
         return Scanned(folder.parent, tiles, left, is_made_up(folder))
     made_up = is_made_up(folder)
-    taken = {tile.path for tile in tiles}
-    for path in files_below(folder):
-        if path not in taken and not _is_known(path.relative_to(folder), settings.adapter, made_up):
-            left.add(path.relative_to(folder), is_dead=path.is_symlink() and not path.exists())
+    pass_over(
+        folder,
+        [tile.path for tile in tiles],
+        lambda path: _is_known(path.relative_to(folder), settings.adapter, made_up),
+        left,
+    )
     return Scanned(folder, tiles, left, made_up)
 
 

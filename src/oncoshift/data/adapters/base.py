@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from oncoshift.data.names import as_text, is_hidden, normal_form
+from oncoshift.data.passed_over import CLOSED, DEAD, ELSEWHERE
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
+    from oncoshift.data.passed_over import PassedOver
     from oncoshift.settings import Ingest
 
 UNKNOWN = -1
@@ -137,23 +139,68 @@ def images_below(root: Path) -> Iterator[Path]:
     return (path for path in files_below(root) if is_image(path.name))
 
 
-def files_below(root: Path) -> Iterator[Path]:
+def files_below(
+    root: Path,
+    is_entered: Callable[[Path], bool] = lambda _: True,
+    on_closed: Callable[[Path], None] | None = None,
+) -> Iterator[Path]:
     """Files at any depth below a folder, without hidden ones and what is in hidden folders.
 
     Links are followed, those that lead nowhere are files, and a folder that links reach twice is listed once.
+
+    Args:
+        root: the folder.
+        is_entered: asked of each folder below it that is not hidden, before it is listed.
+        on_closed: called with a folder that cannot be listed, and the rest goes on; None: its error is raised.
+
+    Raises:
+        OSError: a folder cannot be listed, and there is no `on_closed`.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:
         folder = waiting.pop()
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                shown = sorted((entry.name, _is_folder(entry)) for entry in entries if not is_hidden(entry.name))
+        except OSError:
+            if on_closed is None:
+                raise
+            on_closed(folder)
             continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            shown = sorted((entry.name, _is_folder(entry)) for entry in entries if not is_hidden(entry.name))
-        waiting += [folder / name for name, inner in reversed(shown) if inner]
+        waiting += [folder / name for name, inner in reversed(shown) if inner and is_entered(folder / name)]
         yield from (folder / name for name, inner in shown if not inner)
+
+
+def pass_over(root: Path, taken: Collection[Path], is_known: Callable[[Path], bool], found: PassedOver) -> None:
+    """Count in `found` what is below a data set's folder and nobody took; nothing there stops the data set.
+
+    A folder elsewhere, to which a link leads, is counted as one and not looked into, unless something in it was taken:
+    there may be a whole disk behind it.
+
+    Args:
+        root: the folder.
+        taken: the tiles' files.
+        is_known: whether a file that is no tile is not to be counted.
+        found: what was counted before.
+    """
+    files = set(taken)
+    around = {folder for parent in {file.parent for file in files} for folder in (parent, *parent.parents)}
+    inside = os.path.realpath(root)
+
+    def is_entered(folder: Path) -> bool:
+        if folder in around or not folder.is_symlink() or Path(os.path.realpath(folder)).is_relative_to(inside):
+            return True
+        found.add(folder.relative_to(root), ELSEWHERE)
+        return False
+
+    for path in files_below(root, is_entered, lambda folder: found.add(folder.relative_to(root), CLOSED)):
+        if path not in files and not is_known(path):
+            found.add(path.relative_to(root), None if os.path.exists(path) else DEAD)  # noqa: PTH110 - never raises
 
 
 def is_image(name: str) -> bool:

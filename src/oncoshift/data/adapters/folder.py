@@ -74,7 +74,7 @@ def organs_folder(root: Path) -> Path:
     for _ in range(_WRAPPED + 1):
         if _label_folders(folder):
             return folder
-        inner = subfolders(folder) if folder.is_dir() else []
+        inner = _looked_into(folder)
         if len(inner) != 1:
             return root
         folder = inner[0]
@@ -88,8 +88,17 @@ def group_of(stem: str) -> str:
 
 
 def _label_folders(folder: Path) -> list[Path]:
-    organs = subfolders(folder) if folder.is_dir() else []
-    return [label for organ in organs for label in subfolders(organ) if label.name.lower() in LABEL_NUMBERS]
+    return [
+        label for organ in _looked_into(folder) for label in _looked_into(organ) if label.name.lower() in LABEL_NUMBERS
+    ]
+
+
+def _looked_into(folder: Path) -> list[Path]:
+    """Folders in a folder; none where it cannot be opened, for other data sets have such ones beside their tiles."""
+    try:
+        return subfolders(folder)
+    except OSError:
+        return []
 
 
 def _label(folder: Path) -> int:

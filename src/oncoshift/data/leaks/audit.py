@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain, combinations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from oncoshift.data.adapters.base import images_below, subfolders
 from oncoshift.data.csv_rows import read_rows
 from oncoshift.data.groups import Forest
-from oncoshift.data.names import Finder, as_text, normal_form
+from oncoshift.data.names import Finder, as_text, is_hidden, normal_form
 from oncoshift.data.parquet import read_table
 from oncoshift.data.split_checks import SIDES
 from oncoshift.errors import DataError
@@ -162,8 +163,18 @@ def _of_csv(where: Path) -> list[SplitTile]:
 
 
 def _of_folders(where: Path) -> list[SplitTile]:
+    gone = next((path for path in sorted(where.iterdir()) if _is_gone(path)), None)
+    if gone is not None:
+        raise DataError(
+            f"{gone}: a link to {os.readlink(gone)}, where nothing is, and which may be one of the splits; mount or "  # noqa: PTH115
+            "mend what it led to, or take it away"
+        )
     return [
         SplitTile(file, as_text(file.relative_to(where).as_posix()), normal_form(as_text(folder.name)))
         for folder in subfolders(where)
         for file in images_below(folder)
     ]
+
+
+def _is_gone(path: Path) -> bool:
+    return path.is_symlink() and not is_hidden(path.name) and not os.path.exists(path)  # noqa: PTH110 - never raises
