@@ -9,6 +9,7 @@ import yaml
 
 from oncoshift.errors import SettingsError
 from oncoshift.settings import Settings, dump_settings, flatten, load_settings, validate, with_values
+from oncoshift.settings_files import find_preset
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -317,3 +318,8 @@ def test_flat_keys_and_values_round_trip() -> None:
     flat = flatten(Settings())
     assert flat["dann.schedule"] == "ganin"
     assert with_values(Settings(), flat) == Settings()
+
+
+def test_a_presets_file_that_is_not_there_is_told_as_a_presets(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--preset nothere\.yaml: no such file; name one"):
+        find_preset("nothere.yaml", tmp_path, trusted=True)

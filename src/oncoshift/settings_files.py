@@ -73,6 +73,8 @@ def find_preset(preset: str, project: Path, *, trusted: bool) -> Path:
     path = base / preset if is_path else folder / f"{preset}.yaml"
     if not trusted and not path.resolve().is_relative_to(project.resolve()):
         raise SettingsError(f"preset {preset}: lies outside {project}; name one of presets/, or a file in the project")
+    if is_path and not path.exists():
+        raise SettingsError(f"--preset {preset}: no such file; name one, or one of {folder}")
     if not is_path and not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.yaml"))
         raise SettingsError(f"--preset {preset}: unknown; {folder} has {', '.join(known) or 'no presets'}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from sklearn.metrics import roc_curve
 
+from oncoshift.data.names import as_cell, without_formula
 from oncoshift.errors import TrainingError
 from oncoshift.evaluation.plots import confusion_figure, reliability_figure, roc_figure
 from oncoshift.evaluation.report import by_organ, evaluate_domains
@@ -73,7 +74,9 @@ def explain(layout: Layout, settings: Settings, on_progress: Callable[[int, int]
     explanation = jobs.explain(job, trained, on_progress)
     folder = _empty(layout.outputs / "explain")
     explanation.figure.savefig(folder / "integrated_gradients.png")
-    explanation.table.to_csv(folder / "integrated_gradients.csv", index=False)
+    table = explanation.table
+    safe = table.assign(tile_id=table["tile_id"].map(without_formula), group=table["group"].map(as_cell))
+    safe.to_csv(folder / "integrated_gradients.csv", index=False)
     (folder / "summary.json").write_text(json.dumps(explanation.as_dict(), indent=1))
     return explanation
 

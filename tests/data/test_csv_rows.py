@@ -24,6 +24,8 @@ BAD = {
     "quote inside a cell": (TEXT.encode() + b'"b.png"x,lung,benign,g\n', "line 3 is no row .* double quote"),
     "comma inside a cell": (TEXT.encode() + b"b,1.png,lung,benign,g\n", "line 3 has 5 cells and the header 4"),
     "no end of line": (b"x" * 2**21, "line 1 has more than 1048576 bytes"),
+    "semicolons": (TEXT.replace(",", ";").encode(), "line 1 has semicolons .* with commas"),
+    "line ends of old Macs": (TEXT.replace("\n", "\r").encode(), "line 1 is no row .* line ends of Unix"),
     "column twice": (b"path,organ,label,group,group\n", "line 1 has the column group twice"),
 }
 

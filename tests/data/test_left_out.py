@@ -68,7 +68,7 @@ def test_half_of_a_label_that_cannot_be_read_stops_the_stage(tree: Path, tmp_pat
         ingest(Ingest(adapter="folder", max_quarantine_share=0.05), tree, tmp_path / "out", base=tmp_path)
 
 
-def test_names_that_are_not_utf8_are_quarantined_with_their_repr(tree: Path, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_quarantined_escaped(tree: Path, tmp_path: Path) -> None:
     raw = os.fsencode(tree / "lung" / "benign") + b"/caf\xe9_1.png"
     Path(os.fsdecode(raw)).write_bytes(b"no image")
     (tree / os.fsdecode(b"caf\xe9.t\xe4xt")).touch()

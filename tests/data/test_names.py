@@ -27,7 +27,7 @@ def test_a_file_is_found_in_either_form(tmp_path: Path, written: str, on_disk: s
     assert Finder()(tmp_path, PurePosixPath(written, "x\u00fc.png")) is None
 
 
-def test_what_is_not_utf8_or_not_printable_is_shown_as_its_repr() -> None:
+def test_what_is_not_utf8_or_not_printable_is_shown_escaped() -> None:
     assert as_text("caf\udce9.png") == r"caf\xe9.png"
     assert as_text("café\t.png") == "café\t.png"
     assert not is_text("caf\udce9.png")

@@ -113,7 +113,7 @@ def leaks(context: Context) -> int:
 
 def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
     from oncoshift.data.leaks.audit import count_leaks, find_leaks
-    from oncoshift.data.names import visible, without_formula
+    from oncoshift.data.names import as_cell, visible, without_formula
     from oncoshift.errors import DataError
 
     images = _Images([tile.path for tile in tiles])
@@ -125,7 +125,7 @@ def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
         )
     found = find_leaks(tiles, pairs)
     rows = (
-        (*map(without_formula, (one.split, one.name, other.split, other.name)),
+        (as_cell(one.split), without_formula(one.name), as_cell(other.split), without_formula(other.name),
          "" if leak.score is None else f"{leak.score:.3f}")
         for leak in found
         for one, other in [(tiles[leak.first], tiles[leak.second])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -107,16 +107,10 @@ def normalize(context: Context) -> None:
 def train(context: Context) -> None:
     """Stage `train`."""
     from oncoshift import stages
+    from oncoshift.epochs import epoch_lines
 
-    settings, began = context.settings, int(1000 * time.time())
-
-    def say(row: dict[str, float]) -> None:
-        if row["timestamp_ms"] < began:  # of a training that goes on, or was done before
-            return
-        figures = f"source accuracy {row['source_accuracy']:.3f}, IM {row['information_maximisation']:.3f}"
-        print(f"train: epoch {int(row['epoch']) + 1}/{settings.train.epochs}: {figures}", flush=True)
-
-    print(f"train: {stages.train(context.layout, settings, say)}")
+    tell = epoch_lines(partial(print, flush=True), "train", context.settings.train.epochs)
+    print(f"train: {stages.train(context.layout, context.settings, tell)}")
 
 
 def evaluate(context: Context) -> None:

@@ -40,9 +40,10 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
             except StopIteration:
                 break
             except csv.Error as error:
-                raise DataError(
-                    f"{path}: line {line} is no row of a CSV ({error}); look for a stray or a missing double quote"
-                ) from None
+                remedy = "look for a stray or a missing double quote"
+                if "new-line character" in str(error):
+                    remedy = "save it with line ends of Unix or Windows"
+                raise DataError(f"{path}: line {line} is no row of a CSV ({error}); {remedy}") from None
             if header is None:
                 header = cells
                 _check_header(path, header, columns)
@@ -73,6 +74,8 @@ def _lines(path: Path, file: IO[bytes]) -> Iterator[str]:
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in header]
+    if missing and len(header) == 1 and ";" in header[0]:
+        raise DataError(f"{path}: line 1 has semicolons between its columns; save the file with commas")
     if missing:
         raise DataError(f"{path}: line 1 lacks the columns {', '.join(missing)}; it has {', '.join(header) or 'none'}")
     twice = [column for column in columns if header.count(column) > 1]

@@ -66,6 +66,11 @@ def without_formula(path: str) -> str:
     return f"./{path}" if path.startswith(_FORMULA) else path
 
 
+def as_cell(text: str) -> str:
+    """A text in a CSV, no path, that no spreadsheet runs as a formula: `=1+1` becomes `'=1+1`."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
 class Finder:
     """Finds files by names that somebody wrote down, in whichever of Unicode's forms the disk has them."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
+from oncoshift.epochs import epoch_lines
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.files import DamagedFileError, sha256_file
 from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint, weights_fingerprint
@@ -114,25 +115,14 @@ class Session:
     def epoch_logger(self, run: str, label: str, epochs: int) -> EpochHook:
         """A hook that logs each epoch's figures with the time at which they were made, so twice is the same as once.
 
-        Epochs that were trained before the hook was made are logged, and a line says that they are behind; they are no
-        news to people.
+        Those that were trained before the hook was made are logged as well, and told as `epoch_lines` does.
         """
-        began, behind = int(1000 * time.time()), 0
+        tell = epoch_lines(self.plan.say, label, epochs)
 
         def log(row: dict[str, float]) -> None:
-            nonlocal behind
             figures = {name: value for name, value in row.items() if name not in ("epoch", "timestamp_ms")}
             self.tracker.log_metrics(run, [(int(row["epoch"]), int(row["timestamp_ms"]), figures)])
-            if row["timestamp_ms"] < began:
-                behind = int(row["epoch"]) + 1
-                return
-            if behind:
-                self.plan.say(f"{label}: goes on after epoch {behind}/{epochs}")
-                behind = 0
-            self.plan.say(
-                f"{label}: epoch {int(row['epoch']) + 1}/{epochs}, source accuracy {row['source_accuracy']:.3f}, "
-                f"IM {row['information_maximisation']:.3f}, {row['epoch_seconds']:.1f} s"
-            )
+            tell(row)
 
         return log
 

@@ -91,7 +91,7 @@ def test_a_split_that_is_not_there_is_no_all_clear(tmp_path: Path, capsys: pytes
     assert "no leaks" not in printed.out
 
 
-def test_names_are_no_formulas_and_those_that_are_not_utf8_stand_as_their_repr(
+def test_names_are_no_formulas_and_those_that_are_not_utf8_stand_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = tmp_path / "split", tmp_path / "out"
@@ -109,6 +109,7 @@ def test_names_are_no_formulas_and_those_that_are_not_utf8_stand_as_their_repr(
     assert main(["leaks", str(folder), "--out", str(out)]) == 3
     with (out / "leaks.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
+    assert row["first_split"] == "'=train"
     assert row["first_path"] == "./=train/x.png"
     assert row["second_path"] == r"train/caf\xe9.png"
 
