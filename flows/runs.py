@@ -12,14 +12,18 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     TaskRunFilter,
@@ -52,6 +56,7 @@ OWN_SERVER = "ONCOSHIFT_OWN_SERVER"
 """Environment variable: set where the Prefect server is the project's own."""
 
 _GONE = "its process is gone: it was killed, or the machine went down; the next run goes on from where it was"
+_MISSED = "it came due while nobody served the schedule; the last such run makes up for all"
 _PR_SET_PDEATHSIG = 1
 _PAGE = 200
 _LOOK_AGAIN_SECONDS = 60
@@ -106,6 +111,26 @@ def mend(*, own: bool, pending: bool = False, waiting: UUID | str | None = None)
         if own and not others:
             _free_gpu(client)
     return [run.name for run in gone]
+
+
+def skip_missed(deployment: UUID) -> int:
+    """Of the runs that came due while nobody served a deployment, keep the last: it makes up for all.
+
+    Returns:
+        The number of runs that were skipped.
+    """
+    due = FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC))
+    waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    with get_client(sync_client=True) as client:
+        missed = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=waiting, next_scheduled_start_time=due),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+            limit=_PAGE,
+        )
+        for run in missed[:-1]:
+            client.set_flow_run_state(run.id, Cancelled(name="Skipped", message=_MISSED))
+    return len(missed[:-1])
 
 
 @contextmanager

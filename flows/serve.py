@@ -19,7 +19,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.runner import Runner
@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from flows import PROJECT
 from flows.retrain import retrain
-from flows.runs import RUNNER, ensure_gpu_limit, mend
+from flows.runs import RUNNER, ensure_gpu_limit, mend, skip_missed
 from flows.server import project_server
 from oncoshift.errors import OncoshiftError, SettingsError
 from oncoshift.files import held
@@ -39,6 +39,7 @@ from oncoshift.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
 _LAST_PORT = 65535
 _POLL_SECONDS = 0.2
@@ -103,7 +104,9 @@ def serve(given: argparse.Namespace) -> None:
         logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)
         os.environ[RUNNER] = str(os.getpid())
         runner = StoppableRunner(name=given.name, pause_on_shutdown=False)
-        runner.add_flow(retrain, **deployment(given))
+        served = cast("UUID", runner.add_flow(retrain, **deployment(given)))
+        if missed := skip_missed(served):
+            print(f"{missed} runs that came due while nobody served are skipped; the last one is done", flush=True)
         asyncio.run(runner.start())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -11,10 +12,10 @@ from uuid import uuid4
 import pytest
 from prefect import flow, get_client
 from prefect.settings import PREFECT_HOME, temporary_settings
-from prefect.states import Pending, Running
+from prefect.states import Pending, Running, Scheduled
 
 from flows import runs
-from flows.runs import GPU, ensure_gpu_limit, is_living, living, mend
+from flows.runs import GPU, ensure_gpu_limit, is_living, living, mend, skip_missed
 from flows.server import project_server
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def test_a_run_lives_as_long_as_its_process(home: Path) -> None:
         pass
     assert not is_living(run)
     assert list((home / "living").glob(f"{run}*")) == [], "what a run that ended by itself held is gone"
+
+
+def in_the_past(hours: float) -> datetime:
+    return datetime.now(UTC) - timedelta(hours=hours)
 
 
 @flow
@@ -103,7 +108,7 @@ def test_a_run_that_waits_for_the_gpu_of_a_killed_one_gets_it(home: Path, monkey
         assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 0
 
 
-def test_a_deployments_place_is_given_back_by_each_run_that_is_gone(home: Path) -> None:
+def test_a_restart_gives_a_deployments_places_back_and_makes_up_for_missed_runs_by_one(home: Path) -> None:
     with project_server(), get_client(sync_client=True) as client:
         flow_id = client.create_flow(nothing)
         deployment = client.create_deployment(flow_id=flow_id, name="scheduled", concurrency_limit=2)
@@ -117,6 +122,14 @@ def test_a_deployments_place_is_given_back_by_each_run_that_is_gone(home: Path) 
         assert limit is not None
         assert limit.active_slots == 2
         assert gone.name in mend(own=own)
+        due = [
+            client.create_flow_run_from_deployment(deployment, state=Scheduled(scheduled_time=in_the_past(n)))
+            for n in (3, 1, 2)
+        ]
+        later = client.create_flow_run_from_deployment(deployment, state=Scheduled(scheduled_time=in_the_past(-60)))
+        assert skip_missed(deployment) == 2
+        states = [client.read_flow_run(run.id).state_name for run in (*due, later)]
+        assert states == ["Skipped", "Scheduled", "Skipped", "Scheduled"], "the last of those that are due is done"
         limit = client.read_deployment(deployment).global_concurrency_limit
         assert limit is not None
         assert limit.active_slots == 1
