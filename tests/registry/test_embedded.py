@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.embedded import SQLITE, database_path
+from oncoshift.registry.embedded import SQLITE, connected, database_path
 from oncoshift.registry.promotion import promote
 from oncoshift.registry.relocation import relocate
 from oncoshift.registry.store import artifact_root, ensure_experiment, open_client
@@ -162,6 +162,16 @@ def test_a_database_that_is_gone_is_not_made_anew_beside_its_artifacts(make_proj
     with pytest.raises(RegistryError, match=r"mlflow\.db: is gone, and .*/artifacts has what it knew of"):
         open_client(f"{SQLITE}{database}")
     assert not database.exists()
+
+
+def test_another_programs_database_is_not_called_one_that_may_not_be_read(tmp_path: Path) -> None:
+    database = tmp_path / "other.db"
+    database.touch()
+    with (
+        pytest.raises(RegistryError, match="no such table: runs; is it another program's"),
+        connected(database) as other,
+    ):
+        other.execute("SELECT * FROM runs")
 
 
 def test_an_error_of_the_database_is_one_line(pristine: Path, tmp_path: Path) -> None:
