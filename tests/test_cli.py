@@ -192,7 +192,8 @@ def test_retrain_tells_a_mistake_from_a_crash_and_says_start_it_again_only_where
 
 
 def test_ctrl_c_lets_the_flow_end_its_step(tmp_path: Path) -> None:
-    script = 'trap "sleep 0.6; touch ended; exit 75" TERM; touch ready; while :; do sleep 0.05; done'
+    """Though a terminal gives it to the flow as well."""
+    script = 'trap "kill -INT $$; sleep 0.6; touch ended; exit 75" TERM; touch ready; while :; do sleep 0.05; done'
 
     def interrupt() -> None:
         deadline = time.monotonic() + 30

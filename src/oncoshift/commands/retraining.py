@@ -97,9 +97,12 @@ def _run(command: Sequence[str], folder: Path) -> int:
         if process is not None:
             process.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before, interrupt = signal.signal(signal.SIGTERM, pass_on), signal.getsignal(signal.SIGINT)
     try:
+        # A terminal gives Ctrl-C to both: what is ignored is inherited, so it reaches the command as SIGTERM alone.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         process = subprocess.Popen(command, cwd=folder)
+        signal.signal(signal.SIGINT, interrupt)
         if asked:
             process.terminate()
         return process.wait()
@@ -114,6 +117,7 @@ def _run(command: Sequence[str], folder: Path) -> int:
             process.kill()  # no more than a second Ctrl-C or another error can leave it running
             process.wait()
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:
