@@ -29,6 +29,7 @@ from flows.runs import ensure_gpu_limit, gpu, is_scheduled, living, mend
 from flows.server import project_server
 from oncoshift.errors import OncoshiftError, TrainingInterrupted
 from oncoshift.experiments import experiment_lock
+from oncoshift.files import FULL
 from oncoshift.program import run_program
 from oncoshift.registry.store import open_client
 from oncoshift.retraining.evaluate import Evaluation, evaluate_step
@@ -63,6 +64,8 @@ def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # 
         state.result()
     except OncoshiftError:
         return False
+    except OSError as error:
+        return error.errno not in FULL
     except Exception:
         return True
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -20,7 +21,15 @@ from oncoshift.errors import DataError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("error", "again"), [(DataError("one class only"), False), (OSError("connection lost"), True)])
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (DataError("one class only"), False),
+        (OSError("connection lost"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (ValueError("a bug, or a library's"), True),
+    ],
+)
 def test_only_what_may_pass_by_itself_is_retried(error: Exception, again: bool) -> None:
     assert flow_module.may_pass(None, None, Failed(data=error)) is again  # type: ignore[arg-type]
 
