@@ -62,7 +62,7 @@ def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None]
     Raises:
         DvcError: a stage failed, or dvc.lock is damaged.
     """
-    stage_outs(folder)
+    stage_outs(folder)  # raises where dvc.lock is damaged
     lines = _dvc(folder, "repro", *([stage] if stage else []), on_line=on_line)
     ran = [match[1] for line in lines if (match := _RUNNING.fullmatch(line.strip()))]
     return [name for name in ran if name != "code"]

@@ -65,6 +65,16 @@ def test_a_done_job_is_not_trained_again(data, make_job):
     assert again.weights.stat().st_mtime_ns == written
 
 
+def test_what_an_earlier_version_trained_counts_as_absent_without_its_weights(data, make_job):
+    job = make_job()
+    trained = train_job(job, data, ignore)
+    done = json.loads((trained.folder / "done.json").read_text())
+    (trained.folder / "done.json").write_text(json.dumps({"history": done["history"]}))
+    assert find_trained(job) is not None
+    trained.weights.unlink()
+    assert find_trained(job) is None
+
+
 def test_job_id_follows_what_decides_the_weights(make_job):
     base = make_job()
     assert make_job().id == base.id

@@ -59,7 +59,7 @@ def score(context: Context) -> int:
             failed += row["error"] is not None
         sys.stdout.flush()
         done += len(batch)
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not sys.stdout.isatty():  # else it would stand among the rows
             print(f"\r{done} of {len(files)} images", end="" if done < len(files) else "\n", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(files)} images could not be scored; their rows say why", file=sys.stderr)

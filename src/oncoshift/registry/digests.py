@@ -43,16 +43,22 @@ def check_sums(folder: Path, name: str, noted: str | None) -> None:
         noted: the tag `SUMS_TAG`, if there is one.
 
     Raises:
-        RegistryError: a file is gone, or is not what was registered.
+        RegistryError: a file is gone, or is not what was registered, or the model's code has one more.
     """
     if noted is None and not (folder / SUMS).is_file():
         _log.warning("%s: was registered without digests; whether its files have changed cannot be told", name)
         return
     if noted is not None:
         _check(folder, SUMS, noted, name)
+    listed = set()
     for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
         expected, _, file = line.partition("  ")
         _check(folder, file, expected, name)
+        listed.add(folder / file)
+    # Python imports from there; elsewhere MLflow leaves notes of its own, which nothing runs.
+    code = {file for file in (folder / "code").rglob("*") if file.is_file() and file.parent.name != "__pycache__"}
+    if code - listed:
+        raise RegistryError(f"{name}: {min(code - listed)}: was not registered with the model; {_REMEDY}")
 
 
 def _check(folder: Path, file: str, expected: str, name: str) -> None:

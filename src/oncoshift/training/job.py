@@ -162,10 +162,12 @@ def read_trained(job_id: str, folder: Path) -> TrainedJob:
 
     Raises:
         DamagedFileError: done.json or the weights are not what the training wrote.
-        FileNotFoundError: there is no done.json, so it is not done.
+        FileNotFoundError: there is no done.json or there are no weights, so it is not done.
     """
     done = read_json(folder / "done.json", "history")
     trained = TrainedJob(job_id, folder, done["history"], done.get("weights"))
+    if not trained.weights.is_file():
+        raise FileNotFoundError(trained.weights)
     trained.check()
     return trained
 
