@@ -33,7 +33,7 @@ from oncoshift.registry.store import artifact_root, ensure_experiment, open_clie
 from oncoshift.registry.waiting import hurried
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -128,25 +128,30 @@ class Tracker:
             status: FAILED or KILLED.
             tags: set before.
         """
-        with self._on_the_way_out(run_id):
+
+        def end() -> None:
             self.set_tags(run_id, tags)
             self.finish(run_id, status)
 
+        self._on_the_way_out(run_id, end)
+
     def postpone(self, run_id: str) -> None:
         """Have a run that is not finished wait for the next process: with one quick try, as `abandon` does."""
-        with self._on_the_way_out(run_id):
+
+        def wait() -> None:
             if self.client.get_run(run_id).info.status != "FINISHED":
                 self.client.update_run(run_id, status="SCHEDULED")
 
-    @contextmanager
-    def _on_the_way_out(self, run_id: str) -> Iterator[None]:
-        """Neither wait in the block, nor let its errors hide what ends the process."""
+        self._on_the_way_out(run_id, wait)
+
+    def _on_the_way_out(self, run_id: str, work: Callable[[], None]) -> None:
+        """Do some last work on a run: neither wait for it, nor let its errors hide what ends the process."""
         database = database_path(self.uri)
         try:
             with hurried():
                 if database is not None:
                     wait_until_writable(database)
-                yield
+                work()
         except (OncoshiftError, MlflowException) as error:
             _log.warning("run %s stays RUNNING in MLflow until the next start: %s", run_id, error)
 
