@@ -88,7 +88,7 @@ def test_what_is_gone_is_named_the_list_of_digests_too(tracker: Tracker, registe
 def test_a_file_too_many_in_its_code_is_named_and_not_imported(tracker: Tracker, registered: Registered) -> None:
     name, folder = registered
     (folder / "code" / "planted.py").write_text("raise SystemExit")
-    with pytest.raises(RegistryError, match=r"code/planted\.py: was not registered with the model; it is not asked"):
+    with pytest.raises(RegistryError, match=r"code/planted\.py: was not registered with the model; it is not used"):
         load_served(f"models:/{name}/1", tracker.uri)
 
 
