@@ -92,6 +92,7 @@ def serve(given: argparse.Namespace) -> None:
     lock.parent.mkdir(parents=True, exist_ok=True)
     busy = ScheduleError(f"another `python -m flows.serve` serves {given.name!r} here; stop it, or give another --name")
     with held(lock, busy=lambda: busy), project_server(given.port, ui=True) as own:
+        print(f"project: {PROJECT}", flush=True)
         for run in mend(own=own, pending=True):
             print(f"run {run!r} was killed earlier; Prefect now shows it as Crashed", flush=True)
         ensure_gpu_limit()

@@ -57,6 +57,18 @@ def test_a_reason_is_shown_as_it_was_typed_with_who_and_when(
     assert re.search(rf"20\d\d-\d\d-\d\d \d\d:\d\d rollback by {who}: worse", shown)
 
 
+def test_a_reason_acts_on_no_terminal_and_is_not_blank(
+    run: Callable[..., int], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("promote", "1", "--model", name, "--reason", " \t\x1b ") == 2
+    assert "--reason is blank" in capsys.readouterr().err
+    assert run("promote", "1", "--model", name, "--reason", "two\nlines\t\x1b[31mred") == 0
+    assert run("models", name) == 0
+    shown = capsys.readouterr().out
+    assert "two lines [31mred" in shown
+    assert "\x1b[31mred" not in shown
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_nothing_of_a_listing_is_cut(
     run: Callable[..., int],

@@ -67,7 +67,7 @@ def promote(context: Context) -> None:
     from oncoshift.user import user_name
 
     given, name = context.arguments, _name(context)
-    if run(_client(context), name, given.version, given.reason, user_name(), force=given.force):
+    if run(_client(context), name, given.version, _reason(context), user_name(), force=given.force):
         print(f"{name}: version {given.version} is champion")
     else:
         print(f"{name}: version {given.version} is champion already; nothing changed, no reason recorded")
@@ -79,7 +79,7 @@ def rollback(context: Context) -> None:
     from oncoshift.user import user_name
 
     name = _name(context)
-    version = run(_client(context), name, context.arguments.reason, user_name())
+    version = run(_client(context), name, _reason(context), user_name())
     print(f"{name}: version {version} is champion again")
 
 
@@ -104,6 +104,20 @@ def relocate(context: Context) -> None:
         return
     former = ", ".join(map(str, done.former))
     print(f"{database}: {done.places} entries now name {done.folder} instead of {former}; backup: {done.backup}")
+
+
+def _reason(context: Context) -> str:
+    """The reason as one line, without what acts on a terminal.
+
+    Raises:
+        RegistryError: it is blank.
+    """
+    from oncoshift.errors import RegistryError
+
+    shown = "".join(letter if letter.isprintable() else " " for letter in context.arguments.reason)
+    if not (reason := " ".join(shown.split())):
+        raise RegistryError("--reason is blank; say why, for those who read the history")
+    return reason
 
 
 def _name(context: Context) -> str:
