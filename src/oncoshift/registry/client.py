@@ -71,7 +71,7 @@ class _PatientClient:
             if isinstance(link, OperationalError):
                 if "locked" in str(link.orig):
                     return f"{self._uri}: another process is writing to it"
-                return None if self._uri.startswith(SQLITE) else f"{self._uri}: {_first_line(link)}"
+                return None if self._uri.startswith(SQLITE) else f"{self._uri}: {first_line(link)}"
         return None
 
 
@@ -124,11 +124,13 @@ def _refusal(answer: requests.Response) -> str | None:
 def _database_fault(error: MlflowException) -> str | None:
     if error.error_code == "RESOURCE_ALREADY_EXISTS":  # so the database said, but it is an answer
         return None
-    return next((_first_line(link) for link in _chain(error) if isinstance(link, SQLAlchemyError)), None)
+    return next((first_line(link) for link in _chain(error) if isinstance(link, SQLAlchemyError)), None)
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+def first_line(error: Exception) -> str:
+    """Give an error's first line: MLflow's message, or the database's own words; without any, the error's type."""
+    message = error.message if isinstance(error, MlflowException) else getattr(error, "orig", None) or error
+    return str(message).strip().partition("\n")[0] or type(error).__name__
 
 
 def _reason(error: Exception) -> str:

@@ -16,11 +16,11 @@ import mlflow.pyfunc
 import mlflow.pyfunc.model
 from mlflow.artifacts import download_artifacts
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from oncoshift.errors import OncoshiftError, RegistryError
+from oncoshift.registry.client import first_line
 from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums
 from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.store import open_client
@@ -82,7 +82,7 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
     except RegistryError:
         raise
     except Exception as error:  # the model's own code runs here, and may raise anything
-        raise RegistryError(f"{uri}: the model cannot be loaded: {_first_line(error)}") from error
+        raise RegistryError(f"{uri}: the model cannot be loaded: {first_line(error)}") from error
 
 
 def _fetch(uri: str, location: str, tracking_uri: str | None) -> Path:
@@ -126,7 +126,7 @@ def _errors_named(uri: str) -> Iterator[None]:
     except OncoshiftError:
         raise
     except Exception as error:
-        raise RegistryError(f"{uri}: {_first_line(error)}; `oncoshift models` lists what there is") from error
+        raise RegistryError(f"{uri}: {first_line(error)}; `oncoshift models` lists what there is") from error
 
 
 def _check_form(uri: str, folder: Path) -> None:
@@ -137,8 +137,3 @@ def _check_form(uri: str, folder: Path) -> None:
             f"{uri}: not an oncoshift model: its MLmodel asks for a pickle or a loader of another library, and a "
             "pickle runs whatever its author wants; nothing of it was loaded"
         )
-
-
-def _first_line(error: Exception) -> str:
-    message = error.message if isinstance(error, MlflowException) else str(error)
-    return message.strip().partition("\n")[0] or type(error).__name__

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.client import first_line
 from oncoshift.registry.store import store_lock
 from oncoshift.registry.tracking import quoted
 
@@ -187,7 +188,7 @@ def _changing(client: MlflowClient) -> Iterator[None]:
         with store_lock(client.tracking_uri):
             yield
     except MlflowException as error:
-        raise RegistryError(_first_line(error)) from error
+        raise RegistryError(first_line(error)) from error
 
 
 def _recover(client: MlflowClient, name: str) -> Event | None:
@@ -284,18 +285,14 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        raise RegistryError(f"no registered model {name!r}: {_first_line(error)}") from error
+        raise RegistryError(f"no registered model {name!r}: {first_line(error)}") from error
 
 
 def _version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
     try:
         return client.get_model_version(name, str(version))
     except MlflowException as error:
-        raise RegistryError(f"no version {version!r} of {name}: {_first_line(error)}") from error
-
-
-def _first_line(error: MlflowException) -> str:
-    return str(error.message).splitlines()[0]
+        raise RegistryError(f"no version {version!r} of {name}: {first_line(error)}") from error
 
 
 def _now() -> str:
