@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from oncoshift.data.leaks import Pair, find_pairs, join_groups
-from oncoshift.data.leaks.candidates import candidates
-from oncoshift.data.leaks.descriptor import FEATURES, describe
-from oncoshift.data.leaks.scratch import Scratch
-from oncoshift.data.phantom import phantom_tile
+from oncoshift.copies import Pair, find_pairs, join_groups
+from oncoshift.copies.candidates import candidates
+from oncoshift.copies.features import FEATURES, describe
+from oncoshift.copies.scratch import Scratch
+from oncoshift.phantom import phantom_tile
 from oncoshift.serving.images import decode
-from oncoshift.settings import Phantom
+from oncoshift.settings import PhantomSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +151,7 @@ def search_scaling(files: Sequence[Path]) -> tuple[list[dict[str, float]], float
 
 def phantom_tiles() -> tuple[list[NDArray[np.uint8]], list[str]]:
     """The phantom with its default settings, and its groups."""
-    settings = Phantom()
+    settings = PhantomSettings()
     tiles, groups = [], []
     for organ in settings.organs:
         for label in (0, 1):

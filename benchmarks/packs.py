@@ -29,9 +29,9 @@ from rich.table import Table
 from oncoshift.data.packs.make import PackRecipe, update_pack
 from oncoshift.data.packs.pack import Stain
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
-from oncoshift.data.phantom import phantom_tile
+from oncoshift.phantom import phantom_tile
 from oncoshift.serving.images import decode, read_tile, resize
-from oncoshift.settings import Phantom
+from oncoshift.settings import PhantomSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ SIDE, RAW_SIDE, DISTINCT, TILES, QUALITY = 224, 768, 24, 4800, 87
 
 def jpegs(side: int, count: int, quality: int) -> list[bytes]:
     """Made-up tissue as JPEG files, 4:2:0."""
-    settings = Phantom(tile_size=side)
+    settings = PhantomSettings(tile_size=side)
     files = []
     for number in range(count):
         tile = phantom_tile(settings, settings.organs[number % 4], number % 2, number % 5, number // 8)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from oncoshift.data.phantom import write_phantom
-from oncoshift.data.phantom.write import COMPRESSION
-from oncoshift.settings import Phantom
+from oncoshift.phantom import write_phantom
+from oncoshift.phantom.write import COMPRESSION
+from oncoshift.settings import PhantomSettings
 
 CASES = {64: 8, 224: 2}
 """Tile size → tiles in a group."""
@@ -23,7 +23,7 @@ CASES = {64: 8, 224: 2}
 
 def measure(size: int, tiles_per_group: int) -> dict[str, float]:
     """Time one core's writing of four organs, and the encoding of what was written."""
-    settings = Phantom(tile_size=size, groups_per_class=5, tiles_per_group=tiles_per_group)
+    settings = PhantomSettings(tile_size=size, groups_per_class=5, tiles_per_group=tiles_per_group)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "phantom"
         started = time.process_time()

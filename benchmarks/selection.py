@@ -47,7 +47,7 @@ from oncoshift.selection.validators import Predictions, all_scores
 from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict
 from oncoshift.serving.classifier import Trunk, normalise
 from oncoshift.serving.images import decode
-from oncoshift.settings import Select, Train, validate
+from oncoshift.settings import SelectSettings, TrainSettings, validate
 from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
@@ -80,14 +80,14 @@ TUNED_WITH = ("erm", "dann", "mcc", "dann_mcc")
 The lower limits, which part doubt from refusal, were chosen with the tables of all four targets in view: how often a
 good model of these methods is refused is no blind test. The other methods came later, and no limit was set by them.
 """
-RULE = Select()
+RULE = SelectSettings()
 """What a retraining picks and judges by, unless told otherwise."""
 
 
 def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.float32]:
     """Pooled ImageNet ResNet50 features of all tiles, float32 [M, 2048], from the cache where they are."""
     weights = shared / "weights" / "resnet50_imagenet.safetensors"
-    precision = pick_precision(Train(), torch.device("cpu"))
+    precision = pick_precision(TrainSettings(), torch.device("cpu"))
     key = hashlib.sha256(weights.read_bytes() + "".join([*tiles["sha256"], precision]).encode()).hexdigest()[:32]
     path = folder / f"{key}.npy"
     if path.is_file():

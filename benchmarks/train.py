@@ -39,8 +39,8 @@ from oncoshift.data.packs.make import PackRecipe, update_pack
 from oncoshift.data.packs.pack import Stain
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
 from oncoshift.data.parallel import usable_cores
-from oncoshift.data.phantom import phantom_tile
-from oncoshift.settings import Phantom
+from oncoshift.phantom import phantom_tile
+from oncoshift.settings import PhantomSettings
 from oncoshift.training.devices import pick_precision
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def real_tiles(folder: Path, each: int) -> list[Tile]:
 
 def made_up_tiles(folder: Path, each: int, size: int) -> list[Tile]:
     """So many made-up tiles of each organ and label, as JPEG files."""
-    settings = Phantom(tile_size=size)
+    settings = PhantomSettings(tile_size=size)
     tiles = []
     for organ in ORGANS:
         for label in (0, 1):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_tiles import write_tree
+from support.tiny_tiles import write_tree
 
 from oncoshift.cli import COMMANDS, Command, Context, build_parser, main
 from oncoshift.commands import retraining

@@ -22,7 +22,7 @@ class Absent:
         if name.split(".")[0] in {PLATFORM!r}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-import oncoshift.training.job, oncoshift.evaluation.report, oncoshift.explain.explanation
+import oncoshift.training.job, oncoshift.evaluation.domains, oncoshift.explain.explanation
 import oncoshift.data.loading, oncoshift.settings
 print("imported")
 """

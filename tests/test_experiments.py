@@ -19,7 +19,7 @@ from oncoshift.experiments import (
     tracking_uri,
 )
 from oncoshift.layout import Layout
-from oncoshift.settings import Settings, Tracking, load_settings, with_values
+from oncoshift.settings import Settings, TrackingSettings, load_settings, with_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,33 +91,33 @@ def test_names_cannot_leave_the_folder(project: Path, name: str) -> None:
 
 
 def test_the_tracking_store_is_the_projects(project: Path) -> None:
-    assert tracking_uri(project, Tracking(), {}) == f"sqlite:///{project}/mlruns/mlflow.db"
+    assert tracking_uri(project, TrackingSettings(), {}) == f"sqlite:///{project}/mlruns/mlflow.db"
     assert (project / "mlruns").is_dir()
-    assert tracking_uri(project, Tracking(uri="sqlite:////there/m.db".replace("/there", str(project))), {}) == (
+    assert tracking_uri(project, TrackingSettings(uri="sqlite:////there/m.db".replace("/there", str(project))), {}) == (
         f"sqlite:///{project}/m.db"
     )
-    assert tracking_uri(project, Tracking(uri="http://server"), {}) == "http://server"
-    assert tracking_uri(project, Tracking(), {"MLFLOW_TRACKING_URI": "http://other"}) == "http://other"
+    assert tracking_uri(project, TrackingSettings(uri="http://server"), {}) == "http://server"
+    assert tracking_uri(project, TrackingSettings(), {"MLFLOW_TRACKING_URI": "http://other"}) == "http://other"
 
 
 def test_a_servers_credentials_move_from_its_address_to_mlflows_variables(project: Path) -> None:
     """MLflow prints the address, and repeats it in each of its errors."""
     environ = {"MLFLOW_TRACKING_URI": "http://me:hun%40ter2@127.0.0.1:5000/prefix"}
-    assert tracking_uri(project, Tracking(), environ) == "http://127.0.0.1:5000/prefix"
+    assert tracking_uri(project, TrackingSettings(), environ) == "http://127.0.0.1:5000/prefix"
     given = [environ[f"MLFLOW_TRACKING_{name}"] for name in ("USERNAME", "PASSWORD")]
     assert given == ["me", "hun@ter2"]
 
 
 def test_an_address_with_a_user_alone_leaves_the_password_as_it_is(project: Path) -> None:
     environ = {"MLFLOW_TRACKING_URI": "http://me@host", "MLFLOW_TRACKING_PASSWORD": "hunter2"}
-    assert tracking_uri(project, Tracking(), environ) == "http://host"
+    assert tracking_uri(project, TrackingSettings(), environ) == "http://host"
     given = [environ[f"MLFLOW_TRACKING_{name}"] for name in ("USERNAME", "PASSWORD")]
     assert given == ["me", "hunter2"]
 
 
 def test_an_address_that_is_none_is_named_without_its_password(project: Path) -> None:
     with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI: is no address; percent-encode") as raised:
-        tracking_uri(project, Tracking(), {"MLFLOW_TRACKING_URI": "http://me:hunter2[@host"})
+        tracking_uri(project, TrackingSettings(), {"MLFLOW_TRACKING_URI": "http://me:hunter2[@host"})
     assert "hunter2" not in str(raised.value)
 
 

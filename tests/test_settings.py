@@ -9,7 +9,7 @@ import yaml
 
 from oncoshift.errors import SettingsError
 from oncoshift.settings import Settings, dump_settings, flatten, load_settings, validate, with_values
-from oncoshift.settings_files import find_preset
+from oncoshift.settings.files import find_preset
 
 PROJECT = Path(__file__).resolve().parent.parent
 

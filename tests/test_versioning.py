@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tiny_tiles import write_tree
+from support.tiny_tiles import write_tree
 
 from oncoshift.data.loading import load_training_data
 from oncoshift.experiments import prepare_experiment

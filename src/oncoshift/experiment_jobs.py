@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from oncoshift.data.tables import TrainingData
     from oncoshift.layout import Layout
-    from oncoshift.settings import Explain, Settings
+    from oncoshift.settings import ExplainSettings, Settings
     from oncoshift.training.loop import EpochHook
 
 
@@ -138,7 +138,7 @@ class ExperimentJobs:
             shutil.rmtree(kept.folder, ignore_errors=True)
         return explanation
 
-    def _explain_key(self, trained: TrainedJob, settings: Explain, tile_ids: NDArray[np.str_]) -> str:
+    def _explain_key(self, trained: TrainedJob, settings: ExplainSettings, tile_ids: NDArray[np.str_]) -> str:
         """Hash of all that decides attributions."""
         code = code_fingerprint(("explain", "serving"))
         parts = [trained.digest, self.data_digest, self.pack_digest, settings.model_dump(mode="json")]

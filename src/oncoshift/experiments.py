@@ -18,13 +18,13 @@ from oncoshift.errors import OncoshiftError, SettingsError
 from oncoshift.files import atomic, held
 from oncoshift.layout import Layout
 from oncoshift.settings import dump_settings, with_values
-from oncoshift.settings_files import expand
+from oncoshift.settings.files import expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
     from pathlib import Path
 
-    from oncoshift.settings import Settings, Tracking
+    from oncoshift.settings import Settings, TrackingSettings
 
 EXPERIMENTS = "experiments"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -94,7 +94,7 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     return layout
 
 
-def tracking_uri(project: Path, settings: Tracking, environ: MutableMapping[str, str]) -> str:
+def tracking_uri(project: Path, settings: TrackingSettings, environ: MutableMapping[str, str]) -> str:
     """Where MLflow keeps everything: `MLFLOW_TRACKING_URI` as it stands, if set, else the setting.
 
     A relative SQLite path in the setting is the project's, whichever experiment asks; its folder is made if need be.

@@ -28,8 +28,7 @@ TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
 """Their versions decide how a pixel is rounded."""
 
 STAGE_CODE = {
-    "ingest": ("data/adapters", "data/archives.py", "data/csv_rows.py", "data/groups.py", "data/ingest.py",
-               "data/leaks", "data/names.py", "data/passed_over.py", "data/tar_headers.py", "data/validation",
+    "ingest": ("copies", "data/groups.py", "data/ingest.py", "data/names.py", "data/source", "data/validation",
                "serving/colour.py", "serving/images.py", "serving/limits.py"),
     "split": ("data/split.py", "data/split_checks.py"),
     "normalize": ("data/normalize.py", "data/packs", *TILE_CODE),

@@ -14,8 +14,8 @@ from sklearn.metrics import roc_curve
 
 from oncoshift.data.names import as_cell, without_formula
 from oncoshift.errors import TrainingError
+from oncoshift.evaluation.domains import by_organ, evaluate_domains
 from oncoshift.evaluation.plots import confusion_figure, reliability_figure, roc_figure
-from oncoshift.evaluation.report import by_organ, evaluate_domains
 from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.files import DamagedFileError
 from oncoshift.training.job import read_trained
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from oncoshift.evaluation.report import Report
+    from oncoshift.evaluation.domains import Report
     from oncoshift.explain.explanation import Explanation
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings

@@ -6,12 +6,12 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_tiles import write_tree
+from support.tiny_tiles import write_tree
 
 from oncoshift.data.ingest import ingest
 from oncoshift.data.split import run_split
 from oncoshift.layout import Layout
-from oncoshift.settings import Ingest, Split
+from oncoshift.settings import IngestSettings, SplitSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,8 @@ def tree(tmp_path: Path) -> Path:
 def _split_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("split")
     tree, layout = write_tree(folder / "raw"), Layout(folder)
-    ingest(Ingest(adapter="folder"), tree, layout.tiles, base=layout.folder)
-    run_split(Split(), "kidney", ("lung", "colon"), layout)
+    ingest(IngestSettings(adapter="folder"), tree, layout.tiles, base=layout.folder)
+    run_split(SplitSettings(), "kidney", ("lung", "colon"), layout)
     return folder
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_tiles import write_tree
+from support.tiny_tiles import write_tree
 
 from oncoshift.cli import main
 

@@ -13,19 +13,19 @@ import pandas as pd
 import pytest
 import skimage.data
 from PIL import Image, ImageFilter
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.data.ingest import ingest
 from oncoshift.data.parallel import silent
-from oncoshift.data.phantom import phantom_tile
 from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.errors import DataError
-from oncoshift.settings import Ingest, Phantom
+from oncoshift.phantom import phantom_tile
+from oncoshift.settings import IngestSettings, PhantomSettings
 
 if TYPE_CHECKING:
     from oncoshift.data.parallel import Progress
 
-FOLDER = Ingest(adapter="folder", max_quarantine_share=0.2)
+FOLDER = IngestSettings(adapter="folder", max_quarantine_share=0.2)
 
 
 class Steps:
@@ -72,7 +72,7 @@ def test_paths_outside_the_experiment_are_absolute(tree: Path, tmp_path: Path) -
 
 def test_a_phantom_is_reported_as_made_up(tree: Path, tmp_path: Path) -> None:
     (tree / "PHANTOM.txt").write_text("made up")
-    assert ingest(Ingest(adapter="phantom"), tree, tmp_path / "out", base=tmp_path).made_up
+    assert ingest(IngestSettings(adapter="phantom"), tree, tmp_path / "out", base=tmp_path).made_up
 
 
 def test_bad_tiles_are_quarantined_with_a_reason_and_stop_nothing(tree: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_manifest_is_held_to_its_promises(tree: Path, tmp_path: Path) -> None:
         "lung/benign/absent.png,lung,benign,g1,",
     ]
     (tree / "tiles.csv").write_text("path,organ,label,group,sha256\n" + "\n".join(rows) + "\n")
-    settings = Ingest(adapter="manifest", max_quarantine_share=1.0)
+    settings = IngestSettings(adapter="manifest", max_quarantine_share=1.0)
     report = ingest(settings, tree, tmp_path / "out", base=tmp_path)
     assert (report.tiles, report.quarantined) == (1, 3)
     found = reasons(tmp_path / "out")
@@ -152,7 +152,7 @@ def test_copies_are_dropped_and_do_not_count_as_bad(tree: Path, tmp_path: Path) 
     folder = tree / "lung" / "benign"
     for number in range(3):
         (folder / f"lung-b{number}_9.png").write_bytes((folder / "lung-b0_0.png").read_bytes())
-    report = ingest(Ingest(adapter="folder", max_quarantine_share=0.0), tree, tmp_path / "out", base=tmp_path)
+    report = ingest(IngestSettings(adapter="folder", max_quarantine_share=0.0), tree, tmp_path / "out", base=tmp_path)
     assert (report.tiles, report.quarantined, report.duplicates) == (48, 0, 3)
     tiles = pd.read_parquet(tmp_path / "out" / "tiles.parquet")
     assert set(tiles.loc[tiles["organ"] == "lung", "group"]) & {"lung-b0", "lung-b1", "lung-b2"} == {"lung-b0"}
@@ -175,7 +175,7 @@ def test_without_a_usable_tile_the_stage_says_so(tree: Path, tmp_path: Path) -> 
 def test_too_large_a_bad_share_stops_with_the_numbers_and_the_report(tree: Path, tmp_path: Path) -> None:
     (tree / "lung" / "benign" / "lung-b0_0.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 of 48 tiles \(2\.1%\)(.|\n)*quarantine\.csv") as caught:
-        ingest(Ingest(adapter="folder", max_quarantine_share=0.02), tree, tmp_path / "out", base=tmp_path)
+        ingest(IngestSettings(adapter="folder", max_quarantine_share=0.02), tree, tmp_path / "out", base=tmp_path)
     assert "max_quarantine_share" in str(caught.value)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["quarantined"] == 1
 
@@ -231,7 +231,7 @@ def disguised(tile: np.ndarray) -> Image.Image:
 def test_tiles_of_one_original_become_one_group(tmp_path: Path) -> None:
     for label in ("benign", "malignant"):
         (tmp_path / "raw/lung" / label).mkdir(parents=True)
-    settings = Phantom(tile_size=192)
+    settings = PhantomSettings(tile_size=192)
     for number in range(4):
         tile = phantom_tile(settings, "lung", 0, 0, number).image
         Image.fromarray(tile).save(tmp_path / f"raw/lung/benign/p{number}_0.png")

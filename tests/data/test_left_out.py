@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from tiny_tiles import tissue, write_tree
+from support.tiny_tiles import tissue, write_tree
 
 from oncoshift.cli import main
 from oncoshift.data.ingest import ingest
 from oncoshift.errors import DataError
-from oncoshift.settings import Ingest
+from oncoshift.settings import IngestSettings
 
-PLAIN = Ingest(adapter="folder", max_quarantine_share=0.5, join_near_duplicates=False)
+PLAIN = IngestSettings(adapter="folder", max_quarantine_share=0.5, join_near_duplicates=False)
 
 
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Path:
@@ -65,7 +65,7 @@ def test_half_of_a_label_that_cannot_be_read_stops_the_stage(tree: Path, tmp_pat
             file.symlink_to("/nowhere/x.png")
     kind = "unreadable" if suffix else "missing"
     with pytest.raises(DataError, match=rf"4 of 48 tiles \(8\.3%\) cannot be used.*: 4 {kind}"):
-        ingest(Ingest(adapter="folder", max_quarantine_share=0.05), tree, tmp_path / "out", base=tmp_path)
+        ingest(IngestSettings(adapter="folder", max_quarantine_share=0.05), tree, tmp_path / "out", base=tmp_path)
 
 
 def test_names_that_are_not_utf8_are_quarantined_escaped(tree: Path, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from oncoshift.data.adapters.folder import MARKER
 from oncoshift.data.loading import data_fingerprint, load_evaluation_tiles, load_masks, load_training_data
 from oncoshift.data.normalize import run_normalize
 from oncoshift.data.packs.pack import Pack
 from oncoshift.data.parquet import write_table
+from oncoshift.data.source.adapters.folder import MARKER
 from oncoshift.errors import DataError
-from oncoshift.settings import Normalize
+from oncoshift.settings import NormalizeSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ SOURCES = ("colon", "lung")
 
 @pytest.fixture
 def layout(split_layout: Layout) -> Layout:
-    run_normalize(Normalize(tile_size=32, variants=("none",)), split_layout)
+    run_normalize(NormalizeSettings(tile_size=32, variants=("none",)), split_layout)
     return split_layout
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.data import normalize
 from oncoshift.data.ingest import ingest
@@ -22,7 +22,7 @@ from oncoshift.data.stain import tile_statistics
 from oncoshift.errors import DataError
 from oncoshift.serving.images import read_tile
 from oncoshift.serving.stain import normalizer
-from oncoshift.settings import Ingest, Normalize, Split
+from oncoshift.settings import IngestSettings, NormalizeSettings, SplitSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from oncoshift.data.stain.reference import Statistics
     from oncoshift.layout import Layout
 
-SETTINGS = Normalize(tile_size=32)
-INGEST = Ingest(adapter="folder", join_near_duplicates=False, max_quarantine_share=0.2)
+SETTINGS = NormalizeSettings(tile_size=32)
+INGEST = IngestSettings(adapter="folder", join_near_duplicates=False, max_quarantine_share=0.2)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def tree(layout: Layout) -> Path:
 def prepare(layout: Layout, tree: Path) -> None:
     """Stages ingest and split."""
     ingest(INGEST, tree, layout.tiles, base=layout.folder)
-    run_split(Split(), "kidney", ("lung", "colon"), layout)
+    run_split(SplitSettings(), "kidney", ("lung", "colon"), layout)
 
 
 def add_blank(layout: Layout, tree: Path) -> str:
@@ -68,7 +68,7 @@ def digests(packs: dict[str, Normalized]) -> dict[str, str]:
 
 
 def test_packs_hold_what_serving_would_see(layout: Layout) -> None:
-    packs = run_normalize(Normalize(tile_size=32, variants=("none", "reinhard", "macenko")), layout)
+    packs = run_normalize(NormalizeSettings(tile_size=32, variants=("none", "reinhard", "macenko")), layout)
     tiles = pd.read_parquet(layout.tiles / "tiles.parquet")
     plain = packs["none"].pack
     assert plain.images.shape == (48, 32, 32, 3)
@@ -111,7 +111,7 @@ def test_same_input_same_bytes_and_stale_packs_go(layout: Layout) -> None:
     assert digests(again) == first
     assert [done.report.made for done in again.values()] == [0, 0]
     assert files == {path: path.read_bytes() for path in layout.packs.rglob("*.*")}
-    run_normalize(Normalize(tile_size=32, variants=("reinhard",)), layout)
+    run_normalize(NormalizeSettings(tile_size=32, variants=("reinhard",)), layout)
     assert [path.name for path in layout.packs.glob("*/")] == ["reinhard"]
     assert pack_digest(layout.packs / "reinhard") == first["reinhard"]
 
@@ -163,8 +163,8 @@ def test_a_reference_that_left_source_training_is_replaced(layout: Layout) -> No
 )
 def test_another_setting_makes_the_tiles_again(layout: Layout, changes: dict[str, object]) -> None:
     variants = ("none", "macenko")
-    before = run_normalize(Normalize(tile_size=32, variants=variants), layout)["macenko"]
-    after = run_normalize(Normalize.model_validate({"tile_size": 32, "variants": variants, **changes}), layout)
+    before = run_normalize(NormalizeSettings(tile_size=32, variants=variants), layout)["macenko"]
+    after = run_normalize(NormalizeSettings.model_validate({"tile_size": 32, "variants": variants, **changes}), layout)
     assert after["macenko"].report.made == 48
     assert after["macenko"].pack.content != before.pack.content
     assert after["none"].report.made == (48 if "tile_size" in changes else 0)
@@ -172,7 +172,7 @@ def test_another_setting_makes_the_tiles_again(layout: Layout, changes: dict[str
 
 def test_the_shard_size_alone_makes_nothing_again(layout: Layout) -> None:
     run_normalize(SETTINGS, layout)
-    after = run_normalize(Normalize(tile_size=32, shard_tiles=5, workers=1), layout)
+    after = run_normalize(NormalizeSettings(tile_size=32, shard_tiles=5, workers=1), layout)
     assert [done.report.made for done in after.values()] == [0, 0]
 
 
@@ -187,7 +187,7 @@ def test_a_file_changed_since_ingest_is_told_where_it_must_be_read(layout: Layou
     before = digests(run_normalize(SETTINGS, layout))
     Image.new("RGB", (40, 40), "pink").save(tree / "lung" / "benign" / "lung-b0_1.png")
     assert digests(run_normalize(SETTINGS, layout)) == before, "the pack has what ingest saw"
-    larger = Normalize(tile_size=48)
+    larger = NormalizeSettings(tile_size=48)
     with pytest.raises(DataError, match=r"lung-b0_1\.png: changed since ingest; run `dvc repro`"):
         run_normalize(larger, layout)
     assert pack_digest(layout.packs / "none") == before["none"]
@@ -221,11 +221,11 @@ def test_the_sheet_shows_every_variant_and_goes_with_them(layout: Layout) -> Non
     before = (layout.packs / SHEET).stat().st_mtime_ns
     run_normalize(SETTINGS, layout)
     assert (layout.packs / SHEET).stat().st_mtime_ns == before
-    run_normalize(Normalize(tile_size=32, variants=("none", "reinhard", "macenko")), layout)
+    run_normalize(NormalizeSettings(tile_size=32, variants=("none", "reinhard", "macenko")), layout)
     wide = Image.open(layout.packs / SHEET).width
     run_normalize(SETTINGS, layout)
     assert Image.open(layout.packs / SHEET).width < wide, "it shows the variants that there are"
-    run_normalize(Normalize(tile_size=32, variants=("none",)), layout)
+    run_normalize(NormalizeSettings(tile_size=32, variants=("none",)), layout)
     assert not (layout.packs / SHEET).exists()
 
 

@@ -16,7 +16,7 @@ from oncoshift.data.split import run_split, split
 from oncoshift.data.split_checks import SIDES, assert_disjoint
 from oncoshift.errors import DataError
 from oncoshift.layout import SPLITS, Layout
-from oncoshift.settings import Split
+from oncoshift.settings import SplitSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def written(frames: dict[str, pd.DataFrame], folder: Path, names: tuple[str, ...
 
 
 def test_shares_are_shares_of_groups_in_every_organ_and_class() -> None:
-    frames = split(Split(val_share=0.2, audit_share=0.2, test_share=0.3), table(), "kidney", SOURCES)
+    frames = split(SplitSettings(val_share=0.2, audit_share=0.2, test_share=0.3), table(), "kidney", SOURCES)
     per_class = frames["source_val"].groupby(["organ", "label"])["group"].nunique()
     assert per_class.to_dict() == {(organ, label): 2 for organ in SOURCES for label in (0, 1)}
     assert frames["target_train"]["group"].nunique() == 10
@@ -56,7 +56,7 @@ def test_shares_are_shares_of_groups_in_every_organ_and_class() -> None:
 
 
 def test_target_train_has_no_label_column() -> None:
-    frames = split(Split(), table(), "kidney", SOURCES)
+    frames = split(SplitSettings(), table(), "kidney", SOURCES)
     assert list(frames["target_train"].columns) == ["tile_id", "organ", "group"]
     assert all("label" in frames[name].columns for name in SPLITS if name != "target_train")
 
@@ -75,7 +75,7 @@ def test_no_group_on_two_sides(seed: int, groups: list[int], labels: list[int], 
     )
     # Organs need groups of their own, else everything is trained on.
     tiles["group"] = np.where(np.arange(120) % 3 > 0, tiles["organ"].str[0] + tiles["group"], tiles["group"])
-    knobs = Split(val_share=shares[0], audit_share=shares[1], test_share=shares[2], seed=seed)
+    knobs = SplitSettings(val_share=shares[0], audit_share=shares[1], test_share=shares[2], seed=seed)
     try:
         frames = split(knobs, tiles, "kidney", SOURCES)
     except DataError:
@@ -97,7 +97,7 @@ def test_target_labels_cannot_move_what_is_trained_on(
     labels = tiles["label"].to_numpy()[target]
     changed.loc[target, "label"] = 1 - labels if flip else labels[order]
     try:
-        one, other = (split(Split(seed=seed), frame, "kidney", SOURCES) for frame in (tiles, changed))
+        one, other = (split(SplitSettings(seed=seed), frame, "kidney", SOURCES) for frame in (tiles, changed))
     except DataError:
         assume(False)
     folder = tmp_path_factory.mktemp("split")
@@ -108,7 +108,7 @@ def test_unlabelled_groups_are_only_trained_on() -> None:
     tiles = table(groups=10)
     unlabelled = tiles["group"].isin([f"kidney{label}{group}" for label in (0, 1) for group in range(6)])
     tiles.loc[unlabelled, "label"] = -1
-    frames = split(Split(), tiles, "kidney", SOURCES)
+    frames = split(SplitSettings(), tiles, "kidney", SOURCES)
     assert set(tiles.loc[unlabelled, "tile_id"]) <= set(frames["target_train"]["tile_id"])
     assert set(frames["audit"]["label"]) == set(frames["test"]["label"]) == {0, 1}
 
@@ -117,8 +117,8 @@ def test_a_batch_without_labels_moves_nothing_that_is_judged_on(tmp_path: Path) 
     tiles = table()
     batch = table(groups=30, organs=("kidney",)).assign(label=-1)
     batch["tile_id"], batch["group"] = "new/" + batch["tile_id"], "new" + batch["group"]
-    before = split(Split(), tiles, "kidney", SOURCES)
-    after = split(Split(), pd.concat([tiles, batch], ignore_index=True), "kidney", SOURCES)
+    before = split(SplitSettings(), tiles, "kidney", SOURCES)
+    after = split(SplitSettings(), pd.concat([tiles, batch], ignore_index=True), "kidney", SOURCES)
     held = ("source_train", "source_val", "audit", "test")
     assert written(before, tmp_path / "before", held) == written(after, tmp_path / "after", held)
     added = set(after["target_train"]["tile_id"]) - set(before["target_train"]["tile_id"])
@@ -128,7 +128,7 @@ def test_a_batch_without_labels_moves_nothing_that_is_judged_on(tmp_path: Path) 
 def test_unlabelled_tiles_of_a_held_out_group_are_in_no_split() -> None:
     tiles = table()
     tiles.loc[tiles["tile_id"].str.endswith("_0"), "label"] = -1
-    frames = split(Split(), tiles, "kidney", SOURCES)
+    frames = split(SplitSettings(), tiles, "kidney", SOURCES)
     held_out = set(frames["audit"]["group"]) | set(frames["test"]["group"])
     left_out = tiles[tiles["group"].isin(held_out) & (tiles["label"] == -1)]["tile_id"]
     assert len(left_out) == 10
@@ -139,24 +139,24 @@ def test_a_group_of_source_and_target_is_trained_on() -> None:
     tiles = table()
     tiles.loc[tiles["group"].isin(["kidney00", "lung00"]), "group"] = "patient"
     for seed in range(10):
-        frames = split(Split(seed=seed), tiles, "kidney", SOURCES)
+        frames = split(SplitSettings(seed=seed), tiles, "kidney", SOURCES)
         assert {name for name in SPLITS if "patient" in set(frames[name]["group"])} == {"source_train", "target_train"}
 
 
 def test_another_organ_or_row_order_moves_nothing(tmp_path: Path) -> None:
-    without = split(Split(), table(organs=("lung", "colon", "kidney")), "kidney", SOURCES)
-    shuffled = split(Split(), table().sample(frac=1, random_state=0), "kidney", SOURCES)
+    without = split(SplitSettings(), table(organs=("lung", "colon", "kidney")), "kidney", SOURCES)
+    shuffled = split(SplitSettings(), table().sample(frac=1, random_state=0), "kidney", SOURCES)
     assert written(without, tmp_path / "a") == written(shuffled, tmp_path / "b")
 
 
 def test_another_seed_moves_groups() -> None:
-    one, other = (split(Split(seed=seed), table(), "kidney", SOURCES) for seed in (0, 1))
+    one, other = (split(SplitSettings(seed=seed), table(), "kidney", SOURCES) for seed in (0, 1))
     for name in SPLITS:
         assert set(one[name]["group"]) != set(other[name]["group"])
 
 
 def test_without_a_test_share_all_held_out_groups_are_audit() -> None:
-    frames = split(Split(audit_share=0.5, test_share=0.0), table(), "kidney", SOURCES)
+    frames = split(SplitSettings(audit_share=0.5, test_share=0.0), table(), "kidney", SOURCES)
     assert frames["audit"]["group"].nunique() == 10
     assert frames["test"].empty
 
@@ -183,12 +183,12 @@ def test_without_a_test_share_all_held_out_groups_are_audit() -> None:
 )
 def test_what_cannot_be_split_is_an_error_that_says_why(change: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        split(Split(), change(table()), "kidney", SOURCES)  # type: ignore[operator]
+        split(SplitSettings(), change(table()), "kidney", SOURCES)  # type: ignore[operator]
 
 
 def test_a_class_missing_from_validation_names_the_knob() -> None:
     with pytest.raises(DataError, match=r"source_val of lung has no benign tile.*split\.val_share"):
-        split(Split(val_share=0.0), table(), "kidney", SOURCES)
+        split(SplitSettings(val_share=0.0), table(), "kidney", SOURCES)
 
 
 def test_leaking_splits_are_refused() -> None:
@@ -201,8 +201,8 @@ def test_leaking_splits_are_refused() -> None:
 def test_run_split_writes_one_file_a_split(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     with pytest.raises(DataError, match="run `oncoshift ingest`"):
-        run_split(Split(), "kidney", SOURCES, layout)
+        run_split(SplitSettings(), "kidney", SOURCES, layout)
     write_table(table(), layout.tiles / "tiles.parquet")
-    frames = run_split(Split(), "kidney", SOURCES, layout)
+    frames = run_split(SplitSettings(), "kidney", SOURCES, layout)
     assert sorted(path.stem for path in layout.splits.iterdir()) == sorted(SPLITS)
     assert pd.read_parquet(layout.splits / "audit.parquet").equals(frames["audit"])

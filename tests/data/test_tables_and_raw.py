@@ -10,10 +10,10 @@ import pytest
 
 from oncoshift.data.packs.tiles import FileReader, TileSource
 from oncoshift.data.parquet import read_table, write_table
-from oncoshift.data.phantom import write_phantom
 from oncoshift.data.raw import read_raw_tiles
 from oncoshift.errors import DataError
-from oncoshift.settings import Phantom
+from oncoshift.phantom import write_phantom
+from oncoshift.settings import PhantomSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_tile_that_became_a_pipe_is_named_and_nobody_waits_for_it(split_layout
 
 def test_a_phantoms_notice_that_is_not_utf8_is_one_of_other_settings(tmp_path: Path) -> None:
     root = tmp_path / "raw"
-    settings = Phantom(organs=("lung",), groups_per_class=2, tiles_per_group=1, tile_size=64)
+    settings = PhantomSettings(organs=("lung",), groups_per_class=2, tiles_per_group=1, tile_size=64)
     assert write_phantom(settings, root)
     (root / "PHANTOM.txt").write_bytes("für".encode("latin-1"))
     assert write_phantom(settings, root)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from oncoshift.cli import main
 from oncoshift.data.packs.pack import Pack
-from oncoshift.data.phantom import phantom_tile
-from oncoshift.settings import Phantom
+from oncoshift.phantom import phantom_tile
+from oncoshift.settings import PhantomSettings
 from oncoshift.versioning import repro
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_dvc_repro_makes_only_the_tiles_that_are_new(project: Project, monkeypat
     before = Pack.open(project.root / "data/packs/none")
     kidney = project.root / "data/raw/kidney"
     (kidney / "unlabelled").mkdir()
-    batch = [phantom_tile(Phantom(tile_size=32, seed=9), "kidney", 0, 0, number).image for number in range(3)]
+    batch = [phantom_tile(PhantomSettings(tile_size=32, seed=9), "kidney", 0, 0, number).image for number in range(3)]
     for number, image in enumerate(batch):
         Image.fromarray(image).save(kidney / "unlabelled" / f"new_{number}.png")
 

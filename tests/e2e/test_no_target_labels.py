@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_tiles import write_tree
+from support.tiny_tiles import write_tree
 
 from oncoshift.data.ingest import ingest
 from oncoshift.data.normalize import run_normalize

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from oncoshift.errors import DataError
+from oncoshift.evaluation.domains import evaluate_domains
 from oncoshift.evaluation.plots import comparison_figure, confusion_figure, reliability_figure, roc_figure
-from oncoshift.evaluation.report import evaluate_domains
-from oncoshift.settings import Evaluate
+from oncoshift.settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def test_confusion_shows_shares_of_the_true_class() -> None:
 
 
 def test_comparison_draws_a_dot_a_model_and_organ_and_whiskers_where_there_is_an_interval() -> None:
-    settings = Evaluate(bootstrap=100)
+    settings = EvaluateSettings(bootstrap=100)
     reports = {
         name: evaluate_domains(predictions(gain), settings) for name, gain in (("source-only", 0.2), ("adapted", 4.0))
     }

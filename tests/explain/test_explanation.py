@@ -11,14 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from oncoshift.errors import DataError
 from oncoshift.explain.explanation import Explanation, explain
-from oncoshift.settings import Explain
+from oncoshift.settings import ExplainSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.serving.classifier import TileClassifier
 
-SETTINGS = Explain(steps=6, internal_batch_size=12)
+SETTINGS = ExplainSettings(steps=6, internal_batch_size=12)
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 import torch
-from given_trunk import Given
+from support.given_trunk import Given
 from torch import nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from oncoshift.methods.base import Method
     from oncoshift.models.network import TrainedNet
-    from oncoshift.settings import Model, Settings
+    from oncoshift.settings import ModelSettings, Settings
     from oncoshift.training.inputs import Inputs
 
 WIDTH = 512
@@ -78,7 +78,7 @@ def shifted(seed: int, shortcut_on_target: float = 0.8, malignant_share: float =
 
 
 @cache
-def _template(settings: Model) -> AdaptationNet:
+def _template(settings: ModelSettings) -> AdaptationNet:
     net = AdaptationNet(settings)
     net.classifier.trunk = Given()
     net.frozen = ()

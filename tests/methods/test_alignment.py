@@ -11,7 +11,7 @@ import torch
 from oncoshift.methods.alignment import entropy
 from oncoshift.methods.base import Batch
 from oncoshift.methods.factory import TERMS, build_method, method_settings
-from oncoshift.settings import Settings, Train, with_values
+from oncoshift.settings import Settings, TrainSettings, with_values
 
 ADAPTING = [name for name, terms in TERMS.items() if terms]
 
@@ -24,7 +24,7 @@ def a_batch() -> Batch:
 
 
 def test_every_method_of_the_settings_is_known():
-    assert set(TERMS) == set(get_args(Train.model_fields["method"].annotation))
+    assert set(TERMS) == set(get_args(TrainSettings.model_fields["method"].annotation))
 
 
 @pytest.mark.parametrize("method", ADAPTING)

@@ -9,7 +9,7 @@ import torch
 
 from oncoshift.methods.alignment import Step
 from oncoshift.methods.cdan import Cdan, certainty, multilinear_map
-from oncoshift.settings import Cdan as CdanSettings
+from oncoshift.settings import CdanSettings
 
 EVEN, SURE = [0.0, 0.0], [math.log(3.0), 0.0]
 

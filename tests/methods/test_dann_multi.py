@@ -9,7 +9,7 @@ import torch
 
 from oncoshift.methods.alignment import Step
 from oncoshift.methods.dann_multi import DannMulti, organ_cross_entropy
-from oncoshift.settings import DannMulti as DannMultiSettings
+from oncoshift.settings import DannMultiSettings
 
 
 def test_loss_by_hand():

@@ -9,7 +9,7 @@ import torch
 
 from oncoshift.methods.alignment import Step
 from oncoshift.methods.mdd import Mdd, agreement_loss, disagreement_loss
-from oncoshift.settings import Mdd as MddSettings
+from oncoshift.settings import MddSettings
 
 
 def a_step() -> Step:

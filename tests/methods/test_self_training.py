@@ -10,7 +10,7 @@ import torch
 from oncoshift.methods.alignment import Step, without_channels
 from oncoshift.methods.base import Batch
 from oncoshift.methods.self_training import SelfTraining, consistency, pseudo_labels, ramp
-from oncoshift.settings import SelfTraining as SelfTrainingSettings
+from oncoshift.settings import SelfTrainingSettings
 
 
 def logits(*malignant: float) -> torch.Tensor:

@@ -13,7 +13,7 @@ from oncoshift.errors import WeightsError
 from oncoshift.models.network import AdaptationNet, frozen_parts
 from oncoshift.models.weights import load_trunk
 from oncoshift.serving.classifier import Trunk
-from oncoshift.settings import Model
+from oncoshift.settings import ModelSettings
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,9 @@ def test_imagenet_without_network_names_the_alternatives(monkeypatch, tmp_path):
 
 def test_real_imagenet_weights_fit(shared):
     net = AdaptationNet(
-        Model(backbone="resnet50", weights=str(shared / "weights/resnet50_imagenet.safetensors"), freeze="layer3")
+        ModelSettings(
+            backbone="resnet50", weights=str(shared / "weights/resnet50_imagenet.safetensors"), freeze="layer3"
+        )
     )
     assert net.frozen == ("stem", "layer1", "layer2", "layer3")
     trained = {name.split(".")[2] for name, p in net.named_parameters() if p.requires_grad and "trunk" in name}

@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_tiles import write_tree
+from support.tiny_tiles import write_tree
 
 from oncoshift.errors import DataError, WeightsError
 from oncoshift.retraining.inputs import check_inputs, listed_organs

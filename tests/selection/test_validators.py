@@ -11,7 +11,7 @@ from oncoshift.selection.binary import two_columns
 from oncoshift.selection.rule import ORACLE, reaches_floor, score_row
 from oncoshift.selection.snd import soft_neighbourhood_density
 from oncoshift.selection.validators import SND_TILES, VALIDATORS, Predictions, all_scores
-from oncoshift.settings import Select
+from oncoshift.settings import SelectSettings
 
 LABELS = np.array([0, 1, 0, 1])
 EXTREMES = {
@@ -27,7 +27,7 @@ def model(target: np.ndarray) -> Predictions:
 
 
 def test_every_choice_of_the_setting_is_in_the_table_or_the_oracle():
-    assert {*VALIDATORS, ORACLE} == set(get_args(Select.model_fields["validator"].annotation))
+    assert {*VALIDATORS, ORACLE} == set(get_args(SelectSettings.model_fields["validator"].annotation))
 
 
 @pytest.mark.parametrize("name", list(VALIDATORS))
@@ -61,7 +61,7 @@ def test_density_looks_at_so_many_tiles_at_most():
 
 @pytest.mark.parametrize("name", [*VALIDATORS, ORACLE])
 def test_every_model_above_the_floor_is_before_every_model_below(name: str):
-    select = Select(validator=name, source_floor=0.8)
+    select = SelectSettings(validator=name, source_floor=0.8)
     lowest = -1.0 if name == "entropy" else 0.0
     above = {"source_accuracy": 0.8, name: lowest if name != "source_accuracy" else 0.8}
     below = {"source_accuracy": 0.79, name: 5.0 if name != "source_accuracy" else 0.79}
@@ -73,16 +73,16 @@ def test_every_model_above_the_floor_is_before_every_model_below(name: str):
 def test_the_row_is_scored_by_the_chosen_validator():
     row = {"source_accuracy": 0.9, "information_maximisation": 0.4, "entropy": -0.2, "oracle": 0.6}
     chosen = ("information_maximisation", "entropy", "source_accuracy", "oracle")
-    scores = {name: score_row(Select(validator=name), row) for name in chosen}
+    scores = {name: score_row(SelectSettings(validator=name), row) for name in chosen}
     assert scores == {name: row[name] for name in chosen}
-    assert score_row(Select(source_floor=0.95), row) == pytest.approx(-0.1)
+    assert score_row(SelectSettings(source_floor=0.95), row) == pytest.approx(-0.1)
 
 
 def test_the_oracle_is_not_to_be_had_from_a_row_of_training():
     with pytest.raises(KeyError, match="oracle"):
-        score_row(Select(validator=ORACLE), {"source_accuracy": 0.9, **all_scores(model(np.ones(3)))})
+        score_row(SelectSettings(validator=ORACLE), {"source_accuracy": 0.9, **all_scores(model(np.ones(3)))})
 
 
 def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="least value"):
-        score_row(Select(), {"source_accuracy": 0.9, "information_maximisation": float("nan")})
+        score_row(SelectSettings(), {"source_accuracy": 0.9, "information_maximisation": float("nan")})

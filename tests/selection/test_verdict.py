@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oncoshift.selection.consensus import Consensus, consensus
 from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, told_apart
-from oncoshift.settings import Select
+from oncoshift.settings import SelectSettings
 
 LABELS = np.arange(400) % 2
 
@@ -31,7 +31,7 @@ def alone(*right: float) -> Consensus:
 
 
 GOOD = alone(0.99, 0.98, 0.97)
-JUDGE = ConsensusVerdict.by(Select())
+JUDGE = ConsensusVerdict.by(SelectSettings())
 
 
 def test_a_good_model_that_independent_organs_confirm_is_trusted():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.registry.folder import save_folder
 from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, normalise

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.cli import main
 from oncoshift.commands import scoring

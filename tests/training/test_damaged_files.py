@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from small_training import FeatureInputs, Watched, maps, trainer
+from support.small_training import FeatureInputs, Watched, maps, trainer
 
 from oncoshift.files import DamagedFileError, held
 from oncoshift.training import features

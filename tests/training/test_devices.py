@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oncoshift.errors import SettingsError
-from oncoshift.settings import Train
+from oncoshift.settings import TrainSettings
 from oncoshift.training.devices import check_processes, determinism, pick_device, pick_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -28,15 +28,15 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, there, expected):
 def test_auto_takes_bf16_where_the_processor_computes_in_it(monkeypatch, avx512, amx, expected):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert pick_precision(Train(), CPU) == expected
-    assert pick_precision(Train(precision="bf16-mixed"), CPU) == "bf16-mixed"
-    assert pick_precision(Train(precision="32-true"), CPU) == "32-true"
+    assert pick_precision(TrainSettings(), CPU) == expected
+    assert pick_precision(TrainSettings(precision="bf16-mixed"), CPU) == "bf16-mixed"
+    assert pick_precision(TrainSettings(precision="32-true"), CPU) == "32-true"
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_a_gpu_that_emulates_bf16_computes_in_float32(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
-    assert pick_precision(Train(), GPU) == expected
+    assert pick_precision(TrainSettings(), GPU) == expected
 
 
 def test_each_process_wants_a_gpu_of_its_own(monkeypatch):

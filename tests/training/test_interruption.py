@@ -10,9 +10,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-import small_training
 import torch
-from small_training import Watched, maps, trainer
+from support import small_training
+from support.small_training import Watched, maps, trainer
 
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.training.checkpoint import load_checkpoint

@@ -10,17 +10,19 @@ import pytest
 import torch
 
 from oncoshift.methods.base import Needs
-from oncoshift.settings import Train
+from oncoshift.settings import TrainSettings
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.loader import Loader, _ahead
 
 if TYPE_CHECKING:
     from oncoshift.data.tables import TrainingData
 
-SETTINGS = Train(batch_size=12, steps_per_epoch=5, augment=True, stain_jitter=0.2)
+SETTINGS = TrainSettings(batch_size=12, steps_per_epoch=5, augment=True, stain_jitter=0.2)
 
 
-def loader(data: TrainingData, *, with_target: bool = True, settings: Train = SETTINGS, seed: int = 3) -> Loader:
+def loader(
+    data: TrainingData, *, with_target: bool = True, settings: TrainSettings = SETTINGS, seed: int = 3
+) -> Loader:
     return Loader(data, PixelInputs(data.source.images), settings, seed, torch.device("cpu"), Needs(target=with_target))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from small_training import Watched, maps, small_method, trainer
+from support.small_training import Watched, maps, small_method, trainer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from oncoshift.errors import TrainingError

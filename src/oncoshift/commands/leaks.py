@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.commands.context import Context
-    from oncoshift.data.leaks.audit import Leak, SplitTile
-    from oncoshift.data.leaks.pairs import Pair
+    from oncoshift.copies.audit import Leak, SplitTile
+    from oncoshift.copies.pairs import Pair
 
 LEAKS_FOUND = 3
 """Exit code of `leaks` where there are any, so that a check can tell them from an error."""
@@ -62,10 +62,10 @@ def groups(context: Context) -> None:
 
 
 def _write_groups(folder: Path, out: Path) -> None:
-    from oncoshift.data.adapters.base import images_below
+    from oncoshift.copies import join_groups
     from oncoshift.data.groups import giants
-    from oncoshift.data.leaks import join_groups
     from oncoshift.data.names import as_text, is_text, without_formula
+    from oncoshift.data.source.adapters.base import images_below
     from oncoshift.errors import DataError
 
     files = sorted(images_below(folder), key=lambda file: file.relative_to(folder).as_posix())
@@ -100,7 +100,7 @@ def leaks(context: Context) -> int:
     Raises:
         DataError: a tile cannot be read, so nothing can be said of it, or the findings cannot be written.
     """
-    from oncoshift.data.leaks.audit import read_split
+    from oncoshift.copies.audit import read_split
     from oncoshift.files import writing
 
     split, out = context.arguments.split, context.arguments.out
@@ -112,7 +112,7 @@ def leaks(context: Context) -> int:
 
 
 def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
-    from oncoshift.data.leaks.audit import count_leaks, find_leaks
+    from oncoshift.copies.audit import count_leaks, find_leaks
     from oncoshift.data.names import as_cell, visible, without_formula
     from oncoshift.errors import DataError
 
@@ -176,7 +176,7 @@ class _Images:
 
 def _find_pairs(label: str, images: _Images) -> list[Pair]:
     from oncoshift.console import phases
-    from oncoshift.data.leaks import find_pairs
+    from oncoshift.copies import find_pairs
 
     with phases(label) as steps:
         return find_pairs(images, len(images.files), steps)
@@ -184,8 +184,8 @@ def _find_pairs(label: str, images: _Images) -> list[Pair]:
 
 def _say_passed_over(folder: Path, images: Sequence[Path]) -> None:
     """Name the files in a folder that are no images, so that none vanishes without a word."""
-    from oncoshift.data.adapters.base import is_image, pass_over
-    from oncoshift.data.passed_over import PassedOver, summary
+    from oncoshift.data.source.adapters.base import is_image, pass_over
+    from oncoshift.data.source.passed_over import PassedOver, summary
 
     found = PassedOver()
     pass_over(folder, images, lambda path: is_image(path.name), found)
@@ -203,7 +203,7 @@ def _warn(messages: Iterable[str]) -> None:
 def _draw(images: _Images, tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None:
     from PIL import Image
 
-    from oncoshift.data.leaks.picture import sheet, side_by_side
+    from oncoshift.copies.picture import sheet, side_by_side
     from oncoshift.data.names import visible
     from oncoshift.files import atomic
 

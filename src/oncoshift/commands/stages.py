@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def phantom(context: Context) -> None:
     """Write the made-up data set to `ingest.root`."""
     from oncoshift.console import progress
-    from oncoshift.data.phantom import write_phantom
     from oncoshift.files import writing
+    from oncoshift.phantom import write_phantom
 
     with writing(context.raw.parent), progress("phantom") as step:
         written = write_phantom(context.settings.phantom, context.raw, step)
@@ -46,7 +46,7 @@ def ingest(context: Context) -> None:
     from oncoshift.console import phases
     from oncoshift.data.ingest import ingest as run
     from oncoshift.data.names import visible
-    from oncoshift.data.passed_over import summary
+    from oncoshift.data.source.passed_over import summary
     from oncoshift.files import writing
 
     layout = context.layout
@@ -65,7 +65,7 @@ def ingest(context: Context) -> None:
 
 
 def _list_adapters() -> None:
-    from oncoshift.data.adapters import ADAPTERS
+    from oncoshift.data.source.scan import ADAPTERS
 
     width = max(map(len, ADAPTERS))
     for name, adapter in ADAPTERS.items():

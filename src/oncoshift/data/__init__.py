@@ -1,1 +1,1 @@
-"""From image files to packs: adapters, validation, splits by group, stain normalisation, and the made-up phantom."""
+"""From image files to packs: where tiles come from, validation, splits by group, and stain normalisation."""

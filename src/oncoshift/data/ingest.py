@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from oncoshift.data.adapters import scan
 from oncoshift.data.groups import giants, lookalikes, merged_names
 from oncoshift.data.names import as_text
 from oncoshift.data.parallel import Phases, ordered_map, silent
 from oncoshift.data.parquet import write_table
+from oncoshift.data.source.scan import scan
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
 from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
 from oncoshift.data.validation.inspection import inspect, name_twice
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.data.validation.inspection import Inspected
-    from oncoshift.settings import Ingest
+    from oncoshift.settings import IngestSettings
 
 _values = attrgetter(*MEASURES)
 """A tile's measurements as a tuple: a dictionary for each of 200,000 tiles would take a kilobyte."""
@@ -73,7 +73,7 @@ class IngestReport:
     warnings: list[str]
 
 
-def ingest(settings: Ingest, root: Path, out: Path, *, base: Path, phases: Phases = silent) -> IngestReport:
+def ingest(settings: IngestSettings, root: Path, out: Path, *, base: Path, phases: Phases = silent) -> IngestReport:
     """Check every tile of a data set; write the tables, the quarantine and the report to `out`.
 
     `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded),
@@ -181,7 +181,7 @@ def _measurements(inspected: Sequence[Inspected]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["tile_id", "kind", *MEASURES])
 
 
-def _report(settings: Ingest, findings: Findings) -> IngestReport:
+def _report(settings: IngestSettings, findings: Findings) -> IngestReport:
     bad = sum(one.is_bad for one in findings.left_out)
     return IngestReport(
         adapter=settings.adapter,
@@ -218,7 +218,7 @@ def _count(tiles: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return counts
 
 
-def _refuse_too_many(settings: Ingest, found: int, bad: Sequence[LeftOut], out: Path) -> None:
+def _refuse_too_many(settings: IngestSettings, found: int, bad: Sequence[LeftOut], out: Path) -> None:
     share = len(bad) / found
     if share > settings.max_quarantine_share:
         counts = sorted(Counter(one.fault.kind for one in bad).items())

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from oncoshift.data.adapters.phantom import MASKS, mask_path
 from oncoshift.data.packs.pack import Pack, pack_digest
 from oncoshift.data.parallel import ordered_map
 from oncoshift.data.parquet import read_table
 from oncoshift.data.raw import tile_paths
+from oncoshift.data.source.adapters.phantom import MASKS, mask_path
 from oncoshift.data.split_checks import assert_disjoint
 from oncoshift.data.tables import EvaluationTiles, SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import DataError

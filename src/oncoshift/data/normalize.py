@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from oncoshift.data.stain.reference import Statistics
     from oncoshift.layout import Layout
     from oncoshift.serving.stain import StainMethod
-    from oncoshift.settings import Normalize, StainVariant
+    from oncoshift.settings import NormalizeSettings, StainVariant
 
 
 SHEET = "stains.png"
@@ -53,7 +53,7 @@ class Normalized(NamedTuple):
     report: PackReport
 
 
-def run_normalize(settings: Normalize, layout: Layout, phases: Phases = silent) -> dict[str, Normalized]:
+def run_normalize(settings: NormalizeSettings, layout: Layout, phases: Phases = silent) -> dict[str, Normalized]:
     """Bring the pack of each of `settings.variants` up to date, and draw them; packs of other variants are removed.
 
     Memory holds a few tiles and a record for each at a time, whatever the data set's size.
@@ -84,7 +84,7 @@ def run_normalize(settings: Normalize, layout: Layout, phases: Phases = silent) 
 
 @dataclass(frozen=True)
 class _Stage:
-    settings: Normalize
+    settings: NormalizeSettings
     layout: Layout
     tiles: list[TileSource]
 

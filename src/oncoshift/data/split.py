@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.data.adapters.base import UNKNOWN
 from oncoshift.data.parquet import read_table, write_table
+from oncoshift.data.source.adapters.base import UNKNOWN
 from oncoshift.data.split_checks import assert_disjoint, check_sources, check_splits
 from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.data.validation.schema import check_tiles
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from oncoshift.layout import Layout
-    from oncoshift.settings import Split
+    from oncoshift.settings import SplitSettings
 
 COLUMNS = ("tile_id", "organ", "group", "label")
 
 
-def run_split(settings: Split, target: str, sources: Sequence[str], layout: Layout) -> dict[str, pd.DataFrame]:
+def run_split(settings: SplitSettings, target: str, sources: Sequence[str], layout: Layout) -> dict[str, pd.DataFrame]:
     """Read tiles.parquet, split it, and write one file for each name in `layout.SPLITS`.
 
     Raises:
@@ -45,7 +45,7 @@ def run_split(settings: Split, target: str, sources: Sequence[str], layout: Layo
     return frames
 
 
-def split(settings: Split, tiles: pd.DataFrame, target: str, sources: Sequence[str]) -> dict[str, pd.DataFrame]:
+def split(settings: SplitSettings, tiles: pd.DataFrame, target: str, sources: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Divide tiles into the five splits.
 
     Args:
@@ -85,7 +85,7 @@ def split(settings: Split, tiles: pd.DataFrame, target: str, sources: Sequence[s
     return frames
 
 
-def _validation_groups(source: pd.DataFrame, settings: Split, shared: set[str]) -> set[str]:
+def _validation_groups(source: pd.DataFrame, settings: SplitSettings, shared: set[str]) -> set[str]:
     """A share of the groups of each (organ, majority label), at least one and never all."""
     chosen: set[str] = set()
     for (organ, label), members in _strata(source).items():
@@ -95,14 +95,14 @@ def _validation_groups(source: pd.DataFrame, settings: Split, shared: set[str]) 
     return chosen
 
 
-def _held_out_groups(groups: set[str], eligible: set[str], settings: Split) -> set[str]:
+def _held_out_groups(groups: set[str], eligible: set[str], settings: SplitSettings) -> set[str]:
     """Groups of the target kept from training. Takes names alone, so that no label's value can decide."""
     # A share of the labelled groups: a batch without labels must not move what is judged on.
     count = min(round((settings.audit_share + settings.test_share) * len(eligible)), len(groups) - 1)
     return set(_shuffled(sorted(eligible), settings.seed, "held out")[:count])
 
 
-def _audit_groups(held_out: pd.DataFrame, settings: Split) -> set[str]:
+def _audit_groups(held_out: pd.DataFrame, settings: SplitSettings) -> set[str]:
     """The audit's share of the held-out groups of each majority label."""
     if settings.test_share == 0:
         return set(held_out["group"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.source.adapters.base import UNKNOWN
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 

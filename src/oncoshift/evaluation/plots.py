@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 from oncoshift.evaluation.calibration import reliability
+from oncoshift.evaluation.domains import OrganPredictions, Report, by_organ
 from oncoshift.evaluation.metrics import compute_metrics
-from oncoshift.evaluation.report import OrganPredictions, Report, by_organ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ def roc_figure(predictions: pd.DataFrame) -> Figure:
     """ROC curve of every organ: thin lines are seeds, the thick one their mean sensitivity at each false positive rate.
 
     Args:
-        predictions: with the columns `oncoshift.evaluation.report.PREDICTION_COLUMNS`.
+        predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
 
     Returns:
         One panel an organ; a panel says so where one class is absent.
@@ -62,7 +62,7 @@ def reliability_figure(predictions: pd.DataFrame, bins: int = 10) -> Figure:
     """Observed against predicted frequency of malignant, seeds pooled, above the counts of tiles in each bin.
 
     Args:
-        predictions: with the columns `oncoshift.evaluation.report.PREDICTION_COLUMNS`.
+        predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
         bins: number of equally wide bins of the predicted probability.
     """
     organs = by_organ(predictions)
@@ -81,7 +81,7 @@ def confusion_figure(predictions: pd.DataFrame, threshold: float = 0.5) -> Figur
     """Confusion matrix of every organ: share of each true class, and tiles; means over seeds.
 
     Args:
-        predictions: with the columns `oncoshift.evaluation.report.PREDICTION_COLUMNS`.
+        predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
         threshold: a tile is called malignant from this probability on.
     """
     organs = by_organ(predictions)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from oncoshift.explain.kept import KeptParts
     from oncoshift.serving.classifier import Classifier
-    from oncoshift.settings import Explain
+    from oncoshift.settings import ExplainSettings
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def explain(
     groups: NDArray[np.str_],
     baseline: NDArray[np.uint8] | NDArray[np.floating],
     device: torch.device | str,
-    settings: Explain,
+    settings: ExplainSettings,
     labels: NDArray[np.int64] | None = None,
     seed: int = 0,
     kept: KeptParts | None = None,

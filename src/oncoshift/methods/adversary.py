@@ -17,7 +17,7 @@ from oncoshift.methods.label_shift import TargetShares, source_weights
 from oncoshift.models.reversal import reversal_strength, reverse_gradient
 
 if TYPE_CHECKING:
-    from oncoshift.settings import DomainHead
+    from oncoshift.settings import DomainHeadSettings
 
 
 class Adversary(Term):
@@ -28,7 +28,7 @@ class Adversary(Term):
         shares: estimate of the target's class proportions; None where `label_shift` is none.
     """
 
-    def __init__(self, head: nn.Module, settings: DomainHead, epochs: int) -> None:
+    def __init__(self, head: nn.Module, settings: DomainHeadSettings, epochs: int) -> None:
         super().__init__()
         self.head = head
         self.settings = settings

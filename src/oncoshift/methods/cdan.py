@@ -20,7 +20,7 @@ from oncoshift.methods.alignment import Step, entropy
 from oncoshift.methods.dann import Dann
 
 if TYPE_CHECKING:
-    from oncoshift.settings import Cdan as CdanSettings
+    from oncoshift.settings import CdanSettings
 
 
 class Cdan(Dann):

@@ -21,13 +21,13 @@ from oncoshift.models.heads import feature_head
 
 if TYPE_CHECKING:
     from oncoshift.methods.alignment import Step
-    from oncoshift.settings import DomainHead
+    from oncoshift.settings import DomainHeadSettings
 
 
 class Dann(Adversary):
     """One domain logit a tile, all sources against the target."""
 
-    def __init__(self, inputs: int, settings: DomainHead, epochs: int) -> None:
+    def __init__(self, inputs: int, settings: DomainHeadSettings, epochs: int) -> None:
         super().__init__(feature_head(inputs, settings.hidden, 1), settings, epochs)
 
     def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from oncoshift.models.heads import feature_head
 
 if TYPE_CHECKING:
     from oncoshift.methods.alignment import Step
-    from oncoshift.settings import DannMulti as DannMultiSettings
+    from oncoshift.settings import DannMultiSettings
 
 
 class DannMulti(Adversary):

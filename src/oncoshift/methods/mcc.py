@@ -20,7 +20,7 @@ from oncoshift.methods.alignment import Step, Term, entropy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oncoshift.settings import Mcc as MccSettings
+    from oncoshift.settings import MccSettings
 
 
 class Mcc(Term):

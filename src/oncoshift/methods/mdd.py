@@ -23,7 +23,7 @@ from oncoshift.models.heads import feature_head
 from oncoshift.models.reversal import reversal_strength, reverse_gradient
 
 if TYPE_CHECKING:
-    from oncoshift.settings import Mdd as MddSettings
+    from oncoshift.settings import MddSettings
 
 
 class Mdd(Term):

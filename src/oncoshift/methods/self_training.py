@@ -30,7 +30,7 @@ from oncoshift.methods.alignment import Step, Term
 from oncoshift.methods.base import Needs
 
 if TYPE_CHECKING:
-    from oncoshift.settings import SelfTraining as SelfTrainingSettings
+    from oncoshift.settings import SelfTrainingSettings
 
 
 class SelfTraining(Term):

@@ -20,7 +20,7 @@ from oncoshift.methods.erm import Erm
 
 if TYPE_CHECKING:
     from oncoshift.models.network import AdaptationNet
-    from oncoshift.settings import StainAug as StainAugSettings
+    from oncoshift.settings import StainAugSettings
 
 
 class StainAug(Erm):

@@ -14,7 +14,7 @@ from oncoshift.serving.classifier import PARTS, EnsembleClassifier, TileClassifi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from oncoshift.settings import Model
+    from oncoshift.settings import ModelSettings
 
 
 def frozen_parts(freeze: str) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class AdaptationNet(nn.Module):
         sees_tiles: whether inputs are tiles, so that a tile can have several views.
     """
 
-    def __init__(self, settings: Model, *, per_domain: bool = False) -> None:
+    def __init__(self, settings: ModelSettings, *, per_domain: bool = False) -> None:
         super().__init__()
         self.classifier = TileClassifier(settings.backbone, settings.bottleneck, settings.dropout)
         load_trunk(self.classifier.trunk, settings.backbone, settings.weights)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from oncoshift.selection.verdict import Verdict as LabelFree
-    from oncoshift.settings import Gate, Select
+    from oncoshift.settings import GateSettings, SelectSettings
 
 Verdict = Literal["promote", "refuse"]
 
@@ -148,7 +148,7 @@ class Decision:
         return "\n".join([f"**{self.verdict}**: {outcome}.", "", *head, *rows, *(["", *notes] if notes else [])]) + "\n"
 
 
-def decide(settings: Gate, select: Select, evidence: GateEvidence) -> Decision:
+def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidence) -> Decision:
     """Hold the evidence against the settings; a number that is NaN fails its condition.
 
     Args:
@@ -206,7 +206,7 @@ def _selection(validator: str) -> Reason:
     return Reason("selection", passed, None, None, words)
 
 
-def _source(settings: Gate, floor: float, accuracy: float) -> Reason:
+def _source(settings: GateSettings, floor: float, accuracy: float) -> Reason:
     """Of a model that no longer works where its labels come from, a good figure on a small audit set may be luck."""
     reached, allowed = accuracy >= floor, settings.below_source_floor == "allow"
     words = f"balanced accuracy {told_apart(accuracy, floor)} on the sources, floor {floor:.2f}"
@@ -215,7 +215,7 @@ def _source(settings: Gate, floor: float, accuracy: float) -> Reason:
     return Reason("source accuracy", reached or allowed, accuracy, floor, words)
 
 
-def _groups(settings: Gate, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
+def _groups(settings: GateSettings, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
     total, least = sum(groups.values()), settings.min_audit_groups
     smallest = min(groups.values(), default=0) if len(groups) > 1 else 0
     return (
@@ -239,7 +239,7 @@ def _floor(name: str, interval: Interval, limit: float) -> Reason:
     return Reason(name, passed, interval.point, limit, f"{_shown(interval)}, floor for the estimate {limit:.3f}")
 
 
-def _gains(settings: Gate, evidence: GateEvidence) -> tuple[Reason, ...]:
+def _gains(settings: GateSettings, evidence: GateEvidence) -> tuple[Reason, ...]:
     if evidence.gain_over_control is None:
         return (Reason("intervals", False, None, None, evidence.too_few),)
     return (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from oncoshift.errors import DataError
+from oncoshift.evaluation.domains import Report, by_organ, evaluate_domains
 from oncoshift.evaluation.intervals import Interval, paired_difference
 from oncoshift.evaluation.plots import comparison_figure, confusion_figure, reliability_figure, roc_figure
-from oncoshift.evaluation.report import Report, by_organ, evaluate_domains
 from oncoshift.evaluation.resampling import TooFewGroupsError
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters import scan
-from oncoshift.data.archives import is_archive
+from oncoshift.data.source.archives import is_archive
+from oncoshift.data.source.scan import scan
 from oncoshift.data.split_checks import check_present
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oncoshift.settings import Ingest, Model, Settings
+    from oncoshift.settings import IngestSettings, ModelSettings, Settings
 
 
 def check_inputs(project: Path, settings: Settings) -> None:
@@ -38,7 +38,7 @@ def check_inputs(project: Path, settings: Settings) -> None:
     check_weights(project, settings.model)
 
 
-def listed_organs(settings: Ingest, raw: Path) -> Mapping[str, int] | None:
+def listed_organs(settings: IngestSettings, raw: Path) -> Mapping[str, int] | None:
     """Number of tiles by organ as a data set lists them, none of them opened.
 
     Returns:
@@ -53,7 +53,7 @@ def listed_organs(settings: Ingest, raw: Path) -> Mapping[str, int] | None:
         return Counter(tile.organ for tile in scan(settings, raw, Path(folder) / "unpacked").tiles)
 
 
-def check_weights(project: Path, model: Model) -> None:
+def check_weights(project: Path, model: ModelSettings) -> None:
     """Load pretrained weights once; torchvision's are downloaded where they are not in its cache yet.
 
     Raises:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.data.phantom import write_phantom
 from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.experiments import experiment_layout, prepare_experiment, tracking_uri
 from oncoshift.files import atomic, sweep
 from oncoshift.fingerprint import value_fingerprint
 from oncoshift.layout import Layout
+from oncoshift.phantom import write_phantom
 from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import Plan
 from oncoshift.settings import load_settings

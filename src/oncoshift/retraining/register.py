@@ -18,7 +18,7 @@ from oncoshift.versioning import stage_outs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from oncoshift.evaluation.report import Report
+    from oncoshift.evaluation.domains import Report
     from oncoshift.retraining.select import Selection
     from oncoshift.retraining.session import Session
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.retraining.session import Session
-    from oncoshift.settings import Select
+    from oncoshift.settings import SelectSettings
     from oncoshift.training.job import Job, TrainedJob
 
 NOT_ASKED = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
@@ -100,7 +100,7 @@ def select_step(session: Session, jobs: Sequence[tuple[Job, TrainedJob]]) -> Sel
     return selection
 
 
-def _how(select: Select, job: Job, trained: TrainedJob, seeds: int) -> str:
+def _how(select: SelectSettings, job: Job, trained: TrainedJob, seeds: int) -> str:
     """By what a job was picked; below the floor `score_row` ranks by source accuracy alone."""
     accuracy, floor = trained.history[-1]["source_accuracy"], select.source_floor
     picked = f"seed {job.settings.seed} of {seeds}"

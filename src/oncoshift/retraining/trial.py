@@ -22,7 +22,7 @@ from oncoshift.tuning.worker import work
 
 if TYPE_CHECKING:
     from oncoshift.retraining.session import Session
-    from oncoshift.settings import Tune
+    from oncoshift.settings import TuneSettings
     from oncoshift.training.job import TrainedJob
     from oncoshift.tuning.space import Space
     from oncoshift.tuning.worker import Budget, TrialPlan
@@ -38,7 +38,7 @@ class Search:
     """
 
     session: Session
-    tune: Tune
+    tune: TuneSettings
 
     @cached_property
     def first(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from oncoshift.selection.rule import reaches_floor
 from oncoshift.settings import flatten, load_settings, with_values
 from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
 from oncoshift.tuning.preset import preset_text
-from oncoshift.tuning.report import shown, to_markdown
+from oncoshift.tuning.tables import shown, to_markdown
 from oncoshift.tuning.worker import Budget
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from oncoshift.layout import Layout
     from oncoshift.retraining.session import Session
-    from oncoshift.settings import Settings, Tune
+    from oncoshift.settings import Settings, TuneSettings
     from oncoshift.tuning.study import Trial
 
 
@@ -58,7 +58,7 @@ def tune_step(session: Session) -> Settings:
     return settings
 
 
-def run_study(session: Session, tune: Tune) -> Settings:
+def run_study(session: Session, tune: TuneSettings) -> Settings:
     """Run the study, or what is left of it; without trials, the settings as they are.
 
     Args:

@@ -30,7 +30,7 @@ from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import Plan, open_session
 from oncoshift.retraining.trial import Search
-from oncoshift.settings import Tune, validate
+from oncoshift.settings import TuneSettings, validate
 from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning.worker import Budget
 
@@ -232,7 +232,7 @@ def work_on(task: Task) -> None:
     session = open_session(plan, open_jobs(plan))
     if session.key != task.key:
         raise TuningError("code or data have changed since tuning began; start it again")
-    tune = Tune.model_validate(task.tune)
+    tune = TuneSettings.model_validate(task.tune)
     Search(session, tune).work(task.run, Budget(tune.trials, task.deadline))
 
 

@@ -10,7 +10,7 @@ from oncoshift.selection.validators import VALIDATORS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oncoshift.settings import Select
+    from oncoshift.settings import SelectSettings
 
 ORACLE = "oracle"
 """The one choice of `select.validator` that is no validator: it reads target labels, for measuring alone."""
@@ -43,7 +43,7 @@ class SourceFlooredScore:
         return score if source_accuracy >= self.floor else self.lowest + source_accuracy - 1.0
 
 
-def score_row(settings: Select, row: Mapping[str, float]) -> float:
+def score_row(settings: SelectSettings, row: Mapping[str, float]) -> float:
     """One number to maximise: the chosen validator's score above the source floor; see `SourceFlooredScore`.
 
     Args:
@@ -57,10 +57,10 @@ def score_row(settings: Select, row: Mapping[str, float]) -> float:
     return SourceFlooredScore(settings.source_floor, _lowest(settings))(row["source_accuracy"], row[settings.validator])
 
 
-def reaches_floor(settings: Select, score: float) -> bool:
+def reaches_floor(settings: SelectSettings, score: float) -> bool:
     """Whether a number that `score_row` made is of a model that reaches the source floor."""
     return score >= _lowest(settings) - _LAST_BITS
 
 
-def _lowest(settings: Select) -> float:
+def _lowest(settings: SelectSettings) -> float:
     return 0.0 if settings.validator == ORACLE else VALIDATORS[settings.validator].lowest

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.selection.consensus import Consensus
-    from oncoshift.settings import Select
+    from oncoshift.settings import SelectSettings
 
 
 class Kind(StrEnum):
@@ -91,7 +91,7 @@ class ConsensusVerdict:
     trust_agreement: float
 
     @classmethod
-    def by(cls, settings: Select) -> Self:
+    def by(cls, settings: SelectSettings) -> Self:
         """With the limits of section `select`, which holds the defaults and sees that limits are in order."""
         return cls(**settings.model_dump(include={field.name for field in fields(cls)}))
 

@@ -13,7 +13,7 @@ from oncoshift.errors import SettingsError, TrainingError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from oncoshift.settings import Train
+    from oncoshift.settings import TrainSettings
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -27,7 +27,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_precision(settings: Train, device: torch.device) -> Precision:
+def pick_precision(settings: TrainSettings, device: torch.device) -> Precision:
     """`auto` takes bf16 where the device computes in it; elsewhere it would be emulated, and slower than float32."""
     if settings.precision != "auto":
         return settings.precision
@@ -76,7 +76,7 @@ def determinism(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def memory_told(settings: Train, side: int, device: torch.device) -> Iterator[None]:
+def memory_told(settings: TrainSettings, side: int, device: torch.device) -> Iterator[None]:
     """Turn an out-of-memory error into one that says what was asked for and what would help.
 
     Args:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from oncoshift.data.tables import TrainingData
     from oncoshift.methods.base import Needs
-    from oncoshift.settings import Train
+    from oncoshift.settings import TrainSettings
     from oncoshift.training.inputs import Inputs
 
 Item = TypeVar("Item")
@@ -64,7 +64,7 @@ class Loader:
 
     data: TrainingData
     inputs: Inputs
-    settings: Train
+    settings: TrainSettings
     seed: int
     device: torch.device
     needs: Needs

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from oncoshift.data.tables import TrainingData
     from oncoshift.methods.base import Batch, Method
-    from oncoshift.settings import Train
+    from oncoshift.settings import TrainSettings
     from oncoshift.training.inputs import Inputs
 
     EpochHook = Callable[[dict[str, float]], None]
@@ -70,7 +70,7 @@ class Trainer:
     method: Method
     data: TrainingData
     inputs: Inputs
-    settings: Train
+    settings: TrainSettings
     seed: int
     job: str
     checkpoint: Path

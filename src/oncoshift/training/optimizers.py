@@ -10,10 +10,10 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from oncoshift.settings import Train
+    from oncoshift.settings import TrainSettings
 
 
-def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Train) -> torch.optim.Optimizer:
+def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     """The optimiser named in the settings, fused, over the parameters that train."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.optimizer == "sgd":
@@ -28,7 +28,7 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: Train) -
     return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
-def learning_rate(settings: Train, progress: float) -> float:
+def learning_rate(settings: TrainSettings, progress: float) -> float:
     """Learning rate at a share of all steps done: it rises over the share `warmup`, then follows the schedule.
 
     Linear and cosine end at 0.

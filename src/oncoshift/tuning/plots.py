@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from oncoshift.settings import Choices, Range
-from oncoshift.tuning.report import TOO_FEW, importance_words, shown
 from oncoshift.tuning.study import best_of, completed
+from oncoshift.tuning.tables import TOO_FEW, importance_words, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oncoshift.settings import nested
-from oncoshift.settings_files import dump
+from oncoshift.settings.files import dump
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

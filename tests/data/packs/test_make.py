@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.data.packs import make
 from oncoshift.data.packs.make import PackRecipe, update_pack

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.data.stain import build, pick_backend
 from oncoshift.data.stain.sheet import stain_sheet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.data.stain import pick_reference, tile_statistics
 from oncoshift.errors import DataError

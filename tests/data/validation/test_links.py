@@ -7,12 +7,12 @@ import hashlib
 from pathlib import Path
 
 from oncoshift.data.ingest import IngestReport, ingest
-from oncoshift.settings import Ingest
+from oncoshift.settings import IngestSettings
 
 
 def ingested(root: Path, tmp_path: Path) -> tuple[IngestReport, dict[str, tuple[str, str]]]:
     """The report, and the file's name → kind and reason of what was left out."""
-    settings = Ingest(adapter="folder", max_quarantine_share=1.0, join_near_duplicates=False)
+    settings = IngestSettings(adapter="folder", max_quarantine_share=1.0, join_near_duplicates=False)
     report = ingest(settings, root, tmp_path / "out", base=tmp_path)
     with (tmp_path / "out" / "quarantine.csv").open(newline="", encoding="utf-8") as file:
         return report, {Path(row["path"]).name: (row["kind"], row["reason"]) for row in csv.DictReader(file)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncoshift.data.adapters.base import RawTile
+from oncoshift.data.source.adapters.base import RawTile
 from oncoshift.data.validation.checks import Fault
 from oncoshift.data.validation.inspection import Inspected
 from oncoshift.data.validation.quarantine import LeftOut, write_quarantine

@@ -10,22 +10,22 @@ import pandas as pd
 import pytest
 import skimage.data
 from PIL import Image
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.data.validation.checks import measure, sharpness, verdict
-from oncoshift.settings import Ingest
+from oncoshift.settings import IngestSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-LIMITS = Ingest()
+LIMITS = IngestSettings()
 PHOTOS = ("astronaut", "chelsea", "coffee", "colorwheel", "hubble_deep_field", "rocket", "retina", "logo")
 GREY = ("brick", "camera", "coins", "grass", "moon", "page", "text", "clock", "cell")
 
 
-def kind(image: NDArray[np.uint8], settings: Ingest = LIMITS) -> str | None:
+def kind(image: NDArray[np.uint8], settings: IngestSettings = LIMITS) -> str | None:
     fault = verdict(measure(np.ascontiguousarray(image)), settings)
     return fault.kind if fault else None
 
@@ -130,10 +130,10 @@ def test_limits_are_settings() -> None:
     assert kind(blocks) is None
     tile = cv2.GaussianBlur(blocks, (0, 0), 6.0)
     assert kind(tile) == "blurred"
-    assert kind(tile, Ingest(min_sharpness=0.0)) is None
+    assert kind(tile, IngestSettings(min_sharpness=0.0)) is None
     cat = skimage.data.chelsea()
-    assert kind(cat, Ingest(min_stain_share=0.0, min_eosin_share=0.0)) is None
-    assert kind(tissue(0), Ingest(min_tissue=0.99)) == "blank"
+    assert kind(cat, IngestSettings(min_stain_share=0.0, min_eosin_share=0.0)) is None
+    assert kind(tissue(0), IngestSettings(min_tissue=0.99)) == "blank"
 
 
 def test_sharpness_does_not_measure_how_strong_the_stain_is() -> None:

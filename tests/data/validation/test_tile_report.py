@@ -14,12 +14,12 @@ from PIL import Image
 from oncoshift.data.ingest import IngestReport, ingest
 from oncoshift.data.validation.document import Heading, Items, Paragraph, Picture, Table, to_html, to_markdown
 from oncoshift.data.validation.sheets import MAX_TILES, Thumbnail, draw_sheet
-from oncoshift.settings import Ingest
+from oncoshift.settings import IngestSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTINGS = Ingest(adapter="folder", max_quarantine_share=0.2)
+SETTINGS = IngestSettings(adapter="folder", max_quarantine_share=0.2)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.data.validation.schema import check_tiles
 from oncoshift.errors import DataError
 from oncoshift.layout import Layout
-from oncoshift.settings import Split
+from oncoshift.settings import SplitSettings
 
 
 def table(**changes: Any) -> pd.DataFrame:
@@ -74,4 +74,4 @@ def test_stage_split_refuses_a_table_that_was_edited(tmp_path: Any) -> None:
     layout = Layout(tmp_path)
     write_table(table(label=[0, 3, 1]), layout.tiles / "tiles.parquet")
     with pytest.raises(DataError, match=r"tiles\.parquet: 1 problems\ncolumn label, row 1 \(b\.png\): 3"):
-        run_split(Split(), "kidney", ("lung",), layout)
+        run_split(SplitSettings(), "kidney", ("lung",), layout)

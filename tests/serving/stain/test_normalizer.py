@@ -12,7 +12,7 @@ import spams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from staintools import LuminosityStandardizer, ReinhardColorNormalizer, StainNormalizer
-from tiny_tiles import tissue
+from support.tiny_tiles import tissue
 
 from oncoshift.serving.images import decode
 from oncoshift.serving.stain import (

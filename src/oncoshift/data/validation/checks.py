@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from oncoshift.settings import Ingest
+    from oncoshift.settings import IngestSettings
 
 MEASURED_SIDE = 256
 """Longer side of the copy that is measured, pixels; smaller tiles are measured as they are."""
@@ -126,7 +126,7 @@ def measure(image: NDArray[np.uint8]) -> Measurements:
     )
 
 
-def verdict(measured: Measurements, settings: Ingest) -> Fault | None:
+def verdict(measured: Measurements, settings: IngestSettings) -> Fault | None:
     """The first thing that is wrong with a tile, or None for a sound one."""
     width, height = measured.width, measured.height
     if min(width, height) < settings.min_size:
@@ -167,7 +167,7 @@ def sharpness(gray: NDArray[np.uint8]) -> float:
     return float(cv2.Laplacian(cv2.GaussianBlur(values, (0, 0), 1.0), cv2.CV_32F).var()) / variance
 
 
-def _stain_fault(measured: Measurements, settings: Ingest) -> Fault | None:
+def _stain_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
     if measured.saturation < settings.min_saturation:
         return Fault(
             "not_he",
@@ -189,7 +189,7 @@ def _stain_fault(measured: Measurements, settings: Ingest) -> Fault | None:
     return None
 
 
-def _blur_fault(measured: Measurements, settings: Ingest) -> Fault | None:
+def _blur_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
     if measured.sharpness >= settings.min_sharpness:
         return None
     return Fault(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.source.adapters.base import UNKNOWN
 from oncoshift.data.tables import LABELS
 from oncoshift.data.validation.checks import Fault
 from oncoshift.errors import DataError
@@ -14,7 +14,7 @@ from oncoshift.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from oncoshift.data.adapters.base import RawTile
+    from oncoshift.data.source.adapters.base import RawTile
     from oncoshift.data.validation.inspection import Inspected
 
 _SHOWN = 5

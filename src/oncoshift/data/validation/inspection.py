@@ -14,8 +14,8 @@ from oncoshift.serving.images import UnreadableImageError, decode, read_image_fi
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from oncoshift.data.adapters.base import RawTile
-    from oncoshift.settings import Ingest
+    from oncoshift.data.source.adapters.base import RawTile
+    from oncoshift.settings import IngestSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Inspected:
     fault: Fault | None
 
 
-def inspect(tile: RawTile, settings: Ingest, root: Path) -> Inspected:
+def inspect(tile: RawTile, settings: IngestSettings, root: Path) -> Inspected:
     """Read, decode and measure a tile of the data set at `root`; whatever is wrong with it is part of the result."""
     fault = _fault_of_place(tile.path, root)
     if fault is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from oncoshift.data.adapters.base import RawTile
+    from oncoshift.data.source.adapters.base import RawTile
 
 _CACHED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}")
 """The end of a path in DVC's cache: the file's MD5."""

@@ -1,4 +1,4 @@
-"""Tiles of a data set that come from one original although no file says so; see `oncoshift.data.leaks`."""
+"""Tiles of a data set that come from one original although no file says so; see `oncoshift.copies`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from oncoshift.data.adapters.base import UNKNOWN
 from oncoshift.data.parallel import silent
+from oncoshift.data.source.adapters.base import UNKNOWN
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from oncoshift.data.adapters.base import RawTile
     from oncoshift.data.parallel import Phases
+    from oncoshift.data.source.adapters.base import RawTile
     from oncoshift.data.validation.inspection import Inspected
 
 _SHOWN = 5
@@ -49,7 +49,7 @@ def find_near_duplicates(
     Returns:
         The pairs, and the tiles whose files have gone or changed; both in the tiles' order.
     """
-    from oncoshift.data.leaks import find_pairs  # compiled code, which other adapters' errors need not wait for
+    from oncoshift.copies import find_pairs  # compiled code, which other adapters' errors need not wait for
 
     sound = [one for one in inspected if one.fault is None]
     changed: set[int] = set()

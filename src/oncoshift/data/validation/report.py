@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from oncoshift.data.passed_over import PassedOver
-    from oncoshift.settings import Ingest
+    from oncoshift.data.source.passed_over import PassedOver
+    from oncoshift.settings import IngestSettings
 
 MEASURES = tuple(field.name for field in fields(Measurements))
 
@@ -66,7 +66,7 @@ class Findings:
         warnings: one line each.
     """
 
-    settings: Ingest
+    settings: IngestSettings
     made_up: bool
     tiles: pd.DataFrame
     files: Mapping[str, Path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.adapters.base import UNKNOWN
+from oncoshift.data.source.adapters.base import UNKNOWN
 from oncoshift.data.split_checks import MIN_GROUPS
 from oncoshift.data.tables import LABELS
 

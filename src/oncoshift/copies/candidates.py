@@ -1,0 +1,100 @@
+"""Which tiles are worth comparing: those whose features are near neighbours in an inverted-file index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.copies.index import feature_index, flat
+from oncoshift.serving.stain.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from oncoshift.copies.scratch import Scratch
+
+_NEIGHBOURS = 12
+"""Neighbours of each feature, itself among them. Copies are joined transitively, so not all need be found."""
+
+_VOTES = 2
+"""Features of a tile that must point to the other one. On LC25000 that keeps 95 of 100 pairs of copies;
+most of the others are linked through a third copy."""
+
+_MOST = 32
+"""Candidates of a tile at most, the ones with most votes; so the work grows with the tiles, not with their pairs."""
+
+_BLOCK = 2048
+"""Tiles searched at once, so that float copies of the codes stay at 16 MB."""
+
+
+def candidates(codes: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> NDArray[np.int64]:
+    """Pairs of tiles that share neighbouring features.
+
+    All numbers are integers below 2²⁴, which float32 sums exactly in any order, so threads do not change the result.
+
+    In memory this takes about 1 KB a tile, most of it for pairs, beside the index of `index.py`.
+
+    Args:
+        codes: uint8 [N, F, CODE], each tile's codes.
+        used: int64 [N], how many of a tile's codes are set.
+        room: where the index lies.
+
+    Returns:
+        int64 [P, 2] of positions, first < second, sorted.
+    """
+    count, total = len(used), int(used.sum())
+    if total < _NEIGHBOURS or count < 2:
+        few = np.array([(i, j) for i in range(count) for j in range(i + 1, count)], dtype=np.int64)
+        return few.reshape(-1, 2)
+    tile_of = np.repeat(np.arange(count, dtype=np.int32), used)
+    found = []
+    index = feature_index(codes, used, room)
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        queries = flat(codes, used, start, stop)
+        if len(queries) == 0:
+            continue
+        neighbours = index.search(queries, _NEIGHBOURS)
+        others = np.where(neighbours >= 0, tile_of[neighbours], -1).astype(np.int64)
+        bounds = np.concatenate(([0], np.cumsum(used[start:stop])))
+        pairs = _count(others, bounds, start, _VOTES, _MOST)
+        found.append(np.unique(pairs.min(axis=1) * count + pairs.max(axis=1)))
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), count), axis=1)
+
+
+@compiled
+def _count(
+    others: NDArray[np.int64], bounds: NDArray[np.int64], first: int, votes: int, most: int
+) -> NDArray[np.int64]:
+    """Pairs [P, 2] of each tile with those that at least `votes` of its features point to, at most `most` a tile."""
+    tiles = len(bounds) - 1
+    pairs = np.empty((tiles * most, 2), np.int64)
+    size = 0
+    for tile in range(tiles):
+        targets = np.empty((bounds[tile + 1] - bounds[tile]) * others.shape[1], np.int64)
+        filled = 0
+        for row in range(bounds[tile], bounds[tile + 1]):
+            mine = np.unique(others[row])
+            for target in mine:
+                if target >= 0 and target != first + tile:
+                    targets[filled] = target
+                    filled += 1
+        ordered = np.sort(targets[:filled])
+        names = np.empty(filled, np.int64)
+        counts = np.empty(filled, np.int64)
+        distinct = 0
+        for k in range(filled):
+            if k == 0 or ordered[k] != ordered[k - 1]:
+                names[distinct] = ordered[k]
+                counts[distinct] = 0
+                distinct += 1
+            counts[distinct - 1] += 1
+        ranking = np.argsort(-counts[:distinct], kind="mergesort")
+        for place in ranking[:most]:
+            if counts[place] < votes:
+                break
+            pairs[size, 0] = first + tile
+            pairs[size, 1] = names[place]
+            size += 1
+    return pairs[:size]

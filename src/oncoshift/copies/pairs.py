@@ -1,0 +1,133 @@
+"""Finds the pairs of tiles of a data set that are copies of one original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.copies.candidates import candidates
+from oncoshift.copies.features import CODE, FEATURES, THUMBNAIL, describe
+from oncoshift.copies.join import STRONG, supported
+from oncoshift.copies.scratch import scratch
+from oncoshift.copies.verification import compare
+from oncoshift.data.parallel import ordered_map, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from oncoshift.copies.scratch import Scratch
+    from oncoshift.copies.verification import Match
+    from oncoshift.data.parallel import Phases, Progress
+
+_BLOCK = 512
+"""Candidates a thread compares at a time; small enough that the bar moves."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two tiles that are copies of one original.
+
+    Attributes:
+        first: position of one tile.
+        second: position of the other, larger than `first`.
+        score: agreement of the aligned tiles where they agree least, in [0.72, 1]; 1 for equal pixels.
+    """
+
+    first: int
+    second: int
+    score: float
+
+
+def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Phases = silent) -> list[Pair]:
+    """Find tiles that are copies of one original: rotated, mirrored, zoomed, cropped, recoloured or encoded again.
+
+    Not every pair of a large set of copies is named, but the pairs link them all. Tiles that show nothing are never
+    paired, and neither are fields that merely overlap. The result does not depend on the number of threads.
+
+    Each tile is read once, and its pixels are not kept. What is kept is 6.5 KB a tile and an index of 2.5 to 5 KB. Up
+    to `scratch.MANY` tiles that lies in memory; of more, in files below TMPDIR, 9 KB a tile, which are deleted at the
+    end and of which the system keeps in memory what there is room for. Then 1 to 2 KB a tile must be in memory, for
+    pairs and digests.
+
+    Args:
+        read: a tile's pixels by its position, RGB uint8 [H, W, 3] of any size; called from several threads.
+        count: number of tiles.
+        phases: of `describing` and of `comparing`, each of which counts tiles done and in all.
+
+    Returns:
+        The pairs, sorted by their positions.
+    """
+    with scratch(count) as room:
+        kept = _describe_all(read, count, room, phases("describing"))
+        pairs, agreeing = _compared(kept, room, phases("comparing"))
+    return sorted(supported(count, pairs, agreeing), key=lambda pair: (pair.first, pair.second))
+
+
+def _compared(kept: _Kept, room: Scratch, progress: Progress) -> tuple[list[Pair], list[int]]:
+    """All pairs that are found, and how many features agree on each."""
+    copies = _equal(kept.digests)
+    count = len(kept.digests)
+    # Of equal tiles only the first is compared: a hundred of them would be one another's neighbours and hide the rest.
+    used = kept.used.copy()
+    used[[pair.second for pair in copies]] = 0
+    chosen = candidates(kept.codes, used, room)
+    blocks = [chosen[start : start + _BLOCK] for start in range(0, len(chosen), _BLOCK)]
+
+    def compare_block(block: NDArray[np.int64]) -> list[tuple[Pair, int]]:
+        matched = ((i, j, kept.compare(i, j)) for i, j in block.tolist())
+        return [(Pair(i, j, match.score), match.agreeing) for i, j, match in matched if match is not None]
+
+    def in_tiles(done: int, total: int) -> None:
+        progress(count * done // total, count)
+
+    found = [item for block in ordered_map(compare_block, blocks, in_tiles) for item in block]
+    pairs = [*copies, *(pair for pair, _ in found)]
+    return pairs, [*(STRONG for _ in copies), *(features for _, features in found)]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    codes: NDArray[np.uint8]
+    frames: NDArray[np.float16]
+    used: NDArray[np.int64]
+    thumbnails: NDArray[np.int8]
+    digests: list[bytes]
+
+    def compare(self, first: int, second: int) -> Match | None:
+        one, other = self.used[first], self.used[second]
+        return compare(
+            (self.codes[first, :one], self.codes[second, :other]),
+            (self.frames[first, :one], self.frames[second, :other]),
+            (self.thumbnails[first], self.thumbnails[second]),
+        )
+
+
+def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, room: Scratch, progress: Progress) -> _Kept:
+    codes = room.zeros((count, FEATURES, CODE), np.uint8)
+    frames = room.zeros((count, FEATURES, 4), np.float16)
+    used = np.zeros(count, np.int64)
+    thumbnails = room.zeros((count, THUMBNAIL, THUMBNAIL), np.int8)
+
+    def keep(position: int) -> bytes:
+        seen = describe(read(position))
+        codes[position], frames[position] = seen.codes, seen.frames
+        used[position], thumbnails[position] = seen.used, seen.thumbnail
+        return seen.digest
+
+    return _Kept(codes, frames, used, thumbnails, ordered_map(keep, range(count), progress))
+
+
+def _equal(digests: list[bytes]) -> list[Pair]:
+    """Each tile with the first one of equal pixels."""
+    first: dict[bytes, int] = {}
+    pairs = []
+    for position, digest in enumerate(digests):
+        if digest and digest in first:
+            pairs.append(Pair(first[digest], position, 1.0))
+        else:
+            first.setdefault(digest, position)
+    return pairs

@@ -1,0 +1,119 @@
+"""Decides whether two tiles show the same field: features must agree on a map, and the pixels must follow it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.copies.features import SIDE, THUMBNAIL
+from oncoshift.copies.matching import fit_affine, mutual_neighbours
+from oncoshift.copies.registration import align
+from oncoshift.copies.similarity import agreement
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MIN_AGREEING = 4
+"""Features that must agree on one map: one more than fix it. What passes by chance, the pixels refuse."""
+
+MIN_CORRELATION = 0.7
+"""Correlation of the aligned thumbnails as a whole. Copies reach 0.8 and more, most different tiles 0.2 to 0.5."""
+
+MIN_SCORE = 0.72
+"""Agreement of the aligned thumbnails where they agree least. Of 4,658 pairs of LC25000 copies that come this far,
+99.8 % reach 0.74; of 13,042 pairs of different phantom tiles (seeds 0 to 5), regular as they are, one has 0.72, the
+others 0.70 and less."""
+
+MIN_SHARE = 0.6
+"""Of the tile that shows less, what the other one must show as well."""
+
+MAX_OFFSET = 0.25
+"""Distance between the tiles' centres, in widths of the tile that shows more. A copy that was cropped by 10 % has its
+centre off by 0.05; two squares cut from one 4:3 photograph are off by 0.17; fields that merely overlap by more."""
+
+_STRETCH = (0.3, 1.3)
+"""Least and most pixels of the wider tile for one of the narrower tile, along any direction."""
+
+_SQUEEZE = 2.0
+"""Most that one direction may be stretched over the other; rotation with a crop and scaling back gives up to 1.8."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two tiles that show the same field.
+
+    Attributes:
+        score: agreement of the aligned thumbnails, in [MIN_SCORE, 1].
+        agreeing: how many features agree on the map.
+        affine: float64 [2, 3], from the first tile's coordinates to the second's; 0 to 1 across a tile.
+    """
+
+    score: float
+    agreeing: int
+    affine: NDArray[np.float64]
+
+
+def compare(
+    codes: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    frames: tuple[NDArray[np.float16], NDArray[np.float16]],
+    thumbnails: tuple[NDArray[np.int8], NDArray[np.int8]],
+) -> Match | None:
+    """Compare two tiles by what was kept of them.
+
+    Args:
+        codes: uint8 [N, CODE] and [M, CODE], only those that are set.
+        frames: float16 [N, 4] and [M, 4].
+        thumbnails: int8 [THUMBNAIL, THUMBNAIL] each.
+
+    Returns:
+        The match, or None if the tiles do not show the same field.
+    """
+    matches = mutual_neighbours(codes[0], codes[1])
+    if len(matches) < MIN_AGREEING:
+        return None
+    first = frames[0][matches[:, 0]].astype(np.float64)
+    second = frames[1][matches[:, 1]].astype(np.float64)
+    agreeing, raw = fit_affine(first, second)
+    if agreeing < MIN_AGREEING:
+        return None
+    across = _rescale(raw, SIDE, 0.0, 1, 0.0)
+    zoom = abs(np.linalg.det(across[:2, :2]))
+    if not 1e-2 < zoom < 1e2:
+        return None
+    # The narrower tile is gone through and the wider one sampled, so that all of the narrower one is compared.
+    fixed, moving, start = (1, 0, _inverse(across)) if zoom > 1 else (0, 1, across)
+    in_pixels = _rescale(start[:2].ravel(), 1, 0.0, THUMBNAIL, 0.5)
+    seen_moving, seen_fixed = thumbnails[moving].astype(np.float32), thumbnails[fixed].astype(np.float32)
+    correlation, share, refined = align(seen_moving, seen_fixed, in_pixels[:2].ravel())
+    back = _rescale(refined, THUMBNAIL, 0.5, 1, 0.0)
+    if correlation < MIN_CORRELATION or share < MIN_SHARE or not _is_plausible(back):
+        return None
+    score = agreement(seen_moving, seen_fixed, refined.reshape(2, 3))
+    if score < MIN_SCORE:
+        return None
+    affine = _inverse(back) if fixed == 1 else back
+    return Match(score=min(score, 1.0), agreeing=agreeing, affine=affine[:2])
+
+
+def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.linalg.inv(affine).astype(np.float64)
+
+
+def _rescale(
+    affine: NDArray[np.float64], old: int, old_centre: float, new: int, new_centre: float
+) -> NDArray[np.float64]:
+    """The same map [3, 3] in other pixels: `old` and `new` a side, a pixel's centre at its index plus `centre`."""
+    scale = new / old
+    shift = scale * old_centre - new_centre
+    change = np.array([[scale, 0.0, shift], [0.0, scale, shift], [0.0, 0.0, 1.0]])
+    return np.asarray(change @ np.vstack((affine.reshape(2, 3), (0, 0, 1))) @ _inverse(change))
+
+
+def _is_plausible(affine: NDArray[np.float64]) -> bool:
+    """Whether a map from the narrower to the wider tile is one that copies have."""
+    most, least = np.linalg.svd(affine[:2, :2], compute_uv=False)
+    offset = np.hypot(*(affine[:2] @ (0.5, 0.5, 1.0) - 0.5))
+    fits = _STRETCH[0] <= least and most <= _STRETCH[1] and most <= _SQUEEZE * least
+    return bool(fits and offset <= MAX_OFFSET)

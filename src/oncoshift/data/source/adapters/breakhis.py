@@ -1,0 +1,78 @@
+"""Adapter `breakhis`: BreakHis, breast tiles of 700×460 pixels, PNG, at 40, 100, 200 and 400 times.
+
+As published (`BreaKHis_v1.tar.gz`):
+
+    BreaKHis_v1/histology_slides/breast/benign/SOB/adenosis/SOB_B_A_14-22549AB/40X/SOB_B_A-14-22549AB-40-001.png
+    BreaKHis_v1/histology_slides/breast/malignant/SOB/ductal_carcinoma/SOB_M_DC_14-2523/200X/SOB_M_DC-14-2523-200-001.png
+
+A name says it all: biopsy (SOB), class (B benign, M malignant), subtype, year-slide, magnification, number. So the
+tiles are found by their names, wherever below the root they lie. One magnification is taken, `ingest.magnification`:
+the same field photographed at another is another tile of the same tissue.
+
+Groups: `<year>-<slide>`, as the authors count their 82 patients; a letter behind the number belongs to it. Slide
+14-13412 stands under two subtypes (DC and LC), and is one group.
+
+Licence: CC BY 4.0. Spanhol et al., A Dataset for Breast Cancer Histopathological Image Classification, IEEE
+Transactions on Biomedical Engineering 63(7), 2016, doi:10.1109/TBME.2015.2496264.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from oncoshift.data.source.adapters.base import (
+    BENIGN,
+    MALIGNANT,
+    RawTile,
+    folders_named,
+    images_below,
+    nothing_fits,
+)
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncoshift.settings import IngestSettings
+
+_NAME = re.compile(
+    r"(?:SOB|CNB)_(?P<kind>[BM])_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)"
+    r"-(?P<slide>\d+-\d+[A-Z]*)-(?P<magnification>40|100|200|400)-\d+",
+    re.IGNORECASE,
+)
+_LABELS = {"B": BENIGN, "M": MALIGNANT}
+_EXPECTED = (
+    "BreaKHis_v1/histology_slides/breast/<class>/SOB/<subtype>/<slide>/<magnification>/SOB_M_DC-14-2523-200-001.png"
+)
+
+
+class BreakhisAdapter:
+    """Files named by class, slide and magnification."""
+
+    title = "BreakHis: BreaKHis_v1/histology_slides/breast/…/SOB_M_DC-14-2523-200-001.png, one magnification; CC BY 4.0"
+
+    def fits(self, root: Path) -> bool:
+        """See `Adapter.fits`."""
+        return bool(folders_named(root, ("histology_slides",)))
+
+    def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
+        """See `Adapter.scan`."""
+        tiles: list[RawTile] = []
+        magnifications: set[int] = set()
+        for path in images_below(root):
+            name = _NAME.fullmatch(path.stem)
+            if name is None:
+                continue
+            magnifications.add(int(name["magnification"]))
+            if int(name["magnification"]) == settings.magnification:
+                where = path.relative_to(root).as_posix()
+                tiles.append(RawTile(path, where, "breast", _LABELS[name["kind"].upper()], name["slide"].upper()))
+        if not magnifications:
+            raise nothing_fits(root, _EXPECTED)
+        if not tiles:
+            raise DataError(
+                f"ingest.root {root}: no tile at ingest.magnification {settings.magnification}; "
+                f"there are {', '.join(map(str, sorted(magnifications)))}"
+            )
+        return sorted(tiles, key=lambda tile: tile.tile_id)

@@ -1,0 +1,126 @@
+"""Adapter `folder`: `root/<organ>/<label>/<tile>`, the layout for your own tiles.
+
+A label folder is `benign`, `malignant`, or `unknown` (also `unlabelled`). Names of organs and labels may be in any
+case, and the organs may lie one or two folders below the root, if nothing else does. Files that are no images by their
+suffix are passed over and told of; hidden ones, and what systems leave in folders (`data.names`), are not told of.
+
+Groups: a file named `<group>_<number>.<suffix>` belongs to `<group>`; any other is a group of its own. The name alone
+counts: `lung/benign/p7_1.png` and `colon/malignant/p7_1.png` are of one group `p7`, and so never on two sides of a
+split.
+
+Licence: your own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from oncoshift.data.source.adapters.base import (
+    LABEL_NUMBERS,
+    NothingFitsError,
+    RawTile,
+    images_in,
+    nothing_fits,
+    subfolders,
+)
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncoshift.settings import IngestSettings
+
+_GROUP_AND_NUMBER = re.compile(r"(?P<group>.+)_\d+")
+_WRAPPED = 2
+
+MARKER = "PHANTOM.txt"
+"""The file at the root that says that the data are made up."""
+
+
+class FolderAdapter:
+    """Tiles in a folder for each organ and label.
+
+    Args:
+        ignored: folders beside the organs that are none.
+    """
+
+    title = "your own tiles: <organ>/<benign|malignant|unknown>/<group>_<number>.png"
+
+    def __init__(self, ignored: frozenset[str] = frozenset()) -> None:
+        self._ignored = ignored
+
+    def fits(self, root: Path) -> bool:
+        """See `Adapter.fits`."""
+        folder = organs_folder(root)
+        return not (folder / MARKER).is_file() and any(images_in(label) for label in _label_folders(folder))
+
+    def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
+        """See `Adapter.scan`. A tile_id is the path below the folder of the organs."""
+        if not root.is_dir():
+            raise DataError(f"ingest.root {root}: no such folder; expected {root}/<organ>/<label>/<tile>")
+        base = organs_folder(root)
+        if (base / MARKER).is_file() and not self._ignored:
+            raise DataError(f"ingest.root {root}: holds the made-up data set; put your tiles elsewhere")
+        tiles = [
+            RawTile(path, path.relative_to(base).as_posix(), organ.name.lower(), label, group_of(path.stem))
+            for organ in subfolders(base)
+            if organ.name not in self._ignored
+            for folder in subfolders(organ)
+            for label in [_label(folder)]
+            for path in _images(folder)
+        ]
+        if not tiles:
+            raise nothing_fits(root, f"{root}/<organ>/<benign|malignant|unknown>/<tile>")
+        return sorted(tiles, key=lambda tile: tile.tile_id)
+
+
+def organs_folder(root: Path) -> Path:
+    """Where the organs' folders lie: the root, or the only folder in it or in that, if that holds them."""
+    folder = root
+    for _ in range(_WRAPPED + 1):
+        if _label_folders(folder):
+            return folder
+        inner = _looked_into(folder)
+        if len(inner) != 1:
+            return root
+        folder = inner[0]
+    return root
+
+
+def group_of(stem: str) -> str:
+    """The group in a file's name without its suffix: what stands before `_<number>`, else all of it."""
+    match = _GROUP_AND_NUMBER.fullmatch(stem)
+    return match["group"] if match else stem
+
+
+def _label_folders(folder: Path) -> list[Path]:
+    return [
+        label for organ in _looked_into(folder) for label in _looked_into(organ) if label.name.lower() in LABEL_NUMBERS
+    ]
+
+
+def _looked_into(folder: Path) -> list[Path]:
+    """Folders in a folder; none where it cannot be opened, for other data sets have such ones beside their tiles."""
+    try:
+        return subfolders(folder)
+    except OSError:
+        return []
+
+
+def _label(folder: Path) -> int:
+    number = LABEL_NUMBERS.get(folder.name.lower())
+    if number is None:
+        raise NothingFitsError(
+            f"{folder}: {folder.name!r} is no label; rename the folder to one of {', '.join(LABEL_NUMBERS)}"
+        )
+    return number
+
+
+def _images(folder: Path) -> list[Path]:
+    nested = subfolders(folder)
+    if nested:
+        raise NothingFitsError(
+            f"{nested[0]}: a folder inside a label; put its tiles into {folder} as <group>_<number>.png"
+        )
+    return images_in(folder)

@@ -1,0 +1,58 @@
+"""Adapter `lc25000`: LC25000, lung and colon tiles of 768×768 pixels, JPEG, 5,000 a class.
+
+As published (`LC25000.zip`, and Kaggle's `andrewmvd/lung-and-colon-cancer-histopathological-images`):
+
+    lung_colon_image_set/lung_image_sets/{lung_aca,lung_n,lung_scc}/lungaca1.jpeg, lungn1.jpeg, lungscc1.jpeg
+    lung_colon_image_set/colon_image_sets/{colon_aca,colon_n}/colonca1.jpeg, colonn1.jpeg
+
+Malignant are the adenocarcinomas (`aca`), benign is `n`. Squamous cell carcinoma (`lung_scc`) is left out, since the
+other organs hold adenocarcinoma alone, unless `ingest.include_squamous` is set.
+
+Groups: 250 originals a class were rotated and flipped to 5,000 (750 of lung, 500 of colon), and the numbers in the
+names do not say which tile came from which original. So each tile is a group of its own here, and a split by these
+groups leaks: leave `ingest.join_near_duplicates` on, which finds the originals.
+
+Licence: the authors ask for citation; no restriction on use. Borkowski et al., Lung and Colon Cancer Histopathological
+Image Dataset (LC25000), arXiv:1912.12142, 2019.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, folders_named, nothing_fits, own_groups
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncoshift.settings import IngestSettings
+
+SQUAMOUS = "lung_scc"
+CLASSES = {
+    "lung_n": ("lung", BENIGN),
+    "lung_aca": ("lung", MALIGNANT),
+    SQUAMOUS: ("lung", MALIGNANT),
+    "colon_n": ("colon", BENIGN),
+    "colon_aca": ("colon", MALIGNANT),
+}
+_ONLY_HERE = ("lung_n", "colon_n")  # the other names are those of multi_cancer, too
+
+
+class Lc25000Adapter:
+    """Folders named by organ and class."""
+
+    title = (
+        "LC25000: lung_image_sets/{lung_aca,lung_n,lung_scc}, colon_image_sets/{colon_aca,colon_n}; cite the authors"
+    )
+
+    def fits(self, root: Path) -> bool:
+        """See `Adapter.fits`."""
+        return bool(folders_named(root, _ONLY_HERE))
+
+    def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
+        """See `Adapter.scan`."""
+        wanted = {name: what for name, what in CLASSES.items() if name != SQUAMOUS or settings.include_squamous}
+        tiles = own_groups(root, {folder: wanted[folder.name.lower()] for folder in folders_named(root, wanted)})
+        if not tiles:
+            raise nothing_fits(root, "lung_image_sets/{lung_aca,lung_n}, colon_image_sets/{colon_aca,colon_n}")
+        return tiles

@@ -1,0 +1,97 @@
+"""Adapter `manifest`: a CSV with one row a tile.
+
+Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and, where the file's content is
+promised, sha256. Others are passed over. Names of organs and labels may be in any case, and blanks around a cell do not
+count. A path is relative to the CSV's folder, or to `tiles/` in it, and finds its file whether the disk writes accents
+composed or decomposed. `ingest.root` is the folder of a `tiles.csv` (or of one folder that has it), or the CSV.
+Give the folder where you can: DVC then also notices when a tile changes.
+
+Groups: the column `group`. Licence: your own.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from oncoshift.data.names import Finder
+from oncoshift.data.source.adapters.base import LABEL_NUMBERS, UNKNOWN, NothingFitsError, RawTile, subfolders
+from oncoshift.data.source.csv_rows import read_rows
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncoshift.settings import IngestSettings
+
+COLUMNS = ("path", "organ", "label", "group")
+NAME = "tiles.csv"
+_SHOWN = 5
+
+
+class ManifestAdapter:
+    """Tiles as a CSV lists them."""
+
+    title = "your own tiles: tiles.csv with the columns path, organ, label, group (and sha256)"
+
+    def fits(self, root: Path) -> bool:
+        """See `Adapter.fits`."""
+        return _manifest(root).is_file()
+
+    def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
+        """See `Adapter.scan`. A tile_id is the path in the CSV; a row without its file is kept for ingest to report."""
+        manifest = _manifest(root)
+        if not manifest.is_file():
+            raise NothingFitsError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
+        tiles: list[RawTile] = []
+        problems: list[str] = []
+        find = Finder()
+        for line, row in read_rows(manifest, COLUMNS):
+            try:
+                tiles.append(_tile(row, manifest.parent, find))
+            except ValueError as error:
+                problems.append(f"line {line}, {error}")
+        if problems:
+            more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            raise DataError(f"{manifest}: {len(problems)} bad rows\n" + "\n".join(problems[:_SHOWN]) + more)
+        _check_files(manifest, tiles)
+        return sorted(tiles, key=lambda tile: tile.tile_id)
+
+
+def _manifest(root: Path) -> Path:
+    """The CSV: the root itself, or `tiles.csv` in it or in its only folder; it need not exist."""
+    if not root.is_dir() or (root / NAME).is_file():
+        return root / NAME if root.is_dir() else root
+    inner = subfolders(root)
+    return (inner[0] if len(inner) == 1 else root) / NAME
+
+
+def _check_files(manifest: Path, tiles: list[RawTile]) -> None:
+    if not tiles:
+        raise DataError(f"{manifest}: no rows below the header")
+    if not any(tile.path.is_file() for tile in tiles):
+        folder = manifest.parent
+        raise DataError(
+            f"{manifest}: all {len(tiles)} files are absent, for example {tiles[0].tile_id}; "
+            f"paths are relative to {folder} or {folder}/tiles"
+        )
+
+
+def _tile(row: dict[str, str], folder: Path, find: Finder) -> RawTile:
+    for column in ("path", "organ", "group"):
+        if not row[column]:
+            raise ValueError(f"column {column}: is empty")
+    label = LABEL_NUMBERS.get(row["label"].lower()) if row["label"] else UNKNOWN
+    if label is None:
+        raise ValueError(f"column label: {row['label']!r} is no label; allowed: {', '.join(LABEL_NUMBERS)}")
+    relative = PurePosixPath(row["path"])
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(f"column path: {row['path']!r} must stay below the CSV's folder")
+    return RawTile(
+        path=find(folder, relative) or find(folder / "tiles", relative) or folder / relative,
+        tile_id=relative.as_posix(),
+        organ=row["organ"].lower(),
+        label=label,
+        group=row["group"],
+        sha256_expected=row.get("sha256", "").lower() or None,
+    )

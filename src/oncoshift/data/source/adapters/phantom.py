@@ -1,0 +1,50 @@
+"""Adapter `phantom`: the made-up data set that `oncoshift phantom` writes, with the masks of its nuclei.
+
+The layout of adapter `folder`, beside it PHANTOM.txt and masks/. Groups: made up, too. Licence: that of oncoshift.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oncoshift.data.source.adapters.base import NothingFitsError
+from oncoshift.data.source.adapters.folder import MARKER, FolderAdapter, organs_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncoshift.data.source.adapters.base import RawTile
+    from oncoshift.settings import IngestSettings
+
+MASKS = "masks"
+"""The folder at the root with a mask for each tile, under the tile's own path."""
+
+
+class PhantomAdapter:
+    """The folder layout, beside it PHANTOM.txt and masks/."""
+
+    title = "the made-up data set of `oncoshift phantom`: adapter folder's layout, PHANTOM.txt and masks/"
+
+    def fits(self, root: Path) -> bool:
+        """See `Adapter.fits`."""
+        return is_made_up(root)
+
+    def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
+        """See `Adapter.scan`."""
+        if not is_made_up(root):
+            raise NothingFitsError(
+                f"ingest.root {root}: no {MARKER} there, so this is no phantom; "
+                "run `oncoshift phantom` to make one, or set ingest.adapter to that of your data"
+            )
+        return FolderAdapter(ignored=frozenset({MASKS})).scan(root, settings, unpacked)
+
+
+def is_made_up(root: Path) -> bool:
+    """Whether the data set at `root` (a folder, or a manifest in it) is a phantom."""
+    folder = root.parent if root.is_file() else root
+    return any((place / MARKER).is_file() for place in (folder, organs_folder(folder)))
+
+
+def mask_path(root: Path, tile_id: str) -> Path:
+    """Where the mask of a tile's nuclei lies; not every data set has one."""
+    return root / MASKS / tile_id

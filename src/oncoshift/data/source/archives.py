@@ -1,0 +1,301 @@
+"""Archives of tiles (.zip, .tar and compressed .tar) into a folder: all of it or nothing, and never outside of it.
+
+An archive is a stranger's: a member's name may point anywhere, and a few kilobytes may unpack to terabytes.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from oncoshift.data.names import is_hidden
+from oncoshift.data.source.passed_over import PassedOver
+from oncoshift.data.source.tar_headers import HeaderRefusedError, LimitedTar
+from oncoshift.errors import DataError
+from oncoshift.files import FULL, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from oncoshift.data.parallel import Progress
+
+ZIP_SUFFIXES = (".zip",)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+MAX_MEMBERS = 2_000_000
+"""The largest published tile sets have a third of a million files; more would fill the disk with empty ones."""
+
+MAX_RATIO = 100
+"""Bytes out for a byte in. JPEG and PNG are compressed already, plain TIFFs shrink to a third; a bomb has 1,032."""
+
+SMALL = 2**26
+"""Bytes that need no ratio: an archive that unpacks to 64 MB harms nobody, and flat test images shrink a lot."""
+
+RESERVE = 2**30
+"""Bytes of the disk that stay free: the packs come after, and a full disk stops more than this."""
+
+STAMP = ".unpacked.json"
+"""The file in an unpacked folder that says what it was made from."""
+
+_CHUNK = 2**20
+_ENCRYPTED = 0x1
+_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError,
+)  # fmt: skip
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a file that `unpack` takes, by its name."""
+    return path.is_file() and path.name.lower().endswith((*ZIP_SUFFIXES, *TAR_SUFFIXES))
+
+
+def unpack(
+    archive: Path, target: Path, keep: Callable[[PurePosixPath], bool], progress: Progress | None = None
+) -> PassedOver:
+    """Fill the folder `target` with the members of an archive, and nothing else.
+
+    The same archive is not unpacked again. A process that is killed leaves `target` as it was, or absent.
+
+    Args:
+        archive: see `is_archive`.
+        target: is replaced as a whole.
+        keep: says of a member's path whether it is wanted; hidden files never are.
+        progress: called with bytes of the archive done and in all.
+
+    Returns:
+        The members that were not kept, without hidden ones.
+
+    Raises:
+        DataError: the archive is damaged, encrypted or compressed in an unusual way; a member would lie outside of
+            `target`, is a link or a device, or is named twice; it is a bomb by `MAX_MEMBERS`, `MAX_RATIO`, the disk's
+            free space or the limits of `data.tar_headers`. Nothing is left.
+    """
+    name = archive.name.lower()
+
+    def fill(folder: Path) -> dict[str, Any]:
+        budget = _Budget.of(archive, folder)
+        step = _in_bytes(archive, progress)
+        wanted = _Wanted(archive, folder, keep, budget)
+        with _explained(archive):
+            (_unzip if name.endswith(ZIP_SUFFIXES) else _untar)(archive, wanted, step)
+        if not wanted.written:
+            raise DataError(f"{archive}: holds {budget.members} members, and no tiles (images, CSV or HDF5) among them")
+        return asdict(wanted.passed_over)
+
+    return PassedOver(**fill_once(target, {"archive": sha256_file(archive)}, fill))
+
+
+def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], dict[str, Any] | None]) -> dict[str, Any]:
+    """Make a folder from something that is known by its hashes, unless that has been done.
+
+    Whenever the process is killed, `target` is the old folder or the new one as a whole, or it is absent.
+
+    Args:
+        target: is replaced as a whole.
+        source: what the folder is made from; kept in its `STAMP`.
+        fill: writes into an empty folder, and says what is to be known of it, as JSON can hold it; what it has written
+            is removed if it fails.
+
+    Returns:
+        What `fill` said when the folder was made; empty if that was nothing.
+    """
+    stamp = _read_stamp(target / STAMP)
+    if stamp.get("source") == source:
+        found: dict[str, Any] = stamp["found"]
+        return found
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # a killed process's
+    partial.mkdir(parents=True)
+    try:
+        found = fill(partial) or {}
+        text = json.dumps({"source": source, "found": found}, indent=2, sort_keys=True)
+        (partial / STAMP).write_text(text + "\n", encoding="utf-8")
+        discard(target)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return found
+
+
+def _read_stamp(path: Path) -> dict[str, Any]:
+    """A folder's stamp; empty where it is absent or damaged, for the folder can be made again."""
+    try:
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) and isinstance(stamp.get("found"), dict) else {}
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder with its stamp, if it is there.
+
+    It is renamed first: of a folder that is removed in part, the stamp may be what is left, and vouch for the rest.
+    """
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)  # a killed process's
+    if folder.exists():
+        folder.rename(aside)
+        shutil.rmtree(aside)
+
+
+def member_path(archive: Path, name: str) -> PurePosixPath:
+    """Where a member lies below the folder that it is unpacked to.
+
+    Raises:
+        DataError: that would be outside of the folder, or the name is none that a file can have.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))  # archives of old Windows programs
+    drive = path.parts and len(path.parts[0]) > 1 and path.parts[0][1] == ":"
+    if path.is_absolute() or drive or ".." in path.parts:
+        raise DataError(f"{archive}: member {name!r} would be written outside of its folder; this archive is not safe")
+    if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
+        raise DataError(f"{archive}: member {name!r} has a name that is no text; pack the files again with plain names")
+    return path
+
+
+@dataclass
+class _Budget:
+    """What an archive may still unpack to."""
+
+    archive: Path
+    allowed: int
+    free: int
+    members: int = 0
+    unpacked: int = 0
+
+    @classmethod
+    def of(cls, archive: Path, folder: Path) -> _Budget:
+        allowed = max(SMALL, archive.stat().st_size * MAX_RATIO)
+        return cls(archive, allowed, shutil.disk_usage(folder).free - RESERVE)
+
+    def spend(self, size: int, headers: int = 0) -> None:
+        """Count a member of `size` bytes behind headers of others, kept or not: to pass over it costs as much time."""
+        if size < 0:
+            raise DataError(f"{self.archive}: damaged, a member says that it has {size} bytes; fetch it again")
+        self.members += 1
+        self.unpacked += size + headers
+        if self.members > MAX_MEMBERS:
+            raise DataError(f"{self.archive}: more than {MAX_MEMBERS} members; refused as a decompression bomb")
+        if self.unpacked > self.allowed:
+            raise DataError(
+                f"{self.archive}: unpacks to more than {MAX_RATIO} times its size; refused as a decompression bomb. "
+                "If you trust it, unpack it yourself and set ingest.root to the folder"
+            )
+        if self.unpacked > self.free:
+            raise DataError(
+                f"{self.archive}: unpacks to {self.unpacked:,} bytes or more, and the disk has {max(self.free, 0):,} "
+                "to spare; make room, or unpack it elsewhere and set ingest.root to the folder"
+            )
+
+
+@dataclass
+class _Wanted:
+    """Writes the members that are kept."""
+
+    archive: Path
+    folder: Path
+    keep: Callable[[PurePosixPath], bool]
+    budget: _Budget
+    written: set[str] = field(default_factory=set)
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+    def path(self, name: str) -> Path | None:
+        """Where to write a member; None for one that is not kept."""
+        inside = member_path(self.archive, name)
+        if any(map(is_hidden, inside.parts)):
+            return None
+        if not self.keep(inside):
+            self.passed_over.add(inside)
+            return None
+        if inside.as_posix() in self.written:
+            raise DataError(f"{self.archive}: member {name!r} is there twice; nobody knows which one is meant")
+        self.written.add(inside.as_posix())
+        return self.folder / inside
+
+    def write(self, path: Path, member: IO[bytes]) -> None:
+        """Copy a member's bytes to a path that `path` gave."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            shutil.copyfileobj(member, file, _CHUNK)
+
+
+def _unzip(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
+    with zipfile.ZipFile(archive) as file:
+        members = [member for member in file.infolist() if not member.is_dir()]
+        for member in file.infolist():
+            _check_zipped(archive, member)
+            wanted.budget.spend(member.file_size)  # all sizes are known before the first byte is written
+        for member in members:
+            path = wanted.path(member.filename)
+            if path is not None:
+                with file.open(member) as content:
+                    wanted.write(path, content)
+            step(member.header_offset + member.compress_size)
+
+
+def _check_zipped(archive: Path, member: zipfile.ZipInfo) -> None:
+    member_path(archive, member.filename)
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise DataError(f"{archive}: member {member.filename!r} is a link or a device; pack the files themselves")
+    if member.flag_bits & _ENCRYPTED:
+        raise DataError(f"{archive}: is encrypted; unpack it yourself and set ingest.root to the folder")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The other decoders of zipfile give all that a chunk unpacks to at once, and that has no bound.
+        method = _METHODS.get(member.compress_type, f"method {member.compress_type}")
+        raise DataError(
+            f"{archive}: member {member.filename!r} is compressed with {method}, and only deflate or none is taken; "
+            "zip the files again without that option, or unpack it yourself and set ingest.root to the folder"
+        )
+
+
+def _untar(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
+    with archive.open("rb") as raw, LimitedTar.open(fileobj=raw, mode="r:*") as file:
+        for member in file:
+            member_path(archive, member.name)
+            if not member.isfile() and not member.isdir():
+                raise DataError(f"{archive}: member {member.name!r} is a link or a device; pack the files themselves")
+            wanted.budget.spend(member.size, member.offset_data - member.offset)
+            path = wanted.path(member.name) if member.isfile() else None
+            content = file.extractfile(member) if path is not None else None
+            if path is not None and content is not None:
+                wanted.write(path, content)
+            step(raw.tell())
+            file.members = []  # type: ignore[attr-defined]  # or the list grows with the archive
+
+
+@contextmanager
+def _explained(archive: Path) -> Iterator[None]:
+    """Errors of the archive's own format as ones that say what to do."""
+    try:
+        yield
+    except HeaderRefusedError as error:
+        raise DataError(f"{archive}: {error}") from error
+    except _BROKEN as error:
+        raise DataError(f"{archive}: damaged, or not what its name says ({error}); fetch it again") from error
+    except RuntimeError as error:  # zipfile's word for a missing password
+        raise DataError(f"{archive}: cannot be unpacked: {error}") from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise  # no fault of the archive's
+        raise DataError(f"{archive}: cannot be unpacked: {error.strerror or error}") from error
+
+
+def _in_bytes(archive: Path, progress: Progress | None) -> Callable[[int], None]:
+    size = archive.stat().st_size
+
+    def step(done: int) -> None:
+        if progress is not None:
+            progress(min(done, size), size)
+
+    return step

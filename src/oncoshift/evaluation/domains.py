@@ -1,0 +1,221 @@
+"""Metrics with intervals for every organ, as values, a table, Markdown and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from oncoshift.errors import DataError
+from oncoshift.evaluation.intervals import Interval, bootstrap_metrics
+from oncoshift.evaluation.metrics import Metrics, compute_metrics
+from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName
+from oncoshift.markdown import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from oncoshift.settings import EvaluateSettings
+
+PREDICTION_COLUMNS = ("tile_id", "organ", "group", "label", "probability", "seed")
+"""One row a tile and seed; label 0 or 1; probability of malignant in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class OrganPredictions:
+    """What K seeds' models say of one organ's N tiles.
+
+    Attributes:
+        organ: its name.
+        seeds: the K seeds, ascending.
+        labels: int64 [N].
+        groups: str [N].
+        probabilities: of malignant, float64 [K, N].
+    """
+
+    organ: str
+    seeds: tuple[int, ...]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    probabilities: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OrganResult:
+    """How good K seeds' models are on one organ.
+
+    Attributes:
+        organ: its name.
+        per_seed: seed → metrics.
+        intervals: metric name → interval of the mean over seeds; empty where `note` says why there is none.
+        seed_intervals: gives the same of one seed's model alone, computed when it is first asked for.
+        note: why there are no intervals, else "".
+    """
+
+    organ: str
+    per_seed: dict[int, Metrics]
+    intervals: dict[MetricName, Interval]
+    seed_intervals: Callable[[int], Mapping[MetricName, Interval]]
+    note: str
+
+    def mean(self, name: str) -> float | None:
+        """Mean of a field of `Metrics` over seeds; None where the metric is not defined on these tiles."""
+        values = [getattr(metrics, name) for metrics in self.per_seed.values()]
+        return None if None in values else float(np.mean(values))
+
+    def in_words(self, name: MetricName, seed: int | None = None) -> str:
+        """A metric of one seed's model, or the mean over seeds, with its interval where there is one."""
+        intervals = self.intervals if seed is None else self.seed_intervals(seed)
+        if name in intervals:
+            return str(intervals[name])
+        value = self.mean(name) if seed is None else getattr(self.per_seed[seed], name)
+        return "–" if value is None else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Results by organ.
+
+    Attributes:
+        organs: one result an organ, by name.
+    """
+
+    organs: tuple[OrganResult, ...]
+
+    def organ(self, name: str) -> OrganResult:
+        """The result of one organ; KeyError where it was not evaluated."""
+        return {result.organ: result for result in self.organs}[name]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an organ: counts, then metric, metric_low and metric_high; NaN where there is no value.
+
+        Values and confusion counts are means over seeds.
+        """
+        return pd.DataFrame([_row(result) for result in self.organs])
+
+    def to_markdown(self) -> str:
+        """A Markdown table of the metrics with their intervals, one row an organ, and notes below it."""
+        header = ["organ", "tiles (groups)", "seeds", *(name.replace("_", " ") for name in METRIC_NAMES)]
+        lines = [_markdown_row(header), _markdown_row(["---"] * len(header))]
+        for result in self.organs:
+            size = next(iter(result.per_seed.values()))
+            cells = [result.organ, f"{size.tiles:,} ({size.groups})", str(len(result.per_seed))]
+            lines.append(_markdown_row(cells + [result.in_words(name) for name in METRIC_NAMES]))
+        notes = [escape(f"{result.organ}: {result.note}") for result in self.organs if result.note]
+        return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe: organ → {intervals: {metric: {...}}, seeds: {seed: metrics}, note}."""
+        return {
+            result.organ: {
+                "intervals": {name: interval.as_dict() for name, interval in result.intervals.items()},
+                "seeds": {str(seed): metrics.as_dict() for seed, metrics in result.per_seed.items()},
+                "note": result.note,
+            }
+            for result in self.organs
+        }
+
+
+def evaluate_domains(predictions: pd.DataFrame, settings: EvaluateSettings, seed: int = 0) -> Report:
+    """Compute metrics and intervals for every organ in a table of predictions.
+
+    An organ with too few groups for an interval keeps its metrics and gets a note.
+
+    Args:
+        predictions: with the columns `PREDICTION_COLUMNS`.
+        settings: resamples, confidence and calibration bins.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: columns are missing, the seeds of an organ do not cover the same tiles, or values are out of range.
+    """
+    return Report(tuple(_evaluate(organ, settings, seed) for organ in by_organ(predictions)))
+
+
+def by_organ(predictions: pd.DataFrame) -> list[OrganPredictions]:
+    """Split a table of predictions into arrays, organ by organ in alphabetical order, tiles by id.
+
+    Args:
+        predictions: with the columns `PREDICTION_COLUMNS`.
+
+    Raises:
+        DataError: columns are missing, there are no rows, or an organ's seeds do not cover the same tiles once each.
+    """
+    missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
+    if missing:
+        raise DataError(f"predictions lack the column(s) {', '.join(missing)}; found {list(predictions.columns)}")
+    if predictions.empty:
+        raise DataError("no predictions; the split or the filter before them left none")
+    return [_arrays(str(organ), rows) for organ, rows in predictions.groupby("organ", sort=True)]
+
+
+def _arrays(organ: str, rows: pd.DataFrame) -> OrganPredictions:
+    tiles = rows.drop_duplicates("tile_id").sort_values("tile_id")
+    counts = rows.groupby("seed")["tile_id"].agg(["size", "nunique"])
+    if not (counts == len(tiles)).to_numpy().all():
+        raise DataError(
+            f"{organ}: every seed must predict the same {len(tiles)} tiles once each, found rows by seed "
+            f"{counts['size'].to_dict()}; evaluate all seeds on one split"
+        )
+    table = rows.pivot(index="seed", columns="tile_id", values="probability").sort_index()
+    return OrganPredictions(
+        organ=organ,
+        seeds=tuple(int(value) for value in table.index),
+        labels=tiles["label"].to_numpy(dtype=np.int64),
+        groups=tiles["group"].to_numpy(dtype=np.str_),
+        probabilities=table[tiles["tile_id"]].to_numpy(dtype=np.float64),
+    )
+
+
+def _evaluate(tiles: OrganPredictions, settings: EvaluateSettings, seed: int) -> OrganResult:
+    bins = settings.calibration_bins
+    per_seed = {
+        number: compute_metrics(tiles.labels, row, tiles.groups, bins=bins)
+        for number, row in zip(tiles.seeds, tiles.probabilities, strict=True)
+    }
+
+    def bootstrap(probabilities: NDArray[np.float64]) -> dict[MetricName, Interval]:
+        return bootstrap_metrics(
+            tiles.labels,
+            probabilities,
+            tiles.groups,
+            resamples=settings.bootstrap,
+            confidence=settings.confidence,
+            seed=seed,
+            bins=bins,
+        )
+
+    try:
+        intervals = bootstrap(tiles.probabilities)
+    except TooFewGroupsError as error:
+        return OrganResult(tiles.organ, per_seed, {}, lambda _: {}, str(error))
+    of_seed = cache(lambda number: bootstrap(tiles.probabilities[tiles.seeds.index(number)]))
+    return OrganResult(tiles.organ, per_seed, intervals, of_seed, "")
+
+
+def _row(result: OrganResult) -> dict[str, Any]:
+    size = next(iter(result.per_seed.values()))
+    row: dict[str, Any] = {
+        "organ": result.organ,
+        "seeds": len(result.per_seed),
+        "tiles": size.tiles,
+        "groups": size.groups,
+        "prevalence": size.prevalence,
+    }
+    for name in METRIC_NAMES:
+        interval = result.intervals.get(name)
+        value = result.mean(name)
+        row[name] = np.nan if value is None else value
+        row[f"{name}_low"] = interval.low if interval else np.nan
+        row[f"{name}_high"] = interval.high if interval else np.nan
+    return row | {name: result.mean(name) for name in ("brier", "tn", "fp", "fn", "tp")}
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(map(escape, cells)) + " |"

@@ -1,0 +1,20 @@
+"""The phantom: an embedded, made-up H&E data set whose every nucleus is known.
+
+Tissue is placed in micrometres (`tissue`), coloured by the Beer–Lambert law (`render`) with the parameters of an organ
+and the habits of a patient's slide (`styles`), and written as a folder data set with masks (`write`).
+"""
+
+from oncoshift.phantom.render import PhantomTile, render_tile
+from oncoshift.phantom.styles import GroupStyle, Organ, draw_style, organ_named
+from oncoshift.phantom.write import phantom_tile, write_phantom
+
+__all__ = [
+    "GroupStyle",
+    "Organ",
+    "PhantomTile",
+    "draw_style",
+    "organ_named",
+    "phantom_tile",
+    "render_tile",
+    "write_phantom",
+]

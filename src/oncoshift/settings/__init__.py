@@ -1,0 +1,70 @@
+"""params.yaml, a preset and `--set` overrides become one frozen, validated `Settings`.
+
+Nothing else knows where settings come from: everything receives the section that it needs. What tuning may try stands
+beside a default, as `Range` or `Choices` in its annotation (see `oncoshift.tuning.space`).
+"""
+
+from oncoshift.settings.base import Choices, Range, Section, StainVariant
+from oncoshift.settings.data import IngestSettings, NormalizeSettings, PhantomSettings, SplitSettings
+from oncoshift.settings.judging import (
+    EvaluateSettings,
+    ExplainSettings,
+    GateSettings,
+    RetrainSettings,
+    SelectSettings,
+    TrackingSettings,
+    TuneSettings,
+)
+from oncoshift.settings.loading import dump_settings, flatten, load_settings, nested, validate, with_values
+from oncoshift.settings.methods import (
+    CdanSettings,
+    DannMultiSettings,
+    DannSettings,
+    DomainHeadSettings,
+    LambdaSchedule,
+    MccSettings,
+    MddSettings,
+    SelfTrainingSettings,
+    SingleSettings,
+    StainAugSettings,
+)
+from oncoshift.settings.training import MethodName, ModelSettings, TrainSettings
+from oncoshift.settings.tree import Settings
+
+__all__ = [
+    "CdanSettings",
+    "Choices",
+    "DannMultiSettings",
+    "DannSettings",
+    "DomainHeadSettings",
+    "EvaluateSettings",
+    "ExplainSettings",
+    "GateSettings",
+    "IngestSettings",
+    "LambdaSchedule",
+    "MccSettings",
+    "MddSettings",
+    "MethodName",
+    "ModelSettings",
+    "NormalizeSettings",
+    "PhantomSettings",
+    "Range",
+    "RetrainSettings",
+    "Section",
+    "SelectSettings",
+    "SelfTrainingSettings",
+    "Settings",
+    "SingleSettings",
+    "SplitSettings",
+    "StainAugSettings",
+    "StainVariant",
+    "TrackingSettings",
+    "TrainSettings",
+    "TuneSettings",
+    "dump_settings",
+    "flatten",
+    "load_settings",
+    "nested",
+    "validate",
+    "with_values",
+]

@@ -1,0 +1,115 @@
+"""Read params.yaml, a preset and `--set` overrides into one validated `Settings`.
+
+Later sources win: defaults below < params.yaml < preset < `--set`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from oncoshift.errors import SettingsError
+from oncoshift.settings.files import dump, expand, find_preset, merge, nest, parse_override, read_mapping
+from oncoshift.settings.tree import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+_USED_LATE = ("tune.storage", "tracking.uri")
+"""Settings whose `${NAME}` stays in them until they are used (`experiments.resolved_url`): it may be a password."""
+
+
+def load_settings(
+    params: Path | None = None, *, preset: str | None = None, overrides: tuple[str, ...] = (), trusted: bool = True
+) -> Settings:
+    """Read and validate settings.
+
+    Args:
+        params: a params.yaml; None takes the defaults alone.
+        preset: a name under `presets/` beside params.yaml, or the path of a YAML file.
+        overrides: `section.key=value` strings; values are YAML.
+        trusted: whether who asks may read any file as a preset; else one in the folder of params.yaml alone.
+
+    Returns:
+        The validated settings, with `${NAME:-default}` in the strings of files replaced from the environment, but for
+        `tune.storage` and `tracking.uri`.
+
+    Raises:
+        SettingsError: a file is missing or no YAML, or a key or value is not allowed; the message has one line
+            per problem with the key's path, the value and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    if params is not None:
+        merged = read_mapping(params)
+    if preset is not None:
+        project = params.parent if params is not None else Path()
+        merged = merge(merged, read_mapping(find_preset(preset, project, trusted=trusted)))
+    merged = expand(merged, _USED_LATE)
+    for override in overrides:
+        merged = merge(merged, parse_override(override))
+    return validate(merged)
+
+
+def validate(values: dict[str, Any]) -> Settings:
+    """Turn a plain mapping into `Settings`; see `load_settings` for the errors."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def dump_settings(settings: Settings) -> str:
+    """The settings as the text of a params.yaml; reading it gives the same settings."""
+    return dump(settings.model_dump(mode="json"))
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Dotted key → value, for run parameters."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", settings.model_dump(mode="json"))
+    return flat
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """A validated copy with dotted keys replaced, as tuning does for a trial."""
+    return validate(merge(settings.model_dump(mode="json"), nested(values)))
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key → value as sections, as params.yaml has them; the reverse of `flatten`."""
+    sections: dict[str, Any] = {}
+    for key, value in values.items():
+        sections = merge(sections, nest(key.split("."), value))
+    return sections
+
+
+_IN_YAML = {"valid tuple": "list", "valid boolean": "true or false", "valid dictionary or instance of": "section like"}
+"""Pydantic's words for what a value should be → those of somebody who writes YAML."""
+
+
+def _explain(problem: Any) -> str:
+    """One line for one pydantic problem: the key's path, the value, what is allowed."""
+    path = ".".join(str(part) for part in problem["loc"]) or "params.yaml"
+    if problem["type"] == "extra_forbidden":
+        section: Any = Settings
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"{path}: unknown key; allowed here: {', '.join(section.model_fields)}"
+    message: str = problem["msg"].removeprefix("Value error, ")
+    for theirs, ours in _IN_YAML.items():
+        message = message.replace(theirs, ours)
+    value = list(problem["input"]) if isinstance(problem["input"], tuple) else problem["input"]
+    if problem["loc"]:
+        return f"{path}: {value!r} is not allowed; {message[0].lower()}{message[1:]}"
+    return message

@@ -1,0 +1,48 @@
+"""Fixtures of the adapters' tests: trees of real image files under the names that were published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+from support.tiny_tiles import tissue
+
+from oncoshift.data.source.scan import scan
+from oncoshift.settings import IngestSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from oncoshift.data.source.adapters.base import RawTile
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+
+
+@pytest.fixture
+def put() -> Callable[..., None]:
+    """`put(root, *names)` writes small tissue tiles, each in the format that its name promises; others as text."""
+
+    def write(root: Path, *names: str) -> None:
+        for seed, name in enumerate(names):
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kind = FORMATS.get(path.suffix.lower())
+            if kind is None or path.name.startswith("."):
+                path.write_text("no image")
+            else:
+                Image.fromarray(tissue(seed)).save(path, kind)
+
+    return write
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Callable[..., list[RawTile]]:
+    """`found(adapter, root, **settings)`: the tiles that stage ingest would open, from a folder or an archive."""
+
+    def tiles(adapter: str, root: Path, **settings: object) -> list[RawTile]:
+        section = IngestSettings.model_validate({"adapter": adapter, **settings})
+        return scan(section, root, tmp_path / "tiles" / "unpacked").tiles
+
+    return tiles
