@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types ui serve bench clean
+.PHONY: demo test lint types docs ui serve bench clean
 
 # constraints.txt is the whole resolution; pip takes every version from it.
 $(READY): pyproject.toml constraints.txt
@@ -16,7 +16,7 @@ demo: $(READY)            ## the main job on the made-up data set: retrain, prov
 	$(BIN)/oncoshift retrain $(if $(FORCE),--force)
 
 # In the order of folders: else the few long tests of tests/e2e come last, and one core waits for the other.
-test: lint types          ## everything that CI runs
+test: lint types docs     ## everything that CI runs
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
@@ -25,6 +25,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)            ## the documentation site, in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ui: $(READY)              ## the MLflow UI on the embedded store
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000
@@ -43,4 +46,4 @@ serve: $(READY)           ## the retraining flow on its schedule, until stopped
 	$(BIN)/python -m flows.serve
 
 clean:                    ## all that was derived: runs, experiments, packs; not data/raw, not the registry
-	rm -rf runs experiments outputs/train outputs/evaluate outputs/explain data/tiles data/splits data/packs .prefect .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build/site runs experiments outputs/train outputs/evaluate outputs/explain data/tiles data/splits data/packs .prefect .mypy_cache .ruff_cache .pytest_cache

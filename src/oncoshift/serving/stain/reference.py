@@ -33,7 +33,7 @@ class StainVectors:
     """What Macenko's and Vahadane's methods fit.
 
     Attributes:
-        stain_matrix: unit stain vectors in optical density, haematoxylin then eosin, [2][3].
+        stain_matrix: unit stain vectors in optical density, haematoxylin then eosin; 2 × 3.
         max_concentrations: the 99th percentile of each stain's concentration.
     """
 
