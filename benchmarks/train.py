@@ -38,7 +38,7 @@ from train_contenders import PEERS, Report, Setup, Tile, experiment, serve
 from oncoshift.data.packs.make import PackRecipe, update_pack
 from oncoshift.data.packs.pack import Stain
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
-from oncoshift.data.parallel import usable_cores
+from oncoshift.parallel import usable_cores
 from oncoshift.phantom import phantom_tile
 from oncoshift.settings import PhantomSettings
 from oncoshift.training.devices import pick_precision

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(oncoshift.__file__).parent
 ROOTS = ("serving/images.py", "serving/stain/__init__.py", "data/stain/backend.py", "data/packs/tiles.py")
-NOT_PIXELS = {"errors.py", "data/parallel.py", "data/packs/pack.py"}
+NOT_PIXELS = {"errors.py", "parallel.py", "data/packs/pack.py"}
 
 
 def imported(file: Path) -> set[Path]:

@@ -29,7 +29,7 @@ TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
 
 STAGE_CODE = {
     "ingest": ("copies", "data/groups.py", "data/ingest.py", "data/names.py", "data/source", "data/validation",
-               "serving/colour.py", "serving/images.py", "serving/limits.py"),
+               "disjoint_sets.py", "serving/colour.py", "serving/images.py", "serving/limits.py"),
     "split": ("data/split.py", "data/split_checks.py"),
     "normalize": ("data/normalize.py", "data/packs", *TILE_CODE),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from oncoshift.copies import Pair
 from oncoshift.copies.audit import SplitTile, count_leaks, find_leaks
 from oncoshift.copies.picture import side_by_side
 from oncoshift.data.parquet import write_table
+from oncoshift.data.split_checks import SIDES
 from oncoshift.phantom import phantom_tile
 from oncoshift.settings import PhantomSettings
 
@@ -162,7 +163,7 @@ def test_a_giant_group_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_tiles_that_are_linked_through_others_leak_too(tmp_path: Path) -> None:
     splits = ("audit", "source_train", "target_train", "target_train", "test")
-    tiles = [SplitTile(tmp_path / split, split, split) for split in splits]
+    tiles = [SplitTile(tmp_path / split, split, split, SIDES[split]) for split in splits]
     pairs = [Pair(0, 1, 0.8), Pair(1, 2, 0.9), Pair(2, 3, 0.7), Pair(2, 4, 0.95)]
     leaks = find_leaks(tiles, pairs)
     assert [(leak.first, leak.second, leak.score) for leak in leaks] == [(2, 4, 0.95), (0, 1, 0.8), (0, 3, None)]
@@ -173,7 +174,7 @@ def test_tiles_that_are_linked_through_others_leak_too(tmp_path: Path) -> None:
 
 
 def test_rows_grow_with_tiles_and_counts_do_not_need_them(tmp_path: Path) -> None:
-    tiles = [SplitTile(tmp_path, str(number), "ab"[number // 1500]) for number in range(3000)]
+    tiles = [SplitTile(tmp_path, str(number), (split := "ab"[number // 1500]), split) for number in range(3000)]
     pairs = [Pair(0, number, 1.0) for number in range(1, 3000)]
     leaks = find_leaks(tiles, pairs)
     assert len(leaks) == 1500 + 1499

@@ -16,14 +16,14 @@ from PIL import Image, ImageFilter
 from support.tiny_tiles import tissue
 
 from oncoshift.data.ingest import ingest
-from oncoshift.data.parallel import silent
 from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.errors import DataError
+from oncoshift.parallel import silent
 from oncoshift.phantom import phantom_tile
 from oncoshift.settings import IngestSettings, PhantomSettings
 
 if TYPE_CHECKING:
-    from oncoshift.data.parallel import Progress
+    from oncoshift.parallel import Progress
 
 FOLDER = IngestSettings(adapter="folder", max_quarantine_share=0.2)
 

@@ -100,7 +100,7 @@ def leaks(context: Context) -> int:
     Raises:
         DataError: a tile cannot be read, so nothing can be said of it, or the findings cannot be written.
     """
-    from oncoshift.copies.audit import read_split
+    from oncoshift.data.split_forms import read_split
     from oncoshift.files import writing
 
     split, out = context.arguments.split, context.arguments.out

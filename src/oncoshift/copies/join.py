@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from oncoshift.copies.verification import MIN_AGREEING
-from oncoshift.data.groups import Forest, merged_names
+from oncoshift.disjoint_sets import Forest, merged_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,7 +12,7 @@ from oncoshift.copies.features import CODE, FEATURES, THUMBNAIL, describe
 from oncoshift.copies.join import STRONG, supported
 from oncoshift.copies.scratch import scratch
 from oncoshift.copies.verification import compare
-from oncoshift.data.parallel import ordered_map, silent
+from oncoshift.parallel import ordered_map, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from oncoshift.copies.scratch import Scratch
     from oncoshift.copies.verification import Match
-    from oncoshift.data.parallel import Phases, Progress
+    from oncoshift.parallel import Phases, Progress
 
 _BLOCK = 512
 """Candidates a thread compares at a time; small enough that the bar moves."""

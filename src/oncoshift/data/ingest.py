@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from oncoshift.data.groups import giants, lookalikes, merged_names
+from oncoshift.data.groups import giants, lookalikes
 from oncoshift.data.names import as_text
-from oncoshift.data.parallel import Phases, ordered_map, silent
 from oncoshift.data.parquet import write_table
 from oncoshift.data.source.scan import scan
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
@@ -30,8 +29,10 @@ from oncoshift.data.validation.report import MEASURES, Findings, write_report
 from oncoshift.data.validation.schema import check_tiles
 from oncoshift.data.validation.stains import colour_auroc
 from oncoshift.data.validation.warnings import warnings_of
+from oncoshift.disjoint_sets import merged_names
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
+from oncoshift.parallel import Phases, ordered_map, silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

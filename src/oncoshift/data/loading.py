@@ -15,7 +15,6 @@ import pandas as pd
 from PIL import Image
 
 from oncoshift.data.packs.pack import Pack, pack_digest
-from oncoshift.data.parallel import ordered_map
 from oncoshift.data.parquet import read_table
 from oncoshift.data.raw import tile_paths
 from oncoshift.data.source.adapters.phantom import MASKS, mask_path
@@ -23,6 +22,7 @@ from oncoshift.data.split_checks import assert_disjoint
 from oncoshift.data.tables import EvaluationTiles, SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
+from oncoshift.parallel import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

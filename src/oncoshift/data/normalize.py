@@ -15,13 +15,13 @@ from pyarrow import ArrowInvalid
 from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
 from oncoshift.data.packs.pack import Pack, Stain
 from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
-from oncoshift.data.parallel import ordered_map, silent
 from oncoshift.data.parquet import read_table, write_table
 from oncoshift.data.stain import pick_backend, pick_reference, tile_statistics
 from oncoshift.data.stain.sheet import stain_sheet
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
 from oncoshift.fingerprint import tile_code_fingerprint, value_fingerprint
+from oncoshift.parallel import ordered_map, silent
 from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.data.packs.tiles import Reader
-    from oncoshift.data.parallel import Phases, Progress
     from oncoshift.data.stain.reference import Statistics
     from oncoshift.layout import Layout
+    from oncoshift.parallel import Phases, Progress
     from oncoshift.serving.stain import StainMethod
     from oncoshift.settings import NormalizeSettings, StainVariant
 

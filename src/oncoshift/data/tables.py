@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LABELS = ("benign", "malignant")
 """Class names by their number."""
 
+ORGAN = r"^[a-z][a-z0-9_-]*$"
+"""As settings.Organ, so that `target` and `sources` can name every organ of the table."""
+
 TILE_COLUMNS = ("tile_id", "path", "organ", "label", "group", "width", "height", "sha256")
 """tile_id: the path below the data set's root, unique. path: absolute or relative to the experiment.
 label: 0, 1 or -1 for unknown. group: patient, slide or original; never split. sha256: of the file's bytes."""

@@ -23,9 +23,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import torch
 
-from oncoshift.data.parallel import usable_cores
 from oncoshift.errors import OncoshiftError, TrainingInterrupted, UnavailableError
 from oncoshift.layout import Layout
+from oncoshift.parallel import usable_cores
 from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import Plan, open_session

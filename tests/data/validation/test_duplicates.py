@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oncoshift.data.groups import merged_names
 from oncoshift.data.source.adapters.base import RawTile
 from oncoshift.data.validation.checks import Fault
 from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
 from oncoshift.data.validation.inspection import Inspected
+from oncoshift.disjoint_sets import merged_names
 from oncoshift.errors import DataError
 
 

@@ -23,9 +23,9 @@ from pyarrow import ArrowInvalid
 
 from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, Stain, commit
 from oncoshift.data.packs.shards import find_shard, is_whole, write_shard
-from oncoshift.data.parallel import Progress, ordered_map, usable_cores
 from oncoshift.errors import DataError
 from oncoshift.files import atomic, held, writing
+from oncoshift.parallel import Progress, ordered_map, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from oncoshift.data.packs.pack import UNTOUCHED, Pack
-from oncoshift.data.parallel import ordered_map
 from oncoshift.errors import DataError
+from oncoshift.parallel import ordered_map
 from oncoshift.serving.images import UnreadableImageError, read_image_file, read_tile
 
 if TYPE_CHECKING:

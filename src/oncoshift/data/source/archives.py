@@ -26,7 +26,7 @@ from oncoshift.files import FULL, sha256_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from oncoshift.data.parallel import Progress
+    from oncoshift.parallel import Progress
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from oncoshift.data.validation.schema import ORGAN
+from oncoshift.data.tables import ORGAN
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from oncoshift.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path, PurePath, PurePosixPath
 
-    from oncoshift.data.parallel import Progress
     from oncoshift.data.source.adapters.base import Adapter, RawTile
+    from oncoshift.parallel import Progress
     from oncoshift.settings import IngestSettings
 
 ADAPTERS: dict[str, Adapter] = {

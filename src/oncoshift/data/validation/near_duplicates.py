@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from oncoshift.data.parallel import silent
 from oncoshift.data.source.adapters.base import UNKNOWN
+from oncoshift.parallel import silent
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from oncoshift.data.parallel import Phases
     from oncoshift.data.source.adapters.base import RawTile
     from oncoshift.data.validation.inspection import Inspected
+    from oncoshift.parallel import Phases
 
 _SHOWN = 5
 _NOTHING = np.full((1, 1, 3), 255, np.uint8)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from oncoshift.data.tables import ORGAN
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pandera.pandas as pa
-
-ORGAN = r"^[a-z][a-z0-9_-]*$"
-"""As settings.Organ, so that `target` and `sources` can name every organ of the table."""
 
 _SHOWN = 5
 

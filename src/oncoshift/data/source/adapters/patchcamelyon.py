@@ -25,12 +25,12 @@ import numpy as np
 from PIL import Image
 
 from oncoshift.data.names import is_hidden
-from oncoshift.data.parallel import ordered_map
 from oncoshift.data.source.adapters.base import RawTile, nothing_fits, subfolders
 from oncoshift.data.source.archives import discard, fill_once
 from oncoshift.data.source.csv_rows import read_rows
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
+from oncoshift.parallel import ordered_map
 
 if TYPE_CHECKING:
     from pathlib import Path

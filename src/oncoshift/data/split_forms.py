@@ -1,0 +1,94 @@
+"""Reads a split in any of three forms, to be audited for copies that stand on two of its sides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from oncoshift.copies.audit import SplitTile
+from oncoshift.data.names import Finder, as_text, is_hidden, normal_form
+from oncoshift.data.parquet import read_table
+from oncoshift.data.source.adapters.base import images_below, subfolders
+from oncoshift.data.source.csv_rows import read_rows
+from oncoshift.data.split_checks import SIDES
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_split(where: Path) -> list[SplitTile]:
+    """Read a split.
+
+    Args:
+        where: a folder of parquet files as stage `split` writes, with `../tiles/tiles.parquet` beside it; or a CSV with
+            the columns `path` (relative to the CSV) and `split`; or a folder with one folder of images a split.
+
+    Returns:
+        The tiles, sorted by split and name.
+
+    Raises:
+        DataError: it is none of these, its text cannot be read, or it has fewer than two splits.
+    """
+    if where.is_file():
+        tiles = _of_csv(where)
+    elif any(where.glob("*.parquet")):
+        tiles = _of_stage(where)
+    elif where.is_dir():
+        tiles = _of_folders(where)
+    else:
+        raise DataError(f"{where}: no such file or folder; name a folder of splits or a CSV with path and split")
+    if len({tile.split for tile in tiles}) < 2:
+        raise DataError(
+            f"{where}: has fewer than two splits with tiles; expected parquet files of stage split, a CSV with the "
+            "columns path and split, or a folder with one folder of images a split"
+        )
+    return sorted(tiles, key=lambda tile: (tile.split, tile.name))
+
+
+def _of_stage(where: Path) -> list[SplitTile]:
+    listed = read_table(where.parent / "tiles" / "tiles.parquet", ("tile_id", "path"), "ingest")
+    paths = dict(zip(listed["tile_id"], listed["path"], strict=True))
+    experiment = where.absolute().parent.parent
+    tiles = []
+    for file in sorted(where.glob("*.parquet")):
+        names = read_table(file, ("tile_id",), "split")["tile_id"].tolist()
+        absent = next((name for name in names if name not in paths), None)
+        if absent is not None:
+            raise DataError(f"{file}: tile {absent} is not in tiles.parquet; run `oncoshift split` again")
+        tiles += [_tile(experiment / paths[name], name, file.stem) for name in names]
+    return tiles
+
+
+def _of_csv(where: Path) -> list[SplitTile]:
+    find, folder = Finder(), where.parent
+    rows = [(line, row["path"], row["split"]) for line, row in read_rows(where, ("path", "split"))]
+    empty = next((line for line, path, split in rows if not path or not split), None)
+    if empty is not None:
+        raise DataError(f"{where}: line {empty} lacks its path or its split")
+    return [
+        _tile(find(folder, PurePosixPath(path)) or folder / path, path, normal_form(split)) for _, path, split in rows
+    ]
+
+
+def _of_folders(where: Path) -> list[SplitTile]:
+    gone = next((path for path in sorted(where.iterdir()) if _is_gone(path)), None)
+    if gone is not None:
+        raise DataError(
+            f"{gone}: a link to {os.readlink(gone)}, where nothing is, and which may be one of the splits; mount or "  # noqa: PTH115
+            "mend what it led to, or take it away"
+        )
+    return [
+        _tile(file, as_text(file.relative_to(where).as_posix()), normal_form(as_text(folder.name)))
+        for folder in subfolders(where)
+        for file in images_below(folder)
+    ]
+
+
+def _is_gone(path: Path) -> bool:
+    return path.is_symlink() and not is_hidden(path.name) and not os.path.exists(path)  # noqa: PTH110 - never raises
+
+
+def _tile(path: Path, name: str, split: str) -> SplitTile:
+    return SplitTile(path, name, split, SIDES.get(split, split))

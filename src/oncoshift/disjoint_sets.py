@@ -1,0 +1,56 @@
+"""Things that turn out to be one: a forest of disjoint sets, and the name that groups then share."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Forest:
+    """Disjoint sets of the positions 0 … count - 1; each is named by its smallest position."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def find(self, position: int) -> int:
+        """The smallest position of the set."""
+        root = position
+        while self._parent[root] != root:
+            root = self._parent[root]
+        while self._parent[position] != root:
+            self._parent[position], position = root, self._parent[position]
+        return root
+
+    def join(self, first: int, second: int) -> None:
+        """Make the sets of two positions one."""
+        one, other = self.find(first), self.find(second)
+        self._parent[max(one, other)] = min(one, other)
+
+    def roots(self) -> list[int]:
+        """For each position the smallest one of its set."""
+        return [self.find(position) for position in range(len(self._parent))]
+
+
+def merged_names(together: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Join groups that belong together, also by way of others.
+
+    Args:
+        together: lists of groups that are one.
+
+    Returns:
+        Each group that is joined to another → the first by name of those that it is joined with, sorted by name.
+    """
+    lists = [tuple(members) for members in together]
+    names = sorted(set(chain.from_iterable(lists)))
+    number = {name: position for position, name in enumerate(names)}
+    forest = Forest(len(names))
+    for first, *others in lists:
+        for other in others:
+            forest.join(number[first], number[other])
+    # Names are sorted, so the smallest position of a set is the first name.
+    whole = {name: names[forest.find(position)] for position, name in enumerate(names)}
+    joined = {root for name, root in whole.items() if name != root}
+    return {name: root for name, root in whole.items() if root in joined}
