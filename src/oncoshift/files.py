@@ -108,6 +108,7 @@ def held(path: Path, busy: Callable[[], Exception] | None = None) -> Iterator[No
         path: what stands for the thing that one process at a time may do.
         busy: makes the error to raise where another holds it; None: wait until it is free.
     """
+    # Not filelock: it cannot lock a folder, and a lock file in a folder that DVC keeps would become part of the data.
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

@@ -32,7 +32,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "0")  # so that what the code sets is undone
         monkeypatch.delenv(name)
-    for module in ("waiting", "embedded", "store"):
+    for module in ("waiting", "embedded"):
         monkeypatch.setattr(f"oncoshift.registry.{module}.TRY_SECONDS", 0.1)
     monkeypatch.setattr(waiting, "_PAUSE_SECONDS", 0.05)
     token = patience.set(1.0)

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 import pytest
-from filelock import FileLock
 from PIL import Image
 
-from oncoshift.files import sha256_file
+from oncoshift.files import held, sha256_file
 from oncoshift.registry.packaging import log_and_register
 from oncoshift.registry.promotion import promote
 from oncoshift.registry.tracking import Tracker
@@ -70,7 +69,7 @@ def python(store: tuple[str, Path], pytestconfig: pytest.Config) -> Path:
     cache = pytestconfig.cache.mkdir("fresh-environment")
     folder = cache / sha256_file(requirements)[:16]
     python = folder / "bin" / "python"
-    with FileLock(cache / "lock"):
+    with held(cache / "lock"):
         if not (folder / "complete").is_file():
             for old in cache.iterdir():
                 if old.is_dir():

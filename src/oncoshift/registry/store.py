@@ -7,17 +7,17 @@ migrations leaves no half-built database behind.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
+from oncoshift.files import held
 from oncoshift.registry.client import check_server, patient_client
 from oncoshift.registry.embedded import (
     SQLITE,
@@ -28,7 +28,7 @@ from oncoshift.registry.embedded import (
     wait_until_writable,
 )
 from oncoshift.registry.relocation import check_location
-from oncoshift.registry.waiting import TRY_SECONDS, patiently
+from oncoshift.registry.waiting import patiently
 from oncoshift.secrets import without_credentials
 
 if TYPE_CHECKING:
@@ -125,22 +125,20 @@ def store_lock(uri: str) -> Iterator[None]:
     if database is None:
         yield
         return
-    lock = FileLock(database.with_name(f".{database.name}.lock"))
+    lock = database.with_name(f".{database.name}.lock")
 
-    def held(error: Exception) -> str | None:
-        return f"{database}: another process holds {lock.lock_file}" if isinstance(error, Timeout) else None
+    def busy(error: Exception) -> str | None:
+        return f"{database}: another process holds {lock}" if isinstance(error, BlockingIOError) else None
 
-    try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        patiently(lambda: lock.acquire(TRY_SECONDS), held)
-    except OSError as error:
-        raise RegistryError(f"{lock.lock_file}: cannot be written ({error.strerror}); allow it") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+            patiently(lambda: stack.enter_context(held(lock, BlockingIOError)), busy)
+        except OSError as error:
+            raise RegistryError(f"{lock}: cannot be written ({error.strerror}); allow it") from error
         if database.exists():
             wait_until_writable(database)
         yield
-    finally:
-        lock.release()
 
 
 def _create_database(uri: str, path: Path) -> None:

@@ -62,7 +62,7 @@ def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | No
             if waited >= TRY_SECONDS and not told:
                 _log.warning("%s; waiting for up to %.0f s", words, limit)
                 told = True
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(min(2 * waited + 0.05, _PAUSE_SECONDS))  # most locks are held for a moment only
 
 
 @contextmanager

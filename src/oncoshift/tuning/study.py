@@ -273,6 +273,8 @@ class SharedStudy:
 
     def _requeue(self) -> None:
         """Queue again every trial whose worker is gone; where this is cut short, the next claim does the rest."""
+        # Not Optuna's RetryHeartbeatStaleTrialCallback: it queues what it has just failed and nothing else, so a trial
+        # is lost whose claimant dies between the two, and one that was told to stop is not run again.
         for trial in self._trials():
             if trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs:  # killed while it claimed
                 self._study.tell(trial.number, state=TrialState.FAIL)
