@@ -1,63 +1,145 @@
-"""Fingerprints follow the code: what turns a file into a tile is covered, wherever it is imported from."""
+"""The hash of the code behind a result follows what the code imports, and nothing but what runs."""
 
 from __future__ import annotations
 
 import ast
+import os
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
+import yaml
 
 import oncoshift
 from oncoshift import fingerprint
-from oncoshift.fingerprint import STAGE_CODE, TILE_CODE, stage_fingerprints, tile_code_fingerprint
+from oncoshift.fingerprint import (
+    SETTINGS,
+    SETTINGS_AND_DATA,
+    TILE_LIBRARIES,
+    code_fingerprint,
+    import_closure,
+    stage_fingerprints,
+)
 
-if TYPE_CHECKING:
-    import pytest
-
-PACKAGE = Path(oncoshift.__file__).parent
-ROOTS = ("serving/images.py", "serving/stain/__init__.py", "data/stain/backend.py", "data/packs/tiles.py")
-NOT_PIXELS = {"errors.py", "parallel.py", "data/packs/pack.py"}
-
-
-def imported(file: Path) -> set[Path]:
-    """Files of oncoshift that a file imports when it runs, lazily or not."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("oncoshift."):
-            path = PACKAGE.joinpath(*node.module.split(".")[1:])
-            found.add(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
-    return found
+PROJECT = Path(__file__).parents[1]
+STAGES = ("ingest", "split", "normalize", "train", "evaluate", "explain")
+OTHER_KEYS = {
+    "a job": (("oncoshift.training.job",), SETTINGS_AND_DATA),
+    "a tile": (("oncoshift.data.packs.tiles", "oncoshift.data.stain.backend"), SETTINGS),
+    "a retraining": (("oncoshift.retraining",), SETTINGS_AND_DATA),
+}
 
 
-def test_all_code_that_decides_a_pixel_is_in_the_fingerprint() -> None:
-    waiting, seen = [PACKAGE / root for root in ROOTS], set()
-    while waiting:
-        file = waiting.pop()
-        name = file.relative_to(PACKAGE).as_posix()
-        if file in seen or name in NOT_PIXELS:
-            continue
-        seen.add(file)
-        assert any(name == part or name.startswith(f"{part}/") for part in TILE_CODE), name
-        waiting += imported(file)
-    assert len(seen) > 15
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package's source that is hashed in its place."""
+    copy = tmp_path / "oncoshift"
+    shutil.copytree(Path(oncoshift.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fingerprint, "_PACKAGE", copy)
+    return copy
 
 
-def test_every_named_file_is_there() -> None:
-    for part in (*TILE_CODE, *(part for parts in STAGE_CODE.values() for part in parts)):
-        assert (PACKAGE / part).exists(), part
+def write(path: Path, text: str) -> None:
+    """Change a file, and see that its time of change says so."""
+    before = path.stat().st_mtime_ns
+    path.write_text(text)
+    os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
 
 
-def test_a_changed_file_or_library_changes_what_it_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for part in ("serving/colour.py", "data/split.py"):
-        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / part).write_text("first")
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path)
-    monkeypatch.setattr(fingerprint, "TILE_CODE", ("serving/colour.py",))
-    monkeypatch.setattr(fingerprint, "STAGE_CODE", {"split": ("data/split.py",), "normalize": ("serving/colour.py",)})
-    tiles, stages = tile_code_fingerprint(), stage_fingerprints()
-    (tmp_path / "serving/colour.py").write_text("second")
-    assert tile_code_fingerprint() != tiles
-    assert stage_fingerprints()["normalize"] != stages["normalize"]
-    assert stage_fingerprints()["split"] == stages["split"]
-    changed = tile_code_fingerprint()
+def keys() -> dict[str, str]:
+    """Every hash of code that something is kept by."""
+    return stage_fingerprints() | {
+        name: code_fingerprint(*entries, without=without) for name, (entries, without) in OTHER_KEYS.items()
+    }
+
+
+def modules_by_key() -> dict[str, set[Path]]:
+    """The files that each key covers, by what the module at the key's beginning imports."""
+    entries = {stage: (names, SETTINGS) for stage, names in fingerprint._DATA_STAGES.items()}
+    entries |= {stage: (names, SETTINGS_AND_DATA) for stage, names in fingerprint._MODEL_STAGES.items()}
+    full = {key: ([f"oncoshift.{name}" for name in names], without) for key, (names, without) in entries.items()}
+    return {key: set(import_closure(*each).values()) for key, each in (full | OTHER_KEYS).items()}
+
+
+def with_other_docstrings(source: str) -> str:
+    """The same code with other words in every docstring, and a comment."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = f"Other words: {node.value.value}"
+    return f"# A comment.\n{ast.unparse(tree)}\n"
+
+
+def test_docstrings_comments_and_form_change_no_key(package: Path) -> None:
+    before = keys()
+    for file in package.rglob("*.py"):
+        write(file, with_other_docstrings(file.read_text()))
+    assert keys() == before
+
+
+def test_an_edit_changes_the_keys_of_what_imports_the_module_and_no_other(package: Path) -> None:
+    before, covered = keys(), modules_by_key()
+    assert set(before) == {*STAGES, *OTHER_KEYS} == set(covered)
+    for file in sorted(package.rglob("*.py")):
+        source = file.read_text()
+        write(file, f"{source}\nEDITED = True\n")
+        changed = {key for key, digest in keys().items() if digest != before[key]}
+        assert changed == {key for key, files in covered.items() if file in files}, file
+        write(file, source)
+    assert keys() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "module"),
+    [
+        ("ingest", "data/tables.py"), ("ingest", "data/parquet.py"), ("ingest", "serving/stain/compiled.py"),
+        ("ingest", "copies/pairs.py"), ("ingest", "data/validation/checks.py"), ("ingest", "serving/limits.py"),
+        ("split", "data/validation/schema.py"), ("split", "data/tables.py"),
+        ("normalize", "serving/stain/macenko.py"), ("normalize", "serving/colour.py"),
+        ("a tile", "serving/stain/macenko.py"), ("a tile", "serving/colour.py"), ("a tile", "serving/limits.py"),
+        ("a job", "training/loop.py"), ("a job", "methods/dann.py"), ("a job", "models/batch_norm.py"),
+        ("train", "training/loop.py"), ("evaluate", "evaluation/metrics.py"), ("explain", "explain/attributions.py"),
+        ("a retraining", "evaluation/intervals.py"), ("a retraining", "registry/gate.py"),
+        ("a retraining", "selection/verdict.py"), ("a retraining", "tuning/study.py"),
+    ],
+)  # fmt: skip
+def test_what_decides_a_result_is_covered(key: str, module: str) -> None:
+    assert Path(oncoshift.__file__).parent / module in modules_by_key()[key]
+
+
+@pytest.mark.parametrize("key", ["a job", "a retraining"])
+@pytest.mark.parametrize("room", ["data", "copies", "phantom", "settings", "commands"])
+def test_what_a_key_holds_by_its_content_is_not_covered_as_code(key: str, room: str) -> None:
+    folder = Path(oncoshift.__file__).parent / room
+    assert not [file for file in modules_by_key()[key] if folder in file.parents]
+
+
+def test_a_library_counts_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys()
     monkeypatch.setattr(fingerprint, "version", lambda _name: "0")
-    assert tile_code_fingerprint() != changed
+    assert all(digest != before[key] for key, digest in keys().items())
+    assert {"numpy", "opencv-python"} < set(TILE_LIBRARIES)
+
+
+def test_a_module_that_a_string_names_is_followed(package: Path) -> None:
+    (package / "table.py").write_text('ROWS = {"erm": "oncoshift.methods.erm:Erm"}\n')
+    assert package / "methods/erm.py" in import_closure(["oncoshift.table"]).values()
+
+
+def test_imports_for_type_checkers_are_not_followed(package: Path) -> None:
+    (package / "typed.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import oncoshift.layout\nimport oncoshift.errors\n"
+    )
+    assert {"oncoshift.errors", "oncoshift.typed"} < set(import_closure(["oncoshift.typed"]))
+    assert "oncoshift.layout" not in import_closure(["oncoshift.typed"])
+
+
+def test_an_entry_that_is_no_module_is_told() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"oncoshift\.nothing"):
+        code_fingerprint("oncoshift.nothing")
+
+
+def test_each_stage_depends_on_the_hash_of_its_own_code() -> None:
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    assert {name for name in stages if name != "code"} == set(stage_fingerprints()) == set(STAGES)
+    assert all(f"data/code/{name}.txt" in stages[name]["deps"] for name in STAGES)

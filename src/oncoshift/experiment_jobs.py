@@ -140,7 +140,7 @@ class ExperimentJobs:
 
     def _explain_key(self, trained: TrainedJob, settings: ExplainSettings, tile_ids: NDArray[np.str_]) -> str:
         """Hash of all that decides attributions."""
-        code = code_fingerprint(("explain", "serving"))
+        code = code_fingerprint("oncoshift.explain")
         parts = [trained.digest, self.data_digest, self.pack_digest, settings.model_dump(mode="json")]
         return value_fingerprint([*parts, tile_ids.tolist(), code])
 

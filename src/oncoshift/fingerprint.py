@@ -1,71 +1,169 @@
-"""Hashes that say whether something has changed: the code that decides a result, and any plain value."""
+"""Hashes that say whether something has changed: the code behind a result, and any plain value.
+
+The code behind a result is what the module that makes it imports within this package, directly or not. So no table
+says which module belongs to which result, and none can be out of date.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import re
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oncoshift.files import sha256_file
 
-_PACKAGE = Path(__file__).resolve().parent
-TRAINING_CODE = ("data", "methods", "models", "selection", "serving", "training")
-"""Packages that decide a trained weight; a change elsewhere does not make a model old."""
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
-TILE_CODE = (
-    "data/packs/tiles.py",
-    "data/stain",
-    "serving/colour.py",
-    "serving/images.py",
-    "serving/limits.py",
-    "serving/stain",
-)
-"""What decides a pixel of a pack."""
+_PACKAGE = Path(__file__).resolve().parent
+_NAME = _PACKAGE.name
+
+SETTINGS = (f"{_NAME}.settings",)
+"""Code that a key need not cover where it holds the settings' values."""
+
+SETTINGS_AND_DATA = (*SETTINGS, f"{_NAME}.data", f"{_NAME}.copies", f"{_NAME}.phantom")
+"""Code that a key need not cover where it holds the settings' values and the hash of the data's content."""
 
 TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
-"""Their versions decide how a pixel is rounded."""
+"""Libraries whose versions decide how a pixel is rounded."""
 
-STAGE_CODE = {
-    "ingest": ("copies", "data/groups.py", "data/ingest.py", "data/names.py", "data/source", "data/validation",
-               "disjoint_sets.py", "serving/colour.py", "serving/images.py", "serving/limits.py"),
-    "split": ("data/split.py", "data/split_checks.py"),
-    "normalize": ("data/normalize.py", "data/packs", *TILE_CODE),
-}  # fmt: skip
-"""The code behind each data stage; dvc.yaml runs a stage again when it changes."""
-
-
-def code_fingerprint(packages: tuple[str, ...] = TRAINING_CODE) -> str:
-    """Hash of the source of some packages of oncoshift, and of torch's version."""
-    import torch  # takes a second, which stages without a network need not wait for
-
-    return _source_hash([torch.__version__], packages)
+_DATA_STAGES = {"ingest": ("data.ingest",), "split": ("data.split",), "normalize": ("data.normalize",)}
+_MODEL_STAGES = {
+    "train": ("training.job",),
+    "evaluate": ("training.job", "evaluation.domains", "evaluation.plots"),
+    "explain": ("training.job", "explain.explanation", "explain.sample"),
+}
+_IMPORT_STRING = re.compile(rf"{_NAME}(\.\w+)+(:\w+)?")
 
 
-def tile_code_fingerprint() -> str:
-    """Hash of the source, and of the libraries' versions, that turn a file into a tile of a pack."""
-    return _source_hash(_tile_libraries(), TILE_CODE)
+def code_fingerprint(
+    *entries: str, libraries: Iterable[str] = ("torch",), without: Collection[str] = SETTINGS_AND_DATA
+) -> str:
+    """Hash the source of some modules, of all that they import within this package, and libraries' versions.
+
+    Comments, docstrings, the form of the text and what only type checkers read do not count.
+
+    Args:
+        entries: full names of modules; a package stands for all modules in it.
+        libraries: distributions whose versions count.
+        without: full names of modules and packages that are neither hashed nor followed.
+    """
+    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in libraries).encode())
+    for name, path in sorted(import_closure(entries, without).items()):
+        digest.update(f"\n{name} {_read(path, path.stat().st_mtime_ns).digest}".encode())
+    return digest.hexdigest()[:16]
 
 
 def stage_fingerprints() -> dict[str, str]:
-    """Hash of the code behind each stage in `STAGE_CODE`."""
-    libraries = _tile_libraries()
-    return {stage: _source_hash(libraries, code) for stage, code in STAGE_CODE.items()}
+    """Hash the code behind each stage of dvc.yaml; DVC runs a stage again when its hash changes."""
+    data = {
+        stage: code_fingerprint(*_in_package(names), libraries=TILE_LIBRARIES, without=SETTINGS)
+        for stage, names in _DATA_STAGES.items()
+    }
+    return data | {stage: code_fingerprint(*_in_package(names)) for stage, names in _MODEL_STAGES.items()}
 
 
-def _tile_libraries() -> list[str]:
-    return [f"{name} {version(name)}" for name in TILE_LIBRARIES]
+def import_closure(entries: Iterable[str], without: Collection[str] = ()) -> dict[str, Path]:
+    """Find the modules of this package that some modules import when they run, directly or not, and where they lie.
+
+    An import within a function counts, and so does a string that names a module (`package.module:name`), as tables of
+    what is imported later hold. Imports for type checkers alone do not.
+
+    Args:
+        entries: full names of modules; a package stands for all modules in it.
+        without: full names of modules and packages that are left out and not followed.
+
+    Raises:
+        ModuleNotFoundError: there is no module of an entry's name.
+    """
+    waiting: list[str] = []
+    for entry in entries:
+        path = _find(entry, _PACKAGE)
+        if path is None:
+            raise ModuleNotFoundError(f"no module {entry}")
+        waiting += _modules_below(path) if path.name == "__init__.py" else [entry]
+    left_out = tuple(f"{name}." for name in without)
+    found: dict[str, Path] = {}
+    while waiting:
+        name = waiting.pop()
+        if name in found or f"{name}.".startswith(left_out):
+            continue
+        if (path := _find(name, _PACKAGE)) is not None:
+            found[name] = path
+            waiting += _read(path, path.stat().st_mtime_ns).imports
+            waiting.append(name.rpartition(".")[0])  # importing a module runs the __init__ of its packages
+    return found
 
 
-def _source_hash(versions: list[str], packages: tuple[str, ...]) -> str:
-    digest = hashlib.sha256("".join(versions).encode())
-    for package in sorted(packages):
-        path = _PACKAGE / package
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(_PACKAGE).as_posix().encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+class _Source(NamedTuple):
+    """What counts of a module: the hash of its code, and what it imports."""
+
+    digest: str
+    imports: frozenset[str]
+
+
+@cache
+def _read(path: Path, modified_ns: int) -> _Source:  # noqa: ARG001 - a file that has changed is read again
+    code = _WhatRuns()
+    tree = code.visit(ast.parse(path.read_bytes()))
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(code.imports))
+
+
+class _WhatRuns(ast.NodeTransformer):
+    """Leaves out docstrings and what stands under `if TYPE_CHECKING:`, and notes the imports that are left."""
+
+    def __init__(self) -> None:
+        self.imports: set[str] = set()
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        self.imports |= {alias.name for alias in node.names}
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        if node.module is not None:
+            self.imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        return node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if isinstance(node.value, str) and _IMPORT_STRING.fullmatch(node.value):
+            self.imports.add(node.value.partition(":")[0])
+        return node
+
+
+@cache
+def _find(name: str, package: Path) -> Path | None:
+    """The file of a module or of a package's `__init__`; None for a name that is neither, or of another package."""
+    first, *parts = name.split(".")
+    if first != _NAME:
+        return None
+    path = package.joinpath(*parts)
+    for file in (path / "__init__.py", path.with_suffix(".py")):
+        if file.is_file():
+            return file
+    return None
+
+
+def _modules_below(init: Path) -> list[str]:
+    return [
+        ".".join((_NAME, *file.relative_to(_PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for file in init.parent.rglob("*.py")
+    ]
+
+
+def _in_package(names: Iterable[str]) -> list[str]:
+    return [f"{_NAME}.{name}" for name in names]
 
 
 def weights_fingerprint(weights: str) -> str:

@@ -20,7 +20,7 @@ from oncoshift.data.stain import pick_backend, pick_reference, tile_statistics
 from oncoshift.data.stain.sheet import stain_sheet
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
-from oncoshift.fingerprint import tile_code_fingerprint, value_fingerprint
+from oncoshift.fingerprint import SETTINGS, TILE_LIBRARIES, code_fingerprint, value_fingerprint
 from oncoshift.parallel import ordered_map, silent
 from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
@@ -147,7 +147,8 @@ class _Stage:
 
     @cached_property
     def _code(self) -> str:
-        return tile_code_fingerprint()
+        entries = "oncoshift.data.packs.tiles", "oncoshift.data.stain.backend"
+        return code_fingerprint(*entries, libraries=TILE_LIBRARIES, without=SETTINGS)
 
 
 def _read_statistics(path: Path) -> dict[str, Statistics | None]:

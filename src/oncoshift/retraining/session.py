@@ -13,7 +13,7 @@ from oncoshift.data.parquet import read_table
 from oncoshift.epochs import epoch_lines
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.files import DamagedFileError, sha256_file
-from oncoshift.fingerprint import TRAINING_CODE, code_fingerprint, value_fingerprint, weights_fingerprint
+from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 SUMMARY = "summary.json"
-_CODE = (*TRAINING_CODE, "evaluation", "explain", "registry", "retraining", "tuning")
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)
-    parts = [settings, jobs.data_digest, held_out, code_fingerprint(_CODE), plan.forced]
+    parts = [settings, jobs.data_digest, held_out, code_fingerprint("oncoshift.retraining"), plan.forced]
     return f"retrain-{plan.settings.target}-{value_fingerprint(parts)}"
 
 

@@ -142,10 +142,11 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     above = f"{select.validator} above a source floor of {select.source_floor}"
     if not reaches_floor(select, min(best.seeds)):
         above = f"at least the worst seed's source accuracy is below the floor of {select.source_floor}"
+    code = code_fingerprint("oncoshift.training.job")
     provenance = (
         f"Trial {best.number} of study {search.name} ({counts}), {search.tune.epochs} epochs, {date}.",
         f"Score {shown(best.score)}{seeds}: {above}.",
-        f"Data {search.session.jobs.data_digest}, code {code_fingerprint()}{commit}{dirty}.",
+        f"Data {search.session.jobs.data_digest}, code {code}{commit}{dirty}.",
         "tune.trials is 0, as these values are tuned: oncoshift retrain --preset PATH",
     )
     return preset_text(changed | {"tune.trials": 0}, provenance)

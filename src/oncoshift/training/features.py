@@ -112,7 +112,8 @@ def _fault_in_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa
 
 
 def _key(net: TrainedNet, pack_digest: str) -> str:
-    digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code_fingerprint(("models", "serving"))]).encode())
+    code = code_fingerprint(__name__, "oncoshift.models.network")
+    digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code]).encode())
     for part in net.frozen:
         for name, tensor in getattr(net.classifier.trunk, part).state_dict().items():
             digest.update(name.encode())

@@ -88,7 +88,7 @@ class Job:
             "train": settings.train.model_dump(mode="json", exclude=set(HOW_IT_RUNS)),
             "organs": trained_organs(settings),
             "data": self.data_digest,
-            "code": code_fingerprint(),
+            "code": code_fingerprint(__name__),
         }
         values |= method_settings(settings)
         values["model"]["weights"] = weights_fingerprint(settings.model.weights)
