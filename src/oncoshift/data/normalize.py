@@ -94,10 +94,8 @@ class _Stage:
         backend = "none" if variant == "none" else pick_backend(settings.backend)
         recipe = PackRecipe(stain, settings.tile_size, self._code, backend, settings.shard_tiles)
         maker = TileMaker(self._reader(variant), stain.reference, backend)
-        # One process a GPU; it reads tiles in threads.
-        workers = 1 if backend == "torch" else settings.workers
         folder = self.layout.packs / variant
-        return Normalized(*update_pack(folder, self.tiles, recipe, maker, workers, progress))
+        return Normalized(*update_pack(folder, self.tiles, recipe, maker, settings.workers, progress))
 
     def _reader(self, variant: StainVariant) -> Reader:
         if variant == "none" or "none" not in self.settings.variants:

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from oncoshift.data.stain import StainBackend
-    from oncoshift.serving.stain import StainReference
+    from oncoshift.serving.stain import StainNormalizer, StainReference
 
 _CHUNK = 64
-"""Tiles decoded, and normalised, at once."""
+"""Tiles made at once."""
 
 _OPEN_SHARDS = 4
 """Tiles are read almost in order, from few shards at a time."""
@@ -114,7 +113,7 @@ class TileMaker:
     Args:
         read: where the tiles come from.
         reference: what to normalise to; None for variant `none`.
-        backend: see `oncoshift.data.stain.build`.
+        backend: see `oncoshift.data.stain.build_normalizer`.
     """
 
     def __init__(self, read: Reader, reference: StainReference | None = None, backend: str = "numba") -> None:
@@ -131,12 +130,11 @@ class TileMaker:
         Args:
             tiles: which tiles.
             fits: group → the tiles that its stains are estimated from; None estimates them tile by tile.
-            threads: that read tiles; None: one a core.
+            threads: that make tiles; None: one a core.
         """
         if fits is None:
             for start in range(0, len(tiles), _CHUNK):
-                images = ordered_map(self._read, tiles[start : start + _CHUNK], threads=threads)
-                yield from self._normalize(np.stack(images))
+                yield from ordered_map(self._make_one, tiles[start : start + _CHUNK], threads=threads)
             return
         for group, members in groupby(tiles, key=lambda tile: tile.group):
             fit = self._normalizer.fit_group(np.stack(ordered_map(self._read, fits[group], threads=threads)))
@@ -144,19 +142,17 @@ class TileMaker:
                 image = self._read(tile)
                 yield (image, fit) if isinstance(fit, str) else self._normalizer.apply(image, fit)
 
-    def _normalize(self, images: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], str]]:
-        if self._reference is None:
-            return ((image, UNTOUCHED) for image in images)
-        stained, outcomes = self._normalizer.batch(images)
-        return zip(stained, outcomes, strict=True)
+    def _make_one(self, tile: TileSource) -> tuple[NDArray[np.uint8], str]:
+        image = self._read(tile)
+        return (image, UNTOUCHED) if self._reference is None else self._normalizer(image)
 
     @cached_property
-    def _normalizer(self) -> StainBackend:
-        from oncoshift.data.stain import build
+    def _normalizer(self) -> StainNormalizer:
+        from oncoshift.data.stain import build_normalizer
 
         if self._reference is None:
             raise ValueError("variant none has no stain reference")
-        return build(self._reference, self._backend)
+        return build_normalizer(self._reference, self._backend)
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_normalizer"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oncoshift.data.stain.backend import BackendName, StainBackend, build, pick_backend
+from oncoshift.data.stain.backend import BackendName, build_normalizer, pick_backend
 from oncoshift.data.stain.reference import pick_reference, tile_statistics
 
-__all__ = ["BackendName", "StainBackend", "build", "pick_backend", "pick_reference", "tile_statistics"]
+__all__ = ["BackendName", "build_normalizer", "pick_backend", "pick_reference", "tile_statistics"]

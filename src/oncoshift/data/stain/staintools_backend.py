@@ -1,4 +1,4 @@
-"""staintools itself as a backend: the definition that the others are measured against, and tens of times slower."""
+"""staintools itself as a backend: the definition that ours is measured against, and tens of times slower."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from staintools import LuminosityStandardizer, ReinhardColorNormalizer, StainNormalizer
 from staintools.miscellaneous.get_concentrations import get_concentrations
 
-from oncoshift.data.stain.backend import Batch, one_by_one
 from oncoshift.serving.stain import GroupStain, LabStatistics, Stained, StainOutcome, StainVectors, normalizer
 
 if TYPE_CHECKING:
@@ -17,36 +16,33 @@ if TYPE_CHECKING:
     from oncoshift.serving.stain import StainReference, Tiles
 
 
-class StaintoolsBackend:
-    """See `StainBackend`.
+class StaintoolsNormalizer:
+    """Normalises as staintools does; see `oncoshift.serving.stain.StainNormalizer`.
 
     Blank and flat tiles are found as everywhere else; staintools would raise, or paint them black. The
     reference's numbers are used as they are. A group's fit is staintools' on pixels pooled as everywhere else.
     """
 
     def __init__(self, reference: StainReference) -> None:
-        self._reference = reference
+        self.reference = reference
         self._own = normalizer(reference)
 
-    def batch(self, images: NDArray[np.uint8]) -> Batch:
-        """See `StainBackend`."""
-        return one_by_one(images, self._one)
-
-    def _one(self, image: NDArray[np.uint8]) -> Stained:
+    def __call__(self, image: NDArray[np.uint8]) -> Stained:
+        """See `oncoshift.serving.stain.StainNormalizer`."""
         outcome = self._own(image).outcome
         if outcome != "normalised":
             return Stained(image, outcome)
         return Stained(np.asarray(self._peer().transform(self._prepared(image)), np.uint8), "normalised")
 
     def _peer(self) -> ReinhardColorNormalizer | StainNormalizer:
-        fit = self._reference.fit
+        fit = self.reference.fit
         if isinstance(fit, LabStatistics):
             peer = ReinhardColorNormalizer()
             # staintools holds each statistic as OpenCV returns it, [1, 1] in float64.
             peer.target_means = tuple(np.full((1, 1), mean) for mean in fit.means)
             peer.target_stds = tuple(np.full((1, 1), std) for std in fit.stds)
             return peer
-        peer = StainNormalizer(self._reference.method)
+        peer = StainNormalizer(self.reference.method)
         peer.stain_matrix_target = np.array(fit.stain_matrix)
         peer.maxC_target = np.array([fit.max_concentrations])
         return peer
@@ -54,25 +50,25 @@ class StaintoolsBackend:
     def _prepared(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         # Some of staintools writes into its argument.
         image = image.copy()
-        return LuminosityStandardizer.standardize(image) if self._reference.standardize_luminosity else image
+        return LuminosityStandardizer.standardize(image) if self.reference.standardize_luminosity else image
 
     def fit_group(self, images: Tiles) -> GroupStain | StainOutcome:
-        """See `StainBackend`."""
+        """See `oncoshift.serving.stain.StainNormalizer`."""
         own = self._own.fit_group(images)
         if isinstance(own, str | LabStatistics):
             return own  # staintools has no way to pool statistics
         from oncoshift.serving.stain.separation import pool
 
-        pooled = pool(images, self._reference)[:, None, :]
-        stains = StainNormalizer(self._reference.method).extractor.get_stain_matrix(pooled.copy())
+        pooled = pool(images, self.reference)[:, None, :]
+        stains = StainNormalizer(self.reference.method).extractor.get_stain_matrix(pooled.copy())
         first, second = np.percentile(get_concentrations(pooled.copy(), stains), 99, axis=0).tolist()
         (h0, h1, h2), (e0, e1, e2) = stains.tolist()
         return StainVectors(((h0, h1, h2), (e0, e1, e2)), (first, second))
 
     def apply(self, image: NDArray[np.uint8], stain: GroupStain) -> Stained:
-        """See `StainBackend`."""
+        """See `oncoshift.serving.stain.StainNormalizer`."""
         own = self._own.apply(image, stain)
-        target = self._reference.fit
+        target = self.reference.fit
         if own.outcome != "normalised" or isinstance(stain, LabStatistics) or isinstance(target, LabStatistics):
             return own
         ratio = np.array(target.max_concentrations) / np.array(stain.max_concentrations)
