@@ -1,12 +1,18 @@
-"""Each test that docs/reliability.md names is there."""
+"""What the documentation names is there: tests of mended faults, commands and their options, Python files."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+
+import pytest
+
+from oncoshift.cli import COMMANDS, build_parser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RELIABILITY = REPOSITORY / "docs" / "reliability.md"
+PAGES = [*(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def test_the_tests_that_stand_for_mended_faults_are_there() -> None:
@@ -23,3 +29,20 @@ def test_the_tests_that_stand_for_mended_faults_are_there() -> None:
                 missing.append(f"{file.relative_to(REPOSITORY)}::{name}")
     assert missing == []
     assert named > 100
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_a_page_are_understood(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
+        for line in re.findall(r"^(?:\.venv/bin/)?oncoshift (.*)$", block.replace("$real", ""), flags=re.MULTILINE):
+            build_parser().parse_args(shlex.split(line.split(" > ")[0], comments=True))
+    known = {command.name for command in COMMANDS}
+    assert set(re.findall(r"`oncoshift ([a-z]+)", text)) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_files_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`([\w/]+/\w+\.py)`", page.read_text(encoding="utf-8"))
+    roots = (REPOSITORY, REPOSITORY / "src" / "oncoshift")
+    assert [name for name in named if not any((root / name).is_file() for root in roots)] == []
