@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from oncoshift.models.network import AdaptationNet
 
 
+# Not torch's AveragedModel: it takes the first step's weights as they are, which makes other bits, and reads its
+# counter back from the device twice a step, for which a GPU would have to wait.
 class WeightAverage:
     """θ̄ ← θ̄ + (1 − decay_t)(θ − θ̄), with decay_t = min(decay, (1 + t) / (10 + t)) at step t.
 

@@ -1,6 +1,8 @@
 """Pictures of a study: its history, each setting alone, all settings together, and what each is worth.
 
-Figures are made without pyplot; save one with `figure.savefig`.
+Figures are made without pyplot; save one with `figure.savefig`. They are not those of optuna.visualization, which
+leave out pruned trials, the spread over seeds and the range that was searched, cut the names of settings, and set
+matplotlib's style for the whole process.
 """
 
 from __future__ import annotations

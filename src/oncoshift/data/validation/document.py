@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncoshift.data.names import visible
@@ -14,16 +15,11 @@ from oncoshift.markdown import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jinja2 import Template
     from PIL import Image
 
 _QUALITY = 78
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
-table{border-collapse:collapse;margin:1rem 0;font-size:.92em}
-th,td{border-bottom:1px solid #ddd;padding:.25rem .8rem .25rem 0;text-align:left;vertical-align:top}
-img{max-width:100%;display:block;margin:.6rem 0}
-"""
+_TEMPLATE = Path(__file__).with_name("document.html")
 
 
 @dataclass(frozen=True)
@@ -82,11 +78,7 @@ def to_markdown(blocks: Sequence[Block]) -> str:
 def to_html(blocks: Sequence[Block]) -> str:
     """The document as HTML that needs no other file; its first heading is the page's title."""
     title = next((block.text for block in blocks if isinstance(block, Heading)), "")
-    body = "\n".join(_html(block) for block in blocks)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{_escaped(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return _page().render(title=title, blocks=[(type(block).__name__, block) for block in blocks])
 
 
 def _markdown(block: Block) -> str:
@@ -105,29 +97,21 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _html(block: Block) -> str:
-    match block:
-        case Heading(text, level):
-            return f"<h{level}>{_escaped(text)}</h{level}>"
-        case Paragraph(text):
-            return f"<p>{_escaped(text)}</p>"
-        case Items(texts):
-            return "<ul>" + "".join(f"<li>{_escaped(text)}</li>" for text in texts) + "</ul>"
-        case Picture(_, alt, image):
-            return f'<img alt="{_escaped(alt)}" src="data:image/jpeg;base64,{_jpeg(image)}">'
-        case Table(header, rows):
-            head = "".join(f"<th>{_escaped(cell)}</th>" for cell in header)
-            lines = ["".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in rows]
-            return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+@cache
+def _page() -> Template:
+    # Here and not above, for the stages that write no report.
+    from jinja2 import Environment
+
+    environment = Environment(
+        autoescape=True, trim_blocks=True, keep_trailing_newline=True, finalize=lambda value: visible(str(value))
+    )
+    environment.filters["jpeg"] = _jpeg
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _plain(text: str) -> str:
     """A text that Markdown shows as it is: on one line, without markup of its own."""
     return escape(visible(text))
-
-
-def _escaped(text: str) -> str:
-    return html.escape(visible(text))
 
 
 def _jpeg(image: Image.Image) -> str:
