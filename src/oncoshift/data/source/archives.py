@@ -5,7 +5,6 @@ An archive is a stranger's: a member's name may point anywhere, and a few kiloby
 
 from __future__ import annotations
 
-import json
 import lzma
 import shutil
 import stat
@@ -18,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from oncoshift.data.names import is_hidden
+from oncoshift.data.source.made_once import fill_once
 from oncoshift.data.source.passed_over import PassedOver
-from oncoshift.data.source.tar_headers import HeaderRefusedError, LimitedTar
+from oncoshift.data.source.tar_members import tar_members
 from oncoshift.errors import DataError
 from oncoshift.files import FULL, sha256_file
 
@@ -42,9 +42,6 @@ SMALL = 2**26
 
 RESERVE = 2**30
 """Bytes of the disk that stay free: the packs come after, and a full disk stops more than this."""
-
-STAMP = ".unpacked.json"
-"""The file in an unpacked folder that says what it was made from."""
 
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
@@ -78,7 +75,7 @@ def unpack(
     Raises:
         DataError: the archive is damaged, encrypted or compressed in an unusual way; a member would lie outside of
             `target`, is a link or a device, or is named twice; it is a bomb by `MAX_MEMBERS`, `MAX_RATIO`, the disk's
-            free space or the limits of `data.tar_headers`. Nothing is left.
+            free space or the limits of `tar_members`. Nothing is left.
     """
     name = archive.name.lower()
 
@@ -93,59 +90,6 @@ def unpack(
         return asdict(wanted.passed_over)
 
     return PassedOver(**fill_once(target, {"archive": sha256_file(archive)}, fill))
-
-
-def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], dict[str, Any] | None]) -> dict[str, Any]:
-    """Make a folder from something that is known by its hashes, unless that has been done.
-
-    Whenever the process is killed, `target` is the old folder or the new one as a whole, or it is absent.
-
-    Args:
-        target: is replaced as a whole.
-        source: what the folder is made from; kept in its `STAMP`.
-        fill: writes into an empty folder, and says what is to be known of it, as JSON can hold it; what it has written
-            is removed if it fails.
-
-    Returns:
-        What `fill` said when the folder was made; empty if that was nothing.
-    """
-    stamp = _read_stamp(target / STAMP)
-    if stamp.get("source") == source:
-        found: dict[str, Any] = stamp["found"]
-        return found
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # a killed process's
-    partial.mkdir(parents=True)
-    try:
-        found = fill(partial) or {}
-        text = json.dumps({"source": source, "found": found}, indent=2, sort_keys=True)
-        (partial / STAMP).write_text(text + "\n", encoding="utf-8")
-        discard(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return found
-
-
-def _read_stamp(path: Path) -> dict[str, Any]:
-    """A folder's stamp; empty where it is absent or damaged, for the folder can be made again."""
-    try:
-        stamp = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) and isinstance(stamp.get("found"), dict) else {}
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder with its stamp, if it is there.
-
-    It is renamed first: of a folder that is removed in part, the stamp may be what is left, and vouch for the rest.
-    """
-    aside = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)  # a killed process's
-    if folder.exists():
-        folder.rename(aside)
-        shutil.rmtree(aside)
 
 
 def member_path(archive: Path, name: str) -> PurePosixPath:
@@ -260,18 +204,15 @@ def _check_zipped(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 def _untar(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
-    with archive.open("rb") as raw, LimitedTar.open(fileobj=raw, mode="r:*") as file:
-        for member in file:
+    with archive.open("rb") as raw:
+        for member, headers, content in tar_members(archive, raw):
             member_path(archive, member.name)
-            if not member.isfile() and not member.isdir():
-                raise DataError(f"{archive}: member {member.name!r} is a link or a device; pack the files themselves")
-            wanted.budget.spend(member.size, member.offset_data - member.offset)
-            path = wanted.path(member.name) if member.isfile() else None
-            content = file.extractfile(member) if path is not None else None
+            wanted.budget.spend(member.size, headers)
+            tarfile.data_filter(member, str(wanted.folder))
+            path = wanted.path(member.name) if content is not None else None
             if path is not None and content is not None:
                 wanted.write(path, content)
             step(raw.tell())
-            file.members = []  # type: ignore[attr-defined]  # or the list grows with the archive
 
 
 @contextmanager
@@ -279,8 +220,6 @@ def _explained(archive: Path) -> Iterator[None]:
     """Errors of the archive's own format as ones that say what to do."""
     try:
         yield
-    except HeaderRefusedError as error:
-        raise DataError(f"{archive}: {error}") from error
     except _BROKEN as error:
         raise DataError(f"{archive}: damaged, or not what its name says ({error}); fetch it again") from error
     except RuntimeError as error:  # zipfile's word for a missing password

@@ -15,7 +15,8 @@ from oncoshift.data.source.adapters.multi_cancer import MultiCancerAdapter
 from oncoshift.data.source.adapters.nct_crc import NctCrcAdapter
 from oncoshift.data.source.adapters.patchcamelyon import PatchCamelyonAdapter
 from oncoshift.data.source.adapters.phantom import MASKS, PhantomAdapter, is_made_up
-from oncoshift.data.source.archives import STAMP, TAR_SUFFIXES, ZIP_SUFFIXES, discard, is_archive, unpack
+from oncoshift.data.source.archives import TAR_SUFFIXES, ZIP_SUFFIXES, is_archive, unpack
+from oncoshift.data.source.made_once import STAMP, discard
 from oncoshift.data.source.organ_names import check_organs
 from oncoshift.data.source.passed_over import PassedOver
 from oncoshift.errors import DataError

@@ -1,0 +1,133 @@
+"""The members of a tar, through `tarfile`, with limits on what a stranger's headers can cost."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import tarfile
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import BufferedIOBase, BufferedReader
+    from pathlib import Path
+
+MAX_DESCRIPTION = 2**20
+"""Bytes of all headers of one member (long names, pax records): the longest path has 4,096."""
+
+MAX_HEADERS = 8
+"""Extra headers of one member: a long name, a long link, pax records and what holds for all members."""
+
+MAX_COMMON = 64
+"""Pax records that hold for all members; they stay in memory to the archive's end."""
+
+_MAX_READS = 2 * MAX_HEADERS + 2
+"""An extra header is read in two steps, the member's own in one; one more may skip the member before it."""
+
+_DECODERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+"""First bytes → what reads a stream that begins with them."""
+
+
+def tar_members(archive: Path, raw: BufferedReader) -> Iterator[tuple[tarfile.TarInfo, int, IO[bytes] | None]]:
+    """Yield each member of a tar, compressed or not, with the bytes of its headers and, for a file, its content.
+
+    Args:
+        archive: named in errors.
+        raw: the archive, opened.
+
+    Raises:
+        DataError: a member has more headers than any file needs, says that it has fewer than no bytes, is stored with
+            holes, or is a link or a device.
+        tarfile.TarError: the archive is damaged.
+    """
+    with _decoded(raw) as stream:
+        headers = _Headers(archive, stream)
+        # To read a tar takes no more than `read`, `seek` and `tell`; opening it reads the first header.
+        with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]
+            while (member := _next(tar, headers)) is not None:
+                size = headers.taken
+                _check(archive, tar, member)
+                yield member, size, tar.extractfile(member) if member.isfile() else None
+                tar.members.clear()  # no documented way keeps that list from growing with the archive
+                headers.start()
+
+
+class _Headers:
+    """The stream of a tar, which hands out what one member's headers may take and no more.
+
+    `tarfile` reads a header's body whole, as long as it says that it is, and follows any number of headers before it
+    returns a member. So the limit must be where it reads.
+    """
+
+    def __init__(self, archive: Path, stream: BufferedIOBase) -> None:
+        self._archive, self._stream = archive, stream
+        self.last = b""
+        self.start()
+
+    def start(self) -> None:
+        """Count from here on; the next member is looked for."""
+        self.is_limited, self.taken, self._reads = True, 0, 0
+
+    def read(self, size: int = -1) -> bytes:
+        if self.is_limited:
+            self._count(size)
+        self.last = self._stream.read(size)
+        return self.last
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def _count(self, size: int) -> None:
+        where = f"{self._archive}: header at byte {self.tell():,}"
+        if size < 0:
+            raise DataError(f"{where} says that it has {size} bytes; fetch the archive again")
+        self.taken += size
+        self._reads += 1
+        if self._reads > _MAX_READS or self.taken > MAX_DESCRIPTION:
+            raise DataError(
+                f"{where} and others of one member: no file needs more than {MAX_HEADERS} extra headers of "
+                f"{MAX_DESCRIPTION:,} bytes; pack the files again with plain names"
+            )
+
+
+def _next(tar: tarfile.TarFile, headers: _Headers) -> tarfile.TarInfo | None:
+    """The next member; a broken header is an error, where `tarfile` takes it for the archive's end."""
+    member = tar.next()
+    headers.is_limited = False
+    if member is None and headers.last.strip(b"\0"):
+        raise tarfile.ReadError(f"broken header at byte {headers.tell() - len(headers.last):,}")
+    return member
+
+
+def _check(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    if len(tar.pax_headers) > MAX_COMMON:
+        raise DataError(
+            f"{archive}: has more than {MAX_COMMON} records that hold for all members; pack the files again without"
+        )
+    if member.issparse():
+        raise DataError(
+            f"{archive}: member {member.name!r} is stored with holes; pack the files again without --sparse"
+        )
+    if not member.isfile() and not member.isdir():
+        raise DataError(f"{archive}: member {member.name!r} is a link or a device; pack the files themselves")
+
+
+@contextmanager
+def _decoded(raw: BufferedReader) -> Iterator[BufferedIOBase]:
+    """The bytes of a tar that may be compressed, told by how it begins."""
+    start = raw.read(max(len(magic) for magic, _ in _DECODERS))
+    raw.seek(0)
+    decoder = next((decoder for magic, decoder in _DECODERS if start.startswith(magic)), None)
+    if decoder is None:
+        yield raw
+        return
+    with decoder(raw) as stream:
+        yield stream
