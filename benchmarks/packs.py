@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oncoshift.data.packs.make import PackRecipe, update_pack
-from oncoshift.data.packs.pack import Stain
+from oncoshift.data.packs.pack import PackNormalization
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
 from oncoshift.phantom import phantom_tile
 from oncoshift.serving.images import decode, read_tile, resize
@@ -77,7 +77,7 @@ def best(run: Callable[[], object], repeats: int = 5) -> float:
 
 def recipe(side: int) -> PackRecipe:
     """Variant none."""
-    return PackRecipe(Stain("none"), side, "benchmark", "none", 512)
+    return PackRecipe(PackNormalization("none"), side, "benchmark", "none", 512)
 
 
 def pack(folder: Path, tiles: list[TileSource], side: int, workers: int | None) -> tuple[Pack, float]:

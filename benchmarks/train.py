@@ -36,7 +36,7 @@ from rich.table import Table
 from train_contenders import PEERS, Report, Setup, Tile, experiment, serve
 
 from oncoshift.data.packs.make import PackRecipe, update_pack
-from oncoshift.data.packs.pack import Stain
+from oncoshift.data.packs.pack import PackNormalization
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
 from oncoshift.parallel import usable_cores
 from oncoshift.phantom import phantom_tile
@@ -129,7 +129,7 @@ def make_pack(folder: Path, tiles: list[Tile], size: int) -> Path:
         TileSource(row, f"{row:05d}", str(row), tile.path, hashlib.sha256(Path(tile.path).read_bytes()).hexdigest())
         for row, tile in enumerate(tiles)
     ]
-    recipe = PackRecipe(Stain("none"), size, "benchmark", "none", 512)
+    recipe = PackRecipe(PackNormalization("none"), size, "benchmark", "none", 512)
     update_pack(folder, sources, recipe, TileMaker(FileReader(Path(), size)))
     return folder
 

@@ -19,7 +19,7 @@ from oncoshift.methods.base import Batch, Needs
 from oncoshift.training.checkpoint import load_checkpoint
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loader import Loader
-from oncoshift.training.loop import MAX_SKIPPED_IN_A_ROW, split
+from oncoshift.training.loop import MAX_SKIPPED_IN_A_ROW, split_batch
 from oncoshift.training.prediction import predict
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path, name):
 
 def test_a_batch_is_cut_into_parts_of_source_and_target():
     batch = Batch(torch.arange(4), torch.arange(4), torch.arange(4) + 10, torch.arange(6), None)
-    first, second = split(batch, 2)
+    first, second = split_batch(batch, 2)
     assert (first.source.tolist(), second.organs.tolist(), second.target.tolist()) == ([0, 1], [12, 13], [3, 4, 5])
     assert first.target_strong is None
 

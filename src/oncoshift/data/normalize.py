@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow import ArrowInvalid
 
 from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
-from oncoshift.data.packs.pack import Pack, Stain
+from oncoshift.data.packs.pack import Pack, PackNormalization
 from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
 from oncoshift.data.parquet import read_table, write_table
 from oncoshift.data.stain import pick_backend, pick_reference, tile_statistics
@@ -90,7 +90,7 @@ class _Stage:
 
     def update(self, variant: StainVariant, progress: Progress) -> Normalized:
         settings = self.settings
-        stain = Stain("none") if variant == "none" else self._stain(variant)
+        stain = PackNormalization("none") if variant == "none" else self._stain(variant)
         backend = "none" if variant == "none" else pick_backend(settings.backend)
         recipe = PackRecipe(stain, settings.tile_size, self._code, backend, settings.shard_tiles)
         maker = TileMaker(self._reader(variant), stain.reference, backend)
@@ -102,7 +102,7 @@ class _Stage:
             return FileReader(self.layout.folder, self.settings.tile_size)
         return PackReader(self.layout.packs / "none")
 
-    def _stain(self, variant: StainMethod) -> Stain:
+    def _stain(self, variant: StainMethod) -> PackNormalization:
         settings, tile = self.settings, self._reference
         luminosity, precision = settings.standardize_luminosity, settings.precision
         try:
@@ -113,7 +113,7 @@ class _Stage:
                 f"the stain reference {tile.tile_id} cannot be fitted by {variant}: {error}; look at that tile, and "
                 f"take it out or take {variant} out of normalize.variants"
             ) from error
-        return Stain(variant, reference, tile.tile_id, settings.fit)
+        return PackNormalization(variant, reference, tile.tile_id, settings.fit)
 
     @cached_property
     def _reference(self) -> TileSource:

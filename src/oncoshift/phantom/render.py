@@ -18,7 +18,7 @@ from oncoshift.phantom.tissue import FIELD, HOLE_RADIUS, Ellipses, Tissue, grow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from oncoshift.phantom.styles import GroupStyle, Organ, Stain
+    from oncoshift.phantom.styles import GroupStyle, Organ, SlideStain
 
 _OPTICS = 0.7
 """Width in µm over which the microscope blurs an edge."""
@@ -163,7 +163,7 @@ def _noise(size: int, length: float, rng: np.random.Generator) -> NDArray[np.flo
 
 
 def _transmit(
-    stain: Stain, style: GroupStyle, haematoxylin: NDArray[np.float32], eosin: NDArray[np.float32]
+    stain: SlideStain, style: GroupStyle, haematoxylin: NDArray[np.float32], eosin: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Light that comes through, float32 [S, S, 3], 0–255."""
     dyes = np.array([stain.haematoxylin, stain.eosin]) + np.array([style.haematoxylin, style.eosin])

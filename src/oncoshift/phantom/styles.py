@@ -22,7 +22,7 @@ RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Stain:
+class SlideStain:
     """How an organ's slides are stained and lit.
 
     Attributes:
@@ -60,7 +60,7 @@ class Organ:
         fibres: contrast of the stroma's fibres, 0–1.
         fibre_width: wavelength of the fibres.
         stroma_cells: stromal nuclei in 1000 µm².
-        stain: see `Stain`.
+        stain: see `SlideStain`.
     """
 
     gland_radius: float
@@ -76,7 +76,7 @@ class Organ:
     fibres: float
     fibre_width: float
     stroma_cells: float
-    stain: Stain
+    stain: SlideStain
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.3,
         fibre_width=5,
         stroma_cells=4.0,
-        stain=Stain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.72, 0.46, (0.05, 0.0), (246, 246, 250)),
+        stain=SlideStain((0.68, 0.65, 0.33), (0.30, 0.85, 0.40), 0.72, 0.46, (0.05, 0.0), (246, 246, 250)),
     ),
     "colon": Organ(
         gland_radius=23,
@@ -133,7 +133,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.35,
         fibre_width=6,
         stroma_cells=3.2,
-        stain=Stain((0.56, 0.74, 0.36), (0.14, 0.90, 0.40), 0.68, 0.62, (0.0, 0.05), (247, 241, 247)),
+        stain=SlideStain((0.56, 0.74, 0.36), (0.14, 0.90, 0.40), 0.68, 0.62, (0.0, 0.05), (247, 241, 247)),
     ),
     "breast": Organ(
         gland_radius=15,
@@ -149,7 +149,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.75,
         fibre_width=8,
         stroma_cells=1.6,
-        stain=Stain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.54, 0.42, (0.0, 0.0), (250, 247, 243)),
+        stain=SlideStain((0.58, 0.66, 0.47), (0.14, 0.80, 0.56), 0.54, 0.42, (0.0, 0.0), (250, 247, 243)),
     ),
     "kidney": Organ(
         gland_radius=15,
@@ -165,7 +165,7 @@ ORGANS: dict[str, Organ] = {
         fibres=0.3,
         fibre_width=6,
         stroma_cells=2.0,
-        stain=Stain((0.58, 0.68, 0.42), (0.20, 0.80, 0.56), 0.64, 0.56, (0.0, 0.06), (243, 237, 226)),
+        stain=SlideStain((0.58, 0.68, 0.42), (0.20, 0.80, 0.56), 0.64, 0.56, (0.0, 0.06), (243, 237, 226)),
     ),
 }
 

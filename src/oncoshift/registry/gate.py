@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from oncoshift.markdown import escape
 from oncoshift.selection.rule import ORACLE
@@ -25,29 +25,14 @@ from oncoshift.selection.verdict import Kind, told_apart
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oncoshift.selection.verdict import Verdict as LabelFree
+    from oncoshift.evaluation.intervals import Interval
+    from oncoshift.selection.verdict import Verdict
     from oncoshift.settings import GateSettings, SelectSettings
 
-Verdict = Literal["promote", "refuse"]
+Action = Literal["promote", "refuse"]
 
 MIN_GROUPS_PER_CLASS = 2
 """With one group of a class, resampling groups cannot show how that class's figures vary."""
-
-
-class Interval(Protocol):
-    """A point estimate and its interval, as `oncoshift.evaluation.intervals` makes them."""
-
-    @property
-    def point(self) -> float:
-        """The estimate."""
-
-    @property
-    def low(self) -> float:
-        """The interval's lower end."""
-
-    @property
-    def high(self) -> float:
-        """The interval's upper end."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +64,7 @@ class GateEvidence:
     groups: Mapping[str, int]
     selection: str
     source_accuracy: float
-    verdict: LabelFree
+    verdict: Verdict
     agreement_with_champion: float | None = None
     too_few: str = ""
     phantom: bool = False
@@ -119,7 +104,7 @@ class Decision:
     flags: tuple[str, ...] = field(default=())
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Action:
         """The answer in a word, as the version's tag has it."""
         return "promote" if self.promote else "refuse"
 
@@ -177,7 +162,7 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
     return Decision(all(reason.passed for reason in reasons), reasons, tuple(flags))
 
 
-def _verdict_note(verdict: LabelFree, usable: bool | None) -> str:
+def _verdict_note(verdict: Verdict, usable: bool | None) -> str:
     """The verdict, and whether labels contradict it; `usable`: whether the floors hold, None where labels are few."""
     said = f"Without labels the verdict is {verdict.kind.value}."
     if (verdict.kind is Kind.TRUST and usable is False) or (verdict.kind is Kind.REFUSE and usable is True):
@@ -188,7 +173,7 @@ def _verdict_note(verdict: LabelFree, usable: bool | None) -> str:
     return said
 
 
-def _trusted(verdict: LabelFree) -> Reason:
+def _trusted(verdict: Verdict) -> Reason:
     return Reason("verdict without labels", verdict.kind is Kind.TRUST, None, None, verdict.words)
 
 

@@ -87,7 +87,7 @@ class ServedConfig:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TileResult:
     """What the model says of one image: a probability and its label, or why there are none.
 
     Attributes:
@@ -127,7 +127,7 @@ class TilePredictor:
         classifier.load_state_dict(load_file(weights))
         return cls(settings, classifier, device)
 
-    def predict(self, images: Sequence[object], batch_size: int = 64) -> list[Outcome]:
+    def predict(self, images: Sequence[object], batch_size: int = 64) -> list[TileResult]:
         """Predict one outcome for each image, in order; an unusable image never costs the others theirs.
 
         Args:
@@ -152,28 +152,28 @@ class TilePredictor:
         tile = _tile(image, self.config.tile_size)
         return tile if self._normalize is None else self._normalize(tile).image
 
-    def _predict_batch(self, images: Sequence[object]) -> list[Outcome]:
-        outcomes: list[Outcome | None] = []
+    def _predict_batch(self, images: Sequence[object]) -> list[TileResult]:
+        outcomes: list[TileResult | None] = []
         tiles: list[NDArray[np.uint8]] = []
         for image in images:
             try:
                 tiles.append(self.prepare(image))
                 outcomes.append(None)
             except UnreadableImageError as error:
-                outcomes.append(Outcome(None, None, str(error)))
+                outcomes.append(TileResult(None, None, str(error)))
         predicted = iter(self._classify(np.stack(tiles)) if tiles else ())
         return [next(predicted) if outcome is None else outcome for outcome in outcomes]
 
-    def _classify(self, tiles: NDArray[np.uint8]) -> Iterator[Outcome]:
+    def _classify(self, tiles: NDArray[np.uint8]) -> Iterator[TileResult]:
         """uint8 [N, S, S, 3] → N outcomes."""
         with torch.inference_mode():
             logits = self._classifier(normalise(torch.from_numpy(tiles).to(self._device)))
             malignant = logits.double().softmax(dim=1)[:, 1].tolist()
         for probability in malignant:
             if probability != probability:  # NaN: broken weights must not pass for a diagnosis
-                yield Outcome(None, None, "the model gave no finite probability")
+                yield TileResult(None, None, "the model gave no finite probability")
             else:
-                yield Outcome(probability, LABELS[probability >= self.config.threshold], None)
+                yield TileResult(probability, LABELS[probability >= self.config.threshold], None)
 
 
 def _tile(image: object, side: int) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ _AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpochPlan:
     """One epoch's tiles.
 
     Attributes:
@@ -76,11 +76,11 @@ class Loader:
         """Steps an epoch: as set, or one pass over the source tiles."""
         return self.settings.steps_per_epoch or -(-len(self.data.source.rows) // self.settings.batch_size)
 
-    def plan(self, epoch: int) -> Plan:
+    def plan(self, epoch: int) -> EpochPlan:
         """Which tiles each step of an epoch uses."""
         rng, size = epoch_generator(self.seed, epoch), self.settings.batch_size
         source = source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
-        return Plan(source, cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size))
+        return EpochPlan(source, cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from step `start` on."""
@@ -89,7 +89,7 @@ class Loader:
         # On the CPU another thread would take time from the network.
         return _ahead(batches, _AHEAD) if self.device.type == "cuda" else batches
 
-    def _batch(self, plan: Plan, epoch: int, step: int) -> Batch:
+    def _batch(self, plan: EpochPlan, epoch: int, step: int) -> Batch:
         # Apart, so that a control sees the same views of source tiles as a method that views target tiles as well.
         source_rng, target_rng = step_generators(self.seed, epoch, step)
         source = plan.source[step]

@@ -252,7 +252,7 @@ class _Run:
 
     def _backward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of a batch, in as many parts as `micro_batches` says; its loss and figures are the parts' means."""
-        parts = split(batch, self.trainer.settings.micro_batches)
+        parts = split_batch(batch, self.trainer.settings.micro_batches)
         self.optimizer.zero_grad()
         total: Tensor | None = None
         sums: dict[str, Tensor] = {}
@@ -341,7 +341,7 @@ class _Run:
         )
 
 
-def split(batch: Batch, parts: int) -> list[Batch]:
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """A batch in equal parts, each with its share of source and of target tiles."""
     if parts == 1:
         return [batch]

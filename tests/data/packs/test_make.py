@@ -19,7 +19,7 @@ from support.tiny_tiles import tissue
 
 from oncoshift.data.packs import make
 from oncoshift.data.packs.make import PackRecipe, update_pack
-from oncoshift.data.packs.pack import Pack, Stain, pack_digest
+from oncoshift.data.packs.pack import Pack, PackNormalization, pack_digest
 from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
 from oncoshift.errors import DataError
 from oncoshift.serving.images import read_tile
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 32
-RECIPE = PackRecipe(Stain("none"), SIDE, "code", "none", shard_tiles=4)
+RECIPE = PackRecipe(PackNormalization("none"), SIDE, "code", "none", shard_tiles=4)
 
 
 class CountingReader(FileReader):
@@ -204,7 +204,7 @@ def test_one_fit_a_group_makes_a_group_again_when_it_grows(tmp_path: Path) -> No
     tiles = write(tmp_path, 9)
     plain, *_ = update(tmp_path, tiles)
     reference = fit_reference(plain.images[0], "macenko", standardize_luminosity=True)
-    stain = Stain("macenko", reference, tiles[0].tile_id, fit="group")
+    stain = PackNormalization("macenko", reference, tiles[0].tile_id, fit="group")
     recipe = replace(RECIPE, stain=stain, backend="numba", shard_tiles=3)
 
     def stained(folder: str, tiles: list[TileSource], recipe: PackRecipe):  # type: ignore[no-untyped-def]

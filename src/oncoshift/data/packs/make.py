@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 from pyarrow import ArrowInvalid
 
-from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, Stain, commit
+from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, PackNormalization, commit
 from oncoshift.data.packs.shards import find_shard, is_whole, write_shard
 from oncoshift.errors import DataError
 from oncoshift.files import atomic, held, writing
@@ -59,7 +59,7 @@ class PackRecipe:
         shard_tiles: tiles in a shard, at most; decides how tiles lie, not what they are.
     """
 
-    stain: Stain
+    stain: PackNormalization
     side: int
     code: str
     backend: str

@@ -42,7 +42,7 @@ SHARDS = "shards"
 
 
 @dataclass(frozen=True)
-class Stain:
+class PackNormalization:
     """How a pack was normalised.
 
     Attributes:
@@ -75,7 +75,7 @@ class Pack:
 
     images: ShardedImages
     index: pd.DataFrame
-    stain: Stain
+    stain: PackNormalization
     side: int
     recipe: str
     content: str
@@ -129,7 +129,7 @@ def pack_digest(folder: Path) -> str:
     return str(_read_about(folder)["content"])
 
 
-def commit(folder: Path, index: pd.DataFrame, stain: Stain, side: int, recipe: str) -> Pack:
+def commit(folder: Path, index: pd.DataFrame, stain: PackNormalization, side: int, recipe: str) -> Pack:
     """Make `index` the pack's state; then remove what it no longer names, and open it.
 
     Args:
@@ -174,6 +174,6 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise DataError(f"{error}; `dvc repro --force normalize` makes the pack again") from None
 
 
-def _stain(values: dict[str, Any]) -> Stain:
+def _stain(values: dict[str, Any]) -> PackNormalization:
     reference = values["reference"]
-    return Stain(**(values | {"reference": reference and StainReference.from_dict(reference)}))
+    return PackNormalization(**(values | {"reference": reference and StainReference.from_dict(reference)}))
