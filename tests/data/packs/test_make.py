@@ -301,12 +301,12 @@ KILLED = """
 import json, sys
 from pathlib import Path
 from oncoshift.data.packs.make import PackRecipe, update_pack
-from oncoshift.data.packs.pack import Stain
+from oncoshift.data.packs.pack import PackNormalization
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     tiles = [TileSource(*row) for row in json.loads((folder / "tiles.json").read_text())]
-    update_pack(folder / "pack", tiles, PackRecipe(Stain("none"), 32, "code", "none", 4),
+    update_pack(folder / "pack", tiles, PackRecipe(PackNormalization("none"), 32, "code", "none", 4),
                 TileMaker(FileReader(folder, 32)), workers=2)
 """
 
