@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +17,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from oncoshift.cli import main
+from oncoshift.versioning import repro
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -47,9 +51,15 @@ TINY = {
 
 @dataclass
 class Project:
-    """A project in a temporary folder."""
+    """A project in a temporary folder.
+
+    Attributes:
+        root: its folder.
+        prefect: address of the Prefect server for its flows; None: each starts one of its own, as by default.
+    """
 
     root: Path
+    prefect: str | None = None
 
     @property
     def log(self) -> Path:
@@ -75,6 +85,9 @@ class Project:
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_TRACK", "PREF"))
         }
         environment |= {"ONCOSHIFT_PROJECT": str(self.root), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # seconds between looks for runs that are due, else 10
+        if self.prefect is not None:
+            environment["PREFECT_API_URL"] = self.prefect
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=REPOSITORY,
@@ -106,9 +119,8 @@ class Project:
             time.sleep(0.005)
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("project")
+def new_project(root: Path) -> Project:
+    """A project as a person who begins has it: settings, and no data."""
     shutil.copy(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
     shutil.copytree(REPOSITORY / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     shutil.copytree(REPOSITORY / "presets", root / "presets")
@@ -117,3 +129,47 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         defaults[section] = {**defaults[section], **values} if isinstance(values, dict) else values
     (root / "params.yaml").write_text(yaml.safe_dump(defaults))
     return Project(root)
+
+
+@pytest.fixture(scope="session")
+def with_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose data stages have run, to be copied: they take longer than the tiny trainings."""
+    root = tmp_path_factory.mktemp("with-data")
+    new_project(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main(["phantom"]) == 0
+    repro(root, "normalize")
+    return root
+
+
+@pytest.fixture(scope="module")
+def bare_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return new_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
+    return Project(Path(shutil.copytree(with_data, tmp_path_factory.mktemp("project") / "copy", symlinks=True)))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Prefect server for the flows that nobody kills; to start one takes longer than their trainings."""
+    folder = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "flows.server", port]
+    environment = os.environ | {"PREFECT_HOME": str(folder)}
+    pipe = subprocess.PIPE
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=pipe, stdout=pipe, stderr=log) as server,
+    ):
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n", (folder / "log").read_text()[-4000:]
+        yield f"http://127.0.0.1:{port}/api"
+        server.stdin.close()  # which it takes as its parent's end
+        server.wait(timeout=60)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pytest
 from PIL import Image
 
 from oncoshift.cli import main
@@ -15,8 +16,12 @@ from oncoshift.settings import PhantomSettings
 from oncoshift.versioning import repro
 
 if TYPE_CHECKING:
-    import pytest
     from conftest import Project
+
+
+@pytest.fixture(scope="module")
+def project(bare_project: Project) -> Project:
+    return bare_project
 
 
 def test_dvc_repro_trains_evaluates_and_explains_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ SETTINGS = validate(
         "split": {"audit_share": 0.25, "test_share": 0.25},
         "normalize": {"variants": ["none", "reinhard"], "tile_size": 32},
         "model": {"bottleneck": 8},
-        "train": {"epochs": 2, "batch_size": 8, "threads": 1, "device": "cpu"},
+        "train": {"epochs": 2, "steps_per_epoch": 3, "batch_size": 8, "threads": 1, "device": "cpu"},
     }
 )
 

@@ -56,7 +56,7 @@ def test_killed_three_times_stopped_twice_and_nothing_is_doubled(
 ) -> None:
     # `oncoshift retrain` starts the flow in the project's folder, which is not where the flow's code lies here.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
-    project.change(train={"epochs": 5}, tune={"epochs": 4})
+    project.change(train={"epochs": 5}, tune={"epochs": 4}, retrain={"seeds": 1})
 
     project.run_until(lambda: bool(checkpoints(project, "dann", 4)), "a trial's first epoch")
     (killed,) = checkpoints(project, "dann", 4)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 MODEL = "oncoshift-kidney"
 
 
+@pytest.fixture(scope="module")
+def project(bare_project: Project, prefect_server: str) -> Project:
+    """From no data on, with a Prefect server that lasts; tests/e2e/test_pulled_plug.py has flows start their own."""
+    bare_project.prefect = prefect_server
+    return bare_project
+
+
 def parents(project: Project) -> list[mlflow.entities.Run]:
     experiment = project.client.get_experiment_by_name("oncoshift")
     return project.client.search_runs([experiment.experiment_id], "tags.`oncoshift.step` = 'retrain'")

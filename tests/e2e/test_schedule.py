@@ -79,7 +79,7 @@ def epochs_done(project: Project) -> int:
 
 def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(project: Project) -> None:
     project.change(
-        train={"epochs": 25, "steps_per_epoch": 2}, tune={"trials": 0}, retrain={"seeds": 1}, select={"verdict": False}
+        train={"epochs": 16, "steps_per_epoch": 2}, tune={"trials": 0}, retrain={"seeds": 1}, select={"verdict": False}
     )
     schedule = Schedule(project)
     try:

@@ -183,7 +183,8 @@ def test_the_preset_gives_the_best_values_and_says_where_they_are_from(project: 
         assert said in comment
 
 
-def test_a_retraining_finds_the_study_and_goes_on_from_there(project: Project) -> None:
+def test_a_retraining_finds_the_study_and_goes_on_from_there(project: Project, prefect_server: str) -> None:
+    project.prefect = prefect_server
     before = len(trials(project))
     project.run()
     assert len(trials(project)) == before

@@ -41,6 +41,7 @@ class SmallNet(nn.Module):
 
     width = 8
     sees_tiles = False
+    frozen_names = ()
 
     def __init__(self, norm: bool = True, dropout: float = 0.5) -> None:
         super().__init__()

@@ -82,6 +82,11 @@ class AdaptationNet(nn.Module):
         logits: Tensor = self.classifier.head(z)
         return logits
 
+    @property
+    def frozen_names(self) -> tuple[str, ...]:
+        """How the names of the frozen parts' tensors begin in the state dict."""
+        return tuple(f"classifier.trunk.{part}." for part in self.frozen)
+
     def served_state(self) -> dict[str, Tensor]:
         """State dict of the `TileClassifier` to serve: one whose BatchNorm has the target's statistics."""
         state: dict[str, Tensor] = self.classifier.state_dict()

@@ -14,7 +14,7 @@ from oncoshift.files import DamagedFileError, atomic, check_seal, seal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +60,9 @@ class Checkpoint:
     Attributes:
         job: id of the training job that it belongs to.
         position: fields of a `Position`.
-        method: state dict of the method and its network.
+        method: state dict of the method and its network, without frozen parts.
         optimizer: state dict of the optimiser.
-        average: state dict of the averaged network, or None.
+        average: state dict of the averaged network, without frozen parts, or None.
     """
 
     job: str
@@ -70,6 +70,21 @@ class Checkpoint:
     method: dict[str, Any]
     optimizer: dict[str, Any]
     average: dict[str, Any] | None
+
+
+def trained_state(module: nn.Module, frozen: tuple[str, ...]) -> dict[str, Tensor]:
+    """The state dict of a module without its frozen parts: they are as they were loaded, and most of the bytes.
+
+    Args:
+        module: a method or a network.
+        frozen: how the names of the frozen parts' tensors begin.
+    """
+    return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(frozen)}
+
+
+def restore(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a module what `trained_state` gave of one like it."""
+    module.load_state_dict(module.state_dict() | state)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

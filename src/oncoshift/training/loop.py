@@ -18,7 +18,7 @@ from oncoshift.errors import TrainingError, TrainingInterrupted
 from oncoshift.models.batch_norm import replace_batch_norm
 from oncoshift.models.collective import any_rank
 from oncoshift.training.average import WeightAverage
-from oncoshift.training.checkpoint import Checkpoint, Position, load_checkpoint, save_checkpoint
+from oncoshift.training.checkpoint import Checkpoint, Position, load_checkpoint, restore, save_checkpoint, trained_state
 from oncoshift.training.devices import check_processes, determinism, memory_told, pick_device, pick_precision
 from oncoshift.training.distributed import run_ranks, say_nothing
 from oncoshift.training.interruption import interruptible
@@ -104,9 +104,9 @@ class Trainer:
         done = load_checkpoint(self.checkpoint, self.job)
         if done is None or done.position["epoch"] < self.settings.epochs:
             raise TrainingError(f"{self.checkpoint}: the training left no checkpoint of its end; start it again")
-        self.method.load_state_dict(done.method)
+        restore(self.method, done.method)
         if done.average is not None:
-            self.method.net.load_state_dict(done.average)
+            restore(self.method.net, done.average)
         history: list[dict[str, float]] = done.position["history"]
         return history
 
@@ -143,9 +143,9 @@ class _Run:
         self.average = None if settings.ema is None else WeightAverage(method.net, settings.ema)
         past = load_checkpoint(trainer.checkpoint, trainer.job)
         if past is not None:
-            method.load_state_dict(past.method)
+            restore(method, past.method)
             if self.average is not None and past.average is not None:
-                self.average.net.load_state_dict(past.average)
+                restore(self.average.net, past.average)
         if settings.compile:
             method.net.compile_trained_parts()
         self.module, self.optimizer = self.fabric.setup(method, optimizer)
@@ -323,8 +323,10 @@ class _Run:
         self.saved_at = time.monotonic()
         if not self.fabric.is_global_zero:
             return
-        average = None if self.average is None else self.average.net.state_dict()
-        method, optimizer = self.trainer.method.state_dict(), self.optimizer.state_dict()
+        frozen = self.trainer.method.net.frozen_names
+        method = trained_state(self.trainer.method, tuple(f"net.{name}" for name in frozen))
+        average = None if self.average is None else trained_state(self.average.net, frozen)
+        optimizer = self.optimizer.state_dict()
         save_checkpoint(
             self.trainer.checkpoint, Checkpoint(self.trainer.job, vars(self.position), method, optimizer, average)
         )
