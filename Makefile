@@ -42,6 +42,7 @@ bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python benchmarks/leaks.py
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/epoch.py
 
 serve: $(READY)           ## the retraining flow on its schedule, until stopped
 	$(BIN)/python -m flows.serve
