@@ -34,9 +34,7 @@ TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
 
 _DATA_STAGES = {"ingest": ("data.ingest",), "split": ("data.split",), "normalize": ("data.normalize",)}
 _MODEL_STAGES = {
-    "train": ("training.job",),
-    "evaluate": ("training.job", "evaluation.domains", "evaluation.plots"),
-    "explain": ("training.job", "explain.explanation", "explain.sample"),
+    stage: (f"steps.{stage}", "steps.jobs", "steps.recorder") for stage in ("train", "evaluate", "explain")
 }
 _IMPORT_STRING = re.compile(rf"{_NAME}(\.\w+)+(:\w+)?")
 

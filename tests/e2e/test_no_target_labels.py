@@ -16,9 +16,9 @@ from oncoshift.data.ingest import ingest
 from oncoshift.data.normalize import run_normalize
 from oncoshift.data.split import run_split
 from oncoshift.data.tables import LABELS
-from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.layout import Layout
 from oncoshift.settings import validate, with_values
+from oncoshift.steps.jobs import ExperimentJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

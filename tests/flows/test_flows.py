@@ -7,7 +7,10 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from prefect.cache_policies import NO_CACHE
@@ -17,6 +20,10 @@ from prefect.states import Failed
 from flows import retrain as flow_module
 from flows.logs import tell_errors_in_one_line
 from oncoshift.errors import DataError
+from oncoshift.registry.gate import Decision
+from oncoshift.retraining.recipe import Steps
+from oncoshift.retraining.summary import Ending, Summary
+from oncoshift.selection.verdict import Kind, Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -35,35 +42,43 @@ def test_only_what_may_pass_by_itself_is_retried(error: Exception, again: bool) 
 
 
 def test_every_task_names_a_step_and_is_never_answered_from_a_cache() -> None:
-    tasks = [flow_module.data, flow_module.tune, flow_module.train, flow_module.evaluate, flow_module.explain]
-    tasks += [flow_module.select, flow_module.register, flow_module.gate]
-    names = ["data", "tune", "train", "evaluate", "explain", "select", "register", "gate"]
-    assert [task.name for task in tasks] == names
+    tasks: list[Any] = list(vars(flow_module.STEPS).values())
+    assert [task.name for task in tasks] == [field.name for field in fields(Steps)]
     assert all(task.cache_policy is NO_CACHE for task in tasks)
     assert {task.retries for task in tasks} == {2}
 
 
-SUMMARY = {
-    "target": "kidney",
-    "model": "oncoshift-kidney",
-    "version": "4",
-    "champion": "3",
-    "gate": {"promote": False, "verdict": "refuse"},
-    "trained": True,
-}
+SUMMARY = Summary(
+    target="kidney",
+    sources=("lung",),
+    made_up_data=False,
+    seeds=1,
+    confidence=0.95,
+    rows=(),
+    gain=None,
+    picked="seed 0",
+    verdict=Verdict(Kind.DOUBT, ()),
+    findings=(),
+    gate=Decision(False, ()),
+    model="oncoshift-kidney",
+    version="4",
+    champion="3",
+    run="abc",
+    experiment="1",
+)
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "message"),
+    ("ending", "name", "message"),
     [
-        ({}, "Refused", "oncoshift-kidney: the gate says refuse for version 4; version 3 is champion."),
+        (Ending(SUMMARY), "Refused", "oncoshift-kidney: the gate says refuse for version 4; version 3 is champion."),
         (
-            {"gate": {"promote": True, "verdict": "promote"}, "champion": "4"},
+            Ending(replace(SUMMARY, gate=Decision(True, ()), champion="4")),
             "Promoted",
             "oncoshift-kidney: the gate says promote for version 4; version 4 is champion.",
         ),
         (
-            {"trained": False, "ended_ms": 1_795_660_200_000, "champion": None},
+            Ending(replace(SUMMARY, champion=None), 1_795_660_200_000),
             "Unchanged",
             (
                 "Nothing was trained: data, settings and code are those of the retraining that ended 2026-11-26 02:30 "
@@ -72,8 +87,12 @@ SUMMARY = {
         ),
     ],
 )
-def test_a_run_ends_in_a_state_that_says_what_came_of_it(changes: dict[str, object], name: str, message: str) -> None:
-    state = flow_module.words_of({**SUMMARY, **changes})
+def test_a_run_ends_in_a_state_that_says_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch, ending: Ending, name: str, message: str
+) -> None:
+    for told in ("create_markdown_artifact", "create_link_artifact", "name_run"):
+        monkeypatch.setattr(flow_module, told, Mock())
+    state = flow_module.publish(ending)
     assert (state.name, state.message, state.type) == (name, message, StateType.COMPLETED)
 
 
@@ -81,9 +100,8 @@ def test_a_servers_password_is_in_nothing_that_prefect_is_told(monkeypatch: pyte
     told: list[str] = []
     for name in ("create_markdown_artifact", "create_link_artifact", "name_run"):
         monkeypatch.setattr(flow_module, name, lambda *arguments, **options: told.append(f"{arguments} {options}"))
-    monkeypatch.setattr(flow_module, "to_markdown", str)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@mlflow.example:5000/")
-    state = flow_module.publish({**SUMMARY, "experiment": "1", "run": "abc"})
+    state = flow_module.publish(Ending(SUMMARY))
     assert any("http://mlflow.example:5000/#/experiments/1/runs/abc" in line for line in told)
     assert "hunter2" not in "".join([*told, str(state)])
 

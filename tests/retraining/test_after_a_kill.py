@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.layout import Layout
 from oncoshift.retraining import prepare
 from oncoshift.retraining.session import Plan
 from oncoshift.settings import Settings, with_values
+from oncoshift.steps.jobs import ExperimentJobs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import time
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
 
 import pytest
 
-from oncoshift.experiment_jobs import ExperimentJobs
-from oncoshift.files import DamagedFileError
 from oncoshift.layout import SPLITS, Layout
-from oncoshift.retraining.session import Plan, Session, finished_summary, retraining_key
+from oncoshift.retraining.session import Plan, retraining_key
 from oncoshift.settings import Settings, with_values
+from oncoshift.steps.jobs import ExperimentJobs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,23 +21,6 @@ def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> s
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
     return retraining_key(Plan(folder, layout, settings, "sqlite://", forced, print), jobs)
-
-
-def test_epochs_of_a_training_that_goes_on_are_logged_and_only_new_ones_said(tmp_path: Path) -> None:
-    said: list[str] = []
-    layout, tracker = Layout(tmp_path), Mock()
-    plan = Plan(tmp_path, layout, Settings(), "sqlite://", "", said.append)
-    hook = Session(plan, Mock(), tracker, "key", "parent").epoch_logger("run", "dann seed 0", 4)
-    for epoch, when in enumerate((1000.0, 2000.0, math.inf, math.inf)):
-        now = 10_000 * time.time() if when == math.inf else when
-        hook(
-            {"epoch": float(epoch), "timestamp_ms": now, "epoch_seconds": 1.0, "source_accuracy": 0.9,
-             "information_maximisation": 0.5}
-        )  # fmt: skip
-    steps = [rows[0][0] for _, rows in (call.args for call in tracker.log_metrics.call_args_list)]
-    assert steps == [0, 1, 2, 3]
-    assert said[0] == "dann seed 0: goes on after epoch 2/4"
-    assert [line.split(",")[0] for line in said[1:]] == ["dann seed 0: epoch 3/4", "dann seed 0: epoch 4/4"]
 
 
 @pytest.fixture
@@ -91,31 +70,3 @@ def test_new_audit_or_test_tiles_make_another_retraining(folder: Path, split: st
     before = key(folder)
     (Layout(folder).splits / f"{split}.parquet").write_bytes(b"more")
     assert key(folder) != before
-
-
-class Store:
-    """A tracker of which the run of every key is finished, with a summary that may be damaged."""
-
-    def __init__(self, summary: dict[str, Any] | None) -> None:
-        self.summary = summary
-
-    def is_finished(self, key: str) -> bool:
-        return key == "key"
-
-    def read_sealed(self, run_id: str, path: str, *needed: str) -> dict[str, Any]:
-        assert (run_id, "version" in needed) == ("parent", True)
-        if self.summary is None:
-            raise DamagedFileError(f"{path}: damaged")
-        return self.summary
-
-
-@pytest.mark.parametrize("summary", [{"version": "1"}, None])
-def test_with_a_damaged_summary_the_steps_are_done_again(folder: Path, summary: dict[str, Any] | None) -> None:
-    said: list[str] = []
-    layout, settings = Layout(folder), Settings()
-    jobs = ExperimentJobs(layout, "none", settings.sources, "data", "pack", layout.jobs)
-    plan = Plan(folder, layout, settings, "sqlite://", "", said.append)
-    session = Session(plan, jobs, Store(summary), "key", "parent")  # type: ignore[arg-type]
-    assert finished_summary(session) == summary
-    expected = "summary.json: damaged; the steps are looked through again, and it is written anew"
-    assert said == ([expected] if summary is None else [])

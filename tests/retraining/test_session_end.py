@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, cast
 from unittest.mock import Mock, call
 
 import pytest
 
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.registry.tracking import Tracker
-from oncoshift.retraining.session import Plan, Session
-from oncoshift.settings import Settings
+from oncoshift.steps.recorder import RunRecorder
 
 
 def wrapped_stop() -> None:
@@ -23,12 +20,12 @@ def wrapped_stop() -> None:
 
 
 def test_a_stop_of_which_a_library_made_an_error_of_its_own_is_a_stop() -> None:
-    tracker, nowhere = Mock(spec=Tracker), cast("Any", None)
+    tracker = Mock(spec=Tracker)
     tracker.find_or_start_run.return_value = "run"
-    session = Session(Plan(Path(), nowhere, Settings(), "", "", print), nowhere, tracker, "key", "parent")
-    with pytest.raises(TrainingInterrupted), session.child("explain"):
+    recorder = RunRecorder(tracker, "parent", "key")
+    with pytest.raises(TrainingInterrupted), recorder.step("explain"):
         wrapped_stop()
-    with pytest.raises(OSError, match="disk full"), session.child("explain"):
+    with pytest.raises(OSError, match="disk full"), recorder.step("explain"):
         raise OSError("disk full")
     failed = {"oncoshift.error": "OSError: disk full"}
     assert tracker.abandon.call_args_list == [call("run", "KILLED", {}), call("run", "FAILED", failed)]

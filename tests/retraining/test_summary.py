@@ -1,34 +1,46 @@
-"""What people read at the end of a retraining."""
+"""What people read at the end of a retraining, and what the next one reads."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oncoshift.retraining.summary import to_lines, to_markdown
+from oncoshift.files import DamagedFileError
+from oncoshift.registry.gate import Decision, Reason
+from oncoshift.registry.tracking import Tracker
+from oncoshift.retraining.recipe import ended_before
+from oncoshift.retraining.summary import SUMMARY, Ending, Row, Summary
+from oncoshift.selection.verdict import Kind, Verdict
+from oncoshift.steps.recorder import RunRecorder
 
-ROW = {"balanced_accuracy": "0.5", "auroc": "0.5", "sensitivity": "0.5", "specificity": "0.5"}
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def summary(verdict: str, champion: str | None) -> dict[str, Any]:
+def summary(verdict: str, champion: str | None) -> Summary:
     """Of a retraining whose pick is version 2."""
-    return {
-        "target": "kidney",
-        "sources": ["lung"],
-        "made_up_data": False,
-        "seeds": 1,
-        "confidence": 0.95,
-        "rows": [{"role": "adapted", "method": "dann", **ROW}],
-        "gain": None,
-        "picked": "seed 0",
-        "verdict": {"kind": "doubt", "reasons": ["one source organ"]},
-        "findings": [],
-        "gate": {"verdict": verdict, "reasons": [], "flags": []},
-        "model": "oncoshift-kidney",
-        "version": "2",
-        "champion": champion,
-    }
+    return Summary(
+        target="kidney",
+        sources=("lung",),
+        made_up_data=False,
+        seeds=1,
+        confidence=0.95,
+        rows=(Row("adapted", "dann", "0.5", "0.5", "0.5", "0.5"),),
+        gain=None,
+        picked="seed 0",
+        verdict=Verdict(Kind.DOUBT, ("one source organ",)),
+        findings=(),
+        gate=Decision(verdict == "promote", (Reason("AUROC", verdict == "promote", 0.5, 0.6, "0.500"),)),
+        model="oncoshift-kidney",
+        version="2",
+        champion=champion,
+        run="1",
+        experiment="2",
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +55,60 @@ def summary(verdict: str, champion: str | None) -> dict[str, Any]:
 def test_a_champion_that_no_longer_passes_is_told(verdict: str, champion: str | None, words: str) -> None:
     """It stays live, and neither terminal nor Prefect may hide that."""
     found = summary(verdict, champion)
-    line = to_lines(found)[-1].removeprefix("champion of oncoshift-kidney: ")
+    line = found.to_lines()[-1].removeprefix("champion of oncoshift-kidney: ")
     assert line.startswith(words)
     assert ("refused" in line) == (words.count("refused") == 1)
-    assert f"champion: {line}." in to_markdown(found)
+    assert f"champion: {line}." in found.to_markdown()
+
+
+def test_what_is_written_is_read_and_keeps_its_form() -> None:
+    """Other programs read summary.json, and earlier versions wrote it."""
+    found = summary("refuse", "1")
+    values = json.loads(json.dumps(found.to_dict()))
+    assert Summary.from_dict(values) == found
+    assert values["verdict"] == {"kind": "doubt", "reasons": ["one source organ"]}
+    assert values["rows"][0]["balanced_accuracy"] == "0.5"
+    assert values["gate"]["verdict"] == "refuse"
+
+
+@pytest.mark.parametrize("change", [{"rows": None}, {"verdict": {"kind": "fine", "reasons": []}}, {"more": 1}])
+def test_what_another_version_wrote_is_told(change: dict[str, Any]) -> None:
+    with pytest.raises(DamagedFileError, match="another version of oncoshift wrote it"):
+        Summary.from_dict(summary("refuse", "1").to_dict() | change)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecorder:
+    """The run of a retraining that has ended; version 3 became champion since."""
+    monkeypatch.setattr("oncoshift.retraining.recipe.champion_version", lambda *_: "3")
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests")
+    recorder = RunRecorder(tracker, tracker.find_or_start_run("key", "retrain"), "key")
+    tracker.finish(recorder.run)
+    return recorder
+
+
+def ended(recorder: RunRecorder) -> tuple[Ending | None, list[str]]:
+    said: list[str] = []
+    session: Any = SimpleNamespace(recorder=recorder, key=recorder.key, say=said.append)
+    return ended_before(session), said
+
+
+def test_a_retraining_that_is_done_is_found_with_todays_champion(store: RunRecorder) -> None:
+    summary("promote", "2").record(store)
+    ending, said = ended(store)
+    assert ending is not None
+    assert ending.summary == replace(summary("promote", "2"), champion="3")
+    assert ending.unchanged_since_ms == store.tracker.client.get_run(store.run).info.end_time
+    assert (ending.trained, said) == (False, [])
+
+
+@pytest.mark.parametrize("values", [None, {}, {"version": "1", "gate": {}, "champion": None}])
+def test_with_a_damaged_summary_the_steps_are_done_again(store: RunRecorder, values: dict[str, Any] | None) -> None:
+    """It is gone, or an earlier version wrote another one."""
+    if values is not None:
+        store.sealed(SUMMARY, values)
+    ending, said = ended(store)
+    assert ending is None
+    assert len(said) == 1
+    assert "summary.json: " in said[0]
+    assert said[0].endswith("; the steps are looked through again, and it is written anew")

@@ -39,9 +39,8 @@ def test_a_study_whose_workers_were_killed_is_to_be_started_again(
     monkeypatch.setattr(workers, "_Worker", Worker)
     settings = Settings()
     plan = Plan(tmp_path, Layout(tmp_path), settings, "", "", lambda _line: None)
-    search = SimpleNamespace(
-        session=SimpleNamespace(plan=plan, key="key"), tune=settings.tune, study=SimpleNamespace(finished=0)
-    )
+    session = SimpleNamespace(plan=plan, key="key")
+    search = SimpleNamespace(tune=settings.tune, study=SimpleNamespace(finished=0))
     with pytest.raises(workers.TuningError, match="start it again") as raised:
-        workers.run_workers(cast("Any", search), "run", Budget(4), 2)
+        workers.run_workers(cast("Any", session), cast("Any", search), "run", Budget(4), 2)
     assert raised.value.exit_code == code

@@ -95,10 +95,10 @@ def test_a_damaged_job_is_trained_again_to_the_same_bits(
 
 
 def test_weights_that_change_once_the_job_was_found_are_not_used(trained: tuple[Job, TrainedJob, bytes]) -> None:
-    job, done, _ = trained
+    _, done, _ = trained
     flip(done.weights)
     with pytest.raises(DamagedFileError, match=r"weights\.safetensors: damaged: expected XXH3 .*start it again"):
-        load_net(job, done)
+        load_net(done)
 
 
 def test_damage_to_what_only_people_read_stops_nothing(

@@ -52,9 +52,9 @@ def test_an_ensemble_says_the_mean_of_its_members(data, make_ensemble, freeze):
     done = [find_trained(member) for member in members]
     assert None not in done
     tiles = data.target.rows
-    each = [predict_job(*pair, data.source.images, tiles) for pair in zip(members, done, strict=True)]
+    each = [predict_job(member, data.source.images, tiles) for member in done]
     assert np.abs(each[0] - each[1]).max() > 1e-3, "members that say the same would hide an error"
-    np.testing.assert_allclose(predict_job(job, trained, data.source.images, tiles), np.mean(each, 0), atol=1e-6)
+    np.testing.assert_allclose(predict_job(trained, data.source.images, tiles), np.mean(each, 0), atol=1e-6)
     assert rows == trained.history
     assert [row["epoch"] for row in rows] == [0.0, 1.0]
     losses = [member.history[0]["label_loss"] for member in done]
@@ -98,11 +98,11 @@ def test_an_ensemble_is_served_and_explained_as_one_model(data, make_ensemble, t
     served = TilePredictor.load(
         tmp_path / "model/artifacts/config.json", tmp_path / "model/artifacts/weights.safetensors", "cpu"
     )
-    expected = predict_job(job, trained, data.source.images, data.target.rows[:6])
+    expected = predict_job(trained, data.source.images, data.target.rows[:6])
     said = [outcome.probability for outcome in served.predict(list(tiles))]
     np.testing.assert_allclose(said, expected, atol=1e-6)
     explained = integrated_gradients(
-        load_net(job, trained).classifier,
+        load_net(trained).classifier,
         tiles[:2],
         steps=32,
         internal_batch_size=32,

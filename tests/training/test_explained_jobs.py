@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oncoshift import experiment_jobs
 from oncoshift.data.tables import EvaluationTiles
-from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.layout import Layout
+from oncoshift.steps import explain
+from oncoshift.steps import jobs as jobs_module
+from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.training.job import train_job
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def test_a_killed_explanation_goes_on_and_leaves_nothing(
     rows = data.target.rows
     names = np.array([f"tile-{row}" for row in rows])
     tiles = EvaluationTiles(data.target.images, rows, rows % 2, np.repeat("kidney", len(rows)), names, names)
-    monkeypatch.setattr(experiment_jobs, "load_evaluation_tiles", lambda *_: tiles)
-    monkeypatch.setattr(experiment_jobs, "load_training_data", lambda *_: data)
-    monkeypatch.setattr(experiment_jobs, "load_masks", lambda *_: None)
+    monkeypatch.setattr(jobs_module, "load_evaluation_tiles", lambda *_: tiles)
+    monkeypatch.setattr(jobs_module, "load_training_data", lambda *_: data)
+    monkeypatch.setattr(explain, "load_masks", lambda *_: None)
     job = make_job(
         model__freeze="all", train__augment=False, train__epochs=1, explain__tiles=4, explain__steps=2,
         explain__internal_batch_size=2,
@@ -46,10 +47,10 @@ def test_a_killed_explanation_goes_on_and_leaves_nothing(
         if done == 3:
             raise PulledPlugError
 
-    whole = jobs.explain(job, trained)
+    whole = explain.run(jobs, trained).explanation
     before = {path.name for path in trained.folder.iterdir()}
     with pytest.raises(PulledPlugError):
-        jobs.explain(job, trained, pull)
+        explain.run(jobs, trained, pull)
     (folder,) = trained.folder.glob("explain-*")
     kept = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert kept.keys() == {"0.attributions", "1.attributions", "2.attributions"}
@@ -58,5 +59,6 @@ def test_a_killed_explanation_goes_on_and_leaves_nothing(
         now = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
         assert kept.items() <= now.items(), "nothing of it was written again"
 
-    pd.testing.assert_frame_equal(jobs.explain(job, trained, look).table, whole.table, check_exact=True)
+    again = explain.run(jobs, trained, look).explanation
+    pd.testing.assert_frame_equal(again.table, whole.table, check_exact=True)
     assert {path.name for path in trained.folder.iterdir()} == before

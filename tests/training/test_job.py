@@ -159,12 +159,12 @@ def test_frozen_parts_are_cached_and_stay_as_they_were(data, make_job, freeze):
     assert len(list(job.features.glob("*.npy"))) == 1
     torch.manual_seed(job.settings.seed)
     fresh = build_method(job.settings).net.classifier.trunk
-    net = load_net(job, trained)
+    net = load_net(trained)
     for part in net.frozen:
         before, after = getattr(fresh, part).state_dict(), getattr(net.classifier.trunk, part).state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
     rows = data.source_val.rows
-    cached = predict_job(job, trained, data.source.images, rows)
+    cached = predict_job(trained, data.source.images, rows)
     whole = net.classifier(PixelInputs(data.source.images).batch(rows, torch.device("cpu")))
     live = whole.double().softmax(1)[:, 1].detach().numpy()
     np.testing.assert_allclose(cached, live, atol=2e-3 if freeze == "layer2" else 1e-5)

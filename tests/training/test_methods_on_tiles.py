@@ -57,7 +57,7 @@ def test_what_is_kept_is_a_plain_classifier_that_says_what_validation_saw(data, 
     classifier = TileClassifier("resnet18", 16, 0.5)
     classifier.load_state_dict(load_file(trained.weights))
     rows = data.target.rows
-    said = predict_job(job, trained, data.source.images, rows)
+    said = predict_job(trained, data.source.images, rows)
     assert float((said > 0.5).mean()) == trained.history[-1]["target_malignant_share"]
     live = classifier.eval()(PixelInputs(data.source.images).batch(rows, torch.device("cpu")))
     np.testing.assert_allclose(said, live.double().softmax(1)[:, 1].detach().numpy(), atol=5e-3)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.commands.context import Context
+    from oncoshift.retraining.summary import Ending
 
 _STOP_SECONDS = 90
 """How long the flow may take to end its step and write its checkpoint before it is killed."""
@@ -68,6 +69,18 @@ def retrain(context: Context) -> None:
     code = _run([sys.executable, "-m", "flows.retrain", *options], project)
     if code:
         raise _ended(code)
+
+
+def show(ending: Ending) -> None:
+    """Print how a retraining ended: table, gate, and what to do next."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    if not ending.trained:
+        console.print("Nothing has changed (data, settings, code): nothing was trained. --force trains all the same.\n")
+    console.print(ending.summary.to_table())
+    for line in ending.to_lines():
+        console.print(line, markup=False)
 
 
 def _ended(code: int) -> OncoshiftError | KeyboardInterrupt:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import argparse
 
     from oncoshift.commands.context import Context
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.training.job import TrainedJob
 
 
 def phantom(context: Context) -> None:
@@ -105,27 +107,66 @@ def normalize(context: Context) -> None:
 
 
 def train(context: Context) -> None:
-    """Stage `train`."""
-    from oncoshift import stages
-    from oncoshift.epochs import epoch_lines
+    """Stage `train`: the method, variant and seed of params.yaml, into outputs/train.
 
-    tell = epoch_lines(partial(print, flush=True), "train", context.settings.train.epochs)
-    print(f"train: {stages.train(context.layout, context.settings, tell)}")
+    It trains through the same jobs as a retraining, so a job that either has done is not trained again.
+    """
+    from oncoshift.steps import train as step
+    from oncoshift.steps.recorder import FolderRecorder
+
+    jobs = _open_jobs(context)
+    tell = step.epoch_lines(partial(print, flush=True), "train", context.settings.train.epochs)
+    training = step.run(jobs, jobs.job(context.settings), tell)
+    recorder = FolderRecorder(context.layout.outputs / "train")
+    training.record(recorder)
+    print(f"train: {recorder.folder}")
 
 
 def evaluate(context: Context) -> None:
-    """Stage `evaluate`."""
-    from oncoshift import stages
+    """Stage `evaluate`: outputs/train on source_val and test, into outputs/evaluate."""
+    from oncoshift.steps import evaluate as step
+    from oncoshift.steps.recorder import FolderRecorder
 
-    print(stages.evaluate(context.layout, context.settings).to_markdown())
+    jobs = _open_jobs(context)
+    evaluated = step.run_alone(jobs, _read_trained(context, jobs), context.settings.evaluate)
+    recorder = FolderRecorder(context.layout.outputs / "evaluate")
+    evaluated.record(recorder)
+    recorder.json("metrics.json", evaluated.report.to_dict())
+    recorder.table("roc", step.roc_points(evaluated.predictions))
+    print(evaluated.report.to_markdown())
 
 
 def explain(context: Context) -> None:
-    """Stage `explain`."""
-    from oncoshift import stages
+    """Stage `explain`: Integrated Gradients of outputs/train on target tiles, into outputs/explain."""
     from oncoshift.console import progress
+    from oncoshift.steps import explain as step
+    from oncoshift.steps.recorder import FolderRecorder
 
-    with progress("explain") as step:
-        explanation = stages.explain(context.layout, context.settings, step)
-    for name, value in explanation.as_dict().items():
+    jobs = _open_jobs(context)
+    with progress("explain") as on_progress:
+        explained = step.run(jobs, _read_trained(context, jobs), on_progress)
+    explained.record(FolderRecorder(context.layout.outputs / "explain"))
+    for name, value in explained.explanation.as_dict().items():
         print(f"{name}: {'–' if value is None else f'{value:.3f}'}")
+
+
+def _open_jobs(context: Context) -> ExperimentJobs:
+    from oncoshift.steps.jobs import ExperimentJobs
+
+    settings = context.settings
+    return ExperimentJobs.open(context.layout, settings.train.variant, settings.sources)
+
+
+def _read_trained(context: Context, jobs: ExperimentJobs) -> TrainedJob:
+    """The job in outputs/train, which DVC may have restored from its cache."""
+    from oncoshift.errors import TrainingError
+    from oncoshift.files import DamagedFileError
+    from oncoshift.training.job import read_trained
+
+    folder = context.layout.outputs / "train"
+    try:
+        return read_trained(jobs.job(context.settings), folder)
+    except FileNotFoundError:
+        raise TrainingError(f"{folder}: nothing trained here; run `dvc repro train` first") from None
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}; remove {folder} and run `dvc repro train`") from None

@@ -27,10 +27,11 @@ def tune(context: Context) -> None:
     from oncoshift.experiments import experiment_lock
     from oncoshift.registry.store import open_client
     from oncoshift.retraining.prepare import data_step, make_plan
+    from oncoshift.retraining.recorded import run_study
     from oncoshift.retraining.session import log_start, open_session
-    from oncoshift.retraining.tune import best_preset, run_study
     from oncoshift.retraining.workers import TuningError
     from oncoshift.settings import with_values
+    from oncoshift.steps.tune import best_preset
     from oncoshift.training.interruption import stop_on_sigterm
 
     given, project, preset = context.arguments, context.project, context.preset
@@ -61,7 +62,7 @@ def tune(context: Context) -> None:
         try:
             run_study(session, section)
         finally:
-            session.tracker.postpone(session.parent)  # the rest of the retraining is still to come
+            session.recorder.tracker.postpone(session.recorder.run)  # the rest of the retraining is still to come
         if not best.is_file():
             raise TuningError("no trial completed, so there is no best configuration; what trials said stands above")
     print(f"\n{best.read_text(encoding='utf-8')}\nwritten to {best}")

@@ -212,6 +212,12 @@ def history(client: MlflowClient, name: str) -> list[Event]:
     return sorted((event for row in describe(client, name) for event in row.events), key=lambda event: event.at)
 
 
+def champion_version(client: MlflowClient, name: str) -> str | None:
+    """The version that is champion now, or None."""
+    version = client.get_registered_model(name).aliases.get("champion")
+    return None if version is None else str(version)
+
+
 def describe(client: MlflowClient, name: str) -> list[VersionRow]:
     """All versions, newest first.
 

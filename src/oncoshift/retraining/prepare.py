@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.experiments import experiment_layout, prepare_experiment, tracking_uri
 from oncoshift.files import atomic, sweep
 from oncoshift.fingerprint import value_fingerprint
@@ -16,6 +15,7 @@ from oncoshift.phantom import write_phantom
 from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import Plan
 from oncoshift.settings import load_settings
+from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.training.job import sweep_jobs
 from oncoshift.versioning import ensure_local_remote, push, repro, version_raw
 

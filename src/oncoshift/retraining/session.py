@@ -1,42 +1,35 @@
-"""What all steps of one retraining share: its plan, its jobs, and its runs in MLflow."""
+"""What all steps of one retraining share: its plan, its jobs, and its run in MLflow."""
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
-from oncoshift.epochs import epoch_lines
-from oncoshift.errors import TrainingInterrupted
-from oncoshift.files import DamagedFileError, sha256_file
+from oncoshift.files import sha256_file
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
-from oncoshift.secrets import without_credentials
 from oncoshift.settings import flatten
-from oncoshift.training.interruption import swallowed_stop
+from oncoshift.steps.recorder import RunRecorder
 from oncoshift.training.job import HOW_IT_RUNS
 from oncoshift.tuning.space import tunable
 from oncoshift.user import user_name
 from oncoshift.versioning import file_hash, stage_outs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from oncoshift.experiment_jobs import ExperimentJobs
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings
-    from oncoshift.training.loop import EpochHook
+    from oncoshift.steps.jobs import ExperimentJobs
 
     Say = Callable[[str], None]
-
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -59,11 +52,6 @@ class Plan:
     forced: str
     say: Say
 
-    @property
-    def model_name(self) -> str:
-        """Name of the registered model."""
-        return self.settings.registered_model
-
 
 @dataclass(frozen=True)
 class Session:
@@ -72,68 +60,36 @@ class Session:
     Attributes:
         plan: what is retrained.
         jobs: makes training jobs on the present data.
-        tracker: the MLflow store.
-        key: hash of all that the retraining depends on; the key of its parent run.
-        parent: id of the parent run.
+        recorder: of its run, whose key is the hash of all that the retraining depends on.
     """
 
     plan: Plan
     jobs: ExperimentJobs
-    tracker: Tracker
-    key: str
-    parent: str
+    recorder: RunRecorder
 
-    @contextmanager
-    def child(self, step: str, parent: str | None = None, system_metrics: bool = False) -> Iterator[str]:
-        """A nested run for one step; it ends FINISHED, or as `end` says."""
-        run = self.tracker.find_or_start_run(
-            f"{self.key}/{step}", step, parent=parent or self.parent, tags={"oncoshift.step": step.split("-")[0]}
-        )
-        try:
-            if system_metrics and self.plan.settings.tracking.system_metrics:
-                with self.tracker.system_metrics(run):
-                    yield run
-            else:
-                yield run
-        except BaseException as error:
-            stop = swallowed_stop(error)
-            self.end(run, stop or error)
-            if stop is not None and stop is not error:
-                raise stop from error
-            raise
-        self.tracker.finish(run)
+    @property
+    def settings(self) -> Settings:
+        """The experiment's."""
+        return self.plan.settings
 
-    def end(self, run: str, error: BaseException) -> None:
-        """End a run that an error left: KILLED where somebody stopped it, else FAILED with the error as a tag."""
-        if isinstance(error, TrainingInterrupted) or not isinstance(error, Exception):
-            self.tracker.abandon(run, "KILLED", {})
-        else:
-            text = without_credentials(f"{type(error).__name__}: {error}")
-            self.tracker.abandon(run, "FAILED", {"oncoshift.error": text[:4000]})
+    @property
+    def key(self) -> str:
+        """Hash of all that the retraining depends on."""
+        return self.recorder.key
 
-    def epoch_logger(self, run: str, label: str, epochs: int) -> EpochHook:
-        """A hook that logs each epoch's figures with the time at which they were made, so twice is the same as once.
+    def say(self, line: str) -> None:
+        """Tell people of progress."""
+        self.plan.say(line)
 
-        Those that were trained before the hook was made are logged as well, and told as `epoch_lines` does.
-        """
-        tell = epoch_lines(self.plan.say, label, epochs)
-
-        def log(row: dict[str, float]) -> None:
-            figures = {name: value for name, value in row.items() if name not in ("epoch", "timestamp_ms")}
-            self.tracker.log_metrics(run, [(int(row["epoch"]), int(row["timestamp_ms"]), figures)])
-            tell(row)
-
-        return log
-
-    def log_inputs(self, run: str, names: Sequence[str]) -> None:
-        """The data that a run reads: some splits and the pack, by the hashes that DVC knows them by."""
-        layout, variant = self.plan.layout, self.plan.settings.train.variant
+    def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
+        """Log the data that a run reads: some splits and the pack, by the hashes that DVC knows them by."""
+        layout, variant, tracker = self.plan.layout, self.settings.train.variant, recorder.tracker
         outs = stage_outs(layout.folder)
         for name in names:
             path = layout.splits / f"{name}.parquet"
             tiles = read_table(path, ("tile_id", "organ", "group"), stage="split")
-            self.tracker.log_input(
-                run,
+            tracker.log_input(
+                recorder.run,
                 name,
                 digest=file_hash(path),
                 source=str(path.relative_to(self.plan.project)),
@@ -141,8 +97,8 @@ class Session:
                 profile={"tiles": len(tiles), "groups": int(tiles["group"].nunique())},
                 tags={"organs": ",".join(sorted(tiles["organ"].unique()))},
             )
-        self.tracker.log_input(
-            run,
+        tracker.log_input(
+            recorder.run,
             f"packs ({variant})",
             digest=outs.get("data/packs", self.jobs.pack_digest),
             source=str((layout.packs / variant).relative_to(self.plan.project)),
@@ -168,23 +124,22 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
             "oncoshift.made_up_data": str(settings.ingest.adapter == "phantom").lower(),
         },
     )
-    return Session(plan, jobs, tracker, key, parent)
+    return Session(plan, jobs, RunRecorder(tracker, parent, key))
 
 
 def log_start(session: Session) -> None:
     """Parameters and data of the parent run, and what shows the tiles as artifacts below `data/`.
 
-    MLflow's parameters never change, so those that tuning may change are left to `tune.tune_step`.
+    MLflow's parameters never change, so those that tuning may change are left to `recipe.tune`.
     """
-    layout, settings = session.plan.layout, session.plan.settings
+    layout, settings, recorder = session.plan.layout, session.settings, session.recorder
     open_keys = tunable() if settings.tune.trials else {}
-    known = {key: value for key, value in flatten(settings).items() if key not in open_keys}
-    session.tracker.log_params(session.parent, known)
-    session.log_inputs(session.parent, SPLITS)
-    session.tracker.log_folder(session.parent, layout.tiles / "report", "data")
+    recorder.params({key: value for key, value in flatten(settings).items() if key not in open_keys})
+    session.log_inputs(recorder, SPLITS)
+    recorder.tracker.log_folder(recorder.run, layout.tiles / "report", "data")
     sheet = layout.packs / SHEET
     if sheet.is_file():
-        session.tracker.log_file(session.parent, sheet, "data")
+        recorder.tracker.log_file(recorder.run, sheet, "data")
 
 
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
@@ -196,17 +151,3 @@ def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)
     parts = [settings, jobs.data_digest, held_out, code_fingerprint("oncoshift.retraining"), plan.forced]
     return f"retrain-{plan.settings.target}-{value_fingerprint(parts)}"
-
-
-def finished_summary(session: Session) -> dict[str, Any] | None:
-    """What a retraining with the same key ended with, or None where there is none that ended.
-
-    None as well where its summary is damaged: the steps then find what they did before, and write it anew.
-    """
-    if not session.tracker.is_finished(session.key):
-        return None
-    try:
-        return session.tracker.read_sealed(session.parent, SUMMARY, "version", "gate", "champion")
-    except DamagedFileError as error:
-        session.plan.say(f"{error}; the steps are looked through again, and it is written anew")
-        return None

@@ -2,161 +2,303 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.table import Table
 from rich.text import Text
 
+from oncoshift.files import DamagedFileError
 from oncoshift.markdown import escape
-from oncoshift.retraining.session import SUMMARY
+from oncoshift.registry.gate import Decision, Reason
+from oncoshift.registry.promotion import champion_version
+from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.training.diagnostics import findings
 
 if TYPE_CHECKING:
-    from oncoshift.registry.gate import Decision
-    from oncoshift.retraining.evaluate import Evaluation, Trained
-    from oncoshift.retraining.select import Selection
+    from oncoshift.evaluation.weighted import MetricName
     from oncoshift.retraining.session import Session
+    from oncoshift.steps.evaluate import EvaluatedMethod, Evaluation
+    from oncoshift.steps.recorder import RunRecorder
+    from oncoshift.steps.select import Selection
 
-_METRICS = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
+SUMMARY = "summary.json"
+_METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the steps came to.
+class Row:
+    """A method's figures on the target's test tiles, in words: with their intervals where there are any.
 
     Attributes:
-        trained: method → its seeds' jobs.
-        evaluation: of these.
-        selection: the pick, and whether to believe it.
-        decision: the gate's.
-        version: of the pick.
-        champion: the version that is champion now, or None.
+        role: source-only or adapted.
+        method: its name.
+        balanced_accuracy: of the mean over seeds, as all that follow.
+        auroc: the same.
+        sensitivity: the same.
+        specificity: the same.
     """
 
-    trained: Trained
-    evaluation: Evaluation
-    selection: Selection
-    decision: Decision
+    role: str
+    method: str
+    balanced_accuracy: str
+    auroc: str
+    sensitivity: str
+    specificity: str
+
+    @classmethod
+    def of(cls, role: str, method: str, evaluated: EvaluatedMethod, target: str) -> Self:
+        """A row of a method that was evaluated."""
+        result = evaluated.report.organ(target)
+        return cls(role, method, *(result.in_words(name) for name in _METRICS))
+
+    @property
+    def title(self) -> str:
+        """Of the row."""
+        return f"{self.role} ({self.method})"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The metrics, in the order of the table."""
+        return self.balanced_accuracy, self.auroc, self.sensitivity, self.specificity
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a retraining came to.
+
+    Attributes:
+        target: the organ adapted to.
+        sources: the labelled organs.
+        made_up_data: whether the data are the phantom's.
+        seeds: how many of each method.
+        confidence: of the intervals, in (0, 1).
+        rows: control and method.
+        gain: in balanced accuracy, with its interval; None where groups are too few for one.
+        picked: how the model was picked.
+        verdict: whether to believe it, without labels.
+        findings: what the trainings' figures show to have gone wrong.
+        gate: its decision.
+        model: name of the registered model.
+        version: of the pick.
+        champion: the version that is champion, or None.
+        run: id of the retraining's MLflow run.
+        experiment: id of its MLflow experiment.
+    """
+
+    target: str
+    sources: tuple[str, ...]
+    made_up_data: bool
+    seeds: int
+    confidence: float
+    rows: tuple[Row, ...]
+    gain: str | None
+    picked: str
+    verdict: Verdict
+    findings: tuple[str, ...]
+    gate: Decision
+    model: str
     version: str
     champion: str | None
+    run: str
+    experiment: str
+
+    @classmethod
+    def of(
+        cls, session: Session, evaluation: Evaluation, selection: Selection, version: str, decision: Decision
+    ) -> Self:
+        """What the steps of a session came to."""
+        settings, recorder = session.settings, session.recorder
+        methods = {"source-only": settings.retrain.control, "adapted": settings.train.method}
+        return cls(
+            target=settings.target,
+            sources=settings.sources,
+            made_up_data=settings.ingest.adapter == "phantom",
+            seeds=settings.retrain.seeds,
+            confidence=settings.evaluate.confidence,
+            rows=tuple(Row.of(role, name, evaluation.methods[name], settings.target) for role, name in methods.items()),
+            gain=None if evaluation.gain is None else str(evaluation.gain),
+            picked=selection.how,
+            verdict=selection.verdict,
+            findings=tuple(
+                f"{name} seed {trained.job.seed}: {finding}"
+                for name, method in evaluation.methods.items()
+                for trained in method.seeds
+                for finding in findings(trained.history, trained.job.settings)
+            ),
+            gate=decision,
+            model=settings.registered_model,
+            version=version,
+            champion=champion_version(recorder.tracker.client, settings.registered_model),
+            run=recorder.run,
+            experiment=recorder.tracker.experiment_id,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            **asdict(self),
+            "verdict": {"kind": self.verdict.kind.value, "reasons": list(self.verdict.reasons)},
+            "gate": self.gate.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            DamagedFileError: another version wrote it, with other fields.
+        """
+        try:
+            verdict = Verdict(Kind(values["verdict"]["kind"]), tuple(values["verdict"]["reasons"]))
+            parts = {
+                "sources": tuple(values["sources"]),
+                "rows": tuple(Row(**row) for row in values["rows"]),
+                "verdict": verdict,
+                "findings": tuple(values["findings"]),
+                "gate": Decision.from_dict(values["gate"]),
+            }
+            return cls(**{**values, **parts})
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(f"{SUMMARY}: another version of oncoshift wrote it: {error}") from error
+
+    @classmethod
+    def read(cls, recorder: RunRecorder) -> Self:
+        """What `record` wrote to a retraining's run.
+
+        Raises:
+            DamagedFileError: it cannot be read, its bytes have changed, or another version wrote it.
+        """
+        return cls.from_dict(recorder.tracker.read_sealed(recorder.run, SUMMARY, "version", "gate", "champion"))
+
+    def record(self, recorder: RunRecorder) -> None:
+        """Keep the summary in the retraining's run."""
+        recorder.sealed(SUMMARY, self.to_dict())
+        text = self.to_markdown()
+        recorder.text("summary.md", text)
+        tags = {"oncoshift.champion": self.champion or "none", "mlflow.note.content": text}
+        tags["oncoshift.findings"] = "; ".join(self.findings)[:4000] or "none"
+        recorder.tags(tags)
+
+    def to_markdown(self) -> str:
+        """As Markdown."""
+        lines = [f"**{escape(self._title)}**", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
+        lines += [f"| {row.title} | " + " | ".join(row.cells) + " |" for row in self.rows]
+        lines += ["", f"Gain in balanced accuracy, paired: {self._gain}.", ""]
+        lines += [f"Picked: {self.picked}. Verdict without labels: **{self.verdict.kind.value}**.", ""]
+        lines += [f"- {escape(reason)}" for reason in self.verdict.reasons]
+        lines += ["", f"Gate: **{self.gate.verdict}** for version {self.version}; champion: {self._champion}.", ""]
+        lines += [f"- {_mark(reason)} {reason.check}: {escape(reason.words)}" for reason in self.gate.reasons]
+        lines += [f"- {escape(flag)}" for flag in self.gate.flags]
+        if self.findings:
+            lines += ["", "Found in the trainings:", "", *(f"- {escape(finding)}" for finding in self.findings)]
+        return "\n".join(lines) + "\n"
+
+    def to_table(self) -> Table:
+        """As a terminal's table: source-only against adapted."""
+        # Text, as a table's strings are console markup.
+        table = Table(title=Text(self._title, "table.title"), title_justify="left", show_lines=False)
+        for column in ("model", *(name.replace("_", " ") for name in _METRICS)):
+            table.add_column(column, no_wrap=True)
+        for row in self.rows:
+            table.add_row(row.title, *row.cells)
+        return table
+
+    def to_lines(self) -> list[str]:
+        """What stands under the table: findings, gain, pick and verdict, gate with reasons, champion."""
+        return [
+            *(f"! {finding}" for finding in self.findings),
+            f"gain in balanced accuracy (paired): {self._gain}",
+            f"picked: {self.picked}",
+            f"verdict without labels: {self.verdict.kind.value}",
+            *(f"  {reason}" for reason in self.verdict.reasons),
+            f"gate: {self.gate.verdict} version {self.version}",
+            *(f"  {_mark(reason)} {reason.check}: {reason.words}" for reason in self.gate.reasons),
+            *(f"  ! {flag}" for flag in self.gate.flags),
+            f"champion of {self.model}: {self._champion}",
+        ]
+
+    @property
+    def _title(self) -> str:
+        made_up = ", made-up data" if self.made_up_data else ""
+        return (
+            f"{self.target} ← {', '.join(self.sources)}{made_up}: test tiles, mean of {self.seeds} seeds "
+            f"[{self.confidence:.0%} interval over groups and seeds]"
+        )
+
+    @property
+    def _gain(self) -> str:
+        return self.gain or "too few groups for an interval"
+
+    @property
+    def _champion(self) -> str:
+        if not self.champion:
+            return "none yet"
+        live = f"version {self.champion}"
+        if self.champion == self.version and not self.gate.promote:
+            # Taking it down would leave nothing, or a version that nobody judged by the present data: a person decides.
+            return f"{live}, judged again and refused; it is live until a better one comes or `oncoshift rollback`"
+        return live
 
 
-def close(session: Session, outcome: Outcome) -> dict[str, Any]:
-    """Write the summary to the parent run and end it; after this there is nothing left to do.
+def _mark(reason: Reason) -> str:
+    return "✓" if reason.passed else "✗"
 
-    Returns:
-        The summary, JSON-safe.
+
+@dataclass(frozen=True)
+class Ending:
+    """How a retraining that was asked for ended.
+
+    Attributes:
+        summary: what it came to, or what the one before it came to where nothing has changed.
+        unchanged_since_ms: when that one ended, milliseconds since 1970; None where this one trained.
     """
-    settings, evaluation = session.plan.settings, outcome.evaluation
-    methods = {"source-only": settings.retrain.control, "adapted": settings.train.method}
-    summary: dict[str, Any] = {
-        "target": settings.target,
-        "sources": list(settings.sources),
-        "made_up_data": settings.ingest.adapter == "phantom",
-        "seeds": settings.retrain.seeds,
-        "confidence": settings.evaluate.confidence,
-        "rows": [_row(role, method, evaluation, settings.target) for role, method in methods.items()],
-        "gain": str(evaluation.gain) if evaluation.gain is not None else None,
-        "picked": outcome.selection.how,
-        "verdict": {"kind": outcome.selection.verdict.kind.value, "reasons": list(outcome.selection.verdict.reasons)},
-        "findings": [
-            f"{method} seed {job.settings.seed}: {finding}"
-            for method, jobs in outcome.trained.items()
-            for job, done in jobs
-            for finding in findings(done.history, job.settings)
-        ],
-        "gate": outcome.decision.to_dict(),
-        "model": session.plan.model_name,
-        "version": outcome.version,
-        "champion": outcome.champion,
-        "run": session.parent,
-        "experiment": session.tracker.experiment_id,
-    }
-    session.tracker.log_sealed(session.parent, summary, SUMMARY)
-    text = to_markdown(summary)
-    session.tracker.log_text(session.parent, text, "summary.md")
-    tags = {"oncoshift.champion": outcome.champion or "none", "mlflow.note.content": text}
-    tags["oncoshift.findings"] = "; ".join(summary["findings"])[:4000] or "none"
-    session.tracker.set_tags(session.parent, tags)
-    session.tracker.finish(session.parent)
-    return summary
 
+    summary: Summary
+    unchanged_since_ms: int | None = None
 
-def to_markdown(summary: dict[str, Any]) -> str:
-    """The summary as Markdown."""
-    lines = [f"**{escape(_title(summary))}**", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
-    lines += [
-        f"| {row['role']} ({row['method']}) | " + " | ".join(row[name] for name in _METRICS) + " |"
-        for row in summary["rows"]
-    ]
-    lines += ["", f"Gain in balanced accuracy, paired: {summary['gain'] or 'too few groups for an interval'}.", ""]
-    lines += [f"Picked: {summary['picked']}. Verdict without labels: **{summary['verdict']['kind']}**.", ""]
-    lines += [f"- {escape(reason)}" for reason in summary["verdict"]["reasons"]]
-    lines += [
-        "",
-        f"Gate: **{summary['gate']['verdict']}** for version {summary['version']}; champion: {_champion(summary)}.",
-        "",
-    ]
-    lines += [f"- {_mark(each)} {each['check']}: {escape(each['words'])}" for each in summary["gate"]["reasons"]]
-    lines += [f"- {escape(flag)}" for flag in summary["gate"]["flags"]]
-    if summary["findings"]:
-        lines += ["", "Found in the trainings:", "", *(f"- {escape(finding)}" for finding in summary["findings"])]
-    return "\n".join(lines) + "\n"
+    @property
+    def trained(self) -> bool:
+        """Whether anything was done."""
+        return self.unchanged_since_ms is None
 
+    @property
+    def name(self) -> str:
+        """In a word."""
+        if not self.trained:
+            return "Unchanged"
+        return "Promoted" if self.summary.gate.promote else "Refused"
 
-def to_table(summary: dict[str, Any]) -> Table:
-    """The summary as a terminal table: target, source-only against adapted, gate with reasons, champion."""
-    # Text, as a table's strings are console markup.
-    table = Table(title=Text(_title(summary), "table.title"), title_justify="left", show_lines=False)
-    for column in ("model", *(name.replace("_", " ") for name in _METRICS)):
-        table.add_column(column, no_wrap=True)
-    for row in summary["rows"]:
-        table.add_row(f"{row['role']} ({row['method']})", *(row[name] for name in _METRICS))
-    return table
+    @property
+    def champion(self) -> str:
+        """Which version is live, in words."""
+        version = self.summary.champion
+        return f"version {version} is champion" if version else "there is no champion"
 
+    @property
+    def message(self) -> str:
+        """In a sentence."""
+        summary = self.summary
+        if self.unchanged_since_ms is None:
+            words = f"{summary.model}: the gate says {summary.gate.verdict} for version {summary.version}"
+        else:
+            ended = datetime.fromtimestamp(self.unchanged_since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            words = f"Nothing was trained: data, settings and code are those of the retraining that ended {ended}"
+        return f"{words}; {self.champion}."
 
-def to_lines(summary: dict[str, Any]) -> list[str]:
-    """What stands under the table: findings, gain, pick and verdict, gate with reasons, champion."""
-    reasons = [f"  {_mark(reason)} {reason['check']}: {reason['words']}" for reason in summary["gate"]["reasons"]]
-    return [
-        *(f"! {finding}" for finding in summary["findings"]),
-        f"gain in balanced accuracy (paired): {summary['gain'] or 'too few groups for an interval'}",
-        f"picked: {summary['picked']}",
-        f"verdict without labels: {summary['verdict']['kind']}",
-        *(f"  {reason}" for reason in summary["verdict"]["reasons"]),
-        f"gate: {summary['gate']['verdict']} version {summary['version']}",
-        *reasons,
-        *(f"  ! {flag}" for flag in summary["gate"]["flags"]),
-        f"champion of {summary['model']}: {_champion(summary)}",
-    ]
+    def to_markdown(self) -> str:
+        """As Markdown."""
+        text = self.summary.to_markdown()
+        return text if self.trained else f"**{self.message}**\n\nIts result was:\n\n{text}"
 
-
-def _row(role: str, method: str, evaluation: Evaluation, target: str) -> dict[str, str]:
-    result = evaluation.reports[method].organ(target)
-    cells = {name: str(interval) for name, interval in result.intervals.items() if name in _METRICS}
-    means = {name: result.mean(name) for name in _METRICS}
-    plain = {name: "–" if mean is None else f"{mean:.3f}" for name, mean in means.items()}
-    return {"role": role, "method": method} | plain | cells
-
-
-def _title(summary: dict[str, Any]) -> str:
-    made_up = ", made-up data" if summary["made_up_data"] else ""
-    return (
-        f"{summary['target']} ← {', '.join(summary['sources'])}{made_up}: test tiles, mean of {summary['seeds']} seeds "
-        f"[{summary['confidence']:.0%} interval over groups and seeds]"
-    )
-
-
-def _champion(summary: dict[str, Any]) -> str:
-    if not summary["champion"]:
-        return "none yet"
-    live = f"version {summary['champion']}"
-    if summary["champion"] == summary["version"] and summary["gate"]["verdict"] == "refuse":
-        # Taking it down would leave nothing, or a version that nobody judged by the present data: a person decides.
-        return f"{live}, judged again and refused; it is live until a better one comes or `oncoshift rollback`"
-    return live
-
-
-def _mark(reason: dict[str, Any]) -> str:
-    return "✓" if reason["passed"] else "✗"
+    def to_lines(self) -> list[str]:
+        """What a terminal shows under the table: reasons, and what to do next."""
+        summary = self.summary
+        lines = summary.to_lines()
+        if summary.champion not in (None, summary.version):
+            lines.append(f"live is version {summary.champion}, not {summary.version}: `oncoshift models` says why")
+        lines += ["", "look:  make ui   (MLflow on http://127.0.0.1:5000)"]
+        if summary.champion:
+            lines.append(f"pull:  oncoshift score --model models:/{summary.model}@champion TILE.jpg")
+        return lines

@@ -29,15 +29,15 @@ from oncoshift.parallel import usable_cores
 from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import Plan, open_session
-from oncoshift.retraining.trial import Search
 from oncoshift.settings import TuneSettings, validate
+from oncoshift.steps.trial import Search
 from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning.worker import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from oncoshift.retraining.session import Say
+    from oncoshift.retraining.session import Say, Session
 
 _STOP_SECONDS = 60
 """How long a worker may take to end its step and write its checkpoint before it is killed."""
@@ -87,11 +87,12 @@ class Task:
     threads: int
 
 
-def run_workers(search: Search, run: str, budget: Budget, count: int) -> None:
+def run_workers(session: Session, search: Search, run: str, budget: Budget, count: int) -> None:
     """Run trials in `count` processes until there are none left to begin.
 
     Args:
-        search: the study, whose database and whose MLflow store are there already.
+        session: the retraining, whose MLflow store is there already.
+        search: the study, whose database is there already.
         run: id of the MLflow run `tune`.
         budget: when to begin no more.
         count: how many processes.
@@ -100,7 +101,7 @@ def run_workers(search: Search, run: str, budget: Budget, count: int) -> None:
         TuningError: all ended, and trials are left.
         TrainingInterrupted: this process was told to stop by SIGTERM; so were its workers.
     """
-    plan = search.session.plan
+    plan = session.plan
     task = Task(
         str(plan.project),
         str(plan.layout.folder),
@@ -108,7 +109,7 @@ def run_workers(search: Search, run: str, budget: Budget, count: int) -> None:
         search.tune.model_dump(mode="json"),
         plan.uri,
         plan.forced,
-        search.session.key,
+        session.key,
         run,
         budget.deadline,
         max(1, usable_cores() // count),
@@ -233,7 +234,8 @@ def work_on(task: Task) -> None:
     if session.key != task.key:
         raise TuningError("code or data have changed since tuning began; start it again")
     tune = TuneSettings.model_validate(task.tune)
-    Search(session, tune).work(task.run, Budget(tune.trials, task.deadline))
+    search = Search(settings, tune, session.jobs, plan.forced, plan.say)
+    search.work(session.recorder.nested(task.run), Budget(tune.trials, task.deadline))
 
 
 def _say(line: str) -> None:

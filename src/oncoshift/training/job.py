@@ -78,6 +78,11 @@ class Job:
     folder: Path
     features: Path
 
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return self.settings.seed
+
     @cached_property
     def decides(self) -> dict[str, Any]:
         """All that decides the weights; see `HOW_IT_RUNS` for what does not."""
@@ -105,13 +110,13 @@ class TrainedJob:
     """A job that is done.
 
     Attributes:
-        id: of the job.
+        job: what was trained.
         folder: holds weights.safetensors (a `Classifier`'s state), job.json and done.json.
         history: one row of figures an epoch.
         digest: XXH3 of the weights' file; None if an earlier version trained it.
     """
 
-    id: str
+    job: Job
     folder: Path
     history: list[dict[str, float]]
     digest: str | None = None
@@ -152,20 +157,20 @@ class TrainedJob:
 def find_trained(job: Job) -> TrainedJob | None:
     """The result of a job that is done and whose files are whole, or None."""
     try:
-        return read_trained(job.id, job.folder / job.id)
+        return read_trained(job, job.folder / job.id)
     except (DamagedFileError, FileNotFoundError):
         return None
 
 
-def read_trained(job_id: str, folder: Path) -> TrainedJob:
-    """The result in a folder.
+def read_trained(job: Job, folder: Path) -> TrainedJob:
+    """Read a job's result from a folder.
 
     Raises:
         DamagedFileError: done.json or the weights are not what the training wrote.
         FileNotFoundError: there is no done.json or there are no weights, so it is not done.
     """
     done = read_json(folder / "done.json", "history")
-    trained = TrainedJob(job_id, folder, done["history"], done.get("weights"))
+    trained = TrainedJob(job, folder, done["history"], done.get("weights"))
     if not trained.weights.is_file():
         raise FileNotFoundError(trained.weights)
     trained.check()
@@ -231,7 +236,7 @@ def _train(
 ) -> TrainedJob:
     sweep(folder)
     try:
-        done = read_trained(job.id, folder)
+        done = read_trained(job, folder)
     except FileNotFoundError:
         pass
     except DamagedFileError as error:
@@ -252,7 +257,7 @@ def _train(
     ran = {"device": str(device), "precision": pick_precision(settings.train, device)}
     write_json(folder / "done.json", {"history": history, "weights": digest, **ran})
     drop_checkpoint(job)
-    return TrainedJob(job.id, folder, history, digest)
+    return TrainedJob(job, folder, history, digest)
 
 
 def _train_network(
@@ -297,12 +302,12 @@ def _checkpoint(job: Job) -> Path:
     return job.folder / job.id / "checkpoint.pt"
 
 
-def load_net(job: Job, trained: TrainedJob) -> TrainedNet:
+def load_net(trained: TrainedJob) -> TrainedNet:
     """The trained network, or networks in the place of one, in eval mode, on the CPU.
 
     It is what is served: of a network with BatchNorm per domain, that of the target.
     """
-    net = as_one([_unfilled(job) for _ in member_settings(job.settings)])
+    net = as_one([_unfilled(trained.job) for _ in member_settings(trained.job.settings)])
     net.classifier.load_state_dict(trained.state())
     return net.eval()
 
@@ -311,11 +316,12 @@ def _unfilled(job: Job) -> AdaptationNet:
     return AdaptationNet(job.settings.model.model_copy(update={"weights": "none"}))
 
 
-def predict_job(job: Job, trained: TrainedJob, images: Images, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def predict_job(trained: TrainedJob, images: Images, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Probability of malignant for rows of the pack that the job was trained on, float64 [N]."""
+    job = trained.job
     device = pick_device(job.settings.train.device)
     _set_threads(job.settings.train.threads)
-    net = load_net(job, trained).to(device)
+    net = load_net(trained).to(device)
     inputs = frozen_inputs(net, images, FeatureCache(job.features, job.pack_digest), device)
     return predict(net, inputs, rows, device)
 

@@ -1,8 +1,8 @@
-"""What one worker of a study does for a retraining: trains a configuration with each seed, logs it, scores it."""
+"""What one worker of a study does: trains a configuration with each seed, records it, scores it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,11 @@ from oncoshift.tuning.study import LostTrialError, SharedStudy
 from oncoshift.tuning.worker import work
 
 if TYPE_CHECKING:
-    from oncoshift.retraining.session import Session
-    from oncoshift.settings import TuneSettings
+    from collections.abc import Callable
+
+    from oncoshift.settings import Settings, TuneSettings
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.recorder import RunRecorder
     from oncoshift.training.job import TrainedJob
     from oncoshift.tuning.space import Space
     from oncoshift.tuning.worker import Budget, TrialPlan
@@ -33,12 +36,18 @@ class Search:
     """The study of one retraining.
 
     Attributes:
-        session: the retraining.
+        settings: of the experiment, whose values the first trial has.
         tune: section `tune`, or what the command line made of it.
+        jobs: of the experiment.
+        forced: see `retraining.session.Plan`.
+        say: takes lines of progress for people.
     """
 
-    session: Session
+    settings: Settings
     tune: TuneSettings
+    jobs: ExperimentJobs
+    forced: str
+    say: Callable[[str], None]
 
     @cached_property
     def first(self) -> dict[str, Any]:
@@ -47,14 +56,14 @@ class Search:
         Raises:
             SettingsError: a key of `tune.parameters` cannot be tuned, or scores would be of target labels.
         """
-        settings = self.session.plan.settings
+        settings = self.settings
         if settings.select.validator == ORACLE:
             raise SettingsError(
                 "select.validator: oracle reads target labels, and tuning would choose by them; set tune.trials to 0"
             )
         keys, unread = readable(self.tune.parameters, {"model", "train", *method_settings(settings)}, settings)
         if unread:
-            self.session.plan.say(f"tune: {settings.train.method} does not read {', '.join(unread)}; left out")
+            self.say(f"tune: {settings.train.method} does not read {', '.join(unread)}; left out")
         present = flatten(settings)
         return {key: present[key] for key in keys}
 
@@ -69,78 +78,70 @@ class Search:
 
         How many trials there are, who runs them and until when are not in it: the study goes on.
         """
-        settings = self.session.plan.settings
+        settings = self.settings
         parts = [
-            self.session.jobs.job(settings, train__epochs=self.tune.epochs).id,
+            self.jobs.job(settings, train__epochs=self.tune.epochs).id,
             {key: repr(item) for key, item in distributions(self.space).items()},
             [self.tune.seeds, self.tune.seed],
             [settings.select.validator, settings.select.source_floor],
-            self.session.plan.forced,
+            self.forced,
         ]
         return f"{settings.target}-{settings.train.method}-{value_fingerprint(parts)}"
 
     @cached_property
     def study(self) -> SharedStudy:
         """The study in its database; see `SharedStudy` for the errors."""
-        url = resolved_url(self.tune.storage, self.session.plan.layout.shared)
+        url = resolved_url(self.tune.storage, self.jobs.layout.shared)
         return SharedStudy(url, self.name, self.tune.heartbeat_seconds, self.tune.seed)
 
-    def work(self, run: str, budget: Budget) -> None:
+    def work(self, recorder: RunRecorder, budget: Budget) -> None:
         """Run trials in this process until there are none left to begin.
 
         Args:
-            run: id of the MLflow run `tune`, under which each trial has one.
+            recorder: of the run `tune`, under which each trial has one.
             budget: when to begin no more.
         """
-        work(self.study, self.space, self.first, budget, lambda plan: self._trial(run, plan), self.session.plan.say)
+        work(self.study, self.space, self.first, budget, lambda plan: self._trial(recorder, plan), self.say)
 
-    def _trial(self, tune_run: str, plan: TrialPlan) -> list[float]:
+    def _trial(self, recorder: RunRecorder, plan: TrialPlan) -> list[float]:
         """One score a seed."""
-        session = self.session
         ended: optuna.TrialPruned | LostTrialError | None = None
         scores: list[float] = []
-        with session.child(f"trial-{plan.number}", parent=tune_run) as run:
-            session.tracker.log_params(run, plan.values)
+        with recorder.step(f"trial-{plan.number}") as run:
+            run.params(plan.values)
             try:
                 trained = [self._train(run, plan, number) for number in range(self.tune.seeds)]
             except (optuna.TrialPruned, LostTrialError) as error:  # no failure, so the run does not end as one
-                session.tracker.set_tags(run, {"oncoshift.pruned": str(isinstance(error, optuna.TrialPruned)).lower()})
+                run.tags({"oncoshift.pruned": str(isinstance(error, optuna.TrialPruned)).lower()})
                 ended = error
             else:
-                scores = [score_row(session.plan.settings.select, done.history[-1]) for done in trained]
+                scores = [score_row(self.settings.select, done.history[-1]) for done in trained]
                 figures = {"mean": sum(scores) / len(scores), "worst": min(scores), "spread": max(scores) - min(scores)}
-                session.tracker.log_metrics(
-                    run, [(0, trained[-1].ended_ms, {f"score/{name}": value for name, value in figures.items()})]
-                )
+                run.numbers({f"score/{name}": value for name, value in figures.items()}, trained[-1].ended_ms)
         if ended is not None:
             raise ended
         return scores
 
-    def _train(self, run: str, plan: TrialPlan, number: int) -> TrainedJob:
+    def _train(self, recorder: RunRecorder, plan: TrialPlan, number: int) -> TrainedJob:
         """Train one seed.
 
         Each seed is a job of its own, so a trial that was killed in its second seed does not train its first again.
         Pruning looks at the first seed's epochs alone: there, all trials are at the same point with the same seed.
+        A line a trial is enough for people; the run has the epochs.
         """
-        session, epochs = self.session, self.tune.epochs
-        settings = session.plan.settings
+        settings, epochs = self.settings, self.tune.epochs
         values = {**plan.values, "train.epochs": epochs, "seed": settings.seed + number}
-        job = session.jobs.job(with_values(settings, values))
-        session.tracker.set_tags(run, {f"oncoshift.job.s{job.settings.seed}": job.id})
-        # A line a trial is enough for people; MLflow has the epochs.
-        quiet = replace(session, plan=replace(session.plan, say=lambda _line: None))
-        log = quiet.epoch_logger(run, "", epochs)
+        job = self.jobs.job(with_values(settings, values))
+        recorder.tags({f"oncoshift.job.s{job.settings.seed}": job.id})
 
         def on_epoch(row: dict[str, float]) -> None:
             step, score = number * epochs + int(row["epoch"]), score_row(settings.select, row)
-            log({**row, "epoch": float(step), "score": score})
+            recorder.epoch({**row, "epoch": float(step), "score": score})
             if number == 0:
                 plan.report(step, score)
 
         try:
-            return session.jobs.train(
-                job, on_epoch, tenths(f"trial {plan.number}: features of tiles", session.plan.say)
-            )
+            return self.jobs.train(job, on_epoch, tenths(f"trial {plan.number}: features of tiles", self.say))
         except optuna.TrialPruned:
             drop_checkpoint(job)
             raise

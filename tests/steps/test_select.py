@@ -14,10 +14,12 @@ import pytest
 from oncoshift.errors import SettingsError
 from oncoshift.layout import Layout
 from oncoshift.registry.tracking import Tracker
-from oncoshift.retraining.select import NOT_ASKED, Selection, select_step
+from oncoshift.retraining import recorded
 from oncoshift.retraining.session import Plan, Session
 from oncoshift.selection.verdict import Kind
 from oncoshift.settings import Settings, validate, with_values
+from oncoshift.steps.recorder import RunRecorder
+from oncoshift.steps.select import NOT_ASKED, Selection
 from oncoshift.training.job import Job, TrainedJob
 
 if TYPE_CHECKING:
@@ -71,23 +73,23 @@ class MadeUpJobs:
             "gradient_norm": 1.0,
         }
         on_epoch(row)
-        return TrainedJob(job.id, self.folder, [row])
+        return TrainedJob(job, self.folder, [row])
 
-    def predict_target(self, job: Job, _trained: TrainedJob) -> np.ndarray:
-        organs = job.settings.sources
+    def predict_target(self, trained: TrainedJob) -> np.ndarray:
+        organs = trained.job.settings.sources
         return confident(organs[0] in self.turned if len(organs) == 1 else False, seed=sum(map(ord, "".join(organs))))
 
-    def predict(self, job: Job, _trained: TrainedJob, splits: Sequence[str]) -> pd.DataFrame:
+    def predict(self, trained: TrainedJob, splits: Sequence[str]) -> pd.DataFrame:
         """On the audit set, the seeds are the better the less certain they are."""
         assert tuple(splits) == ("audit",)
-        right = {0: 0.95, 1: 0.6, 2: 0.8}[job.settings.seed]
+        right = {0: 0.95, 1: 0.6, 2: 0.8}[trained.job.seed]
         return pd.DataFrame({"probability": confident(False, right, seed=1), "label": TRUTH})
 
 
 class Quiet(Session):
     """A session without data: nothing to log as an input."""
 
-    def log_inputs(self, run: str, names: Sequence[str]) -> None:
+    def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
         pass
 
 
@@ -105,9 +107,9 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
         settings = validate({"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections})
         plan = Plan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
         parent = tracker.find_or_start_run(str(tmp_path), "retrain")
-        session = Quiet(plan, made_up, tracker, str(tmp_path), parent)  # type: ignore[arg-type]
+        session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))  # type: ignore[arg-type]
         seeds = [made_up.job(settings, seed=number) for number in range(3)]
-        selection = select_step(session, [(job, made_up.train(job, lambda _row: None)) for job in seeds])
+        selection = recorded.select(session, [made_up.train(job, lambda _row: None) for job in seeds])
         del made_up.asked[:3]
         found = tracker.find_run(f"{tmp_path}/select")
         assert found is not None
@@ -121,7 +123,7 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
 def test_the_best_seed_is_picked_and_trusted_where_organs_alone_agree(select, tmp_path):
     jobs = MadeUpJobs(tmp_path)
     selection, log, tags = select(jobs)
-    assert selection.job.settings.seed == 1
+    assert selection.picked.job.seed == 1
     assert selection.how == "seed 1 of 3, information_maximisation above source accuracy 0.8"
     assert jobs.asked == [(("lung",), 1), (("colon",), 1), (("breast",), 1)], "the pick's seed, one organ each"
     assert selection.verdict.kind is Kind.TRUST
@@ -184,14 +186,14 @@ def test_a_single_organ_of_its_own_does_not_stand_in_the_way(select, tmp_path):
 
 def test_the_oracle_picks_by_the_audit_set_and_says_so(select):
     selection, log, tags = select(select={"validator": "oracle"})
-    assert selection.job.settings.seed == 0, "right most often, and least certain"
+    assert selection.picked.job.seed == 0, "right most often, and least certain"
     assert log["scores"]["0"] == pytest.approx(0.95, abs=0.05)
     assert tags["oncoshift.oracle"] == "true"
     assert "oracle" in tags["oncoshift.selection"]
 
 
 def test_equal_seeds_come_to_the_first(select, tmp_path):
-    assert select(MadeUpJobs(tmp_path, im=(0.4, 0.4, 0.4)))[0].job.settings.seed == 0
+    assert select(MadeUpJobs(tmp_path, im=(0.4, 0.4, 0.4)))[0].picked.job.seed == 0
 
 
 def test_what_is_found_in_a_training_is_in_its_run(select, tmp_path, tracker):

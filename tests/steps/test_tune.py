@@ -11,14 +11,15 @@ import pytest
 
 from oncoshift.cli import main
 from oncoshift.errors import SettingsError
-from oncoshift.experiment_jobs import ExperimentJobs
 from oncoshift.layout import Layout
 from oncoshift.registry.tracking import Tracker
-from oncoshift.retraining import tune
+from oncoshift.retraining import recorded
 from oncoshift.retraining.session import Plan, Session, log_start
-from oncoshift.retraining.trial import Search
 from oncoshift.retraining.workers import visible_gpus
 from oncoshift.settings import Settings, dump_settings, flatten, with_values
+from oncoshift.steps.jobs import ExperimentJobs
+from oncoshift.steps.recorder import RunRecorder
+from oncoshift.steps.trial import Search
 from oncoshift.tuning.study import LostTrialError
 from oncoshift.tuning.worker import TrialPlan
 
@@ -35,9 +36,8 @@ def search(folder: Path, data: str = "data", **changes: Any) -> Search:
     settings = with_values(Settings(), {"tune.parameters": ["train.lr", "dann.max_lambda"], **values})
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
-    plan = Plan(folder, layout, settings, "sqlite://", "", lines.append)
     lines.clear()
-    return Search(Session(plan, jobs, None, "key", "parent"), settings.tune)  # type: ignore[arg-type]
+    return Search(settings, settings.tune, jobs, "", lines.append)
 
 
 lines: list[str] = []
@@ -92,7 +92,7 @@ def test_tuning_by_target_labels_is_refused(tmp_path: Path) -> None:
 class Quiet(Session):
     """A session without data: nothing to log as an input."""
 
-    def log_inputs(self, run: str, names: Sequence[str]) -> None:
+    def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
         pass
 
 
@@ -103,7 +103,8 @@ def test_a_retrainings_parameters_are_those_that_it_trains_with(
     found = search(tmp_path)
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests")
     parent = tracker.find_or_start_run("key", "retrain")
-    session = Quiet(found.session.plan, found.session.jobs, tracker, "key", parent)
+    plan = Plan(tmp_path, found.jobs.layout, found.settings, "sqlite://", "", lines.append)
+    session = Quiet(plan, found.jobs, RunRecorder(tracker, parent, "key"))
     report = session.plan.layout.tiles / "report"
     report.mkdir(parents=True)
     (report / "report.html").touch()
@@ -112,9 +113,9 @@ def test_a_retrainings_parameters_are_those_that_it_trains_with(
     assert first["train.method"] == "dann"
     assert not {"train.lr", "dann.max_lambda"} & set(first), "not known yet, and a parameter never changes"
     for rate in (0.027, 0.05):
-        best = with_values(session.plan.settings, {"train.lr": rate, "dann.max_lambda": 0.23})
-        monkeypatch.setattr(tune, "run_study", lambda *_, best=best: best)
-        assert tune.tune_step(session).train.lr == 0.027
+        best = with_values(session.settings, {"train.lr": rate, "dann.max_lambda": 0.23})
+        monkeypatch.setattr(recorded, "run_study", lambda *_, best=best: best)
+        assert recorded.tune(session).train.lr == 0.027
         log_start(session)
         logged = tracker.client.get_run(parent).data.params
         assert (logged["train.lr"], logged["dann.max_lambda"]) == ("0.027", "0.23")
@@ -134,10 +135,10 @@ def test_only_a_pruned_trial_frees_its_checkpoint(tmp_path: Path, outcome: type[
             (folder / "checkpoint.pt").touch()
             raise outcome
 
-    session = replace(found.session, jobs=Jobs(**vars(found.session.jobs)), tracker=Mock())
+    jobs = Jobs(**vars(found.jobs))
     with pytest.raises(outcome):
-        Search(session, found.tune)._train("run", TrialPlan(0, {}, Mock()), 0)
-    left = [path.name for path in session.jobs.folder.glob("*/*")]
+        replace(found, jobs=jobs)._train(Mock(), TrialPlan(0, {}, Mock()), 0)
+    left = [path.name for path in jobs.folder.glob("*/*")]
     assert left == (["checkpoint.pt"] if outcome is LostTrialError else [])
 
 

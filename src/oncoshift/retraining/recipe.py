@@ -1,0 +1,122 @@
+"""The recipe of a retraining: data → tune → train → evaluate → select → explain → register → gate.
+
+Each step does its work once: see `recorded`. So a retraining that was killed is simply started again: what is done is
+found, what was under way goes on. `flows/retrain.py` hands the steps over as Prefect's tasks; nothing here knows
+Prefect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from oncoshift.files import DamagedFileError
+from oncoshift.registry.promotion import champion_version
+from oncoshift.registry.store import open_client
+from oncoshift.retraining.prepare import end_force
+from oncoshift.retraining.session import log_start, open_session
+from oncoshift.retraining.summary import Ending, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from oncoshift.registry.gate import Decision
+    from oncoshift.retraining.session import Plan, Session
+    from oncoshift.settings import Settings
+    from oncoshift.steps.evaluate import Evaluation
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.select import Selection
+    from oncoshift.training.job import TrainedJob
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What to do in each step: the functions of `recorded`, or what covers them.
+
+    Attributes:
+        data: brings the data up to date.
+        tune: settles what is trained.
+        train: trains seed number n, from 0, of a method.
+        evaluate: scores the jobs by method, control and adapted.
+        select: picks a seed of the method.
+        explain: explains the pick.
+        register: makes the pick a version; gives its number.
+        gate: decides on a version, with the control of its seed.
+    """
+
+    data: Callable[[Plan], ExperimentJobs]
+    tune: Callable[[Session], Settings]
+    train: Callable[[Session, Settings, str, int], TrainedJob]
+    evaluate: Callable[[Session, Mapping[str, Sequence[TrainedJob]]], Evaluation]
+    select: Callable[[Session, Sequence[TrainedJob]], Selection]
+    explain: Callable[[Session, Selection], None]
+    register: Callable[[Session, Selection, Evaluation], str]
+    gate: Callable[[Session, str, TrainedJob, Selection], Decision]
+
+
+def retrain(plan: Plan, steps: Steps) -> Ending:
+    """Follow the recipe, unless nothing has changed since it was followed last.
+
+    Args:
+        plan: what to retrain; the caller holds the lock of its experiment.
+        steps: what to do in each step.
+    """
+    open_client(plan.uri)  # a store that is away is told now, not when the data are ready
+    session = open_session(plan, steps.data(plan))
+    ending = ended_before(session) or Ending(_follow_to_the_end(session, steps))
+    end_force(plan)
+    return ending
+
+
+def ended_before(session: Session) -> Ending | None:
+    """How a retraining with the same key ended, or None where there is none that ended.
+
+    None as well where its summary is damaged: the steps then find what they did before, and write it anew.
+    """
+    recorder = session.recorder
+    if not recorder.tracker.is_finished(session.key):
+        return None
+    try:
+        summary = Summary.read(recorder)
+    except DamagedFileError as error:
+        session.say(f"{error}; the steps are looked through again, and it is written anew")
+        return None
+    client = recorder.tracker.client
+    # A person may have moved the champion since.
+    champion = champion_version(client, summary.model)
+    return Ending(replace(summary, champion=champion), client.get_run(recorder.run).info.end_time)
+
+
+def follow(session: Session, steps: Steps) -> Summary:
+    """Take the steps, from an open session to its summary."""
+    log_start(session)
+    control, method = session.settings.retrain.control, session.settings.train.method
+    numbers = range(session.settings.retrain.seeds)
+    settings = steps.tune(session)
+    trained: dict[str, list[TrainedJob]] = {
+        name: [steps.train(session, settings, name, number) for number in numbers] for name in (control, method)
+    }
+    evaluation = steps.evaluate(session, trained)
+    selection = steps.select(session, trained[method])
+    steps.explain(session, selection)
+    version = steps.register(session, selection, evaluation)
+    control_of_pick = next(each for each in trained[control] if each.job.seed == selection.picked.job.seed)
+    decision = steps.gate(session, version, control_of_pick, selection)
+    return _close(session, evaluation, selection, version, decision)
+
+
+def _follow_to_the_end(session: Session, steps: Steps) -> Summary:
+    """Follow the recipe; an error ends the retraining's run as well."""
+    try:
+        return follow(session, steps)
+    except BaseException as error:
+        session.recorder.end(error)
+        raise
+
+
+def _close(session: Session, evaluation: Evaluation, selection: Selection, version: str, decision: Decision) -> Summary:
+    """Record the summary and end the retraining's run; after this there is nothing left to do."""
+    summary = Summary.of(session, evaluation, selection, version, decision)
+    summary.record(session.recorder)
+    session.recorder.tracker.finish(session.recorder.run)
+    return summary

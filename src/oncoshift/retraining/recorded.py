@@ -1,0 +1,197 @@
+"""The steps of a retraining, each in a nested run of MLflow that is found by its key, so that it is done once.
+
+`recipe` says what follows what; `oncoshift.steps` does the work.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from oncoshift.console import tenths
+from oncoshift.data.loading import TRAINING_SPLITS
+from oncoshift.retraining.workers import run_workers
+from oncoshift.settings import flatten, with_values
+from oncoshift.steps import evaluate as evaluating
+from oncoshift.steps import explain as explaining
+from oncoshift.steps import gate as judging
+from oncoshift.steps import register as registering
+from oncoshift.steps import select as selecting
+from oncoshift.steps import train as training
+from oncoshift.steps import tune as tuning
+from oncoshift.steps.trial import Search
+from oncoshift.training.job import find_trained
+from oncoshift.tuning.worker import Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from oncoshift.registry.gate import Decision
+    from oncoshift.retraining.session import Session
+    from oncoshift.settings import Settings, TuneSettings
+    from oncoshift.steps.evaluate import Evaluation
+    from oncoshift.steps.recorder import RunRecorder
+    from oncoshift.steps.select import Selection
+    from oncoshift.training.job import Job, TrainedJob
+
+SETTLED_TAG = "oncoshift.tuned"
+"""On a retraining's run: the values that tuning changed, by dotted key, as JSON."""
+
+
+def tune(session: Session) -> Settings:
+    """Settle what the retraining trains: run the study, or what is left of it, and log the best as its parameters.
+
+    A retraining that was killed after that goes on with the same values, whatever its study has found since.
+
+    Returns:
+        The experiment's settings with the best trial's values.
+
+    Raises:
+        SettingsError: see `run_study`.
+        TuningError: see `run_study`.
+    """
+    configured, recorder = session.settings, session.recorder
+    settled = recorder.tracker.client.get_run(recorder.run).data.tags.get(SETTLED_TAG)
+    if settled is None:
+        before, tuned = flatten(configured), flatten(run_study(session, configured.tune))
+        settled = json.dumps({key: value for key, value in tuned.items() if value != before[key]})
+        recorder.tags({SETTLED_TAG: settled})
+    elif configured.tune.trials:
+        session.say("tune: goes on with the values that were settled before; --force tunes anew")
+    settings = with_values(configured, json.loads(settled))
+    recorder.params(flatten(settings))
+    return settings
+
+
+def run_study(session: Session, tune: TuneSettings) -> Settings:
+    """Run the study, or what is left of it; without trials, the settings as they are.
+
+    Args:
+        session: the retraining.
+        tune: its section `tune`, or what the command line made of it.
+
+    Returns:
+        The experiment's settings with the best trial's values.
+
+    Raises:
+        SettingsError: `tune.parameters`, `tune.storage` or the validator will not do.
+        TuningError: every worker process ended, and trials are left.
+    """
+    settings = session.settings
+    if tune.trials == 0:
+        return settings
+    budget = Budget(tune.trials, None if tune.minutes is None else time.time() + 60 * tune.minutes)
+    search = Search(settings, tune, session.jobs, session.plan.forced, session.say)
+    if not search.first:
+        session.say(f"tune: {settings.train.method} reads none of tune.parameters; nothing to tune")
+        return settings
+
+    def work_in_processes(recorder: RunRecorder, budget: Budget, count: int) -> None:
+        run_workers(session, search, recorder.run, budget, count)
+
+    with session.recorder.step("tune") as recorder:
+        tuned = tuning.run(recorder, search, budget, work_in_processes)
+        tuned.record(recorder)
+    if tuned.best is None:
+        session.say("tune: no trial completed; the defaults stand")
+    return tuned.settings
+
+
+def train(session: Session, settings: Settings, method: str, number: int) -> TrainedJob:
+    """Train seed `settings.seed + number` of a method, go on with it, or take its result if it is done.
+
+    Args:
+        session: the retraining.
+        settings: as tuned.
+        method: the control or the method of `train.method`.
+        number: from 0 to `retrain.seeds` − 1.
+    """
+    job = session.jobs.job(settings, train__method=method, seed=settings.seed + number)
+    return _train(session, session.recorder, job, f"train-{method}-s{job.seed}", f"{method} seed {job.seed}")
+
+
+def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> Evaluation:
+    """Score the jobs by method, control and adapted, on sources and target."""
+    with session.recorder.step("evaluate") as recorder:
+        evaluation = evaluating.run(session.jobs, trained, session.settings)
+        if evaluation.without_gain:
+            session.say(f"evaluate: no interval for the gain: {evaluation.without_gain}")
+        evaluation.record(recorder)
+    return evaluation
+
+
+def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
+    """Pick one of the method's seeds, and say whether it may be believed."""
+    with session.recorder.step("select") as recorder:
+
+        def train_alone(job: Job, organ: str) -> TrainedJob:
+            label = f"{job.settings.train.method} from {organ} alone"
+            return _train(session, recorder, job, f"alone-{organ}", label)
+
+        selection = selecting.run(session.jobs, seeds, session.settings.select, train_alone, session.say)
+        session.say(f"picked: {selection.how}")
+        session.say(f"verdict without labels: {selection.verdict.words}")
+        selection.record(recorder)
+    return selection
+
+
+def explain(session: Session, selection: Selection) -> None:
+    """Explain the pick on target tiles."""
+    with session.recorder.step("explain") as recorder:
+        progress = tenths("explain: tiles", session.say)
+        explaining.run(session.jobs, selection.picked, progress).record(recorder)
+
+
+def register(session: Session, selection: Selection, evaluation: Evaluation) -> str:
+    """Make the pick a version of the registered model, and its challenger; the version."""
+    with session.recorder.step("register") as recorder:
+        registration = registering.run(
+            recorder,
+            session.jobs,
+            selection,
+            evaluation.methods[selection.picked.job.settings.train.method],
+            retraining=session.recorder.run,
+            forced=session.plan.forced,
+        )
+        registration.record(recorder)
+    return registration.version
+
+
+def gate(session: Session, version: str, control: TrainedJob, selection: Selection) -> Decision:
+    """Hold a version against control and champion; promote it, or say why not."""
+    with session.recorder.step("gate") as recorder:
+        challenge = judging.Challenge(session.settings.registered_model, version, control, selection)
+        judged = judging.run(recorder, session.jobs, challenge, session.settings, session.say)
+        judged.record(recorder)
+    return judged.decision
+
+
+def _train(session: Session, above: RunRecorder, job: Job, step: str, label: str) -> TrainedJob:
+    """Train a job in a nested run, with its settings, data, epochs, and what its figures show to have gone wrong.
+
+    Args:
+        session: the retraining.
+        above: under which the run is shown.
+        job: what to train.
+        step: names the run.
+        label: before each line of progress.
+    """
+    with above.step(step, system_metrics=session.settings.tracking.system_metrics) as recorder:
+        if find_trained(job) is not None:
+            recorder.tags({"oncoshift.reused": "true"})
+            session.say(f"{label}: trained before, nothing that it depends on has changed")
+        recorder.params(flatten(job.settings))
+        recorder.tags({"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
+        session.log_inputs(recorder, TRAINING_SPLITS)
+        tell = training.epoch_lines(session.say, label, job.settings.train.epochs)
+
+        def on_epoch(row: dict[str, float]) -> None:
+            recorder.epoch(row)
+            tell(row)
+
+        done = training.run(session.jobs, job, on_epoch, tenths(f"{label}: features of tiles", session.say))
+        for finding in done.findings:
+            session.say(f"{label}: {finding}")
+        done.record(recorder)
+    return done.trained

@@ -1,0 +1,178 @@
+"""Step `evaluate`: how good trained models are, on the sources and on the target's test tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from sklearn.metrics import roc_curve
+
+from oncoshift.errors import DataError
+from oncoshift.evaluation.domains import Report, by_organ, evaluate_domains
+from oncoshift.evaluation.intervals import Interval, paired_difference
+from oncoshift.evaluation.plots import comparison_figure, confusion_figure, reliability_figure, roc_figure
+from oncoshift.evaluation.resampling import TooFewGroupsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from oncoshift.settings import EvaluateSettings, Settings
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.recorder import Recorder
+    from oncoshift.training.job import TrainedJob
+
+
+@dataclass(frozen=True)
+class EvaluatedMethod:
+    """How good one method is.
+
+    Attributes:
+        seeds: its trained jobs, one a seed.
+        predictions: of all seeds, with the columns of `evaluation.domains.PREDICTION_COLUMNS`.
+        report: over its seeds; source organs on source_val, the target on test.
+        bins: of the reliability diagram.
+    """
+
+    seeds: Sequence[TrainedJob]
+    predictions: pd.DataFrame
+    report: Report
+    bins: int
+
+    def record(self, recorder: Recorder, folder: str = "") -> None:
+        """Keep the report and the three plots.
+
+        Args:
+            recorder: keeps them.
+            folder: before their names, with a slash at its end.
+        """
+        recorder.text(f"{folder}report.md", self.report.to_markdown())
+        recorder.figure(f"{folder}roc.png", roc_figure(self.predictions))
+        recorder.figure(f"{folder}reliability.png", reliability_figure(self.predictions, self.bins))
+        recorder.figure(f"{folder}confusion.png", confusion_figure(self.predictions))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Control and method, beside one another.
+
+    Attributes:
+        target: the organ adapted to.
+        methods: what was found of each, by name.
+        gain: balanced accuracy on the target's test tiles, adapted minus control, paired by group and seed; None where
+            there are too few groups for an interval.
+        without_gain: why there is none; empty where there is one.
+    """
+
+    target: str
+    methods: Mapping[str, EvaluatedMethod]
+    gain: Interval | None
+    without_gain: str = ""
+
+    @property
+    def reports(self) -> dict[str, Report]:
+        """By method."""
+        return {name: method.report for name, method in self.methods.items()}
+
+    def record(self, recorder: Recorder) -> None:
+        """Keep all of each method, each seed's metrics with its own training, and the comparison."""
+        for name, method in self.methods.items():
+            recorder.table(f"{name}/predictions", method.predictions.reset_index(drop=True))
+            method.record(recorder, f"{name}/")
+            recorder.json(f"{name}/report.json", method.report.to_dict())
+            _record_seeds(recorder, method)
+        comparison = comparison_figure(self.reports)
+        for place in (recorder, recorder.above):
+            place.figure("plots/comparison.png", comparison)
+        ended = max(trained.ended_ms for method in self.methods.values() for trained in method.seeds)
+        recorder.above.numbers(self.headline, ended)
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The target's figures by method, and the gain."""
+        values: dict[str, float] = {}
+        for method, report in self.reports.items():
+            for name, interval in report.organ(self.target).intervals.items():
+                values[f"{method}/{name}"] = interval.point
+                values |= {f"{method}/{name}_low": interval.low, f"{method}/{name}_high": interval.high}
+        if self.gain is not None:
+            values |= {
+                "gain/balanced_accuracy": self.gain.point,
+                "gain/low": self.gain.low,
+                "gain/high": self.gain.high,
+            }
+        return values
+
+
+def run(jobs: ExperimentJobs, trained: Mapping[str, Sequence[TrainedJob]], settings: Settings) -> Evaluation:
+    """Predict and score control and method, and the difference between them.
+
+    Args:
+        jobs: of the experiment.
+        trained: method → its seeds' jobs.
+        settings: of the experiment.
+
+    Raises:
+        DataError: there are no labelled test tiles of the target.
+    """
+    predictions = {name: _predict(jobs, seeds) for name, seeds in trained.items()}
+    if settings.target not in set(next(iter(predictions.values()))["organ"]):
+        raise DataError(
+            f"no labelled test tiles of {settings.target}, so nothing can be proved; label tiles of two more "
+            "groups of each class, or raise split.test_share"
+        )
+    methods = {name: _score(seeds, predictions[name], settings.evaluate) for name, seeds in trained.items()}
+    try:
+        gain = _gain(settings, predictions[settings.train.method], predictions[settings.retrain.control])
+    except TooFewGroupsError as error:
+        return Evaluation(settings.target, methods, None, str(error))
+    return Evaluation(settings.target, methods, gain)
+
+
+def run_alone(jobs: ExperimentJobs, trained: TrainedJob, settings: EvaluateSettings) -> EvaluatedMethod:
+    """Predict and score one model, with nothing to compare it with."""
+    return _score([trained], _predict(jobs, [trained]), settings)
+
+
+def roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The ROC curve of every organ's first seed, for a program that draws it itself, as DVC does."""
+    curves = []
+    for tiles in by_organ(predictions):
+        false, true, _ = roc_curve(tiles.labels, tiles.probabilities[0])
+        curves.append(pd.DataFrame({"organ": tiles.organ, "false_positive_rate": false, "true_positive_rate": true}))
+    return pd.concat(curves)
+
+
+def _predict(jobs: ExperimentJobs, seeds: Sequence[TrainedJob]) -> pd.DataFrame:
+    return pd.concat([jobs.predict(trained, ("source_val", "test")) for trained in seeds])
+
+
+def _score(seeds: Sequence[TrainedJob], predictions: pd.DataFrame, settings: EvaluateSettings) -> EvaluatedMethod:
+    return EvaluatedMethod(seeds, predictions, evaluate_domains(predictions, settings), settings.calibration_bins)
+
+
+def _gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFrame) -> Interval:
+    of_method, of_control = (
+        next(tiles for tiles in by_organ(table) if tiles.organ == settings.target) for table in (adapted, control)
+    )
+    return paired_difference(
+        of_method.labels,
+        of_method.probabilities,
+        of_control.probabilities,
+        of_method.groups,
+        "balanced_accuracy",
+        resamples=settings.evaluate.bootstrap,
+        confidence=settings.evaluate.confidence,
+    )
+
+
+def _record_seeds(recorder: Recorder, method: EvaluatedMethod) -> None:
+    """Each seed's metrics go to its own training run, where the UI compares runs."""
+    for trained in method.seeds:
+        settings = trained.job.settings
+        values = {
+            f"{result.organ}/{name}": value
+            for result in method.report.organs
+            for name, value in result.per_seed[settings.seed].as_dict().items()
+        }
+        recorder.of_step(f"train-{settings.train.method}-s{settings.seed}").numbers(values, trained.ended_ms)

@@ -1,0 +1,96 @@
+"""Step `explain`: Integrated Gradients of a trained model on a fixed set of the target's test tiles.
+
+Parts that are done lie in the job's folder until all are, so a killed process goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.data.loading import load_masks
+from oncoshift.explain.attributions import mean_image
+from oncoshift.explain.explanation import Explanation, explain
+from oncoshift.explain.kept import KeptParts
+from oncoshift.explain.sample import pick_tiles
+from oncoshift.files import held
+from oncoshift.fingerprint import code_fingerprint, value_fingerprint
+from oncoshift.training.job import load_net, predict_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.recorder import Recorder
+    from oncoshift.training.job import TrainedJob
+
+
+@dataclass(frozen=True)
+class ExplainedModel:
+    """A model and where its attributions lie.
+
+    Attributes:
+        trained: the model's job.
+        explanation: the attributions, their table and their picture.
+    """
+
+    trained: TrainedJob
+    explanation: Explanation
+
+    def record(self, recorder: Recorder) -> None:
+        """Keep gallery, table and the share of attribution on nuclei."""
+        found, ended = self.explanation, self.trained.ended_ms
+        recorder.tags({"oncoshift.job": self.trained.job.id})
+        recorder.figure("integrated_gradients.png", found.figure)
+        recorder.above.figure("plots/integrated_gradients.png", found.figure)
+        recorder.table("integrated_gradients", found.table)
+        recorder.numbers(found.as_dict(), ended)
+        recorder.above.numbers({f"explain/{name}": value for name, value in found.as_dict().items()}, ended)
+
+
+def run(
+    jobs: ExperimentJobs, trained: TrainedJob, on_progress: Callable[[int, int], None] | None = None
+) -> ExplainedModel:
+    """Explain a model.
+
+    Args:
+        jobs: of the experiment.
+        trained: the model's job.
+        on_progress: called with tiles done and tiles in all.
+    """
+    tiles = jobs.tiles(("test",))
+    source = jobs.training_data().source
+    settings = trained.job.settings.explain
+    probabilities = predict_job(trained, tiles.images, tiles.rows)
+    picked = pick_tiles(tiles.tile_ids, probabilities, tiles.groups, settings.tiles)
+    ids, rows = tiles.tile_ids[picked], tiles.rows[picked]
+    folder = trained.job.folder / trained.job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        kept = KeptParts(folder / f"explain-{_key(jobs, trained, ids)}")
+        explanation = explain(
+            load_net(trained).classifier,
+            tiles.images[rows],
+            load_masks(jobs.layout, ids.tolist(), tiles.images.shape[1]),
+            tile_ids=ids,
+            groups=tiles.groups[picked],
+            labels=tiles.labels[picked],
+            baseline=mean_image(source.images, source.rows),
+            device="cpu",
+            settings=settings,
+            kept=kept,
+            on_progress=on_progress,
+        )
+        shutil.rmtree(kept.folder, ignore_errors=True)
+    return ExplainedModel(trained, explanation)
+
+
+def _key(jobs: ExperimentJobs, trained: TrainedJob, tile_ids: NDArray[np.str_]) -> str:
+    """Hash of all that decides attributions."""
+    settings = trained.job.settings.explain.model_dump(mode="json")
+    code = code_fingerprint("oncoshift.explain")
+    return value_fingerprint([trained.digest, jobs.data_digest, jobs.pack_digest, settings, tile_ids.tolist(), code])

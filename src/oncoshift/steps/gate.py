@@ -1,0 +1,221 @@
+"""Step `gate`: challenger against control and champion on the audit set; promotes, or says why not.
+
+The registered models themselves are asked, on the raw bytes of the tiles: what is judged is what would be served.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pandas as pd
+
+from oncoshift.data.parquet import read_table
+from oncoshift.data.raw import read_raw_tiles
+from oncoshift.data.tables import LABELS
+from oncoshift.errors import RegistryError
+from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
+from oncoshift.evaluation.metrics import compute_metrics
+from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.files import DamagedFileError
+from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
+from oncoshift.registry.loading import load_served
+from oncoshift.registry.packaging import update_card
+from oncoshift.registry.promotion import WITHDRAWN_TAG, champion_version, promote, record_decision
+from oncoshift.selection.consensus import kappa
+from oncoshift.steps.register import BY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from oncoshift.data.tables import EvaluationTiles
+    from oncoshift.evaluation.weighted import MetricName
+    from oncoshift.settings import EvaluateSettings, Settings
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.recorder import RunRecorder
+    from oncoshift.steps.select import Selection
+    from oncoshift.training.job import TrainedJob
+
+
+UNLABELLED_TILES = 1000
+"""Challenger and champion are compared on so many unlabelled target tiles at most."""
+
+METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity")
+
+
+@dataclass(frozen=True)
+class JudgedVersion:
+    """A version and what the gate says of it.
+
+    Attributes:
+        name: of the registered model.
+        version: the challenger.
+        decision: the gate's.
+    """
+
+    name: str
+    version: str
+    decision: Decision
+
+    def record(self, recorder: RunRecorder) -> None:
+        """Keep the decision in the run, its parent and the registry, and promote the version where it says so."""
+        decision, client = self.decision, recorder.tracker.client
+        recorder.sealed("gate.json", decision.to_dict())
+        record_decision(client, self.name, self.version, decision)
+        update_card(client, self.name, self.version, {"Gate": decision.to_markdown()})
+        for place in (recorder, recorder.above):
+            place.text("gate.md", decision.to_markdown())
+            place.tags({"oncoshift.gate": decision.verdict, "oncoshift.version": self.version})
+        if decision.promote:
+            promote(client, self.name, self.version, f"passed the gate of retraining {recorder.key}", BY)
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What the gate is to judge.
+
+    Attributes:
+        name: of the registered model.
+        version: the challenger.
+        control: the source-only job with the challenger's seed.
+        selection: the challenger as it was picked, and what is to be thought of it without labels.
+    """
+
+    name: str
+    version: str
+    control: TrainedJob
+    selection: Selection
+
+
+def run(
+    recorder: RunRecorder,
+    jobs: ExperimentJobs,
+    challenge: Challenge,
+    settings: Settings,
+    say: Callable[[str], None],
+) -> JudgedVersion:
+    """Decide on a version, or find the decision that was made before.
+
+    Args:
+        recorder: the step's run, in whose store the registry is.
+        jobs: of the experiment.
+        challenge: what to judge.
+        settings: of the experiment.
+        say: takes lines of progress for people.
+
+    Raises:
+        RegistryError: a model cannot be loaded, or cannot read a tile.
+    """
+    decision = _decided(recorder, challenge.version, say) or _decide(recorder, jobs, challenge, settings)
+    return JudgedVersion(challenge.name, challenge.version, decision)
+
+
+def _decided(recorder: RunRecorder, version: str, say: Callable[[str], None]) -> Decision | None:
+    """The decision of a gate that was killed after it: a second look would compare a new champion with itself."""
+    tags = recorder.tracker.client.get_run(recorder.run).data.tags
+    if tags.get("oncoshift.version") != version:
+        return None
+    try:
+        return Decision.from_dict(recorder.tracker.read_sealed(recorder.run, "gate.json", "verdict", "reasons"))
+    except DamagedFileError as error:
+        say(f"{error}; the gate decides again")
+        return None
+
+
+def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, settings: Settings) -> Decision:
+    client = recorder.tracker.client
+    withdrawn = client.get_model_version(challenge.name, challenge.version).tags.get(WITHDRAWN_TAG)
+    if withdrawn is not None:
+        words = f"version {challenge.version} was rolled back ({withdrawn}); only a person brings it back"
+        return Decision(False, (Reason("not rolled back", False, None, None, words),))
+    champion = champion_version(client, challenge.name)
+    evidence = _evidence(jobs, challenge, champion, recorder.tracker.uri, settings)
+    return decide(settings.gate, settings.select, evidence)
+
+
+def _evidence(
+    jobs: ExperimentJobs, challenge: Challenge, champion: str | None, uri: str, settings: Settings
+) -> GateEvidence:
+    tiles = jobs.tiles(("audit",))
+    images = read_raw_tiles(jobs.layout, tiles.tile_ids.tolist())
+    challenger = _served(challenge.name, challenge.version, uri, images)
+    control = jobs.predict(challenge.control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
+
+    def gain(other: NDArray[np.float64]) -> Interval:
+        return paired_difference(
+            tiles.labels,
+            challenger,
+            other,
+            tiles.groups,
+            "balanced_accuracy",
+            resamples=settings.evaluate.bootstrap,
+            confidence=settings.evaluate.confidence,
+        )
+
+    gains: tuple[Interval | None, Interval | None] = (None, None)
+    levels, too_few = _levels(tiles, challenger, settings.evaluate)
+    if not too_few:
+        of_champion = None if champion is None else gain(_served(challenge.name, champion, uri, images))
+        gains = gain(control["probability"].to_numpy()), of_champion
+    agreement = None
+    if champion is not None and settings.gate.without_audit == "trust":
+        agreement = _agreement(jobs, challenge, champion, uri)
+    return GateEvidence(
+        balanced_accuracy=levels["balanced_accuracy"],
+        auroc=levels["auroc"],
+        sensitivity=levels["sensitivity"],
+        gain_over_control=gains[0],
+        gain_over_champion=gains[1],
+        groups={name: len(np.unique(tiles.groups[tiles.labels == label])) for label, name in enumerate(LABELS)},
+        selection=settings.select.validator,
+        source_accuracy=challenge.selection.source_accuracy,
+        verdict=challenge.selection.verdict,
+        agreement_with_champion=agreement,
+        too_few=too_few,
+        phantom=settings.ingest.adapter == "phantom",
+    )
+
+
+def _levels(
+    tiles: EvaluationTiles, probabilities: NDArray[np.float64], settings: EvaluateSettings
+) -> tuple[Mapping[MetricName, Interval], str]:
+    """The metrics on the audit set; without intervals, and why, where groups are too few for them."""
+    try:
+        levels = bootstrap_metrics(
+            tiles.labels,
+            probabilities,
+            tiles.groups,
+            resamples=settings.bootstrap,
+            confidence=settings.confidence,
+            names=METRICS,
+        )
+    except TooFewGroupsError as error:
+        points = compute_metrics(tiles.labels, probabilities, tiles.groups).as_dict()
+        return {name: Interval(points[name], np.nan, np.nan, settings.confidence, 0) for name in METRICS}, str(error)
+    return levels, ""
+
+
+def _agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str, uri: str) -> float:
+    """Kappa of two versions on unlabelled tiles of the target, evenly spaced over its training split."""
+    splits = jobs.layout.splits
+    ids = read_table(splits / "target_train.parquet", ("tile_id",), stage="split")["tile_id"].tolist()
+    images = read_raw_tiles(jobs.layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
+    said = (_served(challenge.name, version, uri, images) for version in (challenge.version, champion))
+    return kappa(*said)
+
+
+def _served(name: str, version: str, uri: str, images: list[bytes]) -> NDArray[np.float64]:
+    """Probabilities of a registered version for raw image bytes, float64 [N].
+
+    Raises:
+        RegistryError: the model cannot be loaded, or cannot read a tile.
+    """
+    model = load_served(f"models:/{name}/{version}", uri)
+    outcome = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
+    if outcome["error"].notna().any():
+        raise RegistryError(f"{name} version {version} cannot read an audit tile: {outcome['error'].dropna().iloc[0]}")
+    probabilities: NDArray[np.float64] = outcome["probability"].to_numpy(np.float64)
+    return probabilities

@@ -1,0 +1,97 @@
+"""Training jobs of an experiment on disk: made from its settings, trained, and asked for predictions.
+
+The DVC stages and the retraining flow both go through here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from oncoshift.data.loading import LabelledSplit, data_fingerprint, load_evaluation_tiles, load_training_data
+from oncoshift.data.packs.pack import pack_digest
+from oncoshift.fingerprint import value_fingerprint
+from oncoshift.settings import with_values
+from oncoshift.training.job import Job, TrainedJob, predict_job, train_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from oncoshift.data.tables import EvaluationTiles, TrainingData
+    from oncoshift.layout import Layout
+    from oncoshift.settings import Settings
+    from oncoshift.training.loop import EpochHook
+
+
+@dataclass(frozen=True)
+class ExperimentJobs:
+    """Makes jobs for one state of an experiment's data.
+
+    Attributes:
+        layout: the experiment.
+        variant: the stain variant that all jobs train on.
+        sources: the labelled organs of the experiment; a job may be of some of them.
+        data_digest: content hash of all that training may read.
+        pack_digest: content hash of the pack alone.
+        folder: where jobs keep their results.
+    """
+
+    layout: Layout
+    variant: str
+    sources: tuple[str, ...]
+    data_digest: str
+    pack_digest: str
+    folder: Path
+
+    @classmethod
+    def open(cls, layout: Layout, variant: str, sources: tuple[str, ...], folder: Path | None = None) -> ExperimentJobs:
+        """Hash the data as they are now.
+
+        Raises:
+            DataError: a data stage has not run.
+        """
+        pack = value_fingerprint(pack_digest(layout.packs / variant))
+        return cls(layout, variant, sources, data_fingerprint(layout, variant), pack, folder or layout.jobs)
+
+    def job(self, settings: Settings, **changes: Any) -> Job:
+        """The job that settings name, with dotted keys (`__` for the dot) changed."""
+        values = {key.replace("__", "."): value for key, value in changes.items()}
+        changed = with_values(settings, values) if values else settings
+        return Job(changed, self.data_digest, self.pack_digest, self.folder, self.layout.features)
+
+    def train(self, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None) -> TrainedJob:
+        """Train a job, or return its result if it is done; see `training.job.train_job` for the errors."""
+        return train_job(job, self.training_data(), on_epoch, on_features)
+
+    def predict(self, trained: TrainedJob, splits: Sequence[LabelledSplit]) -> pd.DataFrame:
+        """A job's predictions on labelled splits, with the columns of `evaluation.domains.PREDICTION_COLUMNS`."""
+        tiles = self.tiles(splits)
+        return pd.DataFrame(
+            {
+                "tile_id": tiles.tile_ids,
+                "organ": tiles.organs,
+                "group": tiles.groups,
+                "label": tiles.labels,
+                "probability": predict_job(trained, tiles.images, tiles.rows),
+                "seed": trained.job.seed,
+            }
+        )
+
+    def predict_target(self, trained: TrainedJob) -> NDArray[np.float64]:
+        """A job's probability of malignant on the target's training tiles, float64 [T]; no label is read."""
+        target = self.training_data().target
+        return predict_job(trained, target.images, target.rows)
+
+    def tiles(self, splits: Sequence[LabelledSplit]) -> EvaluationTiles:
+        """The tiles of labelled splits."""
+        return load_evaluation_tiles(self.layout, self.variant, splits)
+
+    def training_data(self) -> TrainingData:
+        """All that training may read."""
+        return load_training_data(self.layout, self.variant, self.sources)

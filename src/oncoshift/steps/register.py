@@ -1,0 +1,120 @@
+"""Step `register`: make the picked model a version of the registered model, and its challenger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.data.packs.pack import Pack
+from oncoshift.evaluation.weighted import METRIC_NAMES
+from oncoshift.methods.factory import member_settings
+from oncoshift.registry.card import CardFacts, judgement, model_card
+from oncoshift.registry.folder import Package
+from oncoshift.registry.packaging import log_and_register, update_card
+from oncoshift.registry.promotion import set_challenger
+from oncoshift.serving.predictor import ServedConfig
+from oncoshift.versioning import stage_outs
+
+if TYPE_CHECKING:
+    from oncoshift.steps.evaluate import EvaluatedMethod
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.recorder import Recorder, RunRecorder
+    from oncoshift.steps.select import Selection
+
+BY = "retraining"
+"""Who moved an alias, as its history names this program."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The picked model in the registry.
+
+    Attributes:
+        version: the same one however often the same job is registered.
+    """
+
+    version: str
+
+    def record(self, recorder: Recorder) -> None:
+        """Keep the version."""
+        recorder.tags({"oncoshift.version": self.version})
+
+
+def run(
+    recorder: RunRecorder,
+    jobs: ExperimentJobs,
+    selection: Selection,
+    method: EvaluatedMethod,
+    *,
+    retraining: str,
+    forced: str,
+) -> Registration:
+    """Register the picked model and make it challenger.
+
+    Args:
+        recorder: the step's run, in whose store the registry is.
+        jobs: of the experiment.
+        selection: the picked job, and what is to be thought of it.
+        method: what was found of all its seeds, for the model card.
+        retraining: id of its run.
+        forced: see `retraining.session.Plan`.
+    """
+    client, job = recorder.tracker.client, selection.picked.job
+    name, facts = job.settings.registered_model, _facts(jobs, selection, method)
+    version = log_and_register(
+        recorder.tracker,
+        recorder.run,
+        f"{job.id}{forced}",
+        _package(jobs, selection, model_card(facts)),
+        tags={"oncoshift.job": job.id, "oncoshift.retraining": retraining},
+    )
+    number = str(version.version)
+    # Not with the version: the same model may be picked again by other rules, and judged on other tiles.
+    update_card(client, name, number, judgement(facts))
+    for key, value in selection.tags.items():
+        client.set_model_version_tag(name, number, key, value)
+    set_challenger(client, name, number, f"retraining {recorder.key}", BY)
+    return Registration(number)
+
+
+def _package(jobs: ExperimentJobs, selection: Selection, card: str) -> Package:
+    settings = selection.picked.job.settings
+    pack = Pack.open(jobs.layout.packs / settings.train.variant)
+    config = ServedConfig(
+        name=settings.registered_model,
+        target=settings.target,
+        sources=settings.sources,
+        backbone=settings.model.backbone,
+        bottleneck=settings.model.bottleneck,
+        dropout=settings.model.dropout,
+        tile_size=pack.side,
+        members=len(member_settings(settings)),
+        variant=settings.train.variant,
+        reference=pack.stain.reference,
+    )
+    source = jobs.training_data().source
+    examples = [source.images[row] for row in source.rows[:2]]
+    return Package(config, selection.picked.state(), card, examples)
+
+
+def _facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
+    settings = selection.picked.job.settings
+    target = method.report.organ(settings.target)
+    return CardFacts(
+        name=settings.registered_model,
+        target=settings.target,
+        sources=settings.sources,
+        method=settings.train.method,
+        backbone=settings.model.backbone,
+        variant=settings.train.variant,
+        tile_size=settings.normalize.tile_size,
+        selection=selection.how,
+        verdict=selection.verdict,
+        seed=settings.seed,
+        seeds=tuple(trained.job.seed for trained in method.seeds),
+        data=stage_outs(jobs.layout.folder),
+        figures={metric: target.in_words(metric, settings.seed) for metric in METRIC_NAMES},
+        means={metric: target.in_words(metric) for metric in METRIC_NAMES},
+        split="test",
+        phantom=settings.ingest.adapter == "phantom",
+    )

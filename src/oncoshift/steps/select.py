@@ -1,0 +1,176 @@
+"""Step `select`: which seed is the pick, and whether it may be believed, without target labels.
+
+The pick is the seed with the best `select.validator` above the source floor. Whether it may be believed is asked of
+models of the same method and seed, each adapted from one labelled organ alone: see `selection.consensus`. They are jobs
+as all others are, found when they are done. With a frozen trunk they cost seconds, else a training each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oncoshift.evaluation.agreement import agreement_figure
+from oncoshift.selection.consensus import Consensus, consensus, pairwise
+from oncoshift.selection.oracle import oracle
+from oncoshift.selection.rule import ORACLE, score_row
+from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict, told_apart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from oncoshift.settings import SelectSettings
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.recorder import Recorder
+    from oncoshift.training.job import Job, TrainedJob
+
+    TrainAlone = Callable[[Job, str], TrainedJob]
+    """Trains a job from the one organ that is named."""
+
+NOT_ASKED = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What models from one organ alone and the pick say of the same unlabelled tiles.
+
+    Attributes:
+        consensus: of the models from one organ alone.
+        predictions: theirs, organ by organ in the order of `sources`, and last the pick's; float64 [N] each.
+    """
+
+    consensus: Consensus
+    predictions: Sequence[NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was picked, and what is to be thought of it.
+
+    Attributes:
+        picked: the job.
+        seeds: all that it was picked from.
+        scores: of these, in their order.
+        settings: by which it was picked.
+        verdict: whether to believe it.
+        agreement: what the verdict rests on; None where there is nothing to compare with.
+    """
+
+    picked: TrainedJob
+    seeds: Sequence[TrainedJob]
+    scores: Sequence[float]
+    settings: SelectSettings
+    verdict: Verdict
+    agreement: Agreement | None
+
+    @property
+    def how(self) -> str:
+        """In words, by what it was picked; below the floor `score_row` ranks by source accuracy alone."""
+        floor = self.settings.source_floor
+        picked = f"seed {self.picked.job.seed} of {len(self.seeds)}"
+        if self.source_accuracy >= floor:
+            return f"{picked}, {self.settings.validator} above source accuracy {floor}"
+        shown = told_apart(self.source_accuracy, floor)
+        return f"{picked}, best source accuracy {shown}; no seed reaches the floor {floor} (select.source_floor)"
+
+    @property
+    def source_accuracy(self) -> float:
+        """Balanced accuracy of the picked one on source validation tiles, 0 to 1."""
+        return self.picked.history[-1]["source_accuracy"]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of the runs and of the version that come of it."""
+        return {
+            "oncoshift.selection": self.how,
+            "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}",
+            "oncoshift.verdict": self.verdict.kind.value,
+            "oncoshift.verdict_reasons": "; ".join(self.verdict.reasons),
+        }
+
+    def record(self, recorder: Recorder) -> None:
+        """Keep scores, pick and verdict, and a picture of who agrees with whom."""
+        values: dict[str, Any] = {
+            "validator": self.settings.validator,
+            "scores": {done.job.seed: score for done, score in zip(self.seeds, self.scores, strict=True)},
+            "source_accuracies": {done.job.seed: done.history[-1]["source_accuracy"] for done in self.seeds},
+            "source_floor": self.settings.source_floor,
+            "picked_seed": self.picked.job.seed,
+        }
+        if self.agreement is not None:
+            values |= self._record_agreement(recorder, self.agreement)
+        values |= {"how": self.how, "verdict": self.verdict.kind.value, "reasons": list(self.verdict.reasons)}
+        recorder.json("selection.json", values)
+        recorder.numbers({"score": max(self.scores)}, self.picked.ended_ms)
+        read_labels = {"oncoshift.oracle": str(self.settings.validator == ORACLE).lower()}
+        for place in (recorder, recorder.above):
+            place.tags(self.tags | read_labels)
+
+    def _record_agreement(self, recorder: Recorder, found: Agreement) -> dict[str, Any]:
+        """Figures and a picture of who agrees with whom."""
+        settings = self.picked.job.settings
+        organs, target = settings.sources, settings.target
+        names, kappas = [*(f"{organ} alone" for organ in organs), "the pick"], pairwise(np.stack(found.predictions))
+        title = f"agreement on unlabelled {target}\n{settings.train.method}, seed {settings.seed}"
+        figure = agreement_figure(names, kappas, title)
+        for place in (recorder, recorder.above):
+            place.figure("plots/agreement.png", figure)
+        return {
+            "models": names,
+            "agreement": kappas.round(4).tolist(),
+            "majority": [organs[number] for number in found.consensus.majority],
+            "strength": found.consensus.strength,
+            "agreement_of_pick": found.consensus.agreement_with(found.predictions[-1]),
+        }
+
+
+def run(
+    jobs: ExperimentJobs,
+    seeds: Sequence[TrainedJob],
+    settings: SelectSettings,
+    train_alone: TrainAlone,
+    say: Callable[[str], None],
+) -> Selection:
+    """Pick a seed, train the method from each organ alone, and compare.
+
+    Args:
+        jobs: of the experiment.
+        seeds: the method's; of equal ones the first is picked.
+        settings: section `select`.
+        train_alone: trains a job from one organ, which is named.
+        say: takes lines of progress for people.
+    """
+    scores = [_score(jobs, trained, settings) for trained in seeds]
+    picked = seeds[int(np.argmax(scores))]
+    verdict, agreement = NOT_ASKED, None
+    if settings.verdict:
+        of_pick, alone = jobs.predict_target(picked), _from_each_organ(jobs, picked.job, train_alone, say)
+        found = consensus(np.stack(alone)) if len(alone) > 1 else None
+        verdict = ConsensusVerdict.by(settings)(Evidence(picked.history[-1]["source_accuracy"], of_pick, found))
+        agreement = None if found is None else Agreement(found, [*alone, of_pick])
+    return Selection(picked, seeds, scores, settings, verdict, agreement)
+
+
+def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:
+    row = trained.history[-1]
+    if settings.validator == ORACLE:
+        # The audit's labels, so that the test tiles still took part in no decision. The gate refuses what comes of it.
+        table = jobs.predict(trained, ("audit",))
+        row = row | {ORACLE: oracle(table["probability"].to_numpy(np.float64), table["label"].to_numpy(np.int64))}
+    return score_row(settings, row)
+
+
+def _from_each_organ(
+    jobs: ExperimentJobs, pick: Job, train_alone: TrainAlone, say: Callable[[str], None]
+) -> list[NDArray[np.float64]]:
+    """What models of the pick's method, settings and seed from each organ alone say; nothing where there is one."""
+    organs = pick.settings.sources
+    if len(organs) == 1:
+        return []
+    say(f"select: {len(organs)} trainings of {pick.settings.train.method}, from {', '.join(organs)} each alone")
+    trained = (train_alone(jobs.job(pick.settings, sources=[organ], single__organ=None), organ) for organ in organs)
+    return [jobs.predict_target(each) for each in trained]

@@ -1,0 +1,85 @@
+"""Step `train`: one network, from its first epoch or its last checkpoint to its end, or found where it is done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.markdown import escape
+from oncoshift.training.diagnostics import findings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from oncoshift.steps.jobs import ExperimentJobs
+    from oncoshift.steps.recorder import Recorder
+    from oncoshift.training.job import Job, TrainedJob
+    from oncoshift.training.loop import EpochHook
+
+_RESULT = ("weights.safetensors", "job.json", "done.json")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that has ended.
+
+    Attributes:
+        trained: its job.
+        findings: what its figures show to have gone wrong, a sentence each.
+    """
+
+    trained: TrainedJob
+    findings: tuple[str, ...]
+
+    def record(self, recorder: Recorder) -> None:
+        """Keep the result's files, the figures of its epochs, and what is found."""
+        recorder.files(self.trained.folder, _RESULT)
+        recorder.epochs(self.trained.history)
+        if self.findings:
+            note = "\n".join(f"- {escape(finding)}" for finding in self.findings)
+            recorder.tags({"oncoshift.findings": "; ".join(self.findings), "mlflow.note.content": note})
+
+
+def run(
+    jobs: ExperimentJobs, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None
+) -> Training:
+    """Train a job, go on with it, or take its result if it is done.
+
+    Args:
+        jobs: of the experiment.
+        job: what to train.
+        on_epoch: see `training.job.train_job`, also for the errors.
+        on_features: see there.
+    """
+    trained = jobs.train(job, on_epoch, on_features)
+    return Training(trained, findings(trained.history, job.settings))
+
+
+def epoch_lines(say: Callable[[str], None], label: str, epochs: int) -> EpochHook:
+    """A hook that says a line an epoch.
+
+    Epochs that were trained before the hook was made are no news: one line says that they are behind.
+
+    Args:
+        say: takes a line.
+        label: what is trained.
+        epochs: how many there are to be.
+    """
+    began, behind = int(1000 * time.time()), 0
+
+    def tell(row: dict[str, float]) -> None:
+        nonlocal behind
+        epoch = int(row["epoch"]) + 1
+        if row["timestamp_ms"] < began:
+            behind = epoch
+            return
+        if behind:
+            say(f"{label}: goes on after epoch {behind}/{epochs}")
+            behind = 0
+        say(
+            f"{label}: epoch {epoch}/{epochs}, source accuracy {row['source_accuracy']:.3f}, "
+            f"IM {row['information_maximisation']:.3f}, {row['epoch_seconds']:.1f} s"
+        )
+
+    return tell

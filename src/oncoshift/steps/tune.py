@@ -1,0 +1,138 @@
+"""Step `tune`: the study, one nested run a trial, and the settings that it found."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_DIRTY
+
+from oncoshift.files import atomic
+from oncoshift.fingerprint import code_fingerprint
+from oncoshift.registry.source import git_tags
+from oncoshift.selection.rule import reaches_floor
+from oncoshift.settings import flatten, load_settings, with_values
+from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
+from oncoshift.tuning.preset import preset_text
+from oncoshift.tuning.tables import shown, to_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from oncoshift.layout import Layout
+    from oncoshift.settings import Settings
+    from oncoshift.steps.recorder import Recorder, RunRecorder
+    from oncoshift.steps.trial import Search
+    from oncoshift.tuning.study import Trial
+    from oncoshift.tuning.worker import Budget
+
+    RunWorkers = Callable[[RunRecorder, Budget, int], None]
+    """Runs a study's trials in that many processes."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a study has come to.
+
+    Attributes:
+        search: the study, and what it searched.
+        trials: all of it.
+        importances: share of each setting, by dotted key; None where there are too few trials.
+        best: the trial with the highest score; None where none completed.
+    """
+
+    search: Search
+    trials: tuple[Trial, ...]
+    importances: Mapping[str, float] | None
+    best: Trial | None
+
+    @property
+    def settings(self) -> Settings:
+        """The experiment's, with the best trial's values."""
+        return self.search.settings if self.best is None else with_values(self.search.settings, self.best.values)
+
+    def record(self, recorder: Recorder) -> None:
+        """Keep pictures, report and preset, in the run `tune` and in the parent run, below `tuning/`."""
+        search, best = self.search, self.best
+        study = Study(self.trials, search.space, search.settings.select.validator.replace("_", " "))
+        figures = {
+            "history": history_figure(study),
+            "slice": slice_figure(study),
+            "importances": importances_figure(study, self.importances),
+            "parallel_coordinates": parallel_figure(study),
+        }
+        title = f"Study {search.name}: {study.counts}"
+        texts = {"report.md": to_markdown(title, self.trials, list(search.space), self.importances)}
+        # Tags, as parameters never change, and a study that goes on may find better ones.
+        tags = {"study": search.name, "best_trial": "none" if best is None else best.number}
+        if best is not None:
+            texts["best.yaml"] = _preset(search, best, study.counts)
+            with atomic(best_preset(search.jobs.layout)) as temporary:
+                temporary.write_text(texts["best.yaml"], encoding="utf-8")
+            tags |= {f"best.{key}": shown(value) for key, value in best.values.items()}
+            scores = {"best_score": best.score, "best_worst_score": min(best.seeds)}
+            recorder.numbers(scores, _milliseconds(best), len(self.trials))
+        recorder.tags({f"oncoshift.{name}": value for name, value in tags.items()})
+        for place in (recorder, recorder.above):
+            for name, figure in figures.items():
+                place.figure(f"tuning/{name}.png", figure)
+            for name, text in texts.items():
+                place.text(f"tuning/{name}", text)
+
+
+def run(recorder: RunRecorder, search: Search, budget: Budget, run_workers: RunWorkers) -> Tuning:
+    """Run a study, or what is left of it.
+
+    Args:
+        recorder: the step's run, below which each trial has its own.
+        search: the study.
+        budget: when to begin no more trials.
+        run_workers: runs trials in several processes, where `tune.workers` says so.
+
+    Raises:
+        SettingsError: `tune.storage` will not do.
+        TuningError: every worker process ended, and trials are left.
+    """
+    open_trials = budget.trials - search.study.finished
+    if search.tune.workers == 1:
+        search.work(recorder, budget)
+    elif open_trials > 0:
+        run_workers(recorder, budget, min(search.tune.workers, open_trials))
+    best = search.study.best()
+    return Tuning(search, search.study.trials(), search.study.importances(), best)
+
+
+def best_preset(layout: Layout) -> Path:
+    """Where the best configuration of an experiment's last study is, as a preset."""
+    return layout.folder / "runs" / "best.yaml"
+
+
+def _preset(search: Search, best: Trial, counts: str) -> str:
+    """What the best configuration changes in params.yaml: tuned values, and what a preset and `--set` had changed."""
+    settings, project = search.settings, search.jobs.layout.shared
+    base = flatten(load_settings(project / "params.yaml"))
+    tuned = flatten(with_values(settings, best.values))
+    changed = {key: value for key, value in tuned.items() if key in best.values or base[key] != value}
+    seeds = f", mean of {len(best.seeds)} seeds, the worst {shown(min(best.seeds))}" if len(best.seeds) > 1 else ""
+    git = git_tags(project)
+    commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if MLFLOW_GIT_COMMIT in git else ""
+    dirty = " and changes" if git.get(MLFLOW_GIT_DIRTY) == "true" else ""
+    date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_milliseconds(best) / 1000))
+    above = f"{settings.select.validator} above a source floor of {settings.select.source_floor}"
+    if not reaches_floor(settings.select, min(best.seeds)):
+        above = f"at least the worst seed's source accuracy is below the floor of {settings.select.source_floor}"
+    code = code_fingerprint("oncoshift.training.job")
+    provenance = (
+        f"Trial {best.number} of study {search.name} ({counts}), {search.tune.epochs} epochs, {date}.",
+        f"Score {shown(best.score)}{seeds}: {above}.",
+        f"Data {search.jobs.data_digest}, code {code}{commit}{dirty}.",
+        "tune.trials is 0, as these values are tuned: oncoshift retrain --preset PATH",
+    )
+    return preset_text(changed | {"tune.trials": 0}, provenance)
+
+
+def _milliseconds(trial: Trial) -> int:
+    """When a trial began, since 1970: a time that is the same however often something is logged with it."""
+    return int(trial.began.timestamp() * 1000) if trial.began is not None else 0
