@@ -77,12 +77,16 @@ def test_what_another_version_wrote_is_told(change: dict[str, Any]) -> None:
         Summary.from_dict(summary("refuse", "1").to_dict() | change)
 
 
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    return Tracker(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", "tests")
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecorder:
+def store(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecorder:
     """The run of a retraining that has ended; version 3 became champion since."""
     monkeypatch.setattr("oncoshift.retraining.recipe.champion_version", lambda *_: "3")
-    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests")
-    recorder = RunRecorder(tracker, tracker.find_or_start_run("key", "retrain"), "key")
+    recorder = RunRecorder(tracker, tracker.find_or_start_run(str(tmp_path), "retrain"), str(tmp_path))
     tracker.finish(recorder.run)
     return recorder
 

@@ -1,0 +1,82 @@
+"""What follows what, without Prefect, data or a store."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+
+import pytest
+
+from oncoshift.retraining import recipe
+from oncoshift.retraining.recipe import Steps, follow, retrain
+from oncoshift.settings import Settings, with_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONFIGURED = with_values(Settings(), {"retrain.seeds": 2, "seed": 5})
+TUNED = with_values(CONFIGURED, {"train.lr": 0.5})
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(recipe, "log_start", Mock())
+    monkeypatch.setattr(recipe, "_close", lambda *arguments: arguments)
+    return SimpleNamespace(settings=CONFIGURED, recorder=Mock())
+
+
+def trained(_session: Any, settings: Settings, method: str, number: int) -> Any:
+    return SimpleNamespace(job=SimpleNamespace(seed=settings.seed + number), method=method, settings=settings)
+
+
+def noted(order: list[tuple[str, tuple[Any, ...]]]) -> Steps:
+    """Steps that note what they are called with; the second seed is the pick."""
+
+    def step(name: str, result: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: order.append((name, arguments)) or result(*arguments)
+
+    return Steps(
+        data=step("data", lambda _plan: "jobs"),
+        tune=step("tune", lambda _session: TUNED),
+        train=step("train", trained),
+        evaluate=step("evaluate", lambda *_: "evaluation"),
+        select=step("select", lambda _session, seeds: SimpleNamespace(picked=seeds[1])),
+        explain=step("explain", lambda *_: None),
+        register=step("register", lambda *_: "7"),
+        gate=step("gate", lambda *_: "decision"),
+    )
+
+
+def test_steps_follow_one_another_with_what_came_before(session: Any) -> None:
+    order: list[tuple[str, tuple[Any, ...]]] = []
+    _, evaluation, selection, version, decision = follow(session, noted(order))
+    names = [name for name, _ in order]
+    assert names == ["tune", *["train"] * 4, "evaluate", "select", "explain", "register", "gate"]
+    assert [arguments[2:] for name, arguments in order if name == "train"] == [
+        ("erm", 0), ("erm", 1), ("dann", 0), ("dann", 1),
+    ]  # fmt: skip
+    assert all(arguments[1] is TUNED for name, arguments in order if name == "train")
+    assert (evaluation, version, decision) == ("evaluation", "7", "decision")
+    _, judged, control, picked = order[-1][1]
+    assert (judged, picked) == ("7", selection)
+    assert (control.method, control.job.seed, selection.picked.method) == ("erm", 6, "dann"), "the pick's seed"
+
+
+def test_an_error_in_a_step_ends_the_retrainings_run(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, result in {"open_client": None, "open_session": session, "ended_before": None}.items():
+        monkeypatch.setattr(recipe, name, lambda *_, result=result: result)
+    error = OSError("disk full")
+    steps = Mock(tune=Mock(side_effect=error))
+    with pytest.raises(OSError, match="disk full"):
+        retrain(Mock(forced=""), steps)
+    session.recorder.end.assert_called_once_with(error)
+
+
+def test_where_nothing_has_changed_no_step_is_taken_but_the_data(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = Mock()
+    for name, result in {"open_client": None, "open_session": session, "ended_before": ending}.items():
+        monkeypatch.setattr(recipe, name, lambda *_, result=result: result)
+    order: list[tuple[str, tuple[Any, ...]]] = []
+    assert retrain(Mock(forced=""), noted(order)) is ending
+    assert [name for name, _ in order] == ["data"]
