@@ -49,9 +49,9 @@ def _encode(files: list[Path]) -> tuple[float, int]:
             images.append(image.copy())
     encoded = 0
     started = time.process_time()
-    for image in images:
+    for picture in images:
         buffer = io.BytesIO()
-        image.save(buffer, format="PNG", compress_level=COMPRESSION)
+        picture.save(buffer, format="PNG", compress_level=COMPRESSION)
         encoded += buffer.tell()
     return time.process_time() - started, encoded
 

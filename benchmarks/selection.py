@@ -180,7 +180,7 @@ def empty_net() -> AdaptationNet:
     """The network without its trunk, which is frozen; made once, since making a ResNet50 takes as long as a head."""
     settings = experiment(Spec("lung", ("colon",), "erm", 1e-3, 0), 1)
     net = AdaptationNet(settings.model)
-    net.classifier.trunk = Pooled()
+    net.classifier.trunk = Pooled()  # type: ignore[assignment]  # stands for it
     net.frozen = ()
     return net
 
@@ -197,7 +197,7 @@ def build(spec: Spec, settings: Settings) -> Method:
 
 def training_data(tiles: pd.DataFrame, spec: Spec) -> TrainingData:
     """Every fifth group of each source organ and label is held out to validate; the target's tiles have no labels."""
-    labels = (tiles["label"] == "malignant").to_numpy(np.int64)
+    labels = np.asarray(tiles["label"] == "malignant", np.int64)
     organs = tiles["organ"].map({organ: number for number, organ in enumerate(spec.sources)}).to_numpy(np.float64)
     number = tiles.groupby(["organ", "label"])["group"].transform(lambda group: pd.factorize(group, sort=True)[0])
     held_out = (number % 5 == 4).to_numpy()
@@ -447,9 +447,9 @@ def main() -> None:
     began = time.monotonic()
     targets = ORGANS[:1] if quick else ORGANS
     models = train_all([spec for target in targets for spec in specs(target, quick)], 50 if quick else STEPS)
-    labels = (tiles["label"] == "malignant").to_numpy(np.int64)
+    organs, labels = tiles["organ"].to_numpy(), np.asarray(tiles["label"] == "malignant", np.int64)
     per_target = {
-        target: ([model for model in models if model.spec.target == target], labels[tiles["organ"] == target])
+        target: ([model for model in models if model.spec.target == target], labels[organs == target])
         for target in targets
     }
     figures = {target: report(*each) for target, each in per_target.items()}

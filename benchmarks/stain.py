@@ -29,7 +29,7 @@ import numpy as np
 import staintools
 
 from oncoshift.serving.images import decode
-from oncoshift.serving.stain import StainReference, fit_reference, normalizer
+from oncoshift.serving.stain import Precision, StainMethod, StainReference, fit_reference, normalizer
 from oncoshift.serving.stain.density import DENSITY, LUMINANCE, densities
 from oncoshift.serving.stain.vahadane import stain_vectors
 
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     Tile = NDArray[np.uint8]
     Transform = Callable[[Tile], Tile]
 
-METHODS = ("reinhard", "macenko", "vahadane")
+METHODS: tuple[StainMethod, ...] = ("reinhard", "macenko", "vahadane")
+PRECISIONS: tuple[Precision, ...] = ("exact", "fast")
 PEER, EXACT, FAST, GROUP = "staintools", "ours, exact", "ours, fast", "ours, group's fit"
 AGAIN = "staintools, again"
 """A second Vahadane of staintools: it stops by the clock, so it differs from itself."""
@@ -132,11 +133,13 @@ def likeness(results: Iterable[Tile | None], expected: Iterable[Tile | None]) ->
     return float(np.mean(found)), max(found), len(pairs) - len(found)
 
 
-def compare(method: str, reference: Tile, tiles: list[Tile], *, standardize: bool, quick: bool) -> dict[str, float]:
+def compare(
+    method: StainMethod, reference: Tile, tiles: list[Tile], *, standardize: bool, quick: bool
+) -> dict[str, float]:
     """Print the rows of a method; the figures."""
     exact, fast = (
         fit_reference(reference, method, standardize_luminosity=standardize, precision=precision)
-        for precision in ("exact", "fast")
+        for precision in PRECISIONS
     )
     transforms: dict[str, Transform | None] = {PEER: staintools_of(method, reference, standardize=standardize)}
     if not standardize:
@@ -183,11 +186,11 @@ def large(reference: Tile, tiles: list[Tile]) -> dict[str, float]:
     for start in range(0, len(tiles) - 3, 4):
         a, b, c, d = tiles[start : start + 4]
         mosaics.append(np.concatenate([np.concatenate([a, b], axis=1), np.concatenate([c, d], axis=1)]))
-    figures = {}
-    for method in ("macenko", "vahadane"):
+    figures: dict[str, float] = {}
+    for method in METHODS[1:]:
         exact, fast = (
             ours_of(fit_reference(reference, method, standardize_luminosity=False, precision=precision))
-            for precision in ("exact", "fast")
+            for precision in PRECISIONS
         )
         times, results = measure({EXACT: exact, FAST: fast}, mosaics, {EXACT: 5, FAST: 5})
         mean, most, _ = likeness(results[FAST], results[EXACT])
@@ -225,7 +228,7 @@ def _degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 def threads(reference: Tile, tiles: list[Tile], repeats: int) -> dict[str, float]:
     """Tiles a second of ours on one thread and on two, by the clock."""
-    figures = {}
+    figures: dict[str, float] = {}
     many = tiles * 8
     for method in METHODS:
         normalize = normalizer(fit_reference(reference, method, standardize_luminosity=False))

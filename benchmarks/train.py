@@ -181,7 +181,7 @@ def ratios(rounds: Rounds, name: str, to: str) -> list[float]:
 
 def wait_share(reports: list[Report]) -> float:
     """Share of the time in which no step was under way."""
-    return sum(report.waited for report in reports) / sum(report.seconds for report in reports)
+    return float(sum(report.waited for report in reports) / sum(report.seconds for report in reports))
 
 
 def show(title: str, rounds: Rounds, tiles: int) -> None:
@@ -220,7 +220,7 @@ def compare(setup: Setup, peers: list[str], steps: int, rounds: int, warm_up: in
 
 def compare_compiled(setup: Setup, steps: int, rounds: int, warm_up: int) -> dict[str, float]:
     """Ours and the bare step, both compiled, at this batch size and at four times it."""
-    figures = {}
+    figures: dict[str, float] = {}
     for batch in (setup.batch, 4 * setup.batch):
         compiled = replace(setup, batch=batch, compile=True)
         done = race({"ours": compiled, "bare": compiled}, steps, rounds, warm_up)

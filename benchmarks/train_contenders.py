@@ -201,7 +201,7 @@ def training_data(setup: Setup) -> TrainingData:
         tiles = [setup.tiles[row] for row in rows]
         organs = [setup.sources.index(tile.organ) for tile in tiles]
         labels = [tile.label for tile in tiles]
-        return SourceTiles(images, *map(np.array, (rows, labels, organs)), setup.sources)
+        return SourceTiles(images, np.array(rows), np.array(labels), np.array(organs), setup.sources)
 
     rows = [row for row, tile in enumerate(setup.tiles) if tile.organ in setup.sources] * setup.repeat
     target = [row for row, tile in enumerate(setup.tiles) if tile.organ == setup.target] * setup.repeat
@@ -236,7 +236,7 @@ def bare(setup: Setup, turns: Turns) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             loss = F.cross_entropy(net(x), labels)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         turns.loss(loss)
 

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 import pytest
 from support.tiny_tiles import write_tree
 
-from oncoshift.cli import COMMANDS, Command, Context, build_parser, main
+from oncoshift.cli import COMMANDS, Command, build_parser, main
 from oncoshift.commands import retraining
+from oncoshift.commands.context import Context
 from oncoshift.experiments import prepare_experiment
 from oncoshift.layout import SPLITS, Layout
 from oncoshift.settings import Settings, dump_settings, load_settings, with_values
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+    from typing import Any
 
 
 @pytest.fixture
@@ -157,12 +160,17 @@ def test_a_command_may_have_options_of_its_own() -> None:
 
 
 @pytest.fixture
-def flow(experiment: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def flow(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[list[str]]]:
     """Stands for the flow's process: gives the exit code that `ends` names, and keeps the command lines."""
-    ends, commands = [0], []
+    ends, commands = [0], list[list[str]]()
+
+    def run(command: Sequence[str], _folder: Path) -> int:
+        commands.append(list(command))
+        return ends[0]
+
     (experiment / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(experiment)
-    monkeypatch.setattr(retraining, "_run", lambda command, _folder: commands.append(list(command)) or ends[0])
+    monkeypatch.setattr(retraining, "_run", run)
     return ends, commands
 
 
@@ -181,7 +189,7 @@ def flow(experiment: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-
     ],
 )
 def test_retrain_tells_a_mistake_from_a_crash_and_says_start_it_again_only_where_that_helps(
-    flow, capsys: pytest.CaptureFixture[str], flow_code: int, code: int, words: str
+    flow: Any, capsys: pytest.CaptureFixture[str], flow_code: int, code: int, words: str
 ) -> None:
     flow[0][0] = flow_code
     assert main(["retrain"]) == code
@@ -209,7 +217,9 @@ def test_ctrl_c_lets_the_flow_end_its_step(tmp_path: Path) -> None:
     assert (tmp_path / "ended").exists()
 
 
-def test_retrain_hands_a_name_on_and_refuses_an_unusable_one_itself(flow, capsys: pytest.CaptureFixture[str]) -> None:
+def test_retrain_hands_a_name_on_and_refuses_an_unusable_one_itself(
+    flow: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, commands = flow
     assert main(["retrain", "--name", "night", "--set", "seed=1"]) == 0
     assert commands[0][-4:] == ["--name", "night", "--set", "seed=1"]

@@ -8,7 +8,7 @@ import sys
 PLATFORM = ("mlflow", "prefect", "dvc", "optuna", "staintools")
 
 
-def test_training_core_imports_without_the_platform():
+def test_training_core_imports_without_the_platform() -> None:
     code = f"""
 import sys
 class Absent:

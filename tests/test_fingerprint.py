@@ -6,6 +6,7 @@ import ast
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -20,6 +21,9 @@ from oncoshift.fingerprint import (
     import_closure,
     stage_fingerprints,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROJECT = Path(__file__).parents[1]
 STAGES = ("ingest", "split", "normalize", "train", "evaluate", "explain")
@@ -55,7 +59,9 @@ def keys() -> dict[str, str]:
 
 def modules_by_key() -> dict[str, set[Path]]:
     """The files that each key covers, by what the module at the key's beginning imports."""
-    entries = {stage: (names, SETTINGS) for stage, names in fingerprint._DATA_STAGES.items()}
+    entries: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+        stage: (names, SETTINGS) for stage, names in fingerprint._DATA_STAGES.items()
+    }
     entries |= {stage: (names, SETTINGS_AND_DATA) for stage, names in fingerprint._MODEL_STAGES.items()}
     full = {key: ([f"oncoshift.{name}" for name in names], without) for key, (names, without) in entries.items()}
     return {key: set(import_closure(*each).values()) for key, each in (full | OTHER_KEYS).items()}

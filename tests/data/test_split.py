@@ -183,7 +183,7 @@ def test_without_a_test_share_all_held_out_groups_are_audit() -> None:
 )
 def test_what_cannot_be_split_is_an_error_that_says_why(change: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        split(SplitSettings(), change(table()), "kidney", SOURCES)  # type: ignore[operator]
+        split(SplitSettings(), change(table()), "kidney", SOURCES)
 
 
 def test_a_class_missing_from_validation_names_the_knob() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Project
+    from e2e.conftest import Project
 
 PASSWORD = "hunter2"  # noqa: S105
 STORAGE = "sqlite:///runs/${STUDY}.db"

@@ -16,7 +16,7 @@ from oncoshift.settings import PhantomSettings
 from oncoshift.versioning import repro
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from e2e.conftest import Project
 
 
 @pytest.fixture(scope="module")

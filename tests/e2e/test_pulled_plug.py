@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
-    from conftest import Project
+    from e2e.conftest import Project
 
 MODEL = "oncoshift-kidney"
 

@@ -13,7 +13,7 @@ import pytest
 from oncoshift.cli import main
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from e2e.conftest import Project
 
 MODEL = "oncoshift-kidney"
 

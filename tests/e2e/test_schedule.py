@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from conftest import Project
+    from e2e.conftest import Project
     from prefect.client.schemas.objects import FlowRun
 
 BEGUN = [kind for kind in StateType if kind not in (StateType.SCHEDULED, StateType.PENDING)]

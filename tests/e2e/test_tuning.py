@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Project
+    from e2e.conftest import Project
     from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 

@@ -29,11 +29,15 @@ class Linear(nn.Module):
 
 
 def attribute(
-    model: nn.Module, tiles: NDArray[np.uint8], baseline: NDArray | None = None, steps: int = 8, batch: int = 4
+    model: nn.Module,
+    tiles: NDArray[np.uint8],
+    baseline: NDArray[np.float64] | None = None,
+    steps: int = 8,
+    batch: int = 4,
 ) -> Attributions:
     baseline = np.full((32, 32, 3), 200.5) if baseline is None else baseline
     return integrated_gradients(
-        model,  # type: ignore[arg-type]
+        model,
         tiles,
         steps=steps,
         internal_batch_size=batch,
@@ -114,7 +118,7 @@ def test_a_tile_that_is_the_baseline_has_no_attribution(classifier: TileClassifi
 
 def test_shapes_are_checked(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
     with pytest.raises(DataError, match=r"uint8 \[N, S, S, 3\]"):
-        attribute(classifier, tiles.astype(np.float32))  # type: ignore[arg-type]
+        attribute(classifier, tiles.astype(np.float32))
     with pytest.raises(DataError, match="N ≥ 1"):
         attribute(classifier, tiles[:0])
     with pytest.raises(DataError, match=r"baseline must be \[32, 32, 3\]"):

@@ -117,7 +117,7 @@ def test_headline_numbers_are_json(classifier: TileClassifier, tiles: NDArray[np
     numbers = run(classifier, tiles).as_dict()
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert numbers["tiles"] == 5
-    assert numbers["nuclei_enrichment_low"] <= numbers["nuclei_enrichment"] <= numbers["nuclei_enrichment_high"]  # type: ignore[operator]
+    assert numbers["nuclei_enrichment_low"] <= numbers["nuclei_enrichment"] <= numbers["nuclei_enrichment_high"]
 
 
 def test_counts_must_agree(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:

@@ -82,7 +82,7 @@ def test_masks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="bool masks"):
         attribution_share(values, masks[..., None])
     with pytest.raises(DataError, match="bool masks"):
-        attribution_share(values, masks.astype(np.uint8))  # type: ignore[arg-type]
+        attribution_share(values, masks.astype(np.uint8))
 
 
 def test_the_summary_leaves_out_tiles_without_a_value() -> None:

@@ -93,7 +93,9 @@ def test_runs_whose_process_is_gone_are_ended_and_give_their_places_back(home: P
         assert set(mend(own=True, pending=True)) == {going.name, about_to.name}
         assert states() == ["Crashed"] * 4
         assert taken() == 0
-        assert "the next run goes on from where it was" in str(client.read_flow_run(going.id).state.message)
+        state = client.read_flow_run(going.id).state
+        assert state is not None
+        assert "the next run goes on from where it was" in str(state.message)
 
 
 def test_a_run_that_waits_for_the_gpu_of_a_killed_one_gets_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def shifted(seed: int, shortcut_on_target: float = 0.8, malignant_share: float =
 @cache
 def _template(settings: ModelSettings) -> AdaptationNet:
     net = AdaptationNet(settings)
-    net.classifier.trunk = Given()
+    net.classifier.trunk = Given()  # type: ignore[assignment]  # stands for it
     net.frozen = ()
     return net
 
@@ -92,7 +92,7 @@ def small_method(settings: Settings, trunk: Callable[[], nn.Module] = Given) -> 
     for module in net.modules():
         if isinstance(module, nn.Linear):
             module.reset_parameters()
-    net.classifier.trunk = trunk()
+    net.classifier.trunk = trunk()  # type: ignore[assignment]
     if settings.train.method == "adabn" or settings.model.batch_norm == "per_domain":
         replace_batch_norm(net.classifier.trunk, per_domain=True)
         net.per_domain = True

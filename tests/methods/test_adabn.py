@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,12 @@ from oncoshift.methods.factory import build_method
 from oncoshift.models.batch_norm import DomainBatchNorm2d
 from oncoshift.settings import validate
 from oncoshift.training.inputs import FeatureInputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from oncoshift.settings import Settings
 
 SEEDS = (0, 1, 2)
 SOURCES, TARGETS = 400, 200
@@ -51,7 +58,9 @@ def rescaled(world, seed: int):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_statistics_of_the_target_recover_what_source_only_loses(world, settings_for, train, seed):
+def test_statistics_of_the_target_recover_what_source_only_loses(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], seed: int
+) -> None:
     tiles, whole = rescaled(world, seed), {"freeze": "none"}
     short = {"epochs": 1, "steps_per_epoch": 60}
     erm, adapted = (
@@ -63,25 +72,27 @@ def test_statistics_of_the_target_recover_what_source_only_loses(world, settings
     assert adapted.target_accuracy > 0.95
 
 
-def test_averaged_weights_are_calibrated_as_well(world, settings_for, train):
+def test_averaged_weights_are_calibrated_as_well(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any]
+) -> None:
     tiles, short = rescaled(world, 0), {"epochs": 1, "steps_per_epoch": 60, "ema": 0.9}
     trained = train(tiles, settings_for("adabn", 0, model={"freeze": "none"}, train=short), trunk=Normed)
     assert trained.target_accuracy > 0.95
 
 
-def test_training_reads_no_target_tile(settings_for, build):
+def test_training_reads_no_target_tile(settings_for: Callable[..., Settings], build: Callable[..., Any]) -> None:
     method = build(settings_for("adabn", 0, model={"freeze": "none"}), Normed)
     assert not method.needs.target
     assert method.calibrates
 
 
 @pytest.fixture
-def small(settings_for, build):
+def small(settings_for: Callable[..., Settings], build: Callable[..., Any]) -> Any:
     method = build(settings_for("adabn", 0, model={"freeze": "none"}), Normed)
     return method.train(), method.net.classifier.trunk
 
 
-def test_statistics_are_means_over_batches_weighted_by_their_tiles(small):
+def test_statistics_are_means_over_batches_weighted_by_their_tiles(small: Any) -> None:
     method, trunk = small
     x = torch.randn(5, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * 3 + 1
     before, momentum = deepcopy(trunk.norm), trunk.norm.momentum
@@ -99,7 +110,7 @@ def test_statistics_are_means_over_batches_weighted_by_their_tiles(small):
     assert trunk.norm.training
 
 
-def test_what_was_there_before_and_a_single_last_tile_do_not_matter(small):
+def test_what_was_there_before_and_a_single_last_tile_do_not_matter(small: Any) -> None:
     method, trunk = small
     x = torch.randn(4, 2, 1, 1, generator=torch.Generator().manual_seed(1))
     trunk.norm.running_mean.fill_(100.0)
@@ -107,7 +118,7 @@ def test_what_was_there_before_and_a_single_last_tile_do_not_matter(small):
     torch.testing.assert_close(trunk.norm.running_mean, trunk.conv(x[:3]).mean((0, 2, 3)).detach())
 
 
-def test_frozen_batch_norm_keeps_its_statistics():
+def test_frozen_batch_norm_keeps_its_statistics() -> None:
     settings = validate({"model": {"bottleneck": 8, "freeze": "layer3"}, "train": {"method": "adabn"}})
     method = build_method(settings)
     trunk = method.net.classifier.trunk
@@ -122,7 +133,7 @@ def test_frozen_batch_norm_keeps_its_statistics():
 
 
 @pytest.mark.parametrize("section", [{"train": {"method": "adabn"}}, {"model": {"batch_norm": "per_domain"}}])
-def test_where_no_batch_norm_is_trained_it_is_refused(section):
+def test_where_no_batch_norm_is_trained_it_is_refused(section: dict[str, Any]) -> None:
     model = {**section.get("model", {}), "freeze": "all"}
     with pytest.raises(SettingsError, match=r"BatchNorm in the trained parts.*model.freeze 'all' none is trained"):
         validate({**section, "model": model})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 import torch
@@ -12,6 +12,10 @@ from oncoshift.methods.alignment import entropy
 from oncoshift.methods.base import Batch
 from oncoshift.methods.factory import TERMS, build_method, method_settings
 from oncoshift.settings import Settings, TrainSettings, with_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 ADAPTING = [name for name, terms in TERMS.items() if terms]
 
@@ -23,12 +27,14 @@ def a_batch() -> Batch:
     return Batch(source, labels, organs, target, strong)
 
 
-def test_every_method_of_the_settings_is_known():
+def test_every_method_of_the_settings_is_known() -> None:
     assert set(TERMS) == set(get_args(TrainSettings.model_fields["method"].annotation))
 
 
 @pytest.mark.parametrize("method", ADAPTING)
-def test_batches_that_do_not_fit_are_refused(settings_for, build, method):
+def test_batches_that_do_not_fit_are_refused(
+    settings_for: Callable[..., Settings], build: Callable[..., Any], method: str
+) -> None:
     built, batch = build(settings_for(method, 0)), a_batch()
     assert built.needs.target
     with pytest.raises(ValueError, match="needs target tiles"):
@@ -40,14 +46,18 @@ def test_batches_that_do_not_fit_are_refused(settings_for, build, method):
 
 
 @pytest.mark.parametrize("method", ADAPTING)
-def test_the_batch_is_not_forwarded_twice(settings_for, build, method):
+def test_the_batch_is_not_forwarded_twice(
+    settings_for: Callable[..., Settings], build: Callable[..., Any], method: str
+) -> None:
     built, seen = build(settings_for(method, 0)), []
     built.net.classifier.bottleneck.register_forward_hook(lambda _module, given, _out: seen.append(len(given[0])))
     built(a_batch(), epoch=0, progress=0.0)
     assert seen == [16 if built.needs.strong else 10]
 
 
-def test_a_combination_adds_the_losses_of_its_parts(settings_for, build):
+def test_a_combination_adds_the_losses_of_its_parts(
+    settings_for: Callable[..., Settings], build: Callable[..., Any]
+) -> None:
     def loss(method: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return build(settings_for(method, 0))(a_batch(), 0, 0.5)
 
@@ -58,7 +68,7 @@ def test_a_combination_adds_the_losses_of_its_parts(settings_for, build):
     assert figures["class_confusion"].item() == mcc_figures["class_confusion"].item()
 
 
-def test_diagnostics_by_hand(settings_for, build):
+def test_diagnostics_by_hand(settings_for: Callable[..., Settings], build: Callable[..., Any]) -> None:
     built = build(settings_for("mcc", 0))
     net = built.net
     with torch.no_grad():
@@ -73,11 +83,11 @@ def test_diagnostics_by_hand(settings_for, build):
     assert not any(value.requires_grad for value in figures.values())
 
 
-def test_entropy_is_finite_where_a_probability_is_zero():
+def test_entropy_is_finite_where_a_probability_is_zero() -> None:
     assert entropy(torch.tensor([[500.0, -500.0], [0.0, 0.0]])).tolist() == pytest.approx([0.0, math.log(2)])
 
 
-def test_one_seed_gives_every_method_one_network(settings_for):
+def test_one_seed_gives_every_method_one_network(settings_for: Callable[..., Settings]) -> None:
     states = []
     for method in TERMS.keys() - {"ensemble"}:
         torch.manual_seed(5)
@@ -87,7 +97,7 @@ def test_one_seed_gives_every_method_one_network(settings_for):
         assert all(torch.equal(state[name], states[0][name]) for name in states[0])
 
 
-def test_a_method_reads_the_sections_of_its_parts_and_no_other():
+def test_a_method_reads_the_sections_of_its_parts_and_no_other() -> None:
     def reads(method: str, **changes: object) -> dict[str, object]:
         values = {"train.method": method, **{key.replace("__", "."): value for key, value in changes.items()}}
         return method_settings(with_values(Settings(), values))
@@ -104,7 +114,7 @@ def test_a_method_reads_the_sections_of_its_parts_and_no_other():
     assert reads("mcc", dann__max_lambda=0.2) == reads("mcc")
 
 
-def test_erm_reads_no_target_tile(settings_for, build):
+def test_erm_reads_no_target_tile(settings_for: Callable[..., Settings], build: Callable[..., Any]) -> None:
     method = build(settings_for("erm", 0))
     assert not method.needs.target
     loss, _ = method(a_batch()._replace(target=None), epoch=0, progress=0.0)

@@ -27,7 +27,7 @@ def a_step() -> Step:
     )
 
 
-def test_map_is_the_outer_product_and_predictions_are_constants():
+def test_map_is_the_outer_product_and_predictions_are_constants() -> None:
     logits, z = torch.tensor([SURE], requires_grad=True), torch.tensor([[2.0, 4.0]], requires_grad=True)
     seen = multilinear_map(logits, z)
     assert torch.allclose(seen, torch.tensor([[1.5, 3.0, 0.5, 1.0]]))
@@ -36,14 +36,14 @@ def test_map_is_the_outer_product_and_predictions_are_constants():
     assert torch.allclose(z.grad, torch.ones(1, 2))
 
 
-def test_certainty_by_hand():
+def test_certainty_by_hand() -> None:
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     expected = torch.tensor([1.5, 1 + math.exp(-entropy)])
     assert torch.allclose(certainty(torch.tensor([EVEN, SURE])), expected)
 
 
 @pytest.mark.parametrize("entropy_weighting", [False, True])
-def test_loss_by_hand(entropy_weighting: bool):
+def test_loss_by_hand(entropy_weighting: bool) -> None:
     torch.manual_seed(1)
     settings = CdanSettings(schedule="constant", weight=2.0, entropy_weighting=entropy_weighting)
     term, step = Cdan(3, settings, 1), a_step()
@@ -59,7 +59,7 @@ def test_loss_by_hand(entropy_weighting: bool):
     assert loss.item() == pytest.approx(2.0 * (losses * weights).mean().item(), rel=1e-5)
 
 
-def test_gradient_reaches_the_feature_reversed_and_not_the_predictions():
+def test_gradient_reaches_the_feature_reversed_and_not_the_predictions() -> None:
     term, step = Cdan(3, CdanSettings(schedule="constant", max_lambda=0.5, weight=1.0), 1), a_step()
     term(step)[0].backward()
     reversed_ = step.z.grad.clone()
@@ -71,7 +71,7 @@ def test_gradient_reaches_the_feature_reversed_and_not_the_predictions():
     assert reversed_.abs().sum() > 0
 
 
-def test_label_shift_and_entropy_weights_are_multiplied_and_of_mean_one_in_each_domain():
+def test_label_shift_and_entropy_weights_are_multiplied_and_of_mean_one_in_each_domain() -> None:
     """Labels 0, 1, 1 of certainties c(½), c(¾), c(¾); target shares that stay even: w(y) = ½ / ⅓ and ½ / ⅔."""
     step = a_step()._replace(target_logits=torch.tensor([SURE, SURE[::-1]]))
     weights = Cdan(3, CdanSettings(label_shift="reweight"), 1).weights(step)
@@ -80,7 +80,7 @@ def test_label_shift_and_entropy_weights_are_multiplied_and_of_mean_one_in_each_
     assert torch.allclose(weights, torch.cat([source / source.mean(), torch.ones(2)]))
 
 
-def test_a_wrong_shape_is_refused():
+def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"logits \[N, C\]"):
         multilinear_map(torch.zeros(3, 2), torch.zeros(4, 5))
     with pytest.raises(ValueError, match=r"logits \[N, C\]"):

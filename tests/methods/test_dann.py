@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ from oncoshift.methods.factory import build_method
 from oncoshift.models.reversal import reversal_strength, reverse_gradient
 from oncoshift.settings import validate
 
+if TYPE_CHECKING:
+    from typing import Any
 
-def test_reversal_is_identity_forward_and_minus_lambda_backward():
+
+def test_reversal_is_identity_forward_and_minus_lambda_backward() -> None:
     x = torch.tensor([1.0, -2.0], requires_grad=True)
     y = reverse_gradient(x, 0.3)
     assert torch.equal(y, x)
@@ -33,7 +37,7 @@ def test_reversal_is_identity_forward_and_minus_lambda_backward():
         ("constant", 7, 0.2, 1.0),
     ],
 )
-def test_lambda_schedules(schedule, epoch, progress, expected):
+def test_lambda_schedules(schedule: str, epoch: int, progress: float, expected: Any) -> None:
     assert reversal_strength(schedule, 1.0, epoch, 50, progress) == pytest.approx(expected)
     assert reversal_strength(schedule, 0.5, epoch, 50, progress) == pytest.approx(expected / 2)
 
@@ -41,26 +45,26 @@ def test_lambda_schedules(schedule, epoch, progress, expected):
 @pytest.mark.parametrize(
     ("logits", "domains", "weights"), [((4, 1), (4,), None), ((4, 1), (4, 1), None), ((4,), (4,), (4, 1))]
 )
-def test_domain_loss_refuses_shapes_that_would_broadcast(logits, domains, weights):
+def test_domain_loss_refuses_shapes_that_would_broadcast(logits: Any, domains: Any, weights: Any) -> None:
     with pytest.raises(ValueError, match=r"shape \[N\]"):
         domain_cross_entropy(
             torch.zeros(logits), torch.zeros(domains), None if weights is None else torch.zeros(weights)
         )
 
 
-def test_weighted_domain_loss_by_hand():
+def test_weighted_domain_loss_by_hand() -> None:
     loss = domain_cross_entropy(torch.tensor([0.0, math.log(3)]), torch.tensor([1.0, 0.0]), torch.tensor([0.5, 2.0]))
     assert loss.item() == pytest.approx((0.5 * math.log(2) + 2.0 * math.log(4)) / 2)
 
 
 @pytest.fixture
-def dann():
+def dann() -> Any:
     torch.manual_seed(0)
     settings = validate({"model": {"bottleneck": 8, "dropout": 0.0}, "dann": {"schedule": "constant", "weight": 0.7}})
     return build_method(settings).train()
 
 
-def test_loss_by_hand(dann):
+def test_loss_by_hand(dann: Any) -> None:
     source, target = torch.randn(4, 3, 32, 32), torch.randn(6, 3, 32, 32)
     labels = torch.tensor([0, 1, 1, 0])
     loss, figures = dann(Batch(source, labels, torch.zeros(4, dtype=torch.long), target), epoch=0, progress=0.0)
@@ -74,7 +78,7 @@ def test_loss_by_hand(dann):
     assert figures["domain_accuracy"].item() == pytest.approx(right.item() / 10)
 
 
-def test_domain_head_descends_and_trunk_ascends_the_domain_loss(dann):
+def test_domain_head_descends_and_trunk_ascends_the_domain_loss(dann: Any) -> None:
     source, target = torch.randn(8, 3, 32, 32), torch.randn(8, 3, 32, 32) + 1
     head = dann.terms["dann"].head
 

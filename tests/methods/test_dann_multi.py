@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from oncoshift.methods.alignment import Step
 from oncoshift.methods.dann_multi import DannMulti, organ_cross_entropy
 from oncoshift.settings import DannMultiSettings
 
+if TYPE_CHECKING:
+    from typing import Any
 
-def test_loss_by_hand():
+
+def test_loss_by_hand() -> None:
     logits = torch.tensor([[math.log(2.0), 0.0, 0.0], [0.0, 0.0, 0.0]])
     organs = torch.tensor([0, 2])
     assert organ_cross_entropy(logits, organs).item() == pytest.approx((math.log(2) + math.log(3)) / 2)
@@ -20,7 +24,7 @@ def test_loss_by_hand():
     assert weighted.item() == pytest.approx((1.5 * math.log(2) + 0.5 * math.log(3)) / 2)
 
 
-def test_the_target_is_the_organ_after_the_sources():
+def test_the_target_is_the_organ_after_the_sources() -> None:
     step = Step(
         z=torch.eye(4, requires_grad=True),
         source_logits=torch.zeros(3, 2),
@@ -43,7 +47,7 @@ def test_the_target_is_the_organ_after_the_sources():
 
 @pytest.mark.parametrize(("logits", "organs", "weights"), [((4,), (4,), None), ((4, 3), (4, 1), None),
                                                            ((4, 3), (4,), (4, 1))])  # fmt: skip
-def test_a_wrong_shape_is_refused(logits, organs, weights):
+def test_a_wrong_shape_is_refused(logits: Any, organs: Any, weights: Any) -> None:
     with pytest.raises(ValueError, match=r"expected logits \[N, organs\]"):
         organ_cross_entropy(
             torch.zeros(logits),

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from oncoshift.methods.label_shift import MIN_SHARE, MOMENTUM, TargetShares, source_weights
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from oncoshift.settings import Settings
+
 ONE_GROUP = torch.zeros(4, dtype=torch.long)
 
 
-def test_weights_by_hand():
+def test_weights_by_hand() -> None:
     """Shares ¼ and ¾ wanted, ½ and ½ there: benign tiles count half, malignant ones one and a half."""
     weights = source_weights(torch.tensor([0, 1, 1, 0]), ONE_GROUP, torch.tensor([0.25, 0.75]))
     assert torch.allclose(weights, torch.tensor([0.5, 1.5, 1.5, 0.5]))
 
 
-def test_each_group_is_brought_to_the_shares_by_itself():
+def test_each_group_is_brought_to_the_shares_by_itself() -> None:
     labels, groups = torch.tensor([0, 0, 0, 1, 0, 1]), torch.tensor([0, 0, 0, 0, 1, 1])
     weights = source_weights(labels, groups, torch.tensor([0.25, 0.75]))
     assert torch.allclose(weights, torch.tensor([1 / 3, 1 / 3, 1 / 3, 3.0, 0.5, 1.5]))
 
 
-def test_a_group_without_a_class_keeps_its_weight():
+def test_a_group_without_a_class_keeps_its_weight() -> None:
     weights = source_weights(torch.tensor([1, 1, 1, 1]), ONE_GROUP, torch.tensor([0.9, 0.1]))
     assert torch.allclose(weights, torch.ones(4))
 
 
-def test_estimate_is_a_clipped_moving_average_without_gradient():
+def test_estimate_is_a_clipped_moving_average_without_gradient() -> None:
     shares = TargetShares()
     logits = torch.tensor([[0.0, 50.0]] * 3, requires_grad=True)
     first = shares(logits)
@@ -39,7 +47,7 @@ def test_estimate_is_a_clipped_moving_average_without_gradient():
     assert "shares" in shares.state_dict()
 
 
-def test_a_wrong_shape_is_refused():
+def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[B\]"):
         source_weights(torch.zeros(4, 1, dtype=torch.long), ONE_GROUP, torch.tensor([0.5, 0.5]))
 
@@ -47,7 +55,13 @@ def test_a_wrong_shape_is_refused():
 @pytest.mark.parametrize(
     ("method", "share"), [("dann", 0.15), ("dann", 0.85), ("dann_multi", 0.15), ("dann_multi", 0.85)]
 )
-def test_reweighting_keeps_a_rare_class_rare(world, settings_for, train, method, share):
+def test_reweighting_keeps_a_rare_class_rare(
+    world: Callable[..., Any],
+    settings_for: Callable[..., Settings],
+    train: Callable[..., Any],
+    method: str,
+    share: float,
+) -> None:
     """Plain alignment moves tiles of the common class to the other one, until the target is half and half as well."""
     lopsided = world(0, shortcut_on_target=0.0, malignant_share=share)
     plain, reweighted = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ import torch
 from oncoshift.methods.alignment import Step
 from oncoshift.methods.mdd import Mdd, agreement_loss, disagreement_loss
 from oncoshift.settings import MddSettings
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def a_step() -> Step:
@@ -25,14 +29,14 @@ def a_step() -> Step:
     )
 
 
-def test_losses_by_hand():
+def test_losses_by_hand() -> None:
     logits = torch.tensor([[math.log(3.0), 0.0], [0.0, math.log(4.0)]])  # p of class 0: ¾ and ⅕
     classes = torch.tensor([0, 0])
     assert agreement_loss(logits, classes).item() == pytest.approx(-(math.log(0.75) + math.log(0.2)) / 2)
     assert disagreement_loss(logits, classes).item() == pytest.approx(-(math.log(0.25) + math.log(0.8)) / 2)
 
 
-def test_disagreement_stays_finite_with_a_gradient_where_the_probability_rounds_to_one():
+def test_disagreement_stays_finite_with_a_gradient_where_the_probability_rounds_to_one() -> None:
     logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
     loss = disagreement_loss(logits, torch.tensor([0]))
     loss.backward()
@@ -40,7 +44,7 @@ def test_disagreement_stays_finite_with_a_gradient_where_the_probability_rounds_
     assert torch.allclose(logits.grad, torch.tensor([[1.0, -1.0]]))
 
 
-def test_loss_and_gradient_by_hand():
+def test_loss_and_gradient_by_hand() -> None:
     torch.manual_seed(1)
     settings = MddSettings(schedule="constant", max_lambda=0.25, weight=2.0, margin=3.0, hidden=0)
     term, step = Mdd(3, settings, 1), a_step()
@@ -60,7 +64,7 @@ def test_loss_and_gradient_by_hand():
 
 
 @pytest.mark.parametrize("loss", [agreement_loss, disagreement_loss])
-def test_a_wrong_shape_is_refused(loss):
+def test_a_wrong_shape_is_refused(loss: Any) -> None:
     with pytest.raises(ValueError, match=r"logits \[N, C\]"):
         loss(torch.zeros(3, 2), torch.zeros(4, dtype=torch.long))
     with pytest.raises(ValueError, match=r"logits \[N, C\]"):

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from oncoshift.methods.factory import TERMS
 from oncoshift.training.diagnostics import findings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from oncoshift.settings import Settings
 
 SEEDS = (0, 1, 2)
 CHANGES = {
@@ -17,7 +25,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_source_only_fails(world, settings_for, train, seed):
+def test_source_only_fails(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], seed: int
+) -> None:
     settings = settings_for("erm", seed)
     trained = train(world(seed), settings)
     assert trained.history[-1]["source_accuracy"] > 0.98
@@ -27,7 +37,9 @@ def test_source_only_fails(world, settings_for, train, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("method", [name for name, terms in TERMS.items() if terms])
-def test_method_recovers(world, settings_for, train, method, seed):
+def test_method_recovers(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], method: str, seed: int
+) -> None:
     settings = settings_for(method, seed, **CHANGES.get(method, {}))
     trained = train(world(seed), settings)
     assert trained.history[-1]["source_accuracy"] > 0.9

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from oncoshift.methods.factory import TERMS
 from oncoshift.training.loop import _Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from oncoshift.settings import Settings
 
 WITH_LABEL_SHIFT = {name: {name: {"label_shift": "reweight"}} for name in ("dann", "cdan", "dann_multi")}
 
@@ -40,7 +48,13 @@ def assert_same(whole, resumed) -> None:  # type: ignore[no-untyped-def]
 
 
 @CASES
-def test_resumed_after_an_epoch_equals_uninterrupted_to_the_bit(world, settings_for, train, method, changes):
+def test_resumed_after_an_epoch_equals_uninterrupted_to_the_bit(
+    world: Callable[..., Any],
+    settings_for: Callable[..., Settings],
+    train: Callable[..., Any],
+    method: str,
+    changes: dict[str, Any],
+) -> None:
     short = {"epochs": 3, "steps_per_epoch": 4}
     settings = settings_for(method, 1, train=short, model={"dropout": 0.5}, **changes)
     tiles = world(1)
@@ -53,8 +67,13 @@ def test_resumed_after_an_epoch_equals_uninterrupted_to_the_bit(world, settings_
 
 @CASES
 def test_resumed_within_an_epoch_equals_uninterrupted_to_the_bit(
-    world, settings_for, train, monkeypatch, method, changes
-):
+    world: Callable[..., Any],
+    settings_for: Callable[..., Settings],
+    train: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    changes: dict[str, Any],
+) -> None:
     short = {"epochs": 2, "steps_per_epoch": 5, "checkpoint_steps": 2, "ema": 0.9, "warmup": 0.2}
     settings = settings_for(method, 1, train=short, model={"dropout": 0.5}, **changes)
     tiles = world(1)

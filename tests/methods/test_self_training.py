@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +12,12 @@ from oncoshift.methods.alignment import Step, without_channels
 from oncoshift.methods.base import Batch
 from oncoshift.methods.self_training import SelfTraining, consistency, pseudo_labels, ramp
 from oncoshift.settings import SelfTrainingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from oncoshift.settings import Settings
 
 
 def logits(*malignant: float) -> torch.Tensor:
@@ -23,14 +30,14 @@ SOURCE = logits(0.1, 0.9, 0.2, 0.8)
 """Mean confidence (.9 + .9 + .8 + .8) / 4 = .85, proportions one half each."""
 
 
-def test_pseudo_labels_count_from_a_share_of_the_sources_confidence_on():
+def test_pseudo_labels_count_from_a_share_of_the_sources_confidence_on() -> None:
     classes, counts = pseudo_labels(SOURCE, logits(0.95, 0.7, 0.3, 0.04), threshold=0.85, align=False)
     assert classes.tolist() == [1, 1, 0, 0]
     assert counts.tolist() == [1, 0, 0, 1]  # from .85 · .85 = .7225 on
     assert pseudo_labels(SOURCE, logits(0.95, 0.7), threshold=0.8, align=False)[1].tolist() == [1, 1]
 
 
-def test_alignment_brings_the_proportions_to_those_of_the_sources():
+def test_alignment_brings_the_proportions_to_those_of_the_sources() -> None:
     """p = (.4, .6), (.2, .8) of mean (.3, .7); times (.5 / .3, .5 / .7) the first tile is benign: ⅔ : 3⁄7."""
     weak = logits(0.6, 0.8)
     assert pseudo_labels(SOURCE, weak, 0.5, align=False)[0].tolist() == [1, 1]
@@ -40,18 +47,18 @@ def test_alignment_brings_the_proportions_to_those_of_the_sources():
         assert pseudo_labels(SOURCE, weak, threshold, align=True)[1][0].item() == count
 
 
-def test_alignment_is_finite_where_a_class_is_never_predicted():
+def test_alignment_is_finite_where_a_class_is_never_predicted() -> None:
     classes, counts = pseudo_labels(SOURCE, torch.tensor([[200.0, -200.0], [200.0, -200.0]]), 0.9, align=True)
     assert classes.tolist() == [0, 0]
     assert counts.tolist() == [1, 1]
 
 
-def test_consistency_is_a_mean_over_all_target_tiles():
+def test_consistency_is_a_mean_over_all_target_tiles() -> None:
     loss = consistency(logits(0.2, 0.5, 0.9), torch.tensor([1, 0, 0]), torch.tensor([1.0, 0.0, 1.0]))
     assert loss.item() == pytest.approx((-math.log(0.2) - math.log(0.1)) / 3, rel=1e-5)
 
 
-def test_ramp_rises_over_the_first_half():
+def test_ramp_rises_over_the_first_half() -> None:
     assert [ramp(progress) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)] == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0])
 
 
@@ -62,7 +69,7 @@ def a_step(progress: float) -> Step:
     return Step(torch.zeros(7, 3), source, weak, labels, labels, 0, progress, strong)
 
 
-def test_term_by_hand_and_its_gradient_flows_through_the_strong_views_alone():
+def test_term_by_hand_and_its_gradient_flows_through_the_strong_views_alone() -> None:
     term, step = SelfTraining(SelfTrainingSettings(weight=2.0, threshold=0.9, align=False)), a_step(0.25)
     loss, figures = term(step)
     by_hand = (-math.log(0.2) - math.log(0.1)) / 3
@@ -78,7 +85,9 @@ def test_term_by_hand_and_its_gradient_flows_through_the_strong_views_alone():
     assert torch.allclose(step.strong_logits.grad, expected, atol=1e-6)
 
 
-def test_network_sees_source_target_and_strong_views_in_this_order(settings_for, build):
+def test_network_sees_source_target_and_strong_views_in_this_order(
+    settings_for: Callable[..., Settings], build: Callable[..., Any]
+) -> None:
     method = build(settings_for("self_training", 0, self_training={"stain_jitter": 0.4})).eval()
     method.net.sees_tiles = True
     assert method.needs == (True, True, 0.0, 0.4)
@@ -89,7 +98,7 @@ def test_network_sees_source_target_and_strong_views_in_this_order(settings_for,
     assert step.z.shape == (5, 32)
 
 
-def test_strong_view_of_cached_outputs_lacks_half_of_the_channels():
+def test_strong_view_of_cached_outputs_lacks_half_of_the_channels() -> None:
     torch.manual_seed(0)
     vectors, maps = without_channels(torch.ones(50, 200)), without_channels(torch.ones(50, 200, 3, 3))
     for values in (vectors, maps):
@@ -98,7 +107,9 @@ def test_strong_view_of_cached_outputs_lacks_half_of_the_channels():
     assert (maps == maps[:, :, :1, :1]).all(), "a channel goes as a whole"
 
 
-def test_cached_outputs_are_seen_without_channels_and_tiles_as_they_are(settings_for, build):
+def test_cached_outputs_are_seen_without_channels_and_tiles_as_they_are(
+    settings_for: Callable[..., Settings], build: Callable[..., Any]
+) -> None:
     method, seen = build(settings_for("self_training", 0)), []
     method.net.classifier.bottleneck.register_forward_hook(lambda _module, given, _out: seen.append(given[0]))
     labels, x = torch.tensor([0, 1]), torch.ones(2, 512)
@@ -111,14 +122,16 @@ def test_cached_outputs_are_seen_without_channels_and_tiles_as_they_are(settings
 
 
 @pytest.mark.parametrize("strong", [None, torch.zeros(3, 512)])
-def test_a_batch_without_a_strong_view_of_each_tile_is_refused(settings_for, build, strong):
+def test_a_batch_without_a_strong_view_of_each_tile_is_refused(
+    settings_for: Callable[..., Settings], build: Callable[..., Any], strong: Any
+) -> None:
     method = build(settings_for("self_training", 0))
     labels, x = torch.tensor([0, 1]), torch.zeros(2, 512)
     with pytest.raises(ValueError, match="needs a strong view of each target tile"):
         method(Batch(x, labels, labels, x, strong), 0, 0.5)
 
 
-def test_a_wrong_shape_is_refused():
+def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"source logits \[B, C\]"):
         pseudo_labels(torch.zeros(3, 2), torch.zeros(4, 3), 0.9, align=True)
     with pytest.raises(ValueError, match=r"logits \[T, C\]"):

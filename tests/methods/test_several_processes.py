@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,13 @@ import torch
 
 from oncoshift.errors import ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
 from oncoshift.training import distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+    from oncoshift.settings import Settings
 
 FIGURES = ("label_loss", "source_train_accuracy", "target_entropy", "feature_norm", "gradient_norm")
 SHORT = {"epochs": 2, "steps_per_epoch": 4, "batch_size": 16}
@@ -23,7 +31,9 @@ class PulledPlugError(Exception):
 
 
 @pytest.mark.parametrize("method", ["erm", "cdan_mcc", "mdd"])
-def test_two_processes_train_as_one(world, settings_for, train, method):
+def test_two_processes_train_as_one(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], method: str
+) -> None:
     tiles = world(0)
     one = train(tiles, settings_for(method, 0, train=SHORT), "one")
     two = train(tiles, settings_for(method, 0, train={**SHORT, "processes": 2}), "two")
@@ -38,7 +48,9 @@ def test_two_processes_train_as_one(world, settings_for, train, method):
         torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_label_shift_is_that_of_the_whole_batch(world, settings_for, train):
+def test_label_shift_is_that_of_the_whole_batch(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any]
+) -> None:
     tiles = world(1)
     shift = {"dann": {"label_shift": "reweight"}}
     one = train(tiles, settings_for("dann", 1, train=SHORT, **shift), "one")
@@ -48,7 +60,9 @@ def test_label_shift_is_that_of_the_whole_batch(world, settings_for, train):
         assert other["target_malignant_estimate"] == pytest.approx(row["target_malignant_estimate"], rel=1e-4)
 
 
-def test_an_error_of_the_hook_ends_all_processes_and_a_second_start_goes_on(world, settings_for, train):
+def test_an_error_of_the_hook_ends_all_processes_and_a_second_start_goes_on(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any]
+) -> None:
     tiles, settings = world(0), settings_for("dann", 0, train={**SHORT, "processes": 2})
 
     def pull(row):  # type: ignore[no-untyped-def]
@@ -67,7 +81,9 @@ def _values(trained):  # type: ignore[no-untyped-def]
     return [value.numpy() for value in trained.method.state_dict().values()]
 
 
-def test_sigterm_ends_all_processes_with_a_checkpoint(world, settings_for, train, tmp_path):
+def test_sigterm_ends_all_processes_with_a_checkpoint(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], tmp_path: Path
+) -> None:
     settings = settings_for("erm", 0, train={**SHORT, "epochs": 100000, "processes": 2})
     tiles, seen = world(0), threading.Event()
 
@@ -83,7 +99,7 @@ def test_sigterm_ends_all_processes_with_a_checkpoint(world, settings_for, train
     assert (tmp_path / "stopped").is_file()
 
 
-def test_a_batch_that_cannot_be_shared_equally_is_refused(settings_for):
+def test_a_batch_that_cannot_be_shared_equally_is_refused(settings_for: Callable[..., Settings]) -> None:
     with pytest.raises(SettingsError, match="batch_size"):
         settings_for("erm", 0, train={"batch_size": 15, "processes": 2})
 
@@ -103,13 +119,13 @@ def _never() -> bool:
     return False
 
 
-def test_a_killed_process_is_told_and_the_others_are_ended():
+def test_a_killed_process_is_told_and_the_others_are_ended() -> None:
     before = set(torch.multiprocessing.active_children())
     with pytest.raises(ProcessLostError, match=r"process 1 of 2 ended with code -9"):
         distributed.run_ranks(_die, "1", 2, print, _never)
     assert set(torch.multiprocessing.active_children()) == before
 
 
-def test_an_error_of_a_process_arrives_as_it_is():
+def test_an_error_of_a_process_arrives_as_it_is() -> None:
     with pytest.raises(TrainingError, match="these tiles"):
         distributed.run_ranks(_fail, "look at these tiles", 2, print, _never)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,10 @@ from oncoshift.models.network import as_one
 from oncoshift.serving.classifier import log_mean_softmax
 from oncoshift.settings import Settings, with_values
 from oncoshift.training.inputs import FeatureInputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 SEEDS = (0, 1, 2)
 ORGANS = ("lung", "colon", "breast")
@@ -41,7 +46,9 @@ def contradicting(world, seed: int, signs: dict[str, int]):  # type: ignore[no-u
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_one_organ_alone_does_what_the_pool_cannot(world, settings_for, train, seed):
+def test_one_organ_alone_does_what_the_pool_cannot(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], seed: int
+) -> None:
     tiles = contradicting(world, seed, {"lung": 1, "colon": -1, "breast": -1})
     assert train(tiles, settings_for("erm", seed, train=SHORT)).target_accuracy < 0.1
 
@@ -56,7 +63,13 @@ def test_one_organ_alone_does_what_the_pool_cannot(world, settings_for, train, s
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_an_ensemble_outvotes_an_organ_that_says_the_opposite(world, settings_for, train, accuracy, seed):
+def test_an_ensemble_outvotes_an_organ_that_says_the_opposite(
+    world: Callable[..., Any],
+    settings_for: Callable[..., Settings],
+    train: Callable[..., Any],
+    accuracy: Callable[..., float],
+    seed: int,
+) -> None:
     tiles = contradicting(world, seed, {"lung": 1, "colon": -1, "breast": 1})
     settings = with_values(settings_for("ensemble", seed, train=SHORT), {"sources": list(ORGANS)})
     members = [
@@ -67,7 +80,7 @@ def test_an_ensemble_outvotes_an_organ_that_says_the_opposite(world, settings_fo
     assert accuracy(as_one([member.method.net.eval() for member in members]), tiles) > 0.98
 
 
-def test_mean_of_probabilities_by_hand():
+def test_mean_of_probabilities_by_hand() -> None:
     """Of p = .9 and .2 the mean is .55; of logits, which a mean of logits would take, it would be another."""
     logits = torch.tensor([[[0.0, math.log(9.0)]], [[math.log(4.0), 0.0]]])
     assert log_mean_softmax(logits).exp()[0].tolist() == pytest.approx([0.45, 0.55])
@@ -76,7 +89,7 @@ def test_mean_of_probabilities_by_hand():
     assert sure.exp()[0].tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_organs_and_members_of_each_method():
+def test_organs_and_members_of_each_method() -> None:
     def organs(**values: object) -> tuple[str, ...]:
         return trained_organs(with_values(Settings(), {key.replace("__", "."): v for key, v in values.items()}))
 
@@ -91,19 +104,19 @@ def test_organs_and_members_of_each_method():
     assert member_settings(Settings()) == (Settings(),)
 
 
-def test_an_organ_that_is_no_source_is_refused():
+def test_an_organ_that_is_no_source_is_refused() -> None:
     values = {"train.method": "single", "single.organ": "skin"}
     with pytest.raises(SettingsError, match=r"single.organ 'skin' is not one of the sources \['lung'"):
         with_values(Settings(), values)
     with_values(Settings(), {**values, "train.method": "dann"})  # which does not read it
 
 
-def test_an_ensemble_is_not_one_network():
+def test_an_ensemble_is_not_one_network() -> None:
     with pytest.raises(ValueError, match="train its members"):
         build_method(with_values(Settings(), {"train.method": "ensemble"}))
 
 
-def test_only_some_organs_are_kept_and_numbered_in_the_order_asked_for(world):
+def test_only_some_organs_are_kept_and_numbered_in_the_order_asked_for(world: Callable[..., Any]) -> None:
     data = contradicting(world, 0, {"lung": 1, "colon": -1, "breast": 1}).data
     kept = data.only(("breast", "lung"))
     names = np.array(data.source.organ_names)[data.source.organs]

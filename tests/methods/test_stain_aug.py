@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,12 @@ from oncoshift.settings import validate
 from oncoshift.training.augment import EOSIN, HAEMATOXYLIN
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.loader import Loader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from oncoshift.settings import Settings
 
 SEEDS = (0, 1, 2)
 SIDE, SOURCES, TARGETS = 16, 240, 120
@@ -59,7 +67,9 @@ def stained(world, seed: int):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_strength_of_a_stain_is_not_learnt(world, settings_for, train, seed):
+def test_the_strength_of_a_stain_is_not_learnt(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], seed: int
+) -> None:
     tiles, long = stained(world, seed), {"epochs": 1, "steps_per_epoch": 60, "optimizer": "adamw", "lr": 3e-3}
     erm, augmented = (
         train(
@@ -79,7 +89,9 @@ def source_batches(world, settings, needs):  # type: ignore[no-untyped-def]
     return next(loader.epoch(0)).source
 
 
-def test_the_larger_of_both_jitters_counts(world, settings_for, build):
+def test_the_larger_of_both_jitters_counts(
+    world: Callable[..., Any], settings_for: Callable[..., Settings], build: Callable[..., Any]
+) -> None:
     tiles, whole = stained(world, 0), {"freeze": "none"}
 
     def batch(method: str, jitter: float, **changes: object) -> Tensor:
@@ -93,6 +105,6 @@ def test_the_larger_of_both_jitters_counts(world, settings_for, build):
 
 
 @pytest.mark.parametrize("section", [{"train": {"method": "stain_aug"}}, {"retrain": {"control": "stain_aug"}}])
-def test_behind_a_frozen_part_it_is_refused(section):
+def test_behind_a_frozen_part_it_is_refused(section: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"stain_aug changes tiles, and with model\.freeze 'stem'"):
         validate({"model": {"freeze": "stem"}, **section})

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from oncoshift.models.batch_norm import SOURCE_BUFFERS, DomainBatchNorm2d, mark_sources, replace_batch_norm
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
 RANKS, CHANNELS = 2, 3
 SOURCES, TARGETS = 4, 6
@@ -77,7 +79,7 @@ def torchs(per_domain: bool) -> Seen:
     if per_domain:
         state |= {"source_mean": norms[0].running_mean, "source_var": norms[0].running_var}
     weight_grad, bias_grad = (sum(getattr(norm, name).grad for norm in norms) for name in ("weight", "bias"))
-    return Seen(y.detach(), torch.cat([x.grad for x in xs]), weight_grad, bias_grad, state)
+    return Seen(y.detach(), torch.cat([x.grad for x in xs if x.grad is not None]), weight_grad, bias_grad, state)
 
 
 def assert_same(seen: Seen, expected: Seen) -> None:
@@ -89,7 +91,7 @@ def assert_same(seen: Seen, expected: Seen) -> None:
 
 
 @pytest.mark.parametrize("per_domain", [False, True])
-def test_one_process_computes_what_torch_computes_of_each_domain(per_domain):
+def test_one_process_computes_what_torch_computes_of_each_domain(per_domain: Any) -> None:
     assert_same(ours(*batch(), per_domain), torchs(per_domain))
 
 
@@ -104,8 +106,8 @@ def _work(rank: int, folder: Path, per_domain: bool) -> None:
 
 
 @pytest.mark.parametrize("per_domain", [False, True])
-def test_two_processes_compute_what_one_computes_of_the_whole_batch(tmp_path, per_domain):
-    multiprocessing.spawn(_work, (tmp_path, per_domain), nprocs=RANKS)
+def test_two_processes_compute_what_one_computes_of_the_whole_batch(tmp_path: Path, per_domain: Any) -> None:
+    spawn(_work, (tmp_path, per_domain), nprocs=RANKS)
     ranks = [Seen(*torch.load(tmp_path / f"{rank}.pt", weights_only=True)) for rank in range(RANKS)]
     own = SOURCES // RANKS
 
@@ -118,7 +120,7 @@ def test_two_processes_compute_what_one_computes_of_the_whole_batch(tmp_path, pe
         assert_same(Seen(whole("y"), whole("x_grad"), weight_grad, bias_grad, seen.state), torchs(per_domain))
 
 
-def test_in_eval_mode_each_domain_has_its_running_statistics():
+def test_in_eval_mode_each_domain_has_its_running_statistics() -> None:
     norm = DomainBatchNorm2d.like(plain(), per_domain=True).eval()
     norm.source_mean.fill_(4.0)
     norm.source_var.fill_(9.0)
@@ -130,12 +132,12 @@ def test_in_eval_mode_each_domain_has_its_running_statistics():
     torch.testing.assert_close(y[1], (7.0 - norm.running_mean) / root * scale + shift)
 
 
-def test_who_does_not_say_which_rows_are_sources_is_refused():
+def test_who_does_not_say_which_rows_are_sources_is_refused() -> None:
     with pytest.raises(ValueError, match="how many leading rows are source tiles"):
         DomainBatchNorm2d.like(plain(), per_domain=True)(torch.zeros(2, CHANNELS, 1, 1))
 
 
-def test_replacing_keeps_weights_statistics_and_names():
+def test_replacing_keeps_weights_statistics_and_names() -> None:
     module = nn.Sequential(nn.Conv2d(1, CHANNELS, 1), nn.Sequential(plain(), nn.ReLU()))
     before = deepcopy(module.state_dict())
     replace_batch_norm(module, per_domain=True)

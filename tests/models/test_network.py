@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from oncoshift.models.batch_norm import DomainBatchNorm2d
 from oncoshift.models.network import AdaptationNet, EnsembleNet, as_one
 from oncoshift.serving.classifier import TileClassifier
 from oncoshift.settings import validate
+
+if TYPE_CHECKING:
+    from typing import Any
 
 MODEL = {"bottleneck": 8, "dropout": 0.0, "freeze": "layer3", "batch_norm": "per_domain"}
 """All but layer4 is frozen, so that inputs are small maps."""
@@ -40,12 +44,12 @@ def norms(net: AdaptationNet) -> list[DomainBatchNorm2d]:
         ("adabn", "shared", True),
     ],
 )
-def test_statistics_are_apart_where_a_method_sees_two_domains(name, batch_norm, expected):
+def test_statistics_are_apart_where_a_method_sees_two_domains(name: str, batch_norm: str, expected: Any) -> None:
     method = method_of(name, batch_norm=batch_norm)
     assert bool(norms(method.net)) == method.net.per_domain == expected
 
 
-def test_each_domain_is_normalised_by_itself_in_one_forward():
+def test_each_domain_is_normalised_by_itself_in_one_forward() -> None:
     """What the sources are must not matter to the target, and the other way round."""
     net = method_of("dann").net.train()
     source, target = maps(4), maps(5, offset=3.0)
@@ -58,7 +62,7 @@ def test_each_domain_is_normalised_by_itself_in_one_forward():
     assert not torch.allclose(mixed, z, atol=1e-2)
 
 
-def test_validation_of_a_domain_uses_its_running_statistics():
+def test_validation_of_a_domain_uses_its_running_statistics() -> None:
     method = method_of("dann").train()
     organs, labels = torch.zeros(4, dtype=torch.long), torch.tensor([0, 1, 0, 1])
     for _ in range(3):
@@ -78,7 +82,7 @@ def test_validation_of_a_domain_uses_its_running_statistics():
     torch.testing.assert_close(swapped.features(x, sources=3), as_target)
 
 
-def test_what_is_served_is_a_plain_classifier_with_the_targets_statistics():
+def test_what_is_served_is_a_plain_classifier_with_the_targets_statistics() -> None:
     method = method_of("dann").train()
     organs, labels = torch.zeros(4, dtype=torch.long), torch.tensor([0, 1, 0, 1])
     method(Batch(maps(4), labels, organs, maps(4, offset=3.0)), 0, 0.5)
@@ -91,7 +95,7 @@ def test_what_is_served_is_a_plain_classifier_with_the_targets_statistics():
     assert not torch.allclose(net.logits(net.features(x, sources=3)), expected)
 
 
-def test_several_networks_are_one_with_the_mean_of_their_probabilities():
+def test_several_networks_are_one_with_the_mean_of_their_probabilities() -> None:
     nets = [method_of("erm", batch_norm="shared").net.eval()]
     torch.manual_seed(1)
     nets.append(AdaptationNet(validate({"model": {**MODEL, "batch_norm": "shared"}}).model).eval())

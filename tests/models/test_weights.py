@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.error
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,9 +16,13 @@ from oncoshift.models.weights import load_trunk
 from oncoshift.serving.classifier import Trunk
 from oncoshift.settings import ModelSettings
 
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
 
 @pytest.fixture(scope="module")
-def resnet18(tmp_path_factory):
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Any:
     torch.manual_seed(1)
     net = models.resnet18(weights=None).eval()
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
@@ -25,7 +30,7 @@ def resnet18(tmp_path_factory):
     return net, path
 
 
-def test_trunk_computes_what_torchvision_computes(resnet18):
+def test_trunk_computes_what_torchvision_computes(resnet18: Any) -> None:
     net, path = resnet18
     trunk = Trunk("resnet18").eval()
     load_trunk(trunk, "resnet18", str(path))
@@ -37,24 +42,24 @@ def test_trunk_computes_what_torchvision_computes(resnet18):
     torch.testing.assert_close(trunk(x), net(x))
 
 
-def test_weights_of_another_backbone_are_refused(resnet18):
+def test_weights_of_another_backbone_are_refused(resnet18: Any) -> None:
     with pytest.raises(WeightsError, match="not the weights of a resnet50"):
         load_trunk(Trunk("resnet50"), "resnet50", str(resnet18[1]))
 
 
-def test_missing_file_names_the_alternatives():
+def test_missing_file_names_the_alternatives() -> None:
     with pytest.raises(WeightsError, match=r"no such file.*model.weights=none"):
         load_trunk(Trunk("resnet18"), "resnet18", "/nowhere/resnet18.safetensors")
 
 
-def test_broken_file_is_refused(tmp_path):
+def test_broken_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"not a tensor in here")
     with pytest.raises(WeightsError, match="not a safetensors file"):
         load_trunk(Trunk("resnet18"), "resnet18", str(path))
 
 
-def test_imagenet_without_network_names_the_alternatives(monkeypatch, tmp_path):
+def test_imagenet_without_network_names_the_alternatives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def no_network(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no route to host")
 
@@ -64,7 +69,7 @@ def test_imagenet_without_network_names_the_alternatives(monkeypatch, tmp_path):
         load_trunk(Trunk("resnet18"), "resnet18", "imagenet")
 
 
-def test_real_imagenet_weights_fit(shared):
+def test_real_imagenet_weights_fit(shared: Path) -> None:
     net = AdaptationNet(
         ModelSettings(
             backbone="resnet50", weights=str(shared / "weights/resnet50_imagenet.safetensors"), freeze="layer3"
@@ -78,7 +83,7 @@ def test_real_imagenet_weights_fit(shared):
     assert net.classifier.trunk.layer4.training
 
 
-def test_freeze_names():
+def test_freeze_names() -> None:
     assert frozen_parts("none") == ()
     assert frozen_parts("stem") == ("stem",)
     assert frozen_parts("all") == frozen_parts("layer4")

@@ -14,8 +14,8 @@ import pytest
 
 from oncoshift.errors import RegistryError
 from oncoshift.files import DamagedFileError
+from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.source import git_tags
-from oncoshift.registry.store import SQLITE
 from oncoshift.registry.tracking import KEY_TAG, Tracker
 
 if TYPE_CHECKING:

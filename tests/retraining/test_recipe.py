@@ -34,7 +34,11 @@ def noted(order: list[tuple[str, tuple[Any, ...]]]) -> Steps:
     """Steps that note what they are called with; the second seed is the pick."""
 
     def step(name: str, result: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments: order.append((name, arguments)) or result(*arguments)
+        def run(*arguments: Any) -> Any:
+            order.append((name, arguments))
+            return result(*arguments)
+
+        return run
 
     return Steps(
         data=step("data", lambda _plan: "jobs"),
@@ -50,7 +54,8 @@ def noted(order: list[tuple[str, tuple[Any, ...]]]) -> Steps:
 
 def test_steps_follow_one_another_with_what_came_before(session: Any) -> None:
     order: list[tuple[str, tuple[Any, ...]]] = []
-    _, evaluation, selection, version, decision = follow(session, noted(order))
+    closed: Any = follow(session, noted(order))  # see the fixture
+    _, evaluation, selection, version, decision = closed
     names = [name for name, _ in order]
     assert names == ["tune", *["train"] * 4, "evaluate", "select", "explain", "register", "gate"]
     assert [arguments[2:] for name, arguments in order if name == "train"] == [

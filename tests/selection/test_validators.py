@@ -26,18 +26,18 @@ def model(target: np.ndarray) -> Predictions:
     return Predictions(np.array([0.1, 0.9, 0.6, 0.7]), LABELS, target)
 
 
-def test_every_choice_of_the_setting_is_in_the_table_or_the_oracle():
+def test_every_choice_of_the_setting_is_in_the_table_or_the_oracle() -> None:
     assert {*VALIDATORS, ORACLE} == set(get_args(SelectSettings.model_fields["validator"].annotation))
 
 
 @pytest.mark.parametrize("name", list(VALIDATORS))
-def test_no_score_is_below_the_least_value_of_its_validator(name: str):
+def test_no_score_is_below_the_least_value_of_its_validator(name: str) -> None:
     wrong = Predictions(1 - LABELS * 1.0, LABELS, np.ones(50))
     for each in (*map(model, EXTREMES.values()), wrong):
         assert VALIDATORS[name].score(each) >= VALIDATORS[name].lowest - 1e-9
 
 
-def test_scores_by_hand():
+def test_scores_by_hand() -> None:
     scores = all_scores(model(np.array([0.0, 1.0, 0.65, 0.5])))
     assert scores["source_accuracy"] == 0.75  # of two benign and two malignant tiles one benign is called malignant
     # One of four is wrong: the threshold is the second least of .6, .7, .9, .9. Two of four reach .7.
@@ -52,7 +52,7 @@ def test_scores_by_hand():
     assert scores["snd"] == pytest.approx(soft_neighbourhood_density(softmax))
 
 
-def test_density_looks_at_so_many_tiles_at_most():
+def test_density_looks_at_so_many_tiles_at_most() -> None:
     target = np.random.default_rng(1).random(2 * SND_TILES + 1)
     found = VALIDATORS["snd"].score(model(target))
     assert found == pytest.approx(soft_neighbourhood_density(two_columns(target[::3])))
@@ -60,7 +60,7 @@ def test_density_looks_at_so_many_tiles_at_most():
 
 
 @pytest.mark.parametrize("name", [*VALIDATORS, ORACLE])
-def test_every_model_above_the_floor_is_before_every_model_below(name: str):
+def test_every_model_above_the_floor_is_before_every_model_below(name: str) -> None:
     select = SelectSettings(validator=name, source_floor=0.8)
     lowest = -1.0 if name == "entropy" else 0.0
     above = {"source_accuracy": 0.8, name: lowest if name != "source_accuracy" else 0.8}
@@ -70,7 +70,7 @@ def test_every_model_above_the_floor_is_before_every_model_below(name: str):
     assert not reaches_floor(select, score_row(select, below))
 
 
-def test_the_row_is_scored_by_the_chosen_validator():
+def test_the_row_is_scored_by_the_chosen_validator() -> None:
     row = {"source_accuracy": 0.9, "information_maximisation": 0.4, "entropy": -0.2, "oracle": 0.6}
     chosen = ("information_maximisation", "entropy", "source_accuracy", "oracle")
     scores = {name: score_row(SelectSettings(validator=name), row) for name in chosen}
@@ -78,11 +78,11 @@ def test_the_row_is_scored_by_the_chosen_validator():
     assert score_row(SelectSettings(source_floor=0.95), row) == pytest.approx(-0.1)
 
 
-def test_the_oracle_is_not_to_be_had_from_a_row_of_training():
+def test_the_oracle_is_not_to_be_had_from_a_row_of_training() -> None:
     with pytest.raises(KeyError, match="oracle"):
         score_row(SelectSettings(validator=ORACLE), {"source_accuracy": 0.9, **all_scores(model(np.ones(3)))})
 
 
-def test_a_score_that_is_no_number_is_refused():
+def test_a_score_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="least value"):
         score_row(SelectSettings(), {"source_accuracy": 0.9, "information_maximisation": float("nan")})

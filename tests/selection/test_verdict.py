@@ -34,57 +34,57 @@ GOOD = alone(0.99, 0.98, 0.97)
 JUDGE = ConsensusVerdict.by(SelectSettings())
 
 
-def test_a_good_model_that_independent_organs_confirm_is_trusted():
+def test_a_good_model_that_independent_organs_confirm_is_trusted() -> None:
     verdict = JUDGE(Evidence(0.95, model(0.98, 0), GOOD))
     assert verdict.kind is Kind.TRUST
     assert len(verdict.reasons) == 4
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_an_inverted_model_is_refused_however_confident(seed: int):
+def test_an_inverted_model_is_refused_however_confident(seed: int) -> None:
     assert JUDGE(Evidence(0.99, model(0.03, seed), GOOD)).kind is Kind.REFUSE
 
 
 @pytest.mark.parametrize("turned", range(3))
-def test_one_organ_that_turns_the_classes_around_is_outvoted(turned: int):
+def test_one_organ_that_turns_the_classes_around_is_outvoted(turned: int) -> None:
     shares = [0.99, 0.98, 0.985]
     shares[turned] = 0.02
     assert JUDGE(Evidence(0.95, model(0.98, 0), alone(*shares))).kind is Kind.TRUST
     assert JUDGE(Evidence(0.95, model(0.02, 0), alone(*shares))).kind is Kind.REFUSE
 
 
-def test_organs_that_agree_loosely_leave_a_doubt():
+def test_organs_that_agree_loosely_leave_a_doubt() -> None:
     # Two models that are right on 92 % each agree to a kappa of about (1 − 2 · .08) squared = .71.
     verdict = JUDGE(Evidence(0.95, model(0.95, 0), alone(0.92, 0.92)))
     assert verdict.kind is Kind.DOUBT
     assert any("single source organs (2 of 2)" in reason for reason in verdict.reasons)
 
 
-def test_two_organs_that_contradict_one_another_are_refused():
+def test_two_organs_that_contradict_one_another_are_refused() -> None:
     verdict = JUDGE(Evidence(0.95, model(0.98, 0), alone(0.98, 0.02)))
     assert verdict.kind is Kind.REFUSE
 
 
-def test_one_source_organ_is_never_trusted():
+def test_one_source_organ_is_never_trusted() -> None:
     verdict = JUDGE(Evidence(0.99, model(0.99, 0), None))
     assert verdict.kind is Kind.DOUBT
     assert "add a source organ" in verdict.reasons[0]
 
 
-def test_constant_predictors_that_agree_with_one_another_are_refused():
+def test_constant_predictors_that_agree_with_one_another_are_refused() -> None:
     constant = np.full(len(LABELS), 0.97)
     verdict = JUDGE(Evidence(0.95, constant, consensus(np.stack([constant, constant, constant]))))
     assert verdict.kind is Kind.REFUSE
     assert any("100.0% of the target is called malignant" in reason for reason in verdict.reasons)
 
 
-def test_a_model_that_lost_its_sources_is_refused_with_that_reason_alone():
+def test_a_model_that_lost_its_sources_is_refused_with_that_reason_alone() -> None:
     verdict = JUDGE(Evidence(0.6, model(0.98, 0), GOOD))
     assert verdict.kind is Kind.REFUSE
     assert verdict.reasons == ("balanced accuracy on the sources is 0.60 (floor 0.80)",)
 
 
-def test_a_failure_that_all_organs_share_is_not_seen():
+def test_a_failure_that_all_organs_share_is_not_seen() -> None:
     """The limit of the method: where every source organ turns the classes around alike, nothing here tells."""
     assert JUDGE(Evidence(0.95, model(0.02, 0), alone(0.01, 0.02, 0.015))).kind is Kind.TRUST
 
@@ -92,7 +92,9 @@ def test_a_failure_that_all_organs_share_is_not_seen():
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=4), st.floats(0, 1), st.floats(0.5, 1))
 @example([0.8125, 0.625], 0.875, 1.0)
 @settings(max_examples=300)
-def test_naming_the_classes_the_other_way_round_changes_nothing(shares: list[float], right: float, source: float):
+def test_naming_the_classes_the_other_way_round_changes_nothing(
+    shares: list[float], right: float, source: float
+) -> None:
     models = np.stack([model(share, number) for number, share in enumerate(shares)])
     candidate = model(right, 99)
     one = JUDGE(Evidence(source, candidate, consensus(models)))
@@ -101,7 +103,9 @@ def test_naming_the_classes_the_other_way_round_changes_nothing(shares: list[flo
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_a_model_and_its_opposite_are_never_both_trusted(first: float, second: float, third: float, right: float):
+def test_a_model_and_its_opposite_are_never_both_trusted(
+    first: float, second: float, third: float, right: float
+) -> None:
     found, candidate = alone(first, second, third), model(right, 99)
     kinds = [JUDGE(Evidence(0.95, p, found)).kind for p in (candidate, 1 - candidate)]
     assert kinds != [Kind.TRUST, Kind.TRUST]
@@ -119,5 +123,5 @@ def test_a_model_and_its_opposite_are_never_both_trusted(first: float, second: f
 )
 def test_a_figure_just_below_its_limit_does_not_read_as_if_it_reached_it(
     value: float, limits: tuple[float, ...], shown: str
-):
+) -> None:
     assert told_apart(value, *limits) == shown

@@ -33,8 +33,8 @@ def smooth(height: int = 40, width: int = 56) -> NDArray[np.uint8]:
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    exact = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
-    image.save(buffer, kind, **{**exact, **options})
+    exact: dict[str, dict[str, object]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    image.save(buffer, kind, **{**exact.get(kind, {}), **options})
     return buffer.getvalue()
 
 

@@ -141,8 +141,8 @@ def test_no_reader_is_no_error(model_folder: Path, given: Path) -> None:
 
 def test_what_is_not_there_is_said_before_a_model_is_loaded(given: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (given.parent / "empty").mkdir()
-    for given, words in (("nowhere", "nowhere: no such file or folder"), ("empty", "no image files in empty")):
-        assert main(["score", "--model", "no-model", given]) == 2
+    for name, words in (("nowhere", "nowhere: no such file or folder"), ("empty", "no image files in empty")):
+        assert main(["score", "--model", "no-model", name]) == 2
         assert words in capsys.readouterr().err
     assert main(["score", "--model", "no-model", "tiles"]) == 2
     assert capsys.readouterr().err == "error: no-model: no such folder\n"

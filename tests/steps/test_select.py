@@ -23,7 +23,7 @@ from oncoshift.steps.select import NOT_ASKED, Selection
 from oncoshift.training.job import Job, TrainedJob
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TRUTH = np.arange(200) % 2
 ROW = {
@@ -107,7 +107,7 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
         settings = validate({"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections})
         plan = Plan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
         parent = tracker.find_or_start_run(str(tmp_path), "retrain")
-        session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))  # type: ignore[arg-type]
+        session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))
         seeds = [made_up.job(settings, seed=number) for number in range(3)]
         selection = recorded.select(session, [made_up.train(job, lambda _row: None) for job in seeds])
         del made_up.asked[:3]
@@ -120,7 +120,9 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
     return run
 
 
-def test_the_best_seed_is_picked_and_trusted_where_organs_alone_agree(select, tmp_path):
+def test_the_best_seed_is_picked_and_trusted_where_organs_alone_agree(
+    select: Callable[..., Any], tmp_path: Path
+) -> None:
     jobs = MadeUpJobs(tmp_path)
     selection, log, tags = select(jobs)
     assert selection.picked.job.seed == 1
@@ -133,7 +135,7 @@ def test_the_best_seed_is_picked_and_trusted_where_organs_alone_agree(select, tm
     assert tags["oncoshift.oracle"] == "false"
 
 
-def test_a_pick_that_organs_alone_contradict_is_refused(select, tmp_path):
+def test_a_pick_that_organs_alone_contradict_is_refused(select: Callable[..., Any], tmp_path: Path) -> None:
     selection, log, _ = select(MadeUpJobs(tmp_path, turned=("lung", "breast")))
     assert selection.verdict.kind is Kind.REFUSE
     assert log["majority"] == ["lung", "breast"]
@@ -141,7 +143,7 @@ def test_a_pick_that_organs_alone_contradict_is_refused(select, tmp_path):
     assert log["reasons"] == list(selection.verdict.reasons)
 
 
-def test_a_pick_where_no_seed_reaches_the_source_floor_says_so(select, tmp_path):
+def test_a_pick_where_no_seed_reaches_the_source_floor_says_so(select: Callable[..., Any], tmp_path: Path) -> None:
     selection, log, tags = select(MadeUpJobs(tmp_path, source=(0.5, 0.61, 0.69)), select={"verdict": False})
     how = "seed 2 of 3, best source accuracy 0.69; no seed reaches the floor 0.8 (select.source_floor)"
     assert (selection.how, log["how"], tags["oncoshift.selection"]) == (how, how, how)
@@ -150,18 +152,22 @@ def test_a_pick_where_no_seed_reaches_the_source_floor_says_so(select, tmp_path)
     assert tags["oncoshift.source_accuracy"] == "0.6900"
 
 
-def test_a_seed_above_the_source_floor_wins_over_a_surer_one_below_it(select, tmp_path):
+def test_a_seed_above_the_source_floor_wins_over_a_surer_one_below_it(
+    select: Callable[..., Any], tmp_path: Path
+) -> None:
     selection, *_ = select(MadeUpJobs(tmp_path, source=(0.8, 0.79, 0.79)))
     assert selection.how == "seed 0 of 3, information_maximisation above source accuracy 0.8"
 
 
-def test_limits_come_from_the_settings(select):
+def test_limits_come_from_the_settings(select: Callable[..., Any]) -> None:
     selection, *_ = select(select={"trust_strength": 1.0, "least_share": 0.1})
     assert selection.verdict.kind is Kind.DOUBT
     assert "trusted from 1.00" in selection.verdict.reasons[0]
 
 
-def test_a_verdict_that_is_not_asked_for_trains_nothing_and_is_doubt(select, tmp_path):
+def test_a_verdict_that_is_not_asked_for_trains_nothing_and_is_doubt(
+    select: Callable[..., Any], tmp_path: Path
+) -> None:
     jobs = MadeUpJobs(tmp_path)
     selection, log, _ = select(jobs, select={"verdict": False})
     assert jobs.asked == []
@@ -169,7 +175,9 @@ def test_a_verdict_that_is_not_asked_for_trains_nothing_and_is_doubt(select, tmp
     assert log["verdict"] == "doubt"
 
 
-def test_one_source_organ_trains_nothing_and_is_doubt_with_that_reason(select, tmp_path):
+def test_one_source_organ_trains_nothing_and_is_doubt_with_that_reason(
+    select: Callable[..., Any], tmp_path: Path
+) -> None:
     jobs = MadeUpJobs(tmp_path)
     selection, *_ = select(jobs, sources=["lung"])
     assert jobs.asked == []
@@ -177,14 +185,14 @@ def test_one_source_organ_trains_nothing_and_is_doubt_with_that_reason(select, t
     assert selection.verdict.reasons[0].startswith("one source organ")
 
 
-def test_a_single_organ_of_its_own_does_not_stand_in_the_way(select, tmp_path):
+def test_a_single_organ_of_its_own_does_not_stand_in_the_way(select: Callable[..., Any], tmp_path: Path) -> None:
     """`single.organ` names an organ that the models of the others have not."""
     jobs = MadeUpJobs(tmp_path)
     select(jobs, train={"method": "single"}, single={"organ": "colon"})
     assert [organs for organs, _ in jobs.asked] == [("lung",), ("colon",), ("breast",)]
 
 
-def test_the_oracle_picks_by_the_audit_set_and_says_so(select):
+def test_the_oracle_picks_by_the_audit_set_and_says_so(select: Callable[..., Any]) -> None:
     selection, log, tags = select(select={"validator": "oracle"})
     assert selection.picked.job.seed == 0, "right most often, and least certain"
     assert log["scores"]["0"] == pytest.approx(0.95, abs=0.05)
@@ -192,11 +200,13 @@ def test_the_oracle_picks_by_the_audit_set_and_says_so(select):
     assert "oracle" in tags["oncoshift.selection"]
 
 
-def test_equal_seeds_come_to_the_first(select, tmp_path):
+def test_equal_seeds_come_to_the_first(select: Callable[..., Any], tmp_path: Path) -> None:
     assert select(MadeUpJobs(tmp_path, im=(0.4, 0.4, 0.4)))[0].picked.job.seed == 0
 
 
-def test_what_is_found_in_a_training_is_in_its_run(select, tmp_path, tracker):
+def test_what_is_found_in_a_training_is_in_its_run(
+    select: Callable[..., Any], tmp_path: Path, tracker: Tracker
+) -> None:
     select(MadeUpJobs(tmp_path, malignant=0.999))
     run = tracker.find_run(f"{tmp_path}/alone-lung")
     assert run is not None
@@ -206,6 +216,6 @@ def test_what_is_found_in_a_training_is_in_its_run(select, tmp_path, tracker):
 
 
 @pytest.mark.parametrize("name", ["strength", "agreement"])
-def test_limits_out_of_order_are_told_before_anything_is_trained(name: str):
+def test_limits_out_of_order_are_told_before_anything_is_trained(name: str) -> None:
     with pytest.raises(SettingsError, match=f"refuse_{name} 0.7 is above trust_{name} 0.6"):
         validate({"select": {f"refuse_{name}": 0.7, f"trust_{name}": 0.6}})

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from support.small_training import FeatureInputs, Watched, maps, trainer
+from support.small_training import Watched, maps, trainer
 
 from oncoshift.files import DamagedFileError, held
 from oncoshift.training import features
 from oncoshift.training.checkpoint import load_checkpoint
+from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.job import find_trained, load_net, sweep_jobs, train_job
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,14 @@ from oncoshift.registry.folder import Package, save_folder
 from oncoshift.serving.predictor import ServedConfig, TilePredictor
 from oncoshift.training.ensemble import mean_history
 from oncoshift.training.job import find_trained, load_net, predict_job, train_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+    from oncoshift.data.tables import TrainingData
+    from oncoshift.training.job import Job
 
 HEADS = {
     "model__freeze": "all",
@@ -32,7 +42,7 @@ def ignore(row: dict[str, float]) -> None:
 
 
 @pytest.fixture
-def make_ensemble(make_job):
+def make_ensemble(make_job: Callable[..., Job]) -> Any:
     def make(**changes: object):  # type: ignore[no-untyped-def]
         return make_job(**{"train__method": "ensemble", **HEADS, **changes})
 
@@ -44,7 +54,9 @@ def alone(make_ensemble, organ: str, **changes: object):  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("freeze", ["none", "all"])
-def test_an_ensemble_says_the_mean_of_its_members(data, make_ensemble, freeze):
+def test_an_ensemble_says_the_mean_of_its_members(
+    data: TrainingData, make_ensemble: Callable[..., Any], freeze: str
+) -> None:
     job = make_ensemble(model__freeze=freeze)
     rows: list[dict[str, float]] = []
     trained = train_job(job, data, rows.append)
@@ -63,7 +75,9 @@ def test_an_ensemble_says_the_mean_of_its_members(data, make_ensemble, freeze):
     assert rows[1]["target_malignant_share"] == pytest.approx(malignant), "of the ensemble itself"
 
 
-def test_members_that_are_trained_are_found_and_killed_ones_go_on_to_the_same_bits(data, make_job, tmp_path):
+def test_members_that_are_trained_are_found_and_killed_ones_go_on_to_the_same_bits(
+    data: TrainingData, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
     def job(folder, **changes: object):  # type: ignore[no-untyped-def]
         return make_job(folder, **{"train__method": "ensemble", **HEADS, **changes})
 
@@ -86,7 +100,9 @@ def test_members_that_are_trained_are_found_and_killed_ones_go_on_to_the_same_bi
     assert again == resumed
 
 
-def test_an_ensemble_is_served_and_explained_as_one_model(data, make_ensemble, tmp_path):
+def test_an_ensemble_is_served_and_explained_as_one_model(
+    data: TrainingData, make_ensemble: Callable[..., Any], tmp_path: Path
+) -> None:
     job = make_ensemble()
     trained = train_job(job, data, ignore)
     state = load_file(trained.weights)
@@ -112,7 +128,7 @@ def test_an_ensemble_is_served_and_explained_as_one_model(data, make_ensemble, t
     np.testing.assert_allclose(explained.probabilities, expected[:2], atol=1e-5)
 
 
-def test_one_organ_makes_a_plain_model(data, make_ensemble):
+def test_one_organ_makes_a_plain_model(data: TrainingData, make_ensemble: Callable[..., Any]) -> None:
     trained = train_job(make_ensemble(sources=["lung"]), data, ignore)
     one = find_trained(alone(make_ensemble, "lung", sources=["lung"]))
     assert one is not None
@@ -121,7 +137,7 @@ def test_one_organ_makes_a_plain_model(data, make_ensemble):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_history_is_the_mean_but_for_the_clock():
+def test_history_is_the_mean_but_for_the_clock() -> None:
     def row(loss: float, seconds: float, when: float) -> dict[str, float]:
         return {"epoch": 0.0, "label_loss": loss, "epoch_seconds": seconds, "timestamp_ms": when}
 

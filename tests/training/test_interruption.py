@@ -38,7 +38,7 @@ def start(checkpoint: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_process_that_gets_sigterm_leaves_a_checkpoint_and_goes_on_to_the_same_bits(tmp_path):
+def test_a_process_that_gets_sigterm_leaves_a_checkpoint_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     process = start(tmp_path / "stopped")
     assert process.stdout is not None
     assert process.stdout.readline() == "8 tiles\n"
@@ -60,7 +60,7 @@ def test_a_process_that_gets_sigterm_leaves_a_checkpoint_and_goes_on_to_the_same
         assert all(torch.equal(value, ended[1][part][name]) for name, value in ended[0][part].items())
 
 
-def test_it_stops_after_the_step_under_way_and_puts_the_handler_back(tmp_path):
+def test_it_stops_after_the_step_under_way_and_puts_the_handler_back(tmp_path: Path) -> None:
     batches = 0
 
     def tell(rows: object) -> None:
@@ -79,7 +79,7 @@ def test_it_stops_after_the_step_under_way_and_puts_the_handler_back(tmp_path):
     assert batches == 6
 
 
-def test_one_that_comes_after_the_last_step_is_not_lost(tmp_path):
+def test_one_that_comes_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
     def last(row: dict[str, float]) -> None:
         if row["epoch"] == 1:
             terminate()
@@ -89,7 +89,7 @@ def test_one_that_comes_after_the_last_step_is_not_lost(tmp_path):
     assert len(trainer(tmp_path / "run").fit()) == 2
 
 
-def test_what_is_ended_at_once_may_hold_more_of_it():
+def test_what_is_ended_at_once_may_hold_more_of_it() -> None:
     def work() -> None:
         with ended_at_once():
             with ended_at_once():
@@ -103,7 +103,7 @@ def test_what_is_ended_at_once_may_hold_more_of_it():
         assert stopped()
 
 
-def test_in_another_thread_signals_stay_as_they_are():
+def test_in_another_thread_signals_stay_as_they_are() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work() -> None:
@@ -116,7 +116,7 @@ def test_in_another_thread_signals_stay_as_they_are():
     assert seen == [(before, False)]
 
 
-def test_a_second_one_does_not_cut_short_what_follows_a_training_that_took_the_first():
+def test_a_second_one_does_not_cut_short_what_follows_a_training_that_took_the_first() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         stop_on_sigterm()
@@ -128,7 +128,7 @@ def test_a_second_one_does_not_cut_short_what_follows_a_training_that_took_the_f
         signal.signal(signal.SIGTERM, before)
 
 
-def test_outside_of_training_it_ends_the_work_once():
+def test_outside_of_training_it_ends_the_work_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         stop_on_sigterm()

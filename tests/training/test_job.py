@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +15,13 @@ from oncoshift.methods.factory import build_method
 from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.job import find_trained, load_net, predict_job, train_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from oncoshift.data.tables import TrainingData
+    from oncoshift.training.job import Job
 
 
 class PulledPlugError(Exception):
@@ -39,8 +47,10 @@ def same(first, second) -> bool:  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("method", ["erm", "dann"])
 @pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "32-true"), ("sgd", "bf16-mixed")])
-def test_resumed_training_equals_uninterrupted_to_the_bit(data, make_job, tmp_path, method, optimizer, precision):
-    how = {"train__method": method, "train__optimizer": optimizer, "train__precision": precision}
+def test_resumed_training_equals_uninterrupted_to_the_bit(
+    data: TrainingData, make_job: Callable[..., Job], tmp_path: Path, method: str, optimizer: str, precision: str
+) -> None:
+    how: dict[str, object] = {"train__method": method, "train__optimizer": optimizer, "train__precision": precision}
     if precision == "bf16-mixed":  # emulated by most processors, and then tens of times slower
         how |= {"train__steps_per_epoch": 2, "train__batch_size": 4}
     whole = make_job(tmp_path / "whole", **how)
@@ -58,7 +68,9 @@ def test_resumed_training_equals_uninterrupted_to_the_bit(data, make_job, tmp_pa
     assert not (resumed.folder / "checkpoint.pt").exists()
 
 
-def test_a_checkpoint_leaves_out_frozen_parts_and_a_training_goes_on_from_it(data, make_job, tmp_path):
+def test_a_checkpoint_leaves_out_frozen_parts_and_a_training_goes_on_from_it(
+    data: TrainingData, make_job: Callable[..., Job], tmp_path: Path
+) -> None:
     how = {"model__freeze": "layer3", "train__ema": 0.9, "train__steps_per_epoch": 2, "train__batch_size": 4}
     expected = train_job(make_job(tmp_path / "whole", **how), data, ignore)
     broken = make_job(tmp_path / "broken", **how)
@@ -71,7 +83,7 @@ def test_a_checkpoint_leaves_out_frozen_parts_and_a_training_goes_on_from_it(dat
     assert same(expected, train_job(broken, data, ignore))
 
 
-def test_a_done_job_is_not_trained_again(data, make_job):
+def test_a_done_job_is_not_trained_again(data: TrainingData, make_job: Callable[..., Job]) -> None:
     job = make_job()
     first = train_job(job, data, ignore)
     written = first.weights.stat().st_mtime_ns
@@ -80,7 +92,9 @@ def test_a_done_job_is_not_trained_again(data, make_job):
     assert again.weights.stat().st_mtime_ns == written
 
 
-def test_what_an_earlier_version_trained_counts_as_absent_without_its_weights(data, make_job):
+def test_what_an_earlier_version_trained_counts_as_absent_without_its_weights(
+    data: TrainingData, make_job: Callable[..., Job]
+) -> None:
     job = make_job()
     trained = train_job(job, data, ignore)
     done = json.loads((trained.folder / "done.json").read_text())
@@ -90,7 +104,7 @@ def test_what_an_earlier_version_trained_counts_as_absent_without_its_weights(da
     assert find_trained(job) is None
 
 
-def test_job_id_follows_what_decides_the_weights(make_job):
+def test_job_id_follows_what_decides_the_weights(make_job: Callable[..., Job]) -> None:
     base = make_job()
     assert make_job().id == base.id
     assert make_job(train__lr=0.5).id != base.id
@@ -111,11 +125,13 @@ HOW_IT_RUNS = {
 
 
 @pytest.mark.parametrize("name", HOW_IT_RUNS)
-def test_how_a_job_runs_does_not_change_its_id(make_job, name):
+def test_how_a_job_runs_does_not_change_its_id(make_job: Callable[..., Job], name: str) -> None:
     assert make_job(**{f"train__{name}": HOW_IT_RUNS[name]}).id == make_job().id
 
 
-def test_a_job_keeps_its_id_and_folder_though_code_changes_while_it_trains(data, make_job, monkeypatch):
+def test_a_job_keeps_its_id_and_folder_though_code_changes_while_it_trains(
+    data: TrainingData, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = make_job(model__freeze="all", train__augment=False, train__epochs=1)
 
     def change_code(row: dict[str, float]) -> None:
@@ -126,7 +142,7 @@ def test_a_job_keeps_its_id_and_folder_though_code_changes_while_it_trains(data,
     assert sorted(path.name for path in trained.folder.iterdir()) == ["done.json", "job.json", "weights.safetensors"]
 
 
-def test_what_auto_came_to_is_kept_with_the_result(data, make_job):
+def test_what_auto_came_to_is_kept_with_the_result(data: TrainingData, make_job: Callable[..., Job]) -> None:
     job = make_job(model__freeze="all", train__augment=False, train__epochs=1, train__precision="auto")
     trained = train_job(job, data, ignore)
     kept = json.loads((trained.folder / "done.json").read_text())
@@ -135,7 +151,7 @@ def test_what_auto_came_to_is_kept_with_the_result(data, make_job):
     assert json.loads((trained.folder / "job.json").read_text())["train"]["precision"] == "auto"
 
 
-def test_checkpoint_of_another_job_is_refused(data, make_job):
+def test_checkpoint_of_another_job_is_refused(data: TrainingData, make_job: Callable[..., Job]) -> None:
     job = make_job()
     with pytest.raises(PulledPlugError):
         train_job(job, data, plug_after(1))
@@ -146,14 +162,16 @@ def test_checkpoint_of_another_job_is_refused(data, make_job):
         train_job(other, data, ignore)
 
 
-def test_non_finite_loss_names_the_tiles(data, make_job):
+def test_non_finite_loss_names_the_tiles(data: TrainingData, make_job: Callable[..., Job]) -> None:
     tiles = r"pack rows \d+(, \d+){11}"
     with pytest.raises(TrainingError, match=rf"not finite at epoch 0.*; source tiles: {tiles}; target tiles: {tiles}$"):
         train_job(make_job(train__lr=1e30, train__grad_clip=None, train__optimizer="sgd"), data, ignore)
 
 
 @pytest.mark.parametrize("freeze", ["layer2", "all"])
-def test_frozen_parts_are_cached_and_stay_as_they_were(data, make_job, freeze):
+def test_frozen_parts_are_cached_and_stay_as_they_were(
+    data: TrainingData, make_job: Callable[..., Job], freeze: str
+) -> None:
     job = make_job(model__freeze=freeze, train__epochs=2)
     trained = train_job(job, data, ignore)
     assert len(list(job.features.glob("*.npy"))) == 1
@@ -170,7 +188,7 @@ def test_frozen_parts_are_cached_and_stay_as_they_were(data, make_job, freeze):
     np.testing.assert_allclose(cached, live, atol=2e-3 if freeze == "layer2" else 1e-5)
 
 
-def test_source_only_learns_the_sources(data, make_job):
+def test_source_only_learns_the_sources(data: TrainingData, make_job: Callable[..., Job]) -> None:
     history = train_job(make_job(train__method="erm", train__epochs=8, train__steps_per_epoch=15), data, ignore).history
     assert history[-1]["source_accuracy"] > 0.9
     assert history[-1]["label_loss"] < history[0]["label_loss"]

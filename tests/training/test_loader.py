@@ -26,7 +26,7 @@ def loader(
     return Loader(data, PixelInputs(data.source.images), settings, seed, torch.device("cpu"), Needs(target=with_target))
 
 
-def test_an_epoch_entered_at_any_step_goes_on_the_same(data: TrainingData):
+def test_an_epoch_entered_at_any_step_goes_on_the_same(data: TrainingData) -> None:
     whole = list(loader(data).epoch(2))
     assert len(whole) == 5
     for start in (1, 4):
@@ -38,7 +38,7 @@ def test_an_epoch_entered_at_any_step_goes_on_the_same(data: TrainingData):
             assert torch.equal(batch.target, expected.target)
 
 
-def test_seed_and_epoch_decide(data: TrainingData):
+def test_seed_and_epoch_decide(data: TrainingData) -> None:
     def first(seed: int, epoch: int) -> torch.Tensor:
         return next(iter(loader(data, seed=seed).epoch(epoch))).source
 
@@ -46,13 +46,13 @@ def test_seed_and_epoch_decide(data: TrainingData):
     assert not torch.equal(first(3, 0), first(4, 0))
 
 
-def test_a_control_sees_the_same_source_tiles_and_views(data: TrainingData):
+def test_a_control_sees_the_same_source_tiles_and_views(data: TrainingData) -> None:
     for control, adapted in zip(loader(data, with_target=False).epoch(0), loader(data).epoch(0), strict=True):
         assert control.target is None
         assert torch.equal(control.source, adapted.source)
 
 
-def test_batches_are_the_planned_tiles(data: TrainingData):
+def test_batches_are_the_planned_tiles(data: TrainingData) -> None:
     plain = loader(data, settings=SETTINGS.model_copy(update={"augment": False, "stain_jitter": 0.0}))
     batch, plan = next(iter(plain.epoch(1))), plain.plan(1)
     rows = data.source.rows[plan.source[0]]
@@ -62,20 +62,20 @@ def test_batches_are_the_planned_tiles(data: TrainingData):
     assert batch.organs.tolist() == data.source.organs[plan.source[0]].tolist()
 
 
-def test_without_a_number_of_steps_an_epoch_passes_over_the_source_once(data: TrainingData):
+def test_without_a_number_of_steps_an_epoch_passes_over_the_source_once(data: TrainingData) -> None:
     settings = SETTINGS.model_copy(update={"steps_per_epoch": None, "balance": False})
     plan = loader(data, settings=settings).plan(0)
     assert set(plan.source.ravel().tolist()) == set(range(len(data.source.rows)))
 
 
-def test_augmentation_differs_between_steps_that_hold_the_same_tile(data: TrainingData):
+def test_augmentation_differs_between_steps_that_hold_the_same_tile(data: TrainingData) -> None:
     one = replace(data, source=replace(data.source, rows=data.source.rows[:1], labels=data.source.labels[:1],
                                        organs=data.source.organs[:1]))  # fmt: skip
     views = [batch.source[0].numpy().tobytes() for batch in loader(one).epoch(0)]
     assert len(set(views)) > 1
 
 
-def test_batches_made_ahead_are_the_same_and_errors_come_through():
+def test_batches_made_ahead_are_the_same_and_errors_come_through() -> None:
     assert list(_ahead(iter(range(20)), 2)) == list(range(20))
 
     def broken():  # type: ignore[no-untyped-def]
@@ -88,7 +88,7 @@ def test_batches_made_ahead_are_the_same_and_errors_come_through():
         next(ahead)
 
 
-def test_leaving_early_stops_the_thread():
+def test_leaving_early_stops_the_thread() -> None:
     made: list[int] = []
 
     def endless():  # type: ignore[no-untyped-def]

@@ -25,6 +25,7 @@ from oncoshift.training.prediction import predict
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -67,7 +68,9 @@ HOW = {
 
 
 @pytest.mark.parametrize("changes", HOW.values(), ids=HOW)
-def test_killed_within_an_epoch_it_goes_on_from_the_last_step_to_the_same_bits(tmp_path, changes):
+def test_killed_within_an_epoch_it_goes_on_from_the_last_step_to_the_same_bits(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
     how = {"checkpoint_steps": 1, **changes}
     whole = trainer(tmp_path / "whole", **how)
     expected = whole.fit()
@@ -87,14 +90,14 @@ def test_killed_within_an_epoch_it_goes_on_from_the_last_step_to_the_same_bits(t
     ]
 
 
-def test_without_steps_or_minutes_there_is_a_checkpoint_an_epoch(tmp_path):
+def test_without_steps_or_minutes_there_is_a_checkpoint_an_epoch(tmp_path: Path) -> None:
     broken = Watched(FeatureInputs(maps()), pull_at(8))
     with pytest.raises(PulledPlugError):
         trainer(tmp_path / "broken", inputs=broken, checkpoint_minutes=None).fit()
     assert not (tmp_path / "broken").exists()
 
 
-def test_what_is_kept_and_validated_is_the_average(tmp_path):
+def test_what_is_kept_and_validated_is_the_average(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", ema=0.8)
     history = run.fit()
     left = load_checkpoint(tmp_path / "run", "job")
@@ -109,7 +112,7 @@ def test_what_is_kept_and_validated_is_the_average(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["erm", "dann"])
-def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path, name):
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path, name: str) -> None:
     def after_a_step(parts: int) -> dict[str, torch.Tensor]:
         run = trainer(
             tmp_path / f"{parts}",
@@ -125,7 +128,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path, name):
     assert not torch.allclose(whole["net.head.weight"], start["net.head.weight"], atol=1e-3)
 
 
-def test_a_batch_is_cut_into_parts_of_source_and_target():
+def test_a_batch_is_cut_into_parts_of_source_and_target() -> None:
     batch = Batch(torch.arange(4), torch.arange(4), torch.arange(4) + 10, torch.arange(6), None)
     first, second = split_batch(batch, 2)
     assert (first.source.tolist(), second.organs.tolist(), second.target.tolist()) == ([0, 1], [12, 13], [3, 4, 5])
@@ -139,7 +142,7 @@ def first_step_with(run: Trainer, row: int) -> int:
 
 
 @pytest.mark.parametrize("grad_clip", [1.0, None])
-def test_a_loss_that_is_not_finite_stops_and_names_step_and_tiles(tmp_path, grad_clip):
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_tiles(tmp_path: Path, grad_clip: float | None) -> None:
     inputs = FeatureInputs(maps(broken=(BROKEN,)))
     run = trainer(tmp_path / "run", inputs=inputs, steps_per_epoch=20, checkpoint_steps=1, grad_clip=grad_clip)
     step = first_step_with(run, BROKEN)
@@ -157,14 +160,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_tiles(tmp_path, grad
     assert all(torch.isfinite(value).all() for value in left.method.values())
 
 
-def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
     method = small_method("erm")
     method.net.head.weight.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(TrainingError, match=r"epoch 0, step 0 \(label_loss 0\.[0-9]+.*gradient_norm (inf|nan)"):
         trainer(tmp_path / "run", method, grad_clip=None).fit()
 
 
-def test_skipped_steps_change_nothing_and_are_counted(tmp_path):
+def test_skipped_steps_change_nothing_and_are_counted(tmp_path: Path) -> None:
     inputs = FeatureInputs(maps(broken=(BROKEN,)))
     run = trainer(tmp_path / "run", inputs=inputs, epochs=1, steps_per_epoch=20, on_nonfinite="skip")
     plan = Loader(run.data, run.inputs, run.settings, run.seed, torch.device("cpu"), Needs(target=True)).plan(0)
@@ -177,7 +180,7 @@ def test_skipped_steps_change_nothing_and_are_counted(tmp_path):
     assert row["label_loss"] < 5, "a mean over the steps that were done"
 
 
-def test_a_training_that_skips_on_and_on_stops(tmp_path):
+def test_a_training_that_skips_on_and_on_stops(tmp_path: Path) -> None:
     method = small_method("erm")
     before = {name: value.clone() for name, value in method.state_dict().items()}
     inputs = FeatureInputs(maps(broken=tuple(range(40))))
@@ -194,7 +197,7 @@ def test_a_training_that_skips_on_and_on_stops(tmp_path):
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
 )
-def test_out_of_memory_says_what_was_asked_for_and_what_helps(tmp_path, error):
+def test_out_of_memory_says_what_was_asked_for_and_what_helps(tmp_path: Path, error: Any) -> None:
     method = small_method()
 
     def fail(*_: object) -> None:
@@ -207,7 +210,7 @@ def test_out_of_memory_says_what_was_asked_for_and_what_helps(tmp_path, error):
         trainer(tmp_path / "run", method, micro_batches=8).fit()
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
     method = small_method()
 
     def fail(*_: object) -> None:
@@ -218,7 +221,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
         trainer(tmp_path / "run", method).fit()
 
 
-def test_deterministic_holds_while_training_gives_equal_bits_and_ends_with_it(tmp_path):
+def test_deterministic_holds_while_training_gives_equal_bits_and_ends_with_it(tmp_path: Path) -> None:
     seen: list[tuple[bool, str | None]] = []
 
     def look(*_: object) -> None:
@@ -236,7 +239,7 @@ def test_deterministic_holds_while_training_gives_equal_bits_and_ends_with_it(tm
     assert_same_bits(state(runs[0]), state(runs[1]))
 
 
-def test_the_wait_for_data_is_a_share_of_the_epochs_steps(tmp_path, monkeypatch):
+def test_the_wait_for_data_is_a_share_of_the_epochs_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
     def pass_(seconds: float) -> None:
@@ -252,7 +255,7 @@ def test_the_wait_for_data_is_a_share_of_the_epochs_steps(tmp_path, monkeypatch)
         assert row["epoch_seconds"] == 5.0
 
 
-def test_the_learning_rate_of_each_step_is_that_of_the_schedule(tmp_path):
+def test_the_learning_rate_of_each_step_is_that_of_the_schedule(tmp_path: Path) -> None:
     rates: list[float] = []
     method = small_method("erm")
 
@@ -268,7 +271,7 @@ def test_the_learning_rate_of_each_step_is_that_of_the_schedule(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on the CPU")
-def test_compiled_it_trains_the_same_and_names_weights_the_same(tmp_path):
+def test_compiled_it_trains_the_same_and_names_weights_the_same(tmp_path: Path) -> None:
     plain, compiled = (
         trainer(tmp_path / f"{wanted}", small_method(dropout=0.0), compile=wanted) for wanted in (False, True)
     )
@@ -278,7 +281,7 @@ def test_compiled_it_trains_the_same_and_names_weights_the_same(tmp_path):
     torch.testing.assert_close(state(compiled)["net.conv.weight"], state(plain)["net.conv.weight"])
 
 
-def test_two_processes_share_batch_norm_and_train_as_one(tmp_path):
+def test_two_processes_share_batch_norm_and_train_as_one(tmp_path: Path) -> None:
     histories, states = [], []
     for processes in (1, 2):
         run = trainer(tmp_path / f"{processes}", small_method(dropout=0.0), processes=processes, ema=0.9)
@@ -292,7 +295,7 @@ def test_two_processes_share_batch_norm_and_train_as_one(tmp_path):
         torch.testing.assert_close(states[1][key], states[0][key], rtol=1e-3, atol=1e-5)
 
 
-def test_a_training_goes_on_with_another_number_of_processes(tmp_path):
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     def pull(row: dict[str, float]) -> None:
         raise PulledPlugError
 

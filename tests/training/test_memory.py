@@ -31,26 +31,26 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 
-def test_freed_memory_is_used_again_while_the_context_is_open():
+def test_freed_memory_is_used_again_while_the_context_is_open() -> None:
     with freed_memory_kept():
         assert pages_cleared() < PAGES / 100
 
 
-def test_an_inner_context_does_not_end_the_outer_one():
+def test_an_inner_context_does_not_end_the_outer_one() -> None:
     with freed_memory_kept():
         with freed_memory_kept():
             pass
         assert pages_cleared() < PAGES / 100
 
 
-def test_memory_is_given_back_at_the_end():
+def test_memory_is_given_back_at_the_end() -> None:
     with freed_memory_kept():
         torch.ones(2**26)
         kept = resident()
     assert resident() < kept - 3 * PAGES
 
 
-def test_an_error_ends_it():
+def test_an_error_ends_it() -> None:
     kept = []
 
     def fail() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,14 @@ from safetensors.torch import load_file
 from oncoshift.serving.classifier import TileClassifier
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.job import predict_job, train_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+    from oncoshift.data.tables import TrainingData
+    from oncoshift.training.job import Job
 
 SHORT = {"train__epochs": 2, "train__steps_per_epoch": 2, "train__batch_size": 4}
 ON_MAPS = {"model__freeze": "layer3"}
@@ -38,7 +48,9 @@ def pull(row: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
-def test_resumed_equals_uninterrupted_to_the_bit(data, make_job, tmp_path, changes):
+def test_resumed_equals_uninterrupted_to_the_bit(
+    data: TrainingData, make_job: Callable[..., Job], tmp_path: Path, changes: dict[str, Any]
+) -> None:
     whole, broken = (make_job(tmp_path / name, **SHORT, **changes) for name in ("whole", "broken"))
     expected = train_job(whole, data, ignore)
     with pytest.raises(PulledPlugError):
@@ -51,7 +63,9 @@ def test_resumed_equals_uninterrupted_to_the_bit(data, make_job, tmp_path, chang
 
 
 @pytest.mark.parametrize("name", ["adabn", "adabn with averaged weights", "dann per domain"])
-def test_what_is_kept_is_a_plain_classifier_that_says_what_validation_saw(data, make_job, name):
+def test_what_is_kept_is_a_plain_classifier_that_says_what_validation_saw(
+    data: TrainingData, make_job: Callable[..., Job], name: str
+) -> None:
     job = make_job(**SHORT, **CASES[name])
     trained = train_job(job, data, ignore)
     classifier = TileClassifier("resnet18", 16, 0.5)

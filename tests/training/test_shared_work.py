@@ -69,5 +69,5 @@ def test_frozen_features_are_computed_by_one(
     with pytest.raises(TimeoutError):
         second.result(timeout=2)
     meeting.go_on.set()
-    assert first.result(timeout=60).id != second.result(timeout=60).id
+    assert first.result(timeout=60).job.id != second.result(timeout=60).job.id
     assert computed == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,11 @@ from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.prediction import predict
 from oncoshift.training.validation import validate
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from oncoshift.data.tables import TrainingData
+
 CPU = torch.device("cpu")
 
 
@@ -26,7 +33,7 @@ def net():  # type: ignore[no-untyped-def]
     return method.net.train()
 
 
-def test_every_validator_the_share_and_the_distance_are_there_and_true(net, data):
+def test_every_validator_the_share_and_the_distance_are_there_and_true(net: Any, data: TrainingData) -> None:
     inputs = PixelInputs(data.source.images)
     row = validate(net, data, inputs, CPU)
     assert set(row) == {*VALIDATORS, "target_malignant_share", "proxy_a_distance"}
@@ -38,7 +45,7 @@ def test_every_validator_the_share_and_the_distance_are_there_and_true(net, data
     assert validate(net, data, inputs, CPU) == row
 
 
-def test_each_tile_goes_through_the_network_once(net, data):
+def test_each_tile_goes_through_the_network_once(net: Any, data: TrainingData) -> None:
     seen = []
     hook = net.classifier.head.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
     validate(net, data, PixelInputs(data.source.images), CPU)
@@ -46,7 +53,7 @@ def test_each_tile_goes_through_the_network_once(net, data):
     assert sum(seen) == len(data.source_val.rows) + len(data.target.rows)
 
 
-def test_predictions_that_are_not_finite_are_an_error_of_training(net, data):
+def test_predictions_that_are_not_finite_are_an_error_of_training(net: Any, data: TrainingData) -> None:
     before = net.classifier.head.bias.detach().clone()
     with torch.no_grad():
         net.classifier.head.bias.fill_(torch.inf)

@@ -21,7 +21,7 @@ from oncoshift.tuning.worker import Budget, TrialPlan, work
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Workers
+    from tuning.conftest import Workers
 
     from oncoshift.tuning.study import Trial
 

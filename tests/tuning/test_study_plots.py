@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from oncoshift.settings import Choices, Range
 from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
@@ -15,7 +16,13 @@ from oncoshift.tuning.study import Trial
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SPACE = {"train.lr": Range(1e-4, 1e-2, log=True), "train.ema": Choices((None, 0.9)), "model.dropout": Range(0.0, 0.5)}
+    from oncoshift.tuning.space import Space
+
+SPACE: Space = {
+    "train.lr": Range(1e-4, 1e-2, log=True),
+    "train.ema": Choices((None, 0.9)),
+    "model.dropout": Range(0.0, 0.5),
+}
 
 
 def trial(number: int, state: str, score: float, lr: float, ema: float | None, dropout: float) -> Trial:
@@ -82,7 +89,7 @@ def test_parallel_lines_run_through_values_to_the_score() -> None:
 
 def test_importances_are_bars_or_a_sentence() -> None:
     (axes,) = importances_figure(STUDY, {"train.lr": 0.75, "model.dropout": 0.25}).axes
-    assert [bar.get_width() for bar in axes.patches] == [0.25, 0.75]
+    assert [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)] == [0.25, 0.75]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["model.dropout", "train.lr"], "greatest on top"
     assert axes.get_xlabel().splitlines() == [
         "share of the variance of 3 scores, fANOVA", "from fewer than 10 trials it means little",

@@ -43,7 +43,7 @@ def write(path: Path, members: dict[str, bytes]) -> Path:
                 archive.writestr(zipfile.ZipInfo(member), content, zipfile.ZIP_DEFLATED)
         return path
     mode = next((f"w:{kind}" for kind in ("bz2", "xz") if name.endswith(kind)), "w:gz" if "gz" in name else "w")
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(path, mode) as archive:
         for member, content in members.items():
             info = tarfile.TarInfo(member)
             info.size = len(content)
