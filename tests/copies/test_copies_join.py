@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from oncoshift.copies import Pair, join_groups
 from oncoshift.copies.join import STRONG, supported
-from oncoshift.data.groups import giants
+from oncoshift.data.validation.groups import giants
 
 GROUPS = ["b", "b", "a", "c", "d", "d"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncoshift.data.groups import lookalikes
 from oncoshift.data.names import Finder, as_text, is_hidden, is_text, visible, without_formula
+from oncoshift.data.validation.groups import lookalikes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -63,9 +63,9 @@ def groups(context: Context) -> None:
 
 def _write_groups(folder: Path, out: Path) -> None:
     from oncoshift.copies import join_groups
-    from oncoshift.data.groups import giants
     from oncoshift.data.names import as_text, is_text, without_formula
-    from oncoshift.data.source.adapters.base import images_below
+    from oncoshift.data.source.folders import images_below
+    from oncoshift.data.validation.groups import giants
     from oncoshift.errors import DataError
 
     files = sorted(images_below(folder), key=lambda file: file.relative_to(folder).as_posix())
@@ -184,8 +184,8 @@ def _find_pairs(label: str, images: _Images) -> list[Pair]:
 
 def _say_passed_over(folder: Path, images: Sequence[Path]) -> None:
     """Name the files in a folder that are no images, so that none vanishes without a word."""
-    from oncoshift.data.source.adapters.base import is_image, pass_over
-    from oncoshift.data.source.passed_over import PassedOver, summary
+    from oncoshift.data.source.folders import is_image
+    from oncoshift.data.source.passed_over import PassedOver, pass_over, summary
 
     found = PassedOver()
     pass_over(folder, images, lambda path: is_image(path.name), found)

@@ -85,7 +85,7 @@ def _files(given: Sequence[Path]) -> list[Path]:
 
 def _images_below(root: Path) -> Iterator[Path]:
     """What has an image's name below a folder, whatever it is, and folders that cannot be listed: each gets its row."""
-    from oncoshift.data.source.adapters.base import files_below, is_image
+    from oncoshift.data.source.folders import files_below, is_image
 
     folders: set[Path] = set()
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from oncoshift.data.groups import giants, lookalikes
 from oncoshift.data.names import as_text
 from oncoshift.data.parquet import write_table
 from oncoshift.data.source.scan import scan
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
 from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
+from oncoshift.data.validation.groups import giants, lookalikes
 from oncoshift.data.validation.inspection import inspect, name_twice
 from oncoshift.data.validation.links import linked_folders
 from oncoshift.data.validation.near_duplicates import (

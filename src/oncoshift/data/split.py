@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.data.parquet import read_table, write_table
-from oncoshift.data.source.adapters.base import UNKNOWN
 from oncoshift.data.split_checks import assert_disjoint, check_sources, check_splits
-from oncoshift.data.tables import TILE_COLUMNS
+from oncoshift.data.tables import TILE_COLUMNS, UNKNOWN
 from oncoshift.data.validation.schema import check_tiles
 from oncoshift.layout import SPLITS
 

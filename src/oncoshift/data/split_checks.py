@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import UNKNOWN
-from oncoshift.data.tables import LABELS
+from oncoshift.data.tables import LABELS, UNKNOWN
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

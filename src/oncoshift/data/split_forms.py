@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from oncoshift.copies.audit import SplitTile
 from oncoshift.data.names import Finder, as_text, is_hidden, normal_form
 from oncoshift.data.parquet import read_table
-from oncoshift.data.source.adapters.base import images_below, subfolders
 from oncoshift.data.source.csv_rows import read_rows
+from oncoshift.data.source.folders import images_below, subfolders
 from oncoshift.data.split_checks import SIDES
 from oncoshift.errors import DataError
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncoshift.data.names import as_text, visible
+from oncoshift.data.source.folders import files_below
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import PurePath
 
 _PACKED = frozenset({".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar", ".tar", ".zip"})
@@ -51,6 +54,33 @@ class PassedOver:
         if CLOSED in self.counts:
             found.append(f"folders may not be opened, for example {self.first[CLOSED]}; give yourself the right to it")
         return found
+
+
+def pass_over(root: Path, taken: Collection[Path], is_known: Callable[[Path], bool], found: PassedOver) -> None:
+    """Count in `found` what is below a data set's folder and nobody took; nothing there stops the data set.
+
+    A folder elsewhere, to which a link leads, is counted as one and not looked into, unless something in it was taken:
+    there may be a whole disk behind it.
+
+    Args:
+        root: the folder.
+        taken: the tiles' files.
+        is_known: whether a file that is no tile is not to be counted.
+        found: what was counted before.
+    """
+    files = set(taken)
+    around = {folder for parent in {file.parent for file in files} for folder in (parent, *parent.parents)}
+    inside = os.path.realpath(root)
+
+    def is_entered(folder: Path) -> bool:
+        if folder in around or not folder.is_symlink() or Path(os.path.realpath(folder)).is_relative_to(inside):
+            return True
+        found.add(folder.relative_to(root), ELSEWHERE)
+        return False
+
+    for path in files_below(root, is_entered, lambda folder: found.add(folder.relative_to(root), CLOSED)):
+        if path not in files and not is_known(path):
+            found.add(path.relative_to(root), None if os.path.exists(path) else DEAD)  # noqa: PTH110 - never raises
 
 
 def summary(counts: Mapping[str, int]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.data.names import is_text
-from oncoshift.data.source.adapters.base import NothingFitsError, is_image, pass_over
+from oncoshift.data.source.adapters.base import NothingFitsError
 from oncoshift.data.source.adapters.breakhis import BreakhisAdapter
 from oncoshift.data.source.adapters.folder import MARKER, FolderAdapter
 from oncoshift.data.source.adapters.lc25000 import Lc25000Adapter
@@ -16,9 +16,10 @@ from oncoshift.data.source.adapters.nct_crc import NctCrcAdapter
 from oncoshift.data.source.adapters.patchcamelyon import PatchCamelyonAdapter
 from oncoshift.data.source.adapters.phantom import MASKS, PhantomAdapter, is_made_up
 from oncoshift.data.source.archives import TAR_SUFFIXES, ZIP_SUFFIXES, is_archive, unpack
+from oncoshift.data.source.folders import is_image
 from oncoshift.data.source.made_once import STAMP, discard
 from oncoshift.data.source.organ_names import check_organs
-from oncoshift.data.source.passed_over import PassedOver
+from oncoshift.data.source.passed_over import PassedOver, pass_over
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

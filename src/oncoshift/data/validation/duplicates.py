@@ -6,8 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import UNKNOWN
-from oncoshift.data.tables import LABELS
+from oncoshift.data.tables import LABELS, UNKNOWN
 from oncoshift.data.validation.checks import Fault
 from oncoshift.errors import DataError
 

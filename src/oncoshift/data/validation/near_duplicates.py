@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from oncoshift.data.source.adapters.base import UNKNOWN
+from oncoshift.data.tables import UNKNOWN
 from oncoshift.parallel import silent
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 

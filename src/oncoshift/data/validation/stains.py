@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from oncoshift.data.source.adapters.base import UNKNOWN
-from oncoshift.data.tables import LABELS
+from oncoshift.data.tables import LABELS, UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd

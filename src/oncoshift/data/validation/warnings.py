@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import UNKNOWN
 from oncoshift.data.split_checks import MIN_GROUPS
-from oncoshift.data.tables import LABELS
+from oncoshift.data.tables import LABELS, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,14 +21,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import (
-    BENIGN,
-    MALIGNANT,
-    RawTile,
-    folders_named,
-    images_below,
-    nothing_fits,
-)
+from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, nothing_fits
+from oncoshift.data.source.folders import folders_named, images_below
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

@@ -16,14 +16,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import (
-    LABEL_NUMBERS,
-    NothingFitsError,
-    RawTile,
-    images_in,
-    nothing_fits,
-    subfolders,
-)
+from oncoshift.data.source.adapters.base import LABEL_NUMBERS, NothingFitsError, RawTile, nothing_fits
+from oncoshift.data.source.folders import images_in, subfolders
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

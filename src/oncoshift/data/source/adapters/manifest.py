@@ -15,8 +15,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from oncoshift.data.names import Finder
-from oncoshift.data.source.adapters.base import LABEL_NUMBERS, UNKNOWN, NothingFitsError, RawTile, subfolders
+from oncoshift.data.source.adapters.base import LABEL_NUMBERS, NothingFitsError, RawTile
 from oncoshift.data.source.csv_rows import read_rows
+from oncoshift.data.source.folders import subfolders
+from oncoshift.data.tables import UNKNOWN
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

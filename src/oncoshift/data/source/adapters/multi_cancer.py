@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, folders_named, nothing_fits, own_groups
+from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, nothing_fits, own_groups
+from oncoshift.data.source.folders import folders_named
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, folders_named, nothing_fits, own_groups
+from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, nothing_fits, own_groups
+from oncoshift.data.source.folders import folders_named
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,8 +25,9 @@ import numpy as np
 from PIL import Image
 
 from oncoshift.data.names import is_hidden
-from oncoshift.data.source.adapters.base import RawTile, nothing_fits, subfolders
+from oncoshift.data.source.adapters.base import RawTile, nothing_fits
 from oncoshift.data.source.csv_rows import read_rows
+from oncoshift.data.source.folders import subfolders
 from oncoshift.data.source.made_once import discard, fill_once
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
