@@ -12,6 +12,7 @@ import pandas as pd
 
 from oncoshift.data.names import as_text
 from oncoshift.data.parquet import write_table
+from oncoshift.data.source.opening import open_data_set
 from oncoshift.data.source.scan import scan
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
 from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
@@ -95,7 +96,7 @@ def ingest(settings: IngestSettings, root: Path, out: Path, *, base: Path, phase
             each other; the table breaks its schema; or the quarantined share is above `max_quarantine_share`, in which
             case everything is written nevertheless.
     """
-    scanned = scan(settings, root, out / "unpacked", phases("unpacking"))
+    scanned = scan(settings, open_data_set(settings.adapter, root, out / "unpacked", phases("unpacking")))
     checked = ordered_map(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, phases("checking"))
     inspected = name_twice(checked)
     same_bytes = shared_bytes(inspected)

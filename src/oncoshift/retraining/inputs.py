@@ -6,16 +6,16 @@ Looked at before anything is hashed, opened or trained, so that what a user must
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from oncoshift.data.source.archives import is_archive
+from oncoshift.data.source.opening import DataSet, check_root
 from oncoshift.data.source.scan import scan
 from oncoshift.data.split_checks import check_present
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from oncoshift.settings import IngestSettings, ModelSettings, Settings
 
@@ -42,15 +42,15 @@ def listed_organs(settings: IngestSettings, raw: Path) -> Mapping[str, int] | No
     """Number of tiles by organ as a data set lists them, none of them opened.
 
     Returns:
-        None where tiles must be unpacked before they can be listed.
+        None where an archive must be unpacked before its tiles can be listed.
 
     Raises:
         DataError: the data set is not there, or is not laid out as the adapter expects.
     """
-    if is_archive(raw) or settings.adapter == "patchcamelyon":
+    check_root(settings.adapter, raw)
+    if is_archive(raw):
         return None
-    with TemporaryDirectory() as folder:
-        return Counter(tile.organ for tile in scan(settings, raw, Path(folder) / "unpacked").tiles)
+    return Counter(tile.organ for tile in scan(settings, DataSet(raw, unpacked=raw)).tiles)
 
 
 def check_weights(project: Path, model: ModelSettings) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from support.data_sets import open_and_scan
 from support.tiny_tiles import tissue
 
-from oncoshift.data.source.scan import scan
 from oncoshift.settings import IngestSettings
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def found(tmp_path: Path) -> Callable[..., list[RawTile]]:
 
     def tiles(adapter: str, root: Path, **settings: object) -> list[RawTile]:
         section = IngestSettings.model_validate({"adapter": adapter, **settings})
-        return scan(section, root, tmp_path / "tiles" / "unpacked").tiles
+        return open_and_scan(section, root, tmp_path / "tiles" / "unpacked").tiles
 
     return tiles

@@ -6,9 +6,10 @@ import shutil
 from typing import TYPE_CHECKING, get_args
 
 import pytest
+from support.data_sets import open_and_scan
 
 from oncoshift.cli import main
-from oncoshift.data.source.scan import ADAPTERS, scan
+from oncoshift.data.source.scan import ADAPTERS
 from oncoshift.errors import DataError
 from oncoshift.settings import IngestSettings
 
@@ -53,32 +54,32 @@ def test_the_wrong_adapter_is_told_which_one_would_fit(tmp_path: Path, put: Call
     put(tmp_path / "raw", TREES[name])
     for other in set(ADAPTERS) - {name}:
         with pytest.raises(DataError, match=f"looks like ingest.adapter: {name}$"):
-            scan(IngestSettings.model_validate({"adapter": other}), tmp_path / "raw", tmp_path / "unpacked")
+            open_and_scan(IngestSettings.model_validate({"adapter": other}), tmp_path / "raw", tmp_path / "unpacked")
 
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
 def test_an_absent_or_empty_root_is_refused(tmp_path: Path, name: str) -> None:
     settings = IngestSettings.model_validate({"adapter": name})
     with pytest.raises(DataError, match="no such folder or file"):
-        scan(settings, tmp_path / "raw", tmp_path / "unpacked")
+        open_and_scan(settings, tmp_path / "raw", tmp_path / "unpacked")
     (tmp_path / "raw").mkdir()
     with pytest.raises(DataError, match=r"ingest\.root"):
-        scan(settings, tmp_path / "raw", tmp_path / "unpacked")
+        open_and_scan(settings, tmp_path / "raw", tmp_path / "unpacked")
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tiles.rar").write_bytes(b"Rar!")
     with pytest.raises(DataError, match=r"tiles.rar: is a file; .*\.zip, \.tar"):
-        scan(IngestSettings(adapter="folder"), tmp_path / "tiles.rar", tmp_path / "unpacked")
+        open_and_scan(IngestSettings(adapter="folder"), tmp_path / "tiles.rar", tmp_path / "unpacked")
 
 
 def test_what_an_earlier_archive_left_goes(tmp_path: Path, put: Callable[..., None]) -> None:
     put(tmp_path / "raw", TREES["folder"])
     archive = shutil.make_archive(str(tmp_path / "tiles"), "zip", tmp_path / "raw")
     settings, unpacked = IngestSettings(adapter="folder"), tmp_path / "unpacked"
-    scan(settings, tmp_path / archive, unpacked)
+    open_and_scan(settings, tmp_path / archive, unpacked)
     assert unpacked.is_dir()
-    scan(settings, tmp_path / "raw", unpacked)
+    open_and_scan(settings, tmp_path / "raw", unpacked)
     assert not unpacked.exists()
 
 
@@ -86,7 +87,7 @@ def test_unpacking_says_how_far_it_is(tmp_path: Path, put: Callable[..., None]) 
     put(tmp_path / "raw", *(f"lung/benign/p{number}_1.png" for number in range(20)))
     archive = tmp_path / shutil.make_archive(str(tmp_path / "tiles"), "tar", tmp_path / "raw")
     steps: list[tuple[int, int]] = []
-    scan(
+    open_and_scan(
         IngestSettings(adapter="folder"),
         archive,
         tmp_path / "unpacked",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.data_sets import open_and_scan
 
 from oncoshift.cli import main
 from oncoshift.data.source.csv_rows import read_rows
-from oncoshift.data.source.scan import scan
 from oncoshift.errors import DataError
 from oncoshift.settings import IngestSettings
 
@@ -37,7 +37,7 @@ def test_what_is_wrong_with_the_text_is_named_with_its_line(tmp_path: Path, case
     path.write_bytes(content)
     (tmp_path / "a.png").touch()
     with pytest.raises(DataError, match=rf"tiles\.csv: {message}") as error:
-        scan(IngestSettings(adapter="manifest"), tmp_path, tmp_path / "unpacked")
+        open_and_scan(IngestSettings(adapter="manifest"), tmp_path, tmp_path / "unpacked")
     assert "\n" not in str(error.value)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.data_sets import open_and_scan
 
-from oncoshift.data.source.scan import scan
 from oncoshift.settings import IngestSettings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PUBLISHED = {
 def test_what_systems_leave_is_no_part_of_any_layout(tmp_path: Path, put: Callable[..., None], adapter: str) -> None:
     name = PUBLISHED[adapter]
     put(tmp_path / "raw", name, *LEFT_BY_SYSTEMS, *(str(Path(name).parent / left) for left in LEFT_BY_SYSTEMS))
-    found = scan(IngestSettings.model_validate({"adapter": adapter}), tmp_path / "raw", tmp_path / "unpacked")
+    found = open_and_scan(IngestSettings.model_validate({"adapter": adapter}), tmp_path / "raw", tmp_path / "unpacked")
     assert [tile.tile_id for tile in found.tiles] == [name]
     assert found.passed_over.counts == {}
 
@@ -48,7 +48,7 @@ def test_each_adapter_tells_of_what_it_does_not_take(tmp_path: Path, put: Callab
     name = PUBLISHED[adapter]
     unread, elsewhere = str(Path(name).with_suffix(".gif")), f"{name.split('/')[0]}/elsewhere.png"
     put(tmp_path / "raw", name, unread, elsewhere, "more.zip")
-    found = scan(IngestSettings.model_validate({"adapter": adapter}), tmp_path / "raw", tmp_path / "unpacked")
+    found = open_and_scan(IngestSettings.model_validate({"adapter": adapter}), tmp_path / "raw", tmp_path / "unpacked")
     assert [tile.tile_id for tile in found.tiles] == sorted([unread, name])
     assert found.passed_over.counts == {".png": 1, ".zip": 1}
 
@@ -61,7 +61,7 @@ def test_members_that_are_not_unpacked_are_counted_by_kind_whenever_it_is_asked(
     put(tmp_path / "raw", "lung/benign/more.zip", "lung.tar.gz", "read.me", "lung/Read.ME")
     archive = Path(shutil.make_archive(str(tmp_path / "set"), kind, tmp_path / "raw"))
     for _ in range(2):  # the second time, nothing is unpacked
-        found = scan(IngestSettings(adapter="folder"), archive, tmp_path / "unpacked")
+        found = open_and_scan(IngestSettings(adapter="folder"), archive, tmp_path / "unpacked")
         assert [tile.tile_id for tile in found.tiles] == ["lung/benign/p1_1.png", "lung/benign/p2_1.gif"]
         assert found.passed_over.counts == {".gz": 1, ".me": 2, ".zip": 1}
         (warning,) = found.passed_over.warnings()
@@ -71,7 +71,7 @@ def test_members_that_are_not_unpacked_are_counted_by_kind_whenever_it_is_asked(
 def test_a_manifest_tells_of_files_that_it_does_not_name(tmp_path: Path, put: Callable[..., None]) -> None:
     put(tmp_path / "raw", "tiles/a.png", "tiles/b.png")
     (tmp_path / "raw" / "tiles.csv").write_text("path,organ,label,group\na.png,lung,benign,g\n")
-    found = scan(IngestSettings(adapter="manifest"), tmp_path / "raw", tmp_path / "unpacked")
+    found = open_and_scan(IngestSettings(adapter="manifest"), tmp_path / "raw", tmp_path / "unpacked")
     assert found.passed_over.counts == {".png": 1}
     assert found.passed_over.first == {".png": "tiles/b.png"}
 
@@ -91,7 +91,7 @@ def test_what_has_nothing_to_do_with_the_tiles_stops_nothing_and_is_told(
         return listed(folder)
 
     monkeypatch.setattr("os.scandir", refuse)
-    found = scan(IngestSettings(adapter="manifest"), tmp_path / "raw", tmp_path / "unpacked").passed_over
+    found = open_and_scan(IngestSettings(adapter="manifest"), tmp_path / "raw", tmp_path / "unpacked").passed_over
     assert found.counts == {"folders that may not be opened": 1, "links to folders elsewhere": 1}
     assert found.warnings() == ["folders may not be opened, for example private; give yourself the right to it"]
 
@@ -100,7 +100,7 @@ def test_beside_tiles_behind_a_link_is_counted_as_well(tmp_path: Path, put: Call
     put(tmp_path / "raw", "lung/benign/p1_1.png")
     put(tmp_path / "elsewhere", "benign/p2_1.png", "benign/more.zip", "notes.txt")
     (tmp_path / "raw" / "skin").symlink_to(tmp_path / "elsewhere")
-    found = scan(IngestSettings(adapter="folder"), tmp_path / "raw", tmp_path / "unpacked")
+    found = open_and_scan(IngestSettings(adapter="folder"), tmp_path / "raw", tmp_path / "unpacked")
     assert len(found.tiles) == 2
     assert found.passed_over.counts == {".txt": 1, ".zip": 1}
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from oncoshift.data.ingest import ingest
+from oncoshift.data.source.opening import DataSet
+from oncoshift.data.source.scan import scan
 from oncoshift.errors import DataError
+from oncoshift.retraining.inputs import listed_organs
 from oncoshift.serving.images import decode
 from oncoshift.settings import IngestSettings
 
@@ -81,6 +84,15 @@ def test_images_are_written_once_and_stale_splits_go(tmp_path: Path, found: Foun
     assert len(second) == 5
     assert all(tile.path.stat().st_mtime_ns == times[tile.path] for tile in second)
     assert not (tmp_path / "tiles" / "unpacked" / NAME.format("test")).exists()
+
+
+def test_listing_writes_nothing(tmp_path: Path) -> None:
+    write_split(tmp_path / "raw", "valid")
+    settings = IngestSettings(adapter="patchcamelyon")
+    assert listed_organs(settings, tmp_path / "raw") == {"lymph_node": 5}
+    scanned = scan(settings, DataSet(tmp_path / "raw", tmp_path / "unpacked"))
+    assert [tile.path.parent.parent for tile in scanned.tiles] == [tmp_path / "unpacked"] * 5
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_a_zip_of_the_files_is_read(tmp_path: Path, found: Found) -> None:

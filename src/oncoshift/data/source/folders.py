@@ -21,6 +21,9 @@ OTHER_PICTURES = frozenset(
 )  # fmt: skip
 """Suffixes of pictures that are not read. Such a file among tiles is one that cannot be used, not one to pass over."""
 
+TABLE_SUFFIXES = frozenset({".csv", ".h5"})
+"""Suffixes of the files in which adapters find tiles, labels and groups."""
+
 DEPTH = 4
 """How far below the root an adapter looks for its folders: as published, and wrapped in one or two folders more."""
 

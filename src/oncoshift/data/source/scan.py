@@ -1,11 +1,10 @@
-"""How data sets are laid out: one file an adapter, by its name in `ingest.adapter`; folders and archives alike."""
+"""Lists the tiles of an open data set, with the adapter that `ingest.adapter` names, and what else is in its folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncoshift.data.names import is_text
 from oncoshift.data.source.adapters.base import NothingFitsError
 from oncoshift.data.source.adapters.breakhis import BreakhisAdapter
 from oncoshift.data.source.adapters.folder import MARKER, FolderAdapter
@@ -15,18 +14,17 @@ from oncoshift.data.source.adapters.multi_cancer import MultiCancerAdapter
 from oncoshift.data.source.adapters.nct_crc import NctCrcAdapter
 from oncoshift.data.source.adapters.patchcamelyon import PatchCamelyonAdapter
 from oncoshift.data.source.adapters.phantom import MASKS, PhantomAdapter, is_made_up
-from oncoshift.data.source.archives import TAR_SUFFIXES, ZIP_SUFFIXES, is_archive, unpack
-from oncoshift.data.source.folders import is_image
-from oncoshift.data.source.made_once import STAMP, discard
+from oncoshift.data.source.folders import TABLE_SUFFIXES
 from oncoshift.data.source.organ_names import check_organs
-from oncoshift.data.source.passed_over import PassedOver, pass_over
+from oncoshift.data.source.passed_over import pass_over
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path, PurePath, PurePosixPath
+    from pathlib import Path, PurePath
 
     from oncoshift.data.source.adapters.base import Adapter, RawTile
-    from oncoshift.parallel import Progress
+    from oncoshift.data.source.opening import DataSet
+    from oncoshift.data.source.passed_over import PassedOver
     from oncoshift.settings import IngestSettings
 
 ADAPTERS: dict[str, Adapter] = {
@@ -40,7 +38,6 @@ ADAPTERS: dict[str, Adapter] = {
     "phantom": PhantomAdapter(),
 }
 
-_TABLES = frozenset({".csv", ".h5"})
 _READ_TABLES = ("manifest", "patchcamelyon")
 """Adapters that read tables."""
 
@@ -50,7 +47,7 @@ class Scanned:
     """What is in a data set, before any tile is opened.
 
     Attributes:
-        root: the data set's folder, in which the tiles lie unless the adapter writes them out (`unpacked`).
+        root: the data set's folder, in which the tiles lie unless they were written out.
         tiles: sorted by tile_id.
         passed_over: what else is in the data set, without hidden files.
         made_up: whether the data set is a phantom.
@@ -62,25 +59,20 @@ class Scanned:
     made_up: bool
 
 
-def scan(settings: IngestSettings, root: Path, unpacked: Path, progress: Progress | None = None) -> Scanned:
+def scan(settings: IngestSettings, data_set: DataSet) -> Scanned:
     """List a data set's tiles with the adapter that `settings.adapter` names.
 
     Args:
         settings: section `ingest`.
-        root: a folder, an archive of one, or what else the adapter takes.
-        unpacked: where files of an archive, and tiles that are no image files yet, are written; it is left empty of
-            what other data have brought.
-        progress: called while an archive is unpacked, with its bytes done and in all.
+        data_set: as `open_data_set` opened it.
 
     Raises:
-        DataError: the root is not there, the archive cannot be unpacked, an organ has a name that settings cannot
-            hold, or nothing is laid out as the adapter expects; the message then names the adapters that would fit.
+        DataError: an organ has a name that settings cannot hold, or nothing is laid out as the adapter expects; the
+            message then names the adapters that would fit.
     """
-    if not is_text(str(root)):
-        raise DataError(f"ingest.root {root!r}: its name is not UTF-8, and tables could not hold it; rename the folder")
-    folder, left = _folder(settings, root, unpacked, progress)
+    folder, left = data_set.root, data_set.passed_over
     try:
-        tiles = ADAPTERS[settings.adapter].scan(folder, settings, unpacked)
+        tiles = ADAPTERS[settings.adapter].scan(folder, settings, data_set.unpacked)
     except NothingFitsError as error:
         others = [name for name, adapter in ADAPTERS.items() if name != settings.adapter and adapter.fits(folder)]
         hint = f"\nit looks like ingest.adapter: {' or '.join(others)}" if others else ""
@@ -102,22 +94,4 @@ def _is_known(path: PurePath, adapter: str, made_up: bool) -> bool:
     """Whether a file that is no tile was read all the same, or belongs to a phantom."""
     if made_up and (path.name == MARKER or MASKS in path.parts):
         return True
-    return adapter in _READ_TABLES and path.suffix.lower() in _TABLES
-
-
-def _folder(settings: IngestSettings, root: Path, unpacked: Path, progress: Progress | None) -> tuple[Path, PassedOver]:
-    """The data set as the adapter takes it: what an archive holds, or the root itself; and what was not unpacked."""
-    if not root.exists():
-        raise DataError(f"ingest.root {root}: no such folder or file; put the data there, or name another place")
-    if is_archive(root):
-        return unpacked, unpack(root, unpacked, _wanted, progress)
-    if root.is_file() and settings.adapter != "manifest":
-        known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
-        raise DataError(f"ingest.root {root}: is a file; give a folder, or an archive that ends with one of {known}")
-    if settings.adapter != "patchcamelyon" or (unpacked / STAMP).is_file():
-        discard(unpacked)
-    return root, PassedOver()
-
-
-def _wanted(member: PurePosixPath) -> bool:
-    return is_image(member.name) or member.suffix.lower() in _TABLES or member.name == MARKER
+    return adapter in _READ_TABLES and path.suffix.lower() in TABLE_SUFFIXES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from oncoshift.data.names import as_text, is_hidden, normal_form
 from oncoshift.data.source.folders import images_in
@@ -74,15 +74,28 @@ class Adapter(Protocol):
         ...
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
-        """List the tiles below `root`, sorted by tile_id, without opening them.
+        """List the tiles below `root`, sorted by tile_id, without opening them; writes nothing.
 
         Args:
             root: the data set.
             settings: section `ingest`.
-            unpacked: a folder for tiles that are no image files yet; it need not exist.
+            unpacked: where the tiles lie of an adapter that `WritesTiles`.
 
         Raises:
             NothingFitsError: nothing at the root is laid out as the adapter expects.
+            DataError: the data set cannot be used as it is.
+        """
+        ...
+
+
+@runtime_checkable
+class WritesTiles(Protocol):
+    """An adapter of tiles that are no image files until they are written out."""
+
+    def write_tiles(self, root: Path, unpacked: Path) -> None:
+        """Write the tiles below `root` to the folder `unpacked`, which need not exist; nothing where none are found.
+
+        Raises:
             DataError: the data set cannot be used as it is.
         """
         ...

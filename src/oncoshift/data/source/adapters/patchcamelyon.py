@@ -66,13 +66,26 @@ class PatchCamelyonAdapter:
         """See `Adapter.fits`."""
         return any(_X.fullmatch(path.name.lower().removesuffix(".gz")) for path in _files(root))
 
-    def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
-        """See `Adapter.scan`. What was unpacked of other splits is removed."""
+    def write_tiles(self, root: Path, unpacked: Path) -> None:
+        """See `WritesTiles.write_tiles`. What was written of other splits is removed."""
         splits = _splits(root)
-        for stale in subfolders(unpacked) if unpacked.is_dir() else ():
+        for stale in subfolders(unpacked) if splits and unpacked.is_dir() else ():
             if stale.name not in {split.name for split in splits} and _X.fullmatch(f"{stale.name}_x.h5"):
                 discard(stale)
-        tiles = [tile for split in splits for tile in _tiles(split, unpacked)]
+        for split in splits:
+            count = len(_rows(split))  # read first: a split that cannot be listed is not worth writing
+            _write_once(split, count, unpacked / split.name)
+
+    def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
+        """See `Adapter.scan`."""
+        splits = _splits(root)
+        if not splits:
+            raise nothing_fits(root, _EXPECTED)
+        tiles = [
+            RawTile(unpacked / split.name / f"{row}.png", f"{split.name}/{row}.png", "lymph_node", label, group)
+            for split in splits
+            for row, (label, group) in enumerate(_rows(split))
+        ]
         return sorted(tiles, key=lambda tile: tile.tile_id)
 
 
@@ -85,6 +98,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _splits(root: Path) -> list[_Split]:
+    """The published splits below `root`, sorted by name; none where there are none."""
     files = _files(root)
     beside = {(path.parent, path.name.lower()): path for path in files}
     splits: dict[str, _Split] = {}
@@ -103,19 +117,17 @@ def _splits(root: Path) -> list[_Split]:
         packed = [path for path in files if _X.fullmatch(path.name.removesuffix(".gz"))]
         if packed:
             raise DataError(f"{packed[0]}: HDF5 is not read from .gz; run `gunzip {packed[0].parent}/*.gz` first")
-        raise nothing_fits(root, _EXPECTED)
     return [splits[name] for name in sorted(splits)]
 
 
-def _tiles(split: _Split, unpacked: Path) -> list[RawTile]:
+def _rows(split: _Split) -> list[tuple[int, str]]:
+    """Label and group of each row."""
     labels = _labels(split)
-    groups = _groups(split, len(labels))
-    folder = unpacked / split.name
-    fill_once(folder, {"x": sha256_file(split.x)}, lambda partial: _write_images(split.x, len(labels), partial))
-    return [
-        RawTile(folder / f"{row}.png", f"{split.name}/{row}.png", "lymph_node", label, group)
-        for row, (label, group) in enumerate(zip(labels, groups, strict=True))
-    ]
+    return list(zip(labels, _groups(split, len(labels)), strict=True))
+
+
+def _write_once(split: _Split, count: int, folder: Path) -> None:
+    fill_once(folder, {"x": sha256_file(split.x)}, lambda partial: _write_images(split.x, count, partial))
 
 
 def _labels(split: _Split) -> list[int]:

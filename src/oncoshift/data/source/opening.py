@@ -1,0 +1,81 @@
+"""Opens a data set, so that its tiles can be listed: unpacks an archive, and writes out tiles that are no files yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from oncoshift.data.names import is_text
+from oncoshift.data.source.adapters.base import WritesTiles
+from oncoshift.data.source.adapters.folder import MARKER
+from oncoshift.data.source.archives import TAR_SUFFIXES, ZIP_SUFFIXES, is_archive, unpack
+from oncoshift.data.source.folders import TABLE_SUFFIXES, is_image
+from oncoshift.data.source.made_once import STAMP, discard
+from oncoshift.data.source.passed_over import PassedOver
+from oncoshift.data.source.scan import ADAPTERS
+from oncoshift.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+    from oncoshift.parallel import Progress
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set whose tiles can be listed; see `oncoshift.data.source.scan`.
+
+    Attributes:
+        root: its folder, or the file that an adapter takes in its place.
+        unpacked: the folder of tiles that were written out; it need not exist where none were.
+        passed_over: members of an archive that were not unpacked.
+    """
+
+    root: Path
+    unpacked: Path
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+
+def open_data_set(adapter: str, root: Path, unpacked: Path, progress: Progress | None = None) -> DataSet:
+    """Open a data set.
+
+    Args:
+        adapter: the adapter's name.
+        root: a folder, an archive of one, or what else the adapter takes.
+        unpacked: where files of an archive, and tiles that are no image files yet, are written; it is left empty of
+            what other data have brought.
+        progress: called while an archive is unpacked, with its bytes done and in all.
+
+    Raises:
+        DataError: the root is not there or is no data set, or the archive cannot be unpacked.
+    """
+    check_root(adapter, root)
+    writer = ADAPTERS[adapter]
+    if is_archive(root):
+        data_set = DataSet(unpacked, unpacked, unpack(root, unpacked, _is_wanted, progress))
+    else:
+        if not isinstance(writer, WritesTiles) or (unpacked / STAMP).is_file():
+            discard(unpacked)
+        data_set = DataSet(root, unpacked)
+    if isinstance(writer, WritesTiles):
+        writer.write_tiles(data_set.root, unpacked)
+    return data_set
+
+
+def check_root(adapter: str, root: Path) -> None:
+    """See that `ingest.root` is something that an adapter can take.
+
+    Raises:
+        DataError: it is not there, its name is no text, or it is a file of which nothing is known.
+    """
+    if not is_text(str(root)):
+        raise DataError(f"ingest.root {root!r}: its name is not UTF-8, and tables could not hold it; rename the folder")
+    if not root.exists():
+        raise DataError(f"ingest.root {root}: no such folder or file; put the data there, or name another place")
+    if root.is_file() and not is_archive(root) and adapter != "manifest":
+        known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
+        raise DataError(f"ingest.root {root}: is a file; give a folder, or an archive that ends with one of {known}")
+
+
+def _is_wanted(member: PurePosixPath) -> bool:
+    return is_image(member.name) or member.suffix.lower() in TABLE_SUFFIXES or member.name == MARKER
