@@ -12,7 +12,7 @@ from support.disguises import Disguise, disguised
 
 from oncoshift.cli import main
 from oncoshift.copies import Pair
-from oncoshift.copies.audit import SplitTile, count_leaks, find_leaks
+from oncoshift.copies.leaks import SplitTile, count_leaks, find_leaks
 from oncoshift.copies.picture import side_by_side
 from oncoshift.data.parquet import write_table
 from oncoshift.data.split_checks import SIDES

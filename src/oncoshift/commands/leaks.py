@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.commands.context import Context
-    from oncoshift.copies.audit import Leak, SplitTile
+    from oncoshift.copies.leaks import Leak, SplitTile
     from oncoshift.copies.pairs import Pair
 
 LEAKS_FOUND = 3
@@ -112,7 +112,7 @@ def leaks(context: Context) -> int:
 
 
 def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
-    from oncoshift.copies.audit import count_leaks, find_leaks
+    from oncoshift.copies.leaks import count_leaks, find_leaks
     from oncoshift.data.names import as_cell, visible, without_formula
     from oncoshift.errors import DataError
 

@@ -2,7 +2,7 @@
 
 `features` says what is kept of a tile, `scratch` where; `index` and `candidates` find which tiles are worth comparing,
 `matching` and `registration` lay one tile on the other, `similarity` compares the two, `verification` decides, `pairs`
-does it for a whole data set, `join` joins what was found, and `audit` finds it on two sides of a split.
+does it for a whole data set, `join` joins what was found, and `leaks` finds it on two sides of a split.
 """
 
 from oncoshift.copies.join import join_groups

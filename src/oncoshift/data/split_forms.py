@@ -6,7 +6,7 @@ import os
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from oncoshift.copies.audit import SplitTile
+from oncoshift.copies.leaks import SplitTile
 from oncoshift.data.names import Finder, as_text, is_hidden, normal_form
 from oncoshift.data.parquet import read_table
 from oncoshift.data.source.csv_rows import read_rows

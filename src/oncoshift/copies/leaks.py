@@ -1,4 +1,4 @@
-"""Audits a split: finds copies that stand on two of its sides."""
+"""Finds leaks: copies of one original that stand on two sides of a split."""
 
 from __future__ import annotations
 
