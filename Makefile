@@ -44,6 +44,8 @@ bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/contention.py
+	$(BIN)/python benchmarks/orchestration.py
 
 serve: $(READY)           ## the retraining flow on its schedule, until stopped
 	$(BIN)/python -m flows.serve

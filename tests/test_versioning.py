@@ -15,6 +15,7 @@ from support.tiny_tiles import write_tree
 from oncoshift.data.loading import load_training_data
 from oncoshift.experiments import prepare_experiment
 from oncoshift.files import held
+from oncoshift.fingerprint import stage_fingerprints
 from oncoshift.layout import Layout
 from oncoshift.methods.factory import TERMS, method_settings
 from oncoshift.settings import Settings, dump_settings, with_values
@@ -22,6 +23,7 @@ from oncoshift.versioning import (
     DvcError,
     ensure_local_remote,
     file_hash,
+    is_current,
     push,
     repro,
     stage_outs,
@@ -58,8 +60,11 @@ def test_only_what_has_changed_runs(project: Path) -> None:
     outs = stage_outs(project)
     assert set(outs) == {"data/code", "data/tiles", "data/splits", "data/packs"}
     assert repro(project, "normalize") == []
+    assert is_current(project, "normalize", stage_fingerprints())
+    assert not is_current(project, "normalize", stage_fingerprints() | {"split": "of other code"})
 
     write_params(project, split__test_share=0.25)
+    assert not is_current(project, "normalize", stage_fingerprints())
     assert repro(project, "normalize") == ["split"]
     assert stage_outs(project)["data/packs"] == outs["data/packs"]
 

@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 
 from oncoshift.errors import OncoshiftError
 from oncoshift.files import atomic, held
+from oncoshift.layout import Layout
 from oncoshift.secrets import without_credentials
 
 if TYPE_CHECKING:
@@ -66,6 +67,24 @@ def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None]
     lines = _dvc(folder, "repro", *([stage] if stage else []), on_line=on_line)
     ran = [match[1] for line in lines if (match := _RUNNING.fullmatch(line.strip()))]
     return [name for name in ran if name != "code"]
+
+
+def is_current(folder: Path, stage: str, fingerprints: dict[str, str]) -> bool:
+    """Whether `repro` would find nothing to do; no stage runs.
+
+    Args:
+        folder: the experiment.
+        stage: this stage and what it depends on.
+        fingerprints: hashes of the stages' code as it is now; see `fingerprint.stage_fingerprints`.
+
+    Raises:
+        DvcError: DVC failed, or dvc.lock is damaged.
+    """
+    kept = {file.stem: file.read_text(encoding="utf-8").strip() for file in Layout(folder).code.glob("*.txt")}
+    if kept != fingerprints or not stage_outs(folder):
+        return False
+    changed = json.loads(_dvc(folder, "status", "--json", "--with-deps", stage)[-1])
+    return changed.keys() <= {"code"}  # which counts as changed always
 
 
 def version_raw(project: Path, path: Path) -> str | None:

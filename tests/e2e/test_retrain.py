@@ -118,6 +118,17 @@ def test_second_run_finds_nothing_to_do_however_it_would_be_done(project: Projec
     assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 1
 
 
+def test_a_person_is_told_so_without_a_prefect_server(project: Project, prefect_server: str) -> None:
+    project.prefect = None
+    code = project.start("retrain", "--params", str(project.root / "params.yaml"), module="oncoshift.cli").wait(400)
+    project.prefect = prefect_server
+    assert code == 0, project.log.read_text()
+    assert "nothing was trained" in project.log.read_text()
+    assert f"champion of {MODEL}: version 1" in project.log.read_text()
+    assert not (project.root / ".prefect" / "server.log").exists()
+    assert len(parents(project)) == 1
+
+
 def test_a_changed_gate_judges_again_and_trains_nothing(project: Project) -> None:
     output = project.run("--set", "gate.min_audit_groups=3")
     assert output.count("trained before, nothing that it depends on has changed") == 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -9,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from oncoshift.retraining import recipe
-from oncoshift.retraining.recipe import Steps, follow, retrain
+from oncoshift.retraining.recipe import Steps, find_unchanged, follow, retrain
 from oncoshift.settings import Settings, with_values
 
 if TYPE_CHECKING:
@@ -85,3 +87,17 @@ def test_where_nothing_has_changed_no_step_is_taken_but_the_data(session: Any, m
     order: list[tuple[str, tuple[Any, ...]]] = []
     assert retrain(Mock(forced=""), noted(order)) is ending
     assert [name for name, _ in order] == ["data"]
+
+
+def test_to_find_that_nothing_has_changed_takes_no_torch_and_no_prefect() -> None:
+    look = "import sys, oncoshift.retraining.recipe; print(sorted({'torch', 'prefect'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("forced", ["", "20261126T120000"])
+def test_there_may_be_something_to_do_where_data_are_not_current_or_force_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, forced: str
+) -> None:
+    monkeypatch.setattr(recipe, "data_are_current", lambda _plan: bool(forced))
+    monkeypatch.setattr(recipe, "open_jobs", Mock(side_effect=AssertionError("no further look is needed")))
+    assert find_unchanged(Mock(forced=forced)) is None

@@ -188,6 +188,19 @@ def test_frozen_parts_are_cached_and_stay_as_they_were(
     np.testing.assert_allclose(cached, live, atol=2e-3 if freeze == "layer2" else 1e-5)
 
 
+@pytest.mark.parametrize(("freeze", "threads", "used"), [("all", None, 1), ("all", 2, 2), ("layer3", None, 2)])
+def test_heads_alone_train_with_one_thread_unless_the_settings_say_otherwise(
+    data: TrainingData, make_job: Callable[..., Job], freeze: str, threads: int | None, used: int
+) -> None:
+    torch.set_num_threads(2)
+    seen: list[int] = []
+    small = {"train__epochs": 1, "train__steps_per_epoch": 1, "train__batch_size": 4}
+    job = make_job(model__freeze=freeze, train__threads=threads, **small)
+    train_job(job, data, lambda _row: seen.append(torch.get_num_threads()))
+    assert seen == [used]
+    assert torch.get_num_threads() == 2
+
+
 def test_source_only_learns_the_sources(data: TrainingData, make_job: Callable[..., Job]) -> None:
     history = train_job(make_job(train__method="erm", train__epochs=8, train__steps_per_epoch=15), data, ignore).history
     assert history[-1]["source_accuracy"] > 0.9

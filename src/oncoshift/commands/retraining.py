@@ -53,7 +53,10 @@ def add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def retrain(context: Context) -> None:
-    """Run the Prefect flow in a process of its own; nothing in this package imports Prefect."""
+    """Run the Prefect flow in a process of its own; nothing in this package imports Prefect.
+
+    Where there is nothing to do this is said at once, unless a Prefect server is there to be told of the run as well.
+    """
     from oncoshift.experiments import experiment_layout
     from oncoshift.retraining.inputs import check_inputs
 
@@ -66,9 +69,32 @@ def retrain(context: Context) -> None:
         options += ["--name", given.name]
     for override in given.overrides:
         options += ["--set", override]
+    if not given.force and "PREFECT_API_URL" not in os.environ and (ending := _find_unchanged(context)) is not None:
+        return show(ending)
     code = _run([sys.executable, "-m", "flows.retrain", *options], project)
     if code:
         raise _ended(code)
+    return None
+
+
+def _find_unchanged(context: Context) -> Ending | None:
+    """How the retraining ended that this one would repeat, or None."""
+    from oncoshift.experiments import experiment_lock
+    from oncoshift.retraining.prepare import make_plan
+    from oncoshift.retraining.recipe import find_unchanged
+
+    given = context.arguments
+    plan = make_plan(
+        context.project,
+        preset=context.preset,
+        overrides=tuple(given.overrides),
+        force=False,
+        environ=os.environ,
+        say=print,
+        name=given.name,
+    )
+    with experiment_lock(plan.layout):
+        return find_unchanged(plan)
 
 
 def show(ending: Ending) -> None:

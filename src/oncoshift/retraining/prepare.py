@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 from oncoshift.experiments import experiment_layout, prepare_experiment, tracking_uri
 from oncoshift.files import atomic, sweep
-from oncoshift.fingerprint import value_fingerprint
+from oncoshift.fingerprint import stage_fingerprints, value_fingerprint
 from oncoshift.layout import Layout
 from oncoshift.phantom import write_phantom
 from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import Plan
 from oncoshift.settings import load_settings
 from oncoshift.steps.jobs import ExperimentJobs
-from oncoshift.training.job import sweep_jobs
-from oncoshift.versioning import ensure_local_remote, push, repro, version_raw
+from oncoshift.versioning import ensure_local_remote, is_current, push, repro, version_raw
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -104,6 +103,8 @@ def data_step(plan: Plan) -> ExperimentJobs:
     Raises:
         DvcError: a stage failed; the message has its last lines.
     """
+    from oncoshift.training.job import sweep_jobs
+
     settings = plan.settings
     if plan.layout.folder != plan.project:
         prepare_experiment(plan.project, settings, plan.layout.folder.name)
@@ -121,6 +122,18 @@ def data_step(plan: Plan) -> ExperimentJobs:
     sweep(plan.layout.folder / "runs")  # of which this retraining holds the lock
     sweep_jobs(jobs.folder)
     return jobs
+
+
+def data_are_current(plan: Plan) -> bool:
+    """Whether `data_step` would run no stage; none runs.
+
+    Raises:
+        DvcError: DVC failed, or a file of its is damaged.
+    """
+    if plan.layout.folder != plan.project:
+        prepare_experiment(plan.project, plan.settings, plan.layout.folder.name)
+    has_run = (plan.layout.folder / "dvc.lock").is_file()
+    return has_run and is_current(plan.layout.folder, "normalize", stage_fingerprints())
 
 
 def open_jobs(plan: Plan) -> ExperimentJobs:

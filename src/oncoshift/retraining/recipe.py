@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 from oncoshift.files import DamagedFileError
 from oncoshift.registry.promotion import champion_version
 from oncoshift.registry.store import open_client
-from oncoshift.retraining.prepare import end_force
-from oncoshift.retraining.session import log_start, open_session
+from oncoshift.registry.tracking import Tracker
+from oncoshift.retraining.prepare import data_are_current, end_force, open_jobs
+from oncoshift.retraining.session import Session, log_start, open_session, retraining_key
 from oncoshift.retraining.summary import Ending, Summary
+from oncoshift.steps.recorder import RunRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from oncoshift.registry.gate import Decision
-    from oncoshift.retraining.session import Plan, Session
+    from oncoshift.retraining.session import Plan
     from oncoshift.settings import Settings
     from oncoshift.steps.evaluate import Evaluation
     from oncoshift.steps.jobs import ExperimentJobs
@@ -66,6 +68,24 @@ def retrain(plan: Plan, steps: Steps) -> Ending:
     ending = ended_before(session) or Ending(_follow_to_the_end(session, steps))
     end_force(plan)
     return ending
+
+
+def find_unchanged(plan: Plan) -> Ending | None:
+    """Find out in seconds that there is nothing to do: no stage runs, and nothing is recorded.
+
+    Args:
+        plan: what to retrain; the caller holds the lock of its experiment.
+
+    Returns:
+        How the retraining ended that this one would repeat; None where there is, or may be, something to do.
+    """
+    if plan.forced or not data_are_current(plan):
+        return None
+    jobs = open_jobs(plan)
+    tracker = Tracker(plan.uri, plan.settings.tracking.experiment)
+    key = retraining_key(plan, jobs)
+    run = tracker.find_run(key)
+    return run and ended_before(Session(plan, jobs, RunRecorder(tracker, run.info.run_id, key)))
 
 
 def ended_before(session: Session) -> Ending | None:

@@ -15,8 +15,8 @@ from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.settings import flatten
+from oncoshift.settings.training import HOW_IT_RUNS
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.training.job import HOW_IT_RUNS
 from oncoshift.tuning.space import tunable
 from oncoshift.user import user_name
 from oncoshift.versioning import file_hash, stage_outs

@@ -13,6 +13,13 @@ MethodName = Literal[
     "dann_mcc", "cdan_mcc",
 ]  # fmt: skip
 
+HOW_IT_RUNS = frozenset({"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"})
+"""Settings of section `train` that do not decide a job's network, but for rounding and the draws of dropout.
+
+So a job that was begun on one machine goes on, and is found, on another. `precision` and `micro_batches` do decide it,
+and `precision: auto` counts as that: what a device made of it is in done.json.
+"""
+
 
 class ModelSettings(Section):
     """The network."""
@@ -73,7 +80,9 @@ class TrainSettings(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: int = Field(1, ge=1, description="GPUs, or CPU processes, that share each batch (DDP)")
-    threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: torch's own choice")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads for torch; default: one for heads alone, else torch's choice"
+    )
     compile: bool = Field(False, description="torch.compile; pays on a GPU, where the first step takes minutes")
     deterministic: bool = Field(False, description="equal bits twice on a GPU as well, at some cost in speed")
     micro_batches: int = Field(1, ge=1, description="parts of a batch that go through the network one after another")

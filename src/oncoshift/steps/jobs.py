@@ -1,6 +1,7 @@
 """Training jobs of an experiment on disk: made from its settings, trained, and asked for predictions.
 
-The DVC stages and the retraining flow both go through here.
+The DVC stages and the retraining flow both go through here. Torch is imported by what trains or predicts, so that to
+find that there is nothing to do takes no second of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from oncoshift.data.loading import LabelledSplit, data_fingerprint, load_evaluat
 from oncoshift.data.packs.pack import pack_digest
 from oncoshift.fingerprint import value_fingerprint
 from oncoshift.settings import with_values
-from oncoshift.training.job import Job, TrainedJob, predict_job, train_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from oncoshift.data.tables import EvaluationTiles, TrainingData
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings
+    from oncoshift.training.job import Job, TrainedJob
     from oncoshift.training.loop import EpochHook
 
 
@@ -61,16 +62,22 @@ class ExperimentJobs:
 
     def job(self, settings: Settings, **changes: Any) -> Job:
         """The job that settings name, with dotted keys (`__` for the dot) changed."""
+        from oncoshift.training.job import Job
+
         values = {key.replace("__", "."): value for key, value in changes.items()}
         changed = with_values(settings, values) if values else settings
         return Job(changed, self.data_digest, self.pack_digest, self.folder, self.layout.features)
 
     def train(self, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None) -> TrainedJob:
         """Train a job, or return its result if it is done; see `training.job.train_job` for the errors."""
+        from oncoshift.training.job import train_job
+
         return train_job(job, self.training_data(), on_epoch, on_features)
 
     def predict(self, trained: TrainedJob, splits: Sequence[LabelledSplit]) -> pd.DataFrame:
         """A job's predictions on labelled splits, with the columns of `evaluation.domains.PREDICTION_COLUMNS`."""
+        from oncoshift.training.job import predict_job
+
         tiles = self.tiles(splits)
         return pd.DataFrame(
             {
@@ -85,6 +92,8 @@ class ExperimentJobs:
 
     def predict_target(self, trained: TrainedJob) -> NDArray[np.float64]:
         """A job's probability of malignant on the target's training tiles, float64 [T]; no label is read."""
+        from oncoshift.training.job import predict_job
+
         target = self.training_data().target
         return predict_job(trained, target.images, target.rows)
 

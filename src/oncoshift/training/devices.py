@@ -52,6 +52,17 @@ def check_processes(processes: int, device: torch.device) -> None:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on the CPU with one of torch's threads while the context is open."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
     """Algorithms that give equal bits twice, also on a GPU, while the context is open.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ from oncoshift.files import (
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.methods.factory import build_method, member_settings, method_settings, trained_organs
 from oncoshift.models.network import AdaptationNet, as_one
-from oncoshift.training.devices import pick_device, pick_precision
+from oncoshift.settings.training import HOW_IT_RUNS
+from oncoshift.training.devices import one_thread, pick_device, pick_precision
 from oncoshift.training.distributed import say_nothing
 from oncoshift.training.ensemble import mean_history
 from oncoshift.training.features import FeatureCache, frozen_inputs
@@ -51,13 +52,6 @@ if TYPE_CHECKING:
     from oncoshift.training.loop import EpochHook
 
 _log = logging.getLogger(__name__)
-
-HOW_IT_RUNS = frozenset({"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"})
-"""Settings of section `train` that do not decide a job's network, but for rounding and the draws of dropout.
-
-So a job that was begun on one machine goes on, and is found, on another. `precision` and `micro_batches` do decide it,
-and `precision: auto` counts as that: what a device made of it is in done.json.
-"""
 
 
 @dataclass(frozen=True)
@@ -273,7 +267,10 @@ def _train_network(
         method.net, data.source.images, FeatureCache(job.features, job.pack_digest), device, on_features
     )
     trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _checkpoint(job), on_epoch)
-    history = trainer.fit()
+    # Steps of heads alone take a millisecond or two; other threads would cost more than they compute.
+    heads_alone = not method.net.trained
+    with one_thread() if heads_alone and settings.train.threads is None else nullcontext():
+        history = trainer.fit()
     return method.net.served_state(), history
 
 

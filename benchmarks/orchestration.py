@@ -1,0 +1,116 @@
+"""What it costs to find that a retraining has nothing to do, and how much of that is Prefect's, MLflow's and DVC's.
+
+A small project is retrained once. Then `oncoshift retrain` is asked for the same again: by hand, where no Prefect
+server is started, and as the flow with a server of its own. Beside them stands what no such command can do without: to
+import MLflow, and to have DVC compare the data. They take turns, and the table gives medians. CPU seconds are those of
+all processes; on a machine that does other work they tell more than the clock does.
+
+Run: python benchmarks/orchestration.py         (five minutes on two cores)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMALL = {
+    "phantom": {"organs": ["lung", "colon", "kidney"], "tile_size": 32, "groups_per_class": 8, "tiles_per_group": 3},
+    "split": {"audit_share": 0.35, "test_share": 0.35},
+    "normalize": {"variants": ["none"], "tile_size": 32},
+    "train": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "threads": 1},
+    "tune": {"trials": 0},
+    "select": {"source_floor": 0.0, "verdict": False},
+    "retrain": {"seeds": 1},
+    "evaluate": {"bootstrap": 100},
+    "explain": {"tiles": 2, "steps": 2},
+    "gate": {"min_audit_groups": 2},
+}
+
+RETRAIN = "oncoshift retrain, by hand"
+FLOW = "the flow with a Prefect server"
+LIMITS = ("python -c 'import mlflow'", "dvc status")
+COMMANDS = {
+    RETRAIN: [sys.executable, "-m", "oncoshift.cli", "retrain"],
+    FLOW: [sys.executable, "-m", "flows.retrain"],
+    LIMITS[0]: [sys.executable, "-c", "import mlflow"],
+    LIMITS[1]: [sys.executable, "-m", "dvc", "status", "normalize"],
+    "python -c 'import torch'": [sys.executable, "-c", "import torch"],
+    "python -c 'import prefect'": [sys.executable, "-c", "import prefect.flows"],
+}
+
+
+class Cost(NamedTuple):
+    """Of a command: seconds by the clock, and of all cores."""
+
+    seconds: float
+    cpu: float
+
+
+def small_project(root: Path) -> None:
+    """Write a project whose retraining takes no longer than it must."""
+    shutil.copy(REPOSITORY / "dvc.yaml", root)
+    shutil.copytree(REPOSITORY / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    for section, values in SMALL.items():
+        params[section] = {**params[section], **values}
+    params |= {"target": "kidney", "sources": ["lung", "colon"]}
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def run(command: list[str], root: Path) -> Cost:
+    """Run a command in the project to its end.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its output says why.
+    """
+    paths = [str(REPOSITORY / "src"), str(REPOSITORY)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment |= {"ONCOSHIFT_PROJECT": str(root), "PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": ""}
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
+        done.check_returncode()
+    return Cost(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def main() -> None:
+    """Print a table, then the figures as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name).resolve()
+        small_project(root)
+        run(COMMANDS[FLOW], root)
+        rounds = [{what: run(command, root) for what, command in COMMANDS.items()} for _ in range(given.rounds)]
+    costs = {
+        what: Cost(median(each[what].seconds for each in rounds), median(each[what].cpu for each in rounds))
+        for what in COMMANDS
+    }
+    for what, cost in costs.items():
+        print(f"{what:<32} {cost.seconds:>7.1f} s {cost.cpu:>7.1f} CPU s")
+    figures = {"unchanged_seconds": costs[RETRAIN].seconds, "unchanged_cpu_seconds": costs[RETRAIN].cpu}
+    figures |= {"flow_seconds": costs[FLOW].seconds, "flow_cpu_seconds": costs[FLOW].cpu}
+    figures["ratio_to_limit"] = costs[RETRAIN].cpu / sum(costs[limit].cpu for limit in LIMITS)
+    print(
+        json.dumps({"benchmark": "orchestration", "figures": {key: round(value, 2) for key, value in figures.items()}})
+    )
+
+
+if __name__ == "__main__":
+    main()
