@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.parallel import usable_cores
 from oncoshift.settings import Settings, validate
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "heads": {"freeze": "all", "size": 32, "epochs": 4, "steps": 30, "batch": 32},
     "whole": {"freeze": "none", "size": 64, "epochs": 1, "steps": 10, "batch": 16},
 }

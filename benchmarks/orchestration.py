@@ -21,12 +21,12 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "phantom": {"organs": ["lung", "colon", "kidney"], "tile_size": 32, "groups_per_class": 8, "tiles_per_group": 3},
     "split": {"audit_share": 0.35, "test_share": 0.35},
     "normalize": {"variants": ["none"], "tile_size": 32},

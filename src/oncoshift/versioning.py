@@ -83,7 +83,7 @@ def is_current(folder: Path, stage: str, fingerprints: dict[str, str]) -> bool:
     kept = {file.stem: file.read_text(encoding="utf-8").strip() for file in Layout(folder).code.glob("*.txt")}
     if kept != fingerprints or not stage_outs(folder):
         return False
-    changed = json.loads(_dvc(folder, "status", "--json", "--with-deps", stage)[-1])
+    changed: dict[str, Any] = json.loads(_dvc(folder, "status", "--json", "--with-deps", stage)[-1])
     return changed.keys() <= {"code"}  # which counts as changed always
 
 

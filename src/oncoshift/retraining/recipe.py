@@ -85,7 +85,7 @@ def find_unchanged(plan: Plan) -> Ending | None:
     tracker = Tracker(plan.uri, plan.settings.tracking.experiment)
     key = retraining_key(plan, jobs)
     run = tracker.find_run(key)
-    return run and ended_before(Session(plan, jobs, RunRecorder(tracker, run.info.run_id, key)))
+    return None if run is None else ended_before(Session(plan, jobs, RunRecorder(tracker, run.info.run_id, key)))
 
 
 def ended_before(session: Session) -> Ending | None:
