@@ -17,7 +17,8 @@ from oncoshift.experiments import prepare_experiment
 from oncoshift.files import held
 from oncoshift.fingerprint import stage_fingerprints
 from oncoshift.layout import Layout
-from oncoshift.methods.factory import TERMS, method_settings
+from oncoshift.methods.factory import method_settings
+from oncoshift.methods.registry import METHODS
 from oncoshift.settings import Settings, dump_settings, with_values
 from oncoshift.versioning import (
     DvcError,
@@ -232,6 +233,6 @@ def test_dvc_trains_again_when_anything_changes_that_a_method_reads() -> None:
     import yaml
 
     params = set(yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["params"])
-    for method in TERMS:
+    for method in METHODS:
         read = method_settings(with_values(Settings(), {"train.method": method}))
         assert {"model", "train", "seed", *read} <= params, method

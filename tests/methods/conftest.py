@@ -14,6 +14,7 @@ from torch import nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.methods.factory import method_around
+from oncoshift.methods.registry import METHODS
 from oncoshift.models.batch_norm import replace_batch_norm
 from oncoshift.models.network import AdaptationNet
 from oncoshift.settings import validate
@@ -93,7 +94,7 @@ def small_method(settings: Settings, trunk: Callable[[], nn.Module] = Given) -> 
         if isinstance(module, nn.Linear):
             module.reset_parameters()
     net.classifier.trunk = trunk()  # type: ignore[assignment]
-    if settings.train.method == "adabn" or settings.model.batch_norm == "per_domain":
+    if METHODS[settings.train.method].per_domain or settings.model.batch_norm == "per_domain":
         replace_batch_norm(net.classifier.trunk, per_domain=True)
         net.per_domain = True
     return method_around(net, settings)

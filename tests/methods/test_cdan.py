@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from oncoshift.methods.alignment import Step
+from oncoshift.methods.alignment import Setup, Step
 from oncoshift.methods.cdan import Cdan, certainty, multilinear_map
-from oncoshift.settings import CdanSettings
+from oncoshift.settings.methods import CdanSettings
 
 EVEN, SURE = [0.0, 0.0], [math.log(3.0), 0.0]
+SETUP = Setup(width=3, organs=1, epochs=1)
 
 
 def a_step() -> Step:
@@ -46,7 +47,7 @@ def test_certainty_by_hand() -> None:
 def test_loss_by_hand(entropy_weighting: bool) -> None:
     torch.manual_seed(1)
     settings = CdanSettings(schedule="constant", weight=2.0, entropy_weighting=entropy_weighting)
-    term, step = Cdan(3, settings, 1), a_step()
+    term, step = Cdan(SETUP, settings), a_step()
     loss, figures = term(step)
     g = torch.cat([step.source_logits, step.target_logits]).softmax(1)
     seen = torch.stack([torch.outer(p, z).flatten() for p, z in zip(g, step.z, strict=True)])
@@ -60,7 +61,7 @@ def test_loss_by_hand(entropy_weighting: bool) -> None:
 
 
 def test_gradient_reaches_the_feature_reversed_and_not_the_predictions() -> None:
-    term, step = Cdan(3, CdanSettings(schedule="constant", max_lambda=0.5, weight=1.0), 1), a_step()
+    term, step = Cdan(SETUP, CdanSettings(schedule="constant", max_lambda=0.5, weight=1.0)), a_step()
     term(step)[0].backward()
     reversed_ = step.z.grad.clone()
     assert step.source_logits.grad is None
@@ -74,7 +75,7 @@ def test_gradient_reaches_the_feature_reversed_and_not_the_predictions() -> None
 def test_label_shift_and_entropy_weights_are_multiplied_and_of_mean_one_in_each_domain() -> None:
     """Labels 0, 1, 1 of certainties c(½), c(¾), c(¾); target shares that stay even: w(y) = ½ / ⅓ and ½ / ⅔."""
     step = a_step()._replace(target_logits=torch.tensor([SURE, SURE[::-1]]))
-    weights = Cdan(3, CdanSettings(label_shift="reweight"), 1).weights(step)
+    weights = Cdan(SETUP, CdanSettings(label_shift="reweight")).weights(step)
     sure = certainty(torch.tensor([SURE])).item()
     source = torch.tensor([1.5 * 1.5, 0.75 * sure, 0.75 * sure])
     assert torch.allclose(weights, torch.cat([source / source.mean(), torch.ones(2)]))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from oncoshift.methods.alignment import Step
+from oncoshift.methods.alignment import Setup, Step
 from oncoshift.methods.dann_multi import DannMulti, organ_cross_entropy
-from oncoshift.settings import DannMultiSettings
+from oncoshift.settings.methods import DannMultiSettings
 
 if TYPE_CHECKING:
     from typing import Any
@@ -34,7 +34,8 @@ def test_the_target_is_the_organ_after_the_sources() -> None:
         epoch=0,
         progress=0.0,
     )
-    term = DannMulti(4, 3, DannMultiSettings(schedule="constant", max_lambda=0.5, weight=1.0), 1)
+    settings = DannMultiSettings(schedule="constant", max_lambda=0.5, weight=1.0)
+    term = DannMulti(Setup(width=4, organs=3, epochs=1), settings)
     with torch.no_grad():
         term.head.bias.zero_()
         term.head.weight.copy_(10 * torch.eye(4)[:, [1, 0, 2, 3]])

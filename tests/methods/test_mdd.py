@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from oncoshift.methods.alignment import Step
+from oncoshift.methods.alignment import Setup, Step
 from oncoshift.methods.mdd import Mdd, agreement_loss, disagreement_loss
-from oncoshift.settings import MddSettings
+from oncoshift.settings.methods import MddSettings
 
 if TYPE_CHECKING:
     from typing import Any
@@ -47,7 +47,7 @@ def test_disagreement_stays_finite_with_a_gradient_where_the_probability_rounds_
 def test_loss_and_gradient_by_hand() -> None:
     torch.manual_seed(1)
     settings = MddSettings(schedule="constant", max_lambda=0.25, weight=2.0, margin=3.0, hidden=0)
-    term, step = Mdd(3, settings, 1), a_step()
+    term, step = Mdd(Setup(width=3, organs=1, epochs=1), settings), a_step()
     loss, figures = term(step)
     loss.backward()
     plain = a_step()

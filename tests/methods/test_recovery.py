@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncoshift.methods.factory import TERMS
+from oncoshift.methods.registry import METHODS
 from oncoshift.training.diagnostics import findings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_source_only_fails(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("method", [name for name, terms in TERMS.items() if terms])
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.terms])
 def test_method_recovers(
     world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], method: str, seed: int
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from oncoshift.methods.factory import TERMS
+from oncoshift.methods.registry import METHODS
 from oncoshift.training.loop import _Run
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WITH_LABEL_SHIFT = {name: {name: {"label_shift": "reweight"}} for name in ("dann", "cdan", "dann_multi")}
 
 
-ON_FEATURES = [name for name in TERMS if name not in ("stain_aug", "adabn", "ensemble")]
+ON_FEATURES = [name for name, row in METHODS.items() if not (row.changes_tiles or row.per_domain or row.member)]
 """The others need tiles, or are several networks; see tests/training."""
 
 CASES = pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from oncoshift.methods.alignment import Step, without_channels
+from oncoshift.methods.alignment import Setup, Step, without_channels
 from oncoshift.methods.base import Batch
 from oncoshift.methods.self_training import SelfTraining, consistency, pseudo_labels, ramp
-from oncoshift.settings import SelfTrainingSettings
+from oncoshift.settings.methods import SelfTrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,8 @@ def a_step(progress: float) -> Step:
 
 
 def test_term_by_hand_and_its_gradient_flows_through_the_strong_views_alone() -> None:
-    term, step = SelfTraining(SelfTrainingSettings(weight=2.0, threshold=0.9, align=False)), a_step(0.25)
+    settings = SelfTrainingSettings(weight=2.0, threshold=0.9, align=False)
+    term, step = SelfTraining(Setup(width=3, organs=1, epochs=1), settings), a_step(0.25)
     loss, figures = term(step)
     by_hand = (-math.log(0.2) - math.log(0.1)) / 3
     assert figures["consistency_loss"].item() == pytest.approx(by_hand, rel=1e-5)

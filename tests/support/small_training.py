@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import TrainingInterrupted
-from oncoshift.methods.alignment import Alignment
+from oncoshift.methods.alignment import Alignment, Setup
 from oncoshift.methods.dann import Dann
 from oncoshift.methods.erm import Erm
-from oncoshift.settings import DomainHeadSettings, TrainSettings
+from oncoshift.settings import TrainSettings
+from oncoshift.settings.methods import DannSettings
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 
@@ -90,7 +91,8 @@ def small_method(name: str = "dann", seed: int = 0, norm: bool = True, dropout: 
     """`erm` or `dann` around a `SmallNet`."""
     torch.manual_seed(seed)
     net = SmallNet(norm, dropout)
-    return Erm(net) if name == "erm" else Alignment(net, {"dann": Dann(8, DomainHeadSettings(), DEFAULTS["epochs"])})
+    setup = Setup(width=8, organs=1, epochs=DEFAULTS["epochs"])
+    return Erm(net) if name == "erm" else Alignment(net, {"dann": Dann(setup, DannSettings())})
 
 
 def ignore(row: dict[str, float]) -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from oncoshift.methods.alignment import Step, Term
+from oncoshift.methods.alignment import Setup, Step, Term
 from oncoshift.methods.label_shift import TargetShares, source_weights
 from oncoshift.models.reversal import reversal_strength, reverse_gradient
 
 if TYPE_CHECKING:
-    from oncoshift.settings import DomainHeadSettings
+    from oncoshift.settings.methods import DomainHeadSettings
 
 
 class Adversary(Term):
@@ -28,11 +28,11 @@ class Adversary(Term):
         shares: estimate of the target's class proportions; None where `label_shift` is none.
     """
 
-    def __init__(self, head: nn.Module, settings: DomainHeadSettings, epochs: int) -> None:
-        super().__init__()
+    settings: DomainHeadSettings
+
+    def __init__(self, head: nn.Module, setup: Setup, settings: DomainHeadSettings) -> None:
+        super().__init__(setup, settings)
         self.head = head
-        self.settings = settings
-        self.epochs = epochs
         self.shares = TargetShares() if settings.label_shift == "reweight" else None
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -42,7 +42,9 @@ class Adversary(Term):
         dead head.
         """
         settings = self.settings
-        strength = reversal_strength(settings.schedule, settings.max_lambda, step.epoch, self.epochs, step.progress)
+        strength = reversal_strength(
+            settings.schedule, settings.max_lambda, step.epoch, self.setup.epochs, step.progress
+        )
         logits = self.head(reverse_gradient(self.seen(step), strength))
         loss, accuracy = self.judge(logits, step, self.weights(step))
         figures = {"domain_loss": loss.detach(), "domain_accuracy": accuracy, "lambda": torch.tensor(strength)}

@@ -1,8 +1,8 @@
 """What all methods that read target tiles share: one forward over source and target, the label loss, diagnostics.
 
 The loss of a step is CE(C(z_source), y) plus the losses of one or more terms. A term is what sets one method apart
-from another (`dann`, `cdan`, `dann_multi`, `mcc`, `mdd`, `self_training`). Terms share the features and logits of the
-one forward, so a combination such as dann + mcc costs no more than its parts' heads.
+from another. Terms share the features and logits of the one forward, so a combination such as dann + mcc costs no more
+than its parts' heads.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from oncoshift.models.network import AdaptationNet
+    from oncoshift.settings import Section
 
 
 class Step(NamedTuple):
@@ -52,14 +53,37 @@ class Step(NamedTuple):
         return len(self.labels)
 
 
+class Setup(NamedTuple):
+    """What a term is made for.
+
+    Attributes:
+        width: of the shared feature.
+        organs: how many source organs there are.
+        epochs: how many the training has.
+    """
+
+    width: int
+    organs: int
+    epochs: int
+
+
 class Term(nn.Module, ABC):
-    """One loss beside the label loss.
+    """One loss beside the label loss; it has a row in `oncoshift.methods.registry`.
+
+    Args:
+        setup: what it is made for.
+        settings: the section of the term's name.
 
     Attributes:
         needs: what batches must hold for it.
     """
 
     needs: Needs = Needs(target=True)
+
+    def __init__(self, setup: Setup, settings: Section) -> None:
+        super().__init__()
+        self.setup = setup
+        self.settings = settings
 
     @abstractmethod
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from oncoshift.models.network import AdaptationNet
+    from oncoshift.settings import Section
 
 
 class Batch(NamedTuple):
@@ -49,7 +50,11 @@ class Needs(NamedTuple):
 
 
 class Method(nn.Module, ABC):
-    """An adaptation method around a network.
+    """An adaptation method around a network; it has a row in `oncoshift.methods.registry`.
+
+    Args:
+        net: the network.
+        settings: the section of the method's own name, if there is one.
 
     Attributes:
         needs: what batches must hold.
@@ -61,9 +66,10 @@ class Method(nn.Module, ABC):
     calibrates: bool = False
     label_smoothing: float = 0.0
 
-    def __init__(self, net: AdaptationNet) -> None:
+    def __init__(self, net: AdaptationNet, settings: Section | None = None) -> None:
         super().__init__()
         self.net = net
+        self.settings = settings
 
     @abstractmethod
     def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from oncoshift.methods.alignment import Step, entropy
+from oncoshift.methods.alignment import Setup, Step, entropy
 from oncoshift.methods.dann import Dann
 
 if TYPE_CHECKING:
-    from oncoshift.settings import CdanSettings
+    from oncoshift.settings.methods import CdanSettings
 
 
 class Cdan(Dann):
@@ -28,8 +28,8 @@ class Cdan(Dann):
 
     settings: CdanSettings
 
-    def __init__(self, width: int, settings: CdanSettings, epochs: int) -> None:
-        super().__init__(2 * width, settings, epochs)
+    def __init__(self, setup: Setup, settings: CdanSettings) -> None:
+        super().__init__(setup._replace(width=2 * setup.width), settings)
 
     def seen(self, step: Step) -> Tensor:
         """The multilinear map [B + T, 2 · width]."""

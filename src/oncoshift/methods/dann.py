@@ -20,15 +20,15 @@ from oncoshift.methods.adversary import Adversary
 from oncoshift.models.heads import feature_head
 
 if TYPE_CHECKING:
-    from oncoshift.methods.alignment import Step
-    from oncoshift.settings import DomainHeadSettings
+    from oncoshift.methods.alignment import Setup, Step
+    from oncoshift.settings.methods import DomainHeadSettings
 
 
 class Dann(Adversary):
     """One domain logit a tile, all sources against the target."""
 
-    def __init__(self, inputs: int, settings: DomainHeadSettings, epochs: int) -> None:
-        super().__init__(feature_head(inputs, settings.hidden, 1), settings, epochs)
+    def __init__(self, setup: Setup, settings: DomainHeadSettings) -> None:
+        super().__init__(feature_head(setup.width, settings.hidden, 1), setup, settings)
 
     def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy of logits [B + T, 1]; see `Adversary.judge`."""

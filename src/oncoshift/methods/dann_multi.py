@@ -22,16 +22,15 @@ from oncoshift.methods.adversary import Adversary
 from oncoshift.models.heads import feature_head
 
 if TYPE_CHECKING:
-    from oncoshift.methods.alignment import Step
-    from oncoshift.settings import DannMultiSettings
+    from oncoshift.methods.alignment import Setup, Step
+    from oncoshift.settings.methods import DannMultiSettings
 
 
 class DannMulti(Adversary):
     """One logit an organ; see the module. With label shift each source organ is brought to the target's shares."""
 
-    def __init__(self, inputs: int, organs: int, settings: DannMultiSettings, epochs: int) -> None:
-        super().__init__(feature_head(inputs, settings.hidden, organs + 1), settings, epochs)
-        self.organs = organs
+    def __init__(self, setup: Setup, settings: DannMultiSettings) -> None:
+        super().__init__(feature_head(setup.width, settings.hidden, setup.organs + 1), setup, settings)
 
     def groups(self, step: Step) -> Tensor:
         """Each source organ is a domain of its own."""
@@ -39,7 +38,7 @@ class DannMulti(Adversary):
 
     def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cross-entropy of logits [B + T, S + 1] against the organs; see `Adversary.judge`."""
-        organs = torch.cat([step.organs, step.organs.new_full((len(step.target_logits),), self.organs)])
+        organs = torch.cat([step.organs, step.organs.new_full((len(step.target_logits),), self.setup.organs)])
         return organ_cross_entropy(logits, organs, weights), (logits.detach().argmax(1) == organs).float().mean()
 
 

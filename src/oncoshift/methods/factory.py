@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from oncoshift.methods.adabn import AdaBn
-from oncoshift.methods.alignment import Alignment, Term
-from oncoshift.methods.cdan import Cdan
-from oncoshift.methods.dann import Dann
-from oncoshift.methods.dann_multi import DannMulti
-from oncoshift.methods.erm import Erm
-from oncoshift.methods.mcc import Mcc
-from oncoshift.methods.mdd import Mdd
-from oncoshift.methods.self_training import SelfTraining
-from oncoshift.methods.stain_aug import StainAug
+from oncoshift.methods.alignment import Alignment, Setup
+from oncoshift.methods.registry import METHODS
 from oncoshift.models.network import AdaptationNet
 from oncoshift.settings import with_values
 
@@ -21,42 +14,16 @@ if TYPE_CHECKING:
     from oncoshift.methods.base import Method
     from oncoshift.settings import Settings
 
-TERMS: dict[str, tuple[str, ...]] = {
-    "erm": (),
-    "single": (),
-    "stain_aug": (),
-    "ensemble": (),
-    "adabn": (),
-    "dann": ("dann",),
-    "cdan": ("cdan",),
-    "mcc": ("mcc",),
-    "mdd": ("mdd",),
-    "dann_multi": ("dann_multi",),
-    "self_training": ("self_training",),
-    "dann_mcc": ("dann", "mcc"),
-    "cdan_mcc": ("cdan", "mcc"),
-}
-"""The terms of each method beside the label loss; a term's settings are the section of its name."""
-
-_SECTIONS = {
-    "single": ("single", "sources"),
-    "stain_aug": ("stain_aug",),
-    "ensemble": ("sources",),
-    "dann_multi": ("dann_multi", "sources"),
-}
-"""What methods read that is not the sections of their terms alone."""
-
 
 def method_settings(settings: Settings) -> dict[str, Any]:
     """What `train.method` reads beside `model` and `train`: sections as plain values, by name."""
-    method = settings.train.method
-    keys = {*TERMS[method], *_SECTIONS.get(method, ())}
-    return settings.model_dump(mode="json", include=keys) if keys else {}
+    row = METHODS[settings.train.method]
+    return settings.model_dump(mode="json", include={settings.train.method, *row.terms, *row.also_reads})
 
 
 def trained_organs(settings: Settings) -> tuple[str, ...]:
-    """The source organs that a method is trained on: all, or for `single` the one."""
-    if settings.train.method != "single":
+    """The source organs that a method is trained on: all, or the one that `single.organ` names."""
+    if not METHODS[settings.train.method].one_organ:
         return settings.sources
     return (settings.single.organ or settings.sources[0],)
 
@@ -66,9 +33,10 @@ def member_settings(settings: Settings) -> tuple[Settings, ...]:
 
     For any other method it is the one network.
     """
-    if settings.train.method != "ensemble":
+    member = METHODS[settings.train.method].member
+    if member is None:
         return (settings,)
-    return tuple(with_values(settings, {"train.method": "single", "single.organ": organ}) for organ in settings.sources)
+    return tuple(with_values(settings, {"train.method": member, "single.organ": organ}) for organ in settings.sources)
 
 
 def build_method(settings: Settings) -> Method:
@@ -77,9 +45,9 @@ def build_method(settings: Settings) -> Method:
     The network comes first and a term's head after it, so every method starts from one network for one seed. BatchNorm
     is per domain where the settings say so and the method sees two domains, and always for AdaBN.
     """
-    method = settings.train.method
-    both = bool(TERMS[method]) and settings.model.batch_norm == "per_domain"
-    return method_around(AdaptationNet(settings.model, per_domain=both or method == "adabn"), settings)
+    row = METHODS[settings.train.method]
+    per_domain = row.per_domain or (row.sees_target and settings.model.batch_norm == "per_domain")
+    return method_around(AdaptationNet(settings.model, per_domain=per_domain), settings)
 
 
 def method_around(net: AdaptationNet, settings: Settings) -> Method:
@@ -88,38 +56,19 @@ def method_around(net: AdaptationNet, settings: Settings) -> Method:
     Raises:
         ValueError: it is an ensemble, which is not one network.
     """
-    made = _around(net, settings)
+    name = settings.train.method
+    row = METHODS[name]
+    if row.member is not None:
+        raise ValueError(f"{name} is no method around one network; train its members (`member_settings`)")
+    if row.terms:
+        setup = Setup(net.width, len(settings.sources), settings.train.epochs)
+        made: Method = Alignment(net, {term: _made(term, settings, setup) for term in row.terms})
+    else:
+        made = _made(name, settings, net)
     made.label_smoothing = settings.train.label_smoothing
     return made
 
 
-def _around(net: AdaptationNet, settings: Settings) -> Method:
-    method = settings.train.method
-    if terms := TERMS[method]:
-        return Alignment(net, {name: _term(name, net.width, settings) for name in terms})
-    match method:
-        case "erm" | "single":
-            return Erm(net)
-        case "stain_aug":
-            return StainAug(net, settings.stain_aug)
-        case "adabn":
-            return AdaBn(net)
-    raise ValueError(f"{method} is no method around one network; train its members (`member_settings`)")
-
-
-def _term(name: str, width: int, settings: Settings) -> Term:
-    epochs = settings.train.epochs
-    match name:
-        case "dann":
-            return Dann(width, settings.dann, epochs)
-        case "cdan":
-            return Cdan(width, settings.cdan, epochs)
-        case "dann_multi":
-            return DannMulti(width, len(settings.sources), settings.dann_multi, epochs)
-        case "mcc":
-            return Mcc(settings.mcc)
-        case "mdd":
-            return Mdd(width, settings.mdd, epochs)
-        case "self_training":
-            return SelfTraining(settings.self_training)
-    raise ValueError(f"no term {name!r}")
+def _made(name: str, settings: Settings, around: AdaptationNet | Setup) -> Any:
+    """The row's class with the section of its name: a method around a network, or a term."""
+    return resolve_name(METHODS[name].made_by)(around, getattr(settings, name, None))

@@ -20,15 +20,13 @@ from oncoshift.methods.alignment import Step, Term, entropy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oncoshift.settings import MccSettings
+    from oncoshift.settings.methods import MccSettings
 
 
 class Mcc(Term):
     """The confusion of classes among the target's predictions, weighted."""
 
-    def __init__(self, settings: MccSettings) -> None:
-        super().__init__()
-        self.settings = settings
+    settings: MccSettings
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Term.forward`."""

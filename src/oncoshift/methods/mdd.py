@@ -18,27 +18,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from oncoshift.methods.alignment import Step, Term
+from oncoshift.methods.alignment import Setup, Step, Term
 from oncoshift.models.heads import feature_head
 from oncoshift.models.reversal import reversal_strength, reverse_gradient
 
 if TYPE_CHECKING:
-    from oncoshift.settings import MddSettings
+    from oncoshift.settings.methods import MddSettings
 
 
 class Mdd(Term):
     """The auxiliary head and its disparity from the label head."""
 
-    def __init__(self, width: int, settings: MddSettings, epochs: int) -> None:
-        super().__init__()
-        self.head = feature_head(width, settings.hidden, 2)
-        self.settings = settings
-        self.epochs = epochs
+    settings: MddSettings
+
+    def __init__(self, setup: Setup, settings: MddSettings) -> None:
+        super().__init__(setup, settings)
+        self.head = feature_head(setup.width, settings.hidden, 2)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Term.forward`; the logged agreements are the shares of tiles on which both heads name one class."""
         settings = self.settings
-        strength = reversal_strength(settings.schedule, settings.max_lambda, step.epoch, self.epochs, step.progress)
+        strength = reversal_strength(
+            settings.schedule, settings.max_lambda, step.epoch, self.setup.epochs, step.progress
+        )
         logits = self.head(reverse_gradient(step.z, strength))
         source, target = logits[: step.sources], logits[step.sources :]
         source_classes, target_classes = step.source_logits.argmax(1), step.target_logits.argmax(1)

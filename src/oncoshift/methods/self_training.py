@@ -26,19 +26,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from oncoshift.methods.alignment import Step, Term
+from oncoshift.methods.alignment import Setup, Step, Term
 from oncoshift.methods.base import Needs
 
 if TYPE_CHECKING:
-    from oncoshift.settings import SelfTrainingSettings
+    from oncoshift.settings.methods import SelfTrainingSettings
 
 
 class SelfTraining(Term):
     """The consistency of both views, weighted."""
 
-    def __init__(self, settings: SelfTrainingSettings) -> None:
-        super().__init__()
-        self.settings = settings
+    settings: SelfTrainingSettings
+
+    def __init__(self, setup: Setup, settings: SelfTrainingSettings) -> None:
+        super().__init__(setup, settings)
         self.needs = Needs(target=True, strong=True, strong_jitter=settings.stain_jitter)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:

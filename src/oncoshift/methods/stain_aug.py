@@ -20,12 +20,12 @@ from oncoshift.methods.erm import Erm
 
 if TYPE_CHECKING:
     from oncoshift.models.network import AdaptationNet
-    from oncoshift.settings import StainAugSettings
+    from oncoshift.settings.methods import StainAugSettings
 
 
 class StainAug(Erm):
     """Cross-entropy on restained source tiles; target tiles are never read."""
 
     def __init__(self, net: AdaptationNet, settings: StainAugSettings) -> None:
-        super().__init__(net)
+        super().__init__(net, settings)
         self.needs = Needs(stain_jitter=settings.jitter)

@@ -1,7 +1,8 @@
 """params.yaml, a preset and `--set` overrides become one frozen, validated `Settings`.
 
 Nothing else knows where settings come from: everything receives the section that it needs. What tuning may try stands
-beside a default, as `Range` or `Choices` in its annotation (see `oncoshift.tuning.space`).
+beside a default, as `Range` or `Choices` in its annotation (see `oncoshift.tuning.space`). Sections that methods read
+are in `oncoshift.settings.methods`.
 """
 
 from oncoshift.settings.base import Choices, Range, Section, StainVariant
@@ -16,35 +17,15 @@ from oncoshift.settings.judging import (
     TuneSettings,
 )
 from oncoshift.settings.loading import dump_settings, flatten, load_settings, nested, validate, with_values
-from oncoshift.settings.methods import (
-    CdanSettings,
-    DannMultiSettings,
-    DannSettings,
-    DomainHeadSettings,
-    LambdaSchedule,
-    MccSettings,
-    MddSettings,
-    SelfTrainingSettings,
-    SingleSettings,
-    StainAugSettings,
-)
-from oncoshift.settings.training import MethodName, ModelSettings, TrainSettings
+from oncoshift.settings.training import ModelSettings, TrainSettings
 from oncoshift.settings.tree import Settings
 
 __all__ = [
-    "CdanSettings",
     "Choices",
-    "DannMultiSettings",
-    "DannSettings",
-    "DomainHeadSettings",
     "EvaluateSettings",
     "ExplainSettings",
     "GateSettings",
     "IngestSettings",
-    "LambdaSchedule",
-    "MccSettings",
-    "MddSettings",
-    "MethodName",
     "ModelSettings",
     "NormalizeSettings",
     "PhantomSettings",
@@ -52,11 +33,8 @@ __all__ = [
     "RetrainSettings",
     "Section",
     "SelectSettings",
-    "SelfTrainingSettings",
     "Settings",
-    "SingleSettings",
     "SplitSettings",
-    "StainAugSettings",
     "StainVariant",
     "TrackingSettings",
     "TrainSettings",

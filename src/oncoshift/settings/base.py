@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, field_validator
+from pydantic_core import CoreSchema, core_schema
 
 from oncoshift.secrets import has_password
 from oncoshift.settings.files import written
@@ -42,6 +43,17 @@ class Choices:
     """What tuning may try for any other setting; without values, all that a literal or a truth value can be."""
 
     values: tuple[bool | int | float | str | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Makes a string one of some names, as `Literal` does, where the names are those of a registry."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """See pydantic: what checks a value, and makes the JSON schema and the errors."""
+        return core_schema.literal_schema(list(self.names))
 
 
 class Section(BaseModel):

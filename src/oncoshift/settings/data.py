@@ -67,3 +67,12 @@ class NormalizeSettings(Section):
     )
     shard_tiles: int = Field(2048, ge=1, description="tiles in a shard of a pack, at most")
     workers: int | None = Field(None, ge=1, description="processes; default: one a core")
+
+
+class DataSections(Section):
+    """Where tiles come from, and what is made of them."""
+
+    phantom: PhantomSettings = PhantomSettings()
+    ingest: IngestSettings = IngestSettings()
+    split: SplitSettings = SplitSettings()
+    normalize: NormalizeSettings = NormalizeSettings()

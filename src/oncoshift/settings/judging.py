@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from oncoshift.settings.base import Names, Section, Share
+from oncoshift.methods.registry import METHODS
+from oncoshift.settings.base import Names, OneOf, Section, Share
 
 
 class TuneSettings(Section):
@@ -52,7 +53,9 @@ class RetrainSettings(Section):
     """How the retraining flow trains: the control and the method, each with every seed."""
 
     seeds: int = Field(3, ge=1)
-    control: Literal["erm", "single", "stain_aug", "ensemble"] = Field("erm", description="a method without the target")
+    control: Annotated[str, OneOf(tuple(name for name, row in METHODS.items() if not row.sees_target))] = Field(
+        "erm", description="a method without the target"
+    )
 
 
 class EvaluateSettings(Section):
@@ -98,3 +101,15 @@ class TrackingSettings(Section):
     uri: str = Field("sqlite:///mlruns/mlflow.db", description="a relative SQLite path is the project's")
     experiment: str = "oncoshift"
     system_metrics: bool = True
+
+
+class JudgingSections(Section):
+    """What becomes of trained models."""
+
+    tune: TuneSettings = TuneSettings()
+    select: SelectSettings = SelectSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    explain: ExplainSettings = ExplainSettings()
+    gate: GateSettings = GateSettings()
+    tracking: TrackingSettings = TrackingSettings()

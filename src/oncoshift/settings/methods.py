@@ -92,3 +92,16 @@ class MddSettings(Section):
     hidden: Annotated[int, Field(ge=0), Choices((0, 64, 256))] = Field(
         64, description="width of the auxiliary head's hidden layer; 0: linear, as the label's"
     )
+
+
+class MethodSections(Section):
+    """One section a method that has settings, under the method's name in `oncoshift.methods.registry`."""
+
+    single: SingleSettings = SingleSettings()
+    stain_aug: StainAugSettings = StainAugSettings()
+    dann: DannSettings = DannSettings()
+    cdan: CdanSettings = CdanSettings()
+    mcc: MccSettings = MccSettings()
+    mdd: MddSettings = MddSettings()
+    dann_multi: DannMultiSettings = DannMultiSettings()
+    self_training: SelfTrainingSettings = SelfTrainingSettings()

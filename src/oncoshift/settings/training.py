@@ -6,12 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from oncoshift.settings.base import Choices, Range, Section, Share, StainVariant
-
-MethodName = Literal[
-    "erm", "single", "stain_aug", "ensemble", "adabn", "dann", "cdan", "mcc", "mdd", "dann_multi", "self_training",
-    "dann_mcc", "cdan_mcc",
-]  # fmt: skip
+from oncoshift.methods.registry import METHODS
+from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, StainVariant
 
 HOW_IT_RUNS = frozenset({"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"})
 """Settings of section `train` that do not decide a job's network, but for rounding and the draws of dropout.
@@ -48,7 +44,7 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """One training job: a method, a stain variant and a seed."""
 
-    method: MethodName = "dann"
+    method: Annotated[str, OneOf(tuple(METHODS))] = "dann"
     variant: StainVariant = "none"
     epochs: int = Field(12, ge=1)
     steps_per_epoch: int | None = Field(15, ge=1, description="null: one pass over the source tiles")
@@ -98,3 +94,10 @@ class TrainSettings(Section):
                 f"batch_size {self.batch_size} cannot be cut into processes × micro_batches = {parts} equal parts"
             )
         return self
+
+
+class TrainingSections(Section):
+    """One network, and one training of it."""
+
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()

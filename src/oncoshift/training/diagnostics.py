@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from oncoshift.methods.registry import METHODS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -52,10 +54,10 @@ def findings(history: History, settings: Settings) -> tuple[str, ...]:
 def chance_loss(settings: Settings) -> float:
     """Cross-entropy in nats of a domain head that knows the domains' frequencies and no more.
 
-    Half of each batch is the target, the other half are the sources: to one head as one domain, ln 2; to that of
-    dann_multi as S domains of equal size, ln 2 + ½ ln S.
+    Half of each batch is the target, the other half are the sources: to one head as one domain, ln 2; to one
+    that tells organs apart as S domains of equal size, ln 2 + ½ ln S.
     """
-    sources = len(settings.sources) if settings.train.method == "dann_multi" else 1
+    sources = len(settings.sources) if METHODS[settings.train.method].tells_organs else 1
     return math.log(2) + math.log(sources) / 2
 
 

@@ -28,6 +28,7 @@ from oncoshift.files import (
 )
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
 from oncoshift.methods.factory import build_method, member_settings, method_settings, trained_organs
+from oncoshift.methods.registry import METHODS
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.settings.training import HOW_IT_RUNS
 from oncoshift.training.devices import one_thread, pick_device, pick_precision
@@ -242,7 +243,7 @@ def _train(
     with atomic(folder / "job.json") as temporary:
         temporary.write_text(json.dumps(job.decides, indent=1))
     settings = job.settings
-    train = _train_members if settings.train.method == "ensemble" else _train_network
+    train = _train_members if METHODS[settings.train.method].member else _train_network
     state, history = train(job, data.only(trained_organs(settings)), on_epoch, on_features)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
