@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncoshift import __version__
-from oncoshift.commands import comparison, leaks, registry, retraining, scoring, stages, tuning
+from oncoshift.commands import comparison, leaks, registry, retraining, scoring, settings, stages, tuning
 from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
 from oncoshift.program import run_program
@@ -54,6 +54,8 @@ COMMANDS = (
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
     Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",
             leaks.leaks, leaks.add_leaks),
+    Command("settings", "print all settings, as --preset and --set change them, or their JSON schema", settings.settings,
+            settings.add_settings),
     Command("doctor", "say what is installed and set, and what is missing", retraining.doctor,
             retraining.add_doctor),
     Command("phantom", "write the made-up data set to ingest.root", stages.phantom),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 
 from oncoshift.selection.binary import two_columns
+from oncoshift.selection.registry import VALIDATORS
 from oncoshift.selection.rule import ORACLE, reaches_floor, score_row
-from oncoshift.selection.snd import soft_neighbourhood_density
-from oncoshift.selection.validators import SND_TILES, VALIDATORS, Predictions, all_scores
+from oncoshift.selection.snd import SND_TILES, soft_neighbourhood_density
+from oncoshift.selection.validators import Predictions, all_scores, score
 from oncoshift.settings import SelectSettings
 
 LABELS = np.array([0, 1, 0, 1])
@@ -27,14 +26,14 @@ def model(target: np.ndarray) -> Predictions:
 
 
 def test_every_choice_of_the_setting_is_in_the_table_or_the_oracle() -> None:
-    assert {*VALIDATORS, ORACLE} == set(get_args(SelectSettings.model_fields["validator"].annotation))
+    assert {*VALIDATORS, ORACLE} == set(SelectSettings.model_json_schema()["properties"]["validator"]["enum"])
 
 
 @pytest.mark.parametrize("name", list(VALIDATORS))
 def test_no_score_is_below_the_least_value_of_its_validator(name: str) -> None:
     wrong = Predictions(1 - LABELS * 1.0, LABELS, np.ones(50))
     for each in (*map(model, EXTREMES.values()), wrong):
-        assert VALIDATORS[name].score(each) >= VALIDATORS[name].lowest - 1e-9
+        assert score(name, each) >= VALIDATORS[name].lowest - 1e-9
 
 
 def test_scores_by_hand() -> None:
@@ -54,7 +53,7 @@ def test_scores_by_hand() -> None:
 
 def test_density_looks_at_so_many_tiles_at_most() -> None:
     target = np.random.default_rng(1).random(2 * SND_TILES + 1)
-    found = VALIDATORS["snd"].score(model(target))
+    found = score("snd", model(target))
     assert found == pytest.approx(soft_neighbourhood_density(two_columns(target[::3])))
     assert len(target[::3]) <= SND_TILES
 

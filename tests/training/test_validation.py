@@ -13,7 +13,7 @@ from oncoshift import settings
 from oncoshift.errors import TrainingError
 from oncoshift.methods.factory import build_method
 from oncoshift.selection.bnm import batch_nuclear_norm
-from oncoshift.selection.validators import VALIDATORS
+from oncoshift.selection.registry import VALIDATORS
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.prediction import predict
 from oncoshift.training.validation import validate

@@ -67,11 +67,11 @@ def ingest(context: Context) -> None:
 
 
 def _list_adapters() -> None:
-    from oncoshift.data.source.scan import ADAPTERS
+    from oncoshift.data.source.adapters.registry import ADAPTERS, load_adapter
 
     width = max(map(len, ADAPTERS))
-    for name, adapter in ADAPTERS.items():
-        print(f"{name:{width}}  {adapter.title}")
+    for name in ADAPTERS:
+        print(f"{name:{width}}  {load_adapter(name).title}")
 
 
 def split(context: Context) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from oncoshift.models.batch_norm import SOURCE_BUFFERS, mark_sources, replace_batch_norm
 from oncoshift.models.weights import load_trunk
-from oncoshift.serving.classifier import PARTS, EnsembleClassifier, TileClassifier, log_mean_softmax
+from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, log_mean_softmax
+from oncoshift.serving.trunks import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

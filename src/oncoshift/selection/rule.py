@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncoshift.selection.validators import VALIDATORS
+from oncoshift.selection.registry import VALIDATORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oncoshift.selection.binary import two_columns
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SND_TILES = 2000
+"""Every tile is compared with every other, so of more target tiles than this, evenly spaced ones count."""
+
 _ROWS = 512
 """Rows of the similarity matrix that are in memory at a time."""
+
+
+def prediction_density(probabilities: NDArray[np.float64]) -> float:
+    """SND of the probabilities of malignant [T] of target tiles; see `soft_neighbourhood_density`."""
+    every = -(-len(probabilities) // SND_TILES)
+    return soft_neighbourhood_density(two_columns(probabilities[::every]))
 
 
 def soft_neighbourhood_density(features: NDArray[np.floating], temperature: float = 0.05) -> float:

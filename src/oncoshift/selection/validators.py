@@ -1,4 +1,4 @@
-"""The validators that score one model from its predictions alone, by the names that `select.validator` and rows use.
+"""Scores of one model by every validator of `oncoshift.selection.registry`, from its predictions alone.
 
 What they read is computed after every epoch. DEV and MixVal need more than that, EnsV and agreement of seeds several
 models; `benchmarks/selection.py` measures them all.
@@ -6,24 +6,14 @@ models; `benchmarks/selection.py` measures them all.
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, NamedTuple
 
-from oncoshift.selection.atc import average_thresholded_confidence
-from oncoshift.selection.binary import two_columns
-from oncoshift.selection.bnm import batch_nuclear_norm
-from oncoshift.selection.entropy import negative_entropy
-from oncoshift.selection.information_maximisation import information_maximisation
-from oncoshift.selection.snd import soft_neighbourhood_density
-from oncoshift.selection.source_accuracy import source_accuracy
+from oncoshift.selection.registry import VALIDATORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
-
-SND_TILES = 2000
-"""SND compares every tile with every other: of more target tiles than this it takes evenly spaced ones."""
 
 
 class Predictions(NamedTuple):
@@ -40,31 +30,13 @@ class Predictions(NamedTuple):
     target: NDArray[np.float64]
 
 
-class Validator(NamedTuple):
-    """A score, higher is better, and the least value that it can take."""
-
-    score: Callable[[Predictions], float]
-    lowest: float
-
-
-def _snd(model: Predictions) -> float:
-    every = -(-len(model.target) // SND_TILES)
-    return soft_neighbourhood_density(two_columns(model.target[::every]))
-
-
-VALIDATORS: dict[str, Validator] = {
-    "source_accuracy": Validator(lambda model: source_accuracy(model.source, model.labels), 0.0),
-    "information_maximisation": Validator(lambda model: information_maximisation(model.target), 0.0),
-    "entropy": Validator(lambda model: negative_entropy(model.target), -1.0),
-    "bnm": Validator(lambda model: batch_nuclear_norm(model.target), 0.0),
-    "snd": Validator(_snd, 0.0),
-    "atc": Validator(
-        lambda model: average_thresholded_confidence(model.source, model.labels, model.target),
-        0.0,
-    ),
-}
+def score(validator: str, model: Predictions) -> float:
+    """A model's score by one validator; higher is better."""
+    row = VALIDATORS[validator]
+    value: float = resolve_name(row.score)(*(getattr(model, part) for part in row.reads))
+    return value
 
 
 def all_scores(model: Predictions) -> dict[str, float]:
     """Every validator's score of a model, by name."""
-    return {name: validator.score(model) for name, validator in VALIDATORS.items()}
+    return {name: score(name, model) for name in VALIDATORS}

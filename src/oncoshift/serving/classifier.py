@@ -1,6 +1,6 @@
 """The tile classifier, ResNet trunk, bottleneck and label head, or several whose mean probability counts.
 
-Needs torch and torchvision, nothing of oncoshift.
+Needs torch and torchvision, nothing of oncoshift but this package.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from oncoshift.serving.trunks import PARTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-BACKBONES = {"resnet18": models.resnet18, "resnet50": models.resnet50}
-PARTS = ("stem", "layer1", "layer2", "layer3", "layer4")
-"""Parts of the trunk in order; freezing is always from the stem up to one of them."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,7 +30,7 @@ class Trunk(nn.Module):
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        resnet = BACKBONES[backbone](weights=None)
+        resnet = models.get_model(backbone, weights=None)
         self.width: int = resnet.fc.in_features
         self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from oncoshift.settings.base import Names, Organ, Section, Share, StainVariant
+from oncoshift.data.source.adapters.registry import ADAPTERS
+from oncoshift.settings.base import Names, OneOf, Organ, Section, Share, StainVariant
 
 
 class PhantomSettings(Section):
     """The made-up data set; read by `oncoshift phantom` alone, which writes it to `ingest.root`."""
 
-    organs: Names[Organ] = ("lung", "colon", "breast", "kidney")
+    organs: Names[Organ] = Field(("lung", "colon", "breast", "kidney"), description="domains to make tiles of")
     tile_size: int = Field(64, ge=32, le=1024, description="side of a tile, pixels")
-    groups_per_class: int = Field(20, ge=2)
-    tiles_per_group: int = Field(8, ge=1)
-    seed: int = Field(0, ge=0)
+    groups_per_class: int = Field(20, ge=2, description="of each organ, benign and malignant")
+    tiles_per_group: int = Field(8, ge=1, description="tiles that are never split")
+    seed: int = Field(0, ge=0, description="of all that is random in it")
 
 
 class IngestSettings(Section):
     """Stage `ingest`: which tiles there are, and which are unusable."""
 
-    adapter: Literal[
-        "breakhis", "folder", "lc25000", "manifest", "multi_cancer", "nct_crc", "patchcamelyon", "phantom"
-    ] = "phantom"
+    adapter: Annotated[str, OneOf(tuple(ADAPTERS))] = Field(
+        "phantom", description="how the data set is laid out; see `oncoshift ingest --list`"
+    )
     root: str = Field("data/raw", description="folder, .zip or .tar (`manifest`: also the CSV) as the adapter expects")
     include_squamous: bool = Field(False, description="lc25000, multi_cancer: take lung_scc, too")
     magnification: Literal[40, 100, 200, 400] = Field(200, description="breakhis: of the microscope")
@@ -45,7 +46,7 @@ class SplitSettings(Section):
     val_share: Share = Field(0.2, description="of each source organ's groups, for source validation")
     audit_share: Share = Field(0.2, description="of the target's labelled groups, for the gate alone")
     test_share: Share = Field(0.3, description="of the target's labelled groups, for the report alone")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of which group goes where")
 
     @model_validator(mode="after")
     def _target_keeps_training_tiles(self) -> Self:
@@ -57,7 +58,7 @@ class SplitSettings(Section):
 class NormalizeSettings(Section):
     """Stage `normalize`: decode, resize and stain-normalise every tile once, into packs."""
 
-    variants: Names[StainVariant] = ("none", "reinhard")
+    variants: Names[StainVariant] = Field(("none", "reinhard"), description="stain normalisations, a pack each")
     tile_size: int = Field(64, ge=32, le=512, description="side of a packed tile, pixels")
     standardize_luminosity: bool = Field(True, description="first stretch L so that its 95th percentile is white")
     fit: Literal["tile", "group"] = Field("tile", description="one stain fit a tile, or one for the tiles of a group")

@@ -28,7 +28,7 @@ class StainAugSettings(Section):
 class SelfTrainingSettings(Section):
     """Consistency of weak and strong views of target tiles (FixMatch, Sohn 2020; AdaMatch, Berthelot 2022)."""
 
-    weight: Annotated[float, Field(gt=0), Range(0.1, 3.0, log=True)] = 1.0
+    weight: Annotated[float, Field(gt=0), Range(0.1, 3.0, log=True)] = Field(1.0, description="of the consistency loss")
     threshold: Annotated[float, Field(gt=0.5, le=1), Range(0.7, 0.98)] = Field(
         0.9, description="confidence of a pseudo-label, relative to the mean confidence on the sources"
     )
@@ -44,7 +44,7 @@ class DomainHeadSettings(Section):
     """What the methods with a domain head have in common; each has a section of its own."""
 
     schedule: LambdaSchedule = Field("ganin", description="how λ grows over training")
-    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 0.33
+    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = Field(0.33, description="what λ grows to")
     weight: Annotated[float, Field(gt=0), Range(0.3, 10.0, log=True)] = Field(
         3.0, description="of the domain loss; the trunk sees weight × λ of it, paper: 1"
     )
@@ -63,7 +63,7 @@ class DannSettings(DomainHeadSettings):
 class CdanSettings(DomainHeadSettings):
     """Conditional domain-adversarial training (Long 2018); its head sees features times predictions, so λ is larger."""
 
-    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 1.0
+    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = Field(1.0, description="what λ grows to")
     entropy_weighting: Annotated[bool, Choices()] = Field(
         True, description="CDAN+E: tiles of a certain class count more"
     )
@@ -76,19 +76,21 @@ class DannMultiSettings(DomainHeadSettings):
 class MccSettings(Section):
     """Minimum class confusion (Jin 2020)."""
 
-    temperature: Annotated[float, Field(gt=0), Range(1.0, 4.0)] = 2.5
-    weight: Annotated[float, Field(gt=0), Range(0.1, 3.0, log=True)] = 1.0
+    temperature: Annotated[float, Field(gt=0), Range(1.0, 4.0)] = Field(2.5, description="divides the logits")
+    weight: Annotated[float, Field(gt=0), Range(0.1, 3.0, log=True)] = Field(1.0, description="of the class confusion")
 
 
 class MddSettings(Section):
     """Margin disparity discrepancy (Zhang 2019)."""
 
     schedule: LambdaSchedule = Field("ganin", description="how λ grows over training")
-    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = 0.33
+    max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = Field(0.33, description="what λ grows to")
     weight: Annotated[float, Field(gt=0), Range(0.3, 10.0, log=True)] = Field(
         3.0, description="of the disparity; the trunk sees weight × λ of it"
     )
-    margin: Annotated[float, Field(ge=1), Range(1.0, 8.0, log=True)] = 2.0
+    margin: Annotated[float, Field(ge=1), Range(1.0, 8.0, log=True)] = Field(
+        2.0, description="γ, weight of the sources within the disparity"
+    )
     hidden: Annotated[int, Field(ge=0), Choices((0, 64, 256))] = Field(
         64, description="width of the auxiliary head's hidden layer; 0: linear, as the label's"
     )

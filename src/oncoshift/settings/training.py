@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from oncoshift.methods.registry import METHODS
+from oncoshift.serving.trunks import PARTS, TRUNKS
 from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, StainVariant
 
 HOW_IT_RUNS = frozenset({"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"})
@@ -20,15 +21,15 @@ and `precision: auto` counts as that: what a device made of it is in done.json.
 class ModelSettings(Section):
     """The network."""
 
-    backbone: Literal["resnet18", "resnet50"] = "resnet18"
+    backbone: Annotated[str, OneOf(TRUNKS)] = Field("resnet18", description="the trunk")
     weights: str = Field("none", description="none | imagenet | path of a .safetensors state dict")
-    freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4", "all"] = Field(
+    freeze: Annotated[str, OneOf(("none", *PARTS, "all"))] = Field(
         "none", description="the trunk is frozen from the stem up to and including this part"
     )
     bottleneck: Annotated[int, Field(ge=8), Choices((64, 128, 256, 512))] = Field(
         256, description="width of the shared feature, paper: 512"
     )
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.7)] = 0.5
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.7)] = Field(0.5, description="of the shared feature")
     batch_norm: Literal["shared", "per_domain"] = Field(
         "shared", description="per_domain: sources and target have statistics of their own, and one scale and shift"
     )
@@ -44,29 +45,35 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """One training job: a method, a stain variant and a seed."""
 
-    method: Annotated[str, OneOf(tuple(METHODS))] = "dann"
-    variant: StainVariant = "none"
-    epochs: int = Field(12, ge=1)
+    method: Annotated[str, OneOf(tuple(METHODS))] = Field("dann", description="the adaptation, or a source-only method")
+    variant: StainVariant = Field("none", description="stain normalisation of the tiles; one of normalize.variants")
+    epochs: int = Field(12, ge=1, description="after each, the network is validated")
     steps_per_epoch: int | None = Field(15, ge=1, description="null: one pass over the source tiles")
     batch_size: Annotated[int, Field(ge=2), Choices((16, 32, 64))] = Field(
         32, description="source tiles a step; as many target tiles come beside them"
     )
     balance: bool = Field(True, description="fill batches evenly from every source organ and label")
-    optimizer: Annotated[Literal["adamw", "sgd"], Choices()] = "sgd"
-    lr: Annotated[float, Field(gt=0), Range(1e-3, 3e-2, log=True)] = 1e-2
-    weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = 1e-4
+    optimizer: Annotated[Literal["adamw", "sgd"], Choices()] = Field("sgd", description="sgd has train.momentum")
+    lr: Annotated[float, Field(gt=0), Range(1e-3, 3e-2, log=True)] = Field(1e-2, description="highest learning rate")
+    weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = Field(
+        1e-4, description="as the optimizer applies it"
+    )
     momentum: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.95)] = Field(
         0.9, description="of sgd, in Nesterov's form"
     )
-    schedule: Annotated[Literal["constant", "linear", "cosine"], Choices()] = "linear"
+    schedule: Annotated[Literal["constant", "linear", "cosine"], Choices()] = Field(
+        "linear", description="of the learning rate after the warm-up; linear and cosine end at 0"
+    )
     warmup: Annotated[Share, Range(0.0, 0.2)] = Field(
         0.0, description="share of all steps over which the learning rate rises to its value"
     )
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.2)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.2)] = Field(
+        0.0, description="share of each label that is spread evenly over the classes"
+    )
     ema: Annotated[float | None, Field(gt=0, lt=1), Choices((None, 0.99, 0.999))] = Field(
         None, description="decay of a running average of the weights, which is then what is kept"
     )
-    grad_clip: float | None = Field(1.0, gt=0)
+    grad_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: no limit")
     augment: bool = Field(True, description="random dihedral views; not possible behind a frozen trunk part")
     stain_jitter: Annotated[float, Field(ge=0, le=1), Range(0.0, 0.3)] = Field(
         0.0, description="spread of the strengths of haematoxylin and eosin in random views, log scale"
@@ -74,7 +81,7 @@ class TrainSettings(Section):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto: bf16-mixed where the device computes in it, else 32-true"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
     processes: int = Field(1, ge=1, description="GPUs, or CPU processes, that share each batch (DDP)")
     threads: int | None = Field(
         None, ge=1, description="CPU threads for torch; default: one for heads alone, else torch's choice"

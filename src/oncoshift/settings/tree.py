@@ -17,8 +17,8 @@ from oncoshift.settings.training import TrainingSections
 class OrganSettings(Section):
     """What an experiment is about; these stand in no section."""
 
-    target: Organ = "kidney"
-    sources: Names[Organ] = ("lung", "colon", "breast")
+    target: Organ = Field("kidney", description="the organ that is adapted to, without its labels")
+    sources: Names[Organ] = Field(("lung", "colon", "breast"), description="the organs with labels")
     seed: int = Field(0, ge=0, description="of a single training; seeds of a retraining count up from here")
 
 

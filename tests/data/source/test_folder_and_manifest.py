@@ -9,7 +9,7 @@ import pytest
 
 from oncoshift.data.source.adapters.folder import MARKER, group_of
 from oncoshift.data.source.adapters.phantom import mask_path
-from oncoshift.data.source.scan import ADAPTERS
+from oncoshift.data.source.adapters.registry import load_adapter
 from oncoshift.data.source.scan import scan as scan_root
 from oncoshift.errors import DataError
 from oncoshift.settings import IngestSettings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def scan(adapter: Literal["folder", "manifest", "phantom"], root: Path) -> list[RawTile]:
-    return ADAPTERS[adapter].scan(root, IngestSettings(adapter=adapter), root / "unpacked")
+    return load_adapter(adapter).scan(root, IngestSettings(adapter=adapter), root / "unpacked")
 
 
 HEADER = "path,organ,label,group,sha256\n"

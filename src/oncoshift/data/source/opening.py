@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from oncoshift.data.names import is_text
 from oncoshift.data.source.adapters.base import WritesTiles
 from oncoshift.data.source.adapters.folder import MARKER
+from oncoshift.data.source.adapters.registry import ADAPTERS, load_adapter
 from oncoshift.data.source.archives import TAR_SUFFIXES, ZIP_SUFFIXES, is_archive, unpack
 from oncoshift.data.source.folders import TABLE_SUFFIXES, is_image
 from oncoshift.data.source.made_once import STAMP, discard
 from oncoshift.data.source.passed_over import PassedOver
-from oncoshift.data.source.scan import ADAPTERS
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def open_data_set(adapter: str, root: Path, unpacked: Path, progress: Progress |
         DataError: the root is not there or is no data set, or the archive cannot be unpacked.
     """
     check_root(adapter, root)
-    writer = ADAPTERS[adapter]
+    writer = load_adapter(adapter)
     if is_archive(root):
         data_set = DataSet(unpacked, unpacked, unpack(root, unpacked, _is_wanted, progress))
     else:
@@ -72,7 +72,7 @@ def check_root(adapter: str, root: Path) -> None:
         raise DataError(f"ingest.root {root!r}: its name is not UTF-8, and tables could not hold it; rename the folder")
     if not root.exists():
         raise DataError(f"ingest.root {root}: no such folder or file; put the data there, or name another place")
-    if root.is_file() and not is_archive(root) and adapter != "manifest":
+    if root.is_file() and not is_archive(root) and not ADAPTERS[adapter].takes_file:
         known = ", ".join((*ZIP_SUFFIXES, *TAR_SUFFIXES))
         raise DataError(f"ingest.root {root}: is a file; give a folder, or an archive that ends with one of {known}")
 

@@ -6,14 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.data.source.adapters.base import NothingFitsError
-from oncoshift.data.source.adapters.breakhis import BreakhisAdapter
-from oncoshift.data.source.adapters.folder import MARKER, FolderAdapter
-from oncoshift.data.source.adapters.lc25000 import Lc25000Adapter
-from oncoshift.data.source.adapters.manifest import ManifestAdapter
-from oncoshift.data.source.adapters.multi_cancer import MultiCancerAdapter
-from oncoshift.data.source.adapters.nct_crc import NctCrcAdapter
-from oncoshift.data.source.adapters.patchcamelyon import PatchCamelyonAdapter
-from oncoshift.data.source.adapters.phantom import MASKS, PhantomAdapter, is_made_up
+from oncoshift.data.source.adapters.folder import MARKER
+from oncoshift.data.source.adapters.phantom import MASKS, is_made_up
+from oncoshift.data.source.adapters.registry import ADAPTERS, load_adapter
 from oncoshift.data.source.folders import TABLE_SUFFIXES
 from oncoshift.data.source.organ_names import check_organs
 from oncoshift.data.source.passed_over import pass_over
@@ -22,24 +17,10 @@ from oncoshift.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path, PurePath
 
-    from oncoshift.data.source.adapters.base import Adapter, RawTile
+    from oncoshift.data.source.adapters.base import RawTile
     from oncoshift.data.source.opening import DataSet
     from oncoshift.data.source.passed_over import PassedOver
     from oncoshift.settings import IngestSettings
-
-ADAPTERS: dict[str, Adapter] = {
-    "breakhis": BreakhisAdapter(),
-    "folder": FolderAdapter(),
-    "lc25000": Lc25000Adapter(),
-    "manifest": ManifestAdapter(),
-    "multi_cancer": MultiCancerAdapter(),
-    "nct_crc": NctCrcAdapter(),
-    "patchcamelyon": PatchCamelyonAdapter(),
-    "phantom": PhantomAdapter(),
-}
-
-_READ_TABLES = ("manifest", "patchcamelyon")
-"""Adapters that read tables."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +53,9 @@ def scan(settings: IngestSettings, data_set: DataSet) -> Scanned:
     """
     folder, left = data_set.root, data_set.passed_over
     try:
-        tiles = ADAPTERS[settings.adapter].scan(folder, settings, data_set.unpacked)
+        tiles = load_adapter(settings.adapter).scan(folder, settings, data_set.unpacked)
     except NothingFitsError as error:
-        others = [name for name, adapter in ADAPTERS.items() if name != settings.adapter and adapter.fits(folder)]
+        others = [name for name in ADAPTERS if name != settings.adapter and load_adapter(name).fits(folder)]
         hint = f"\nit looks like ingest.adapter: {' or '.join(others)}" if others else ""
         raise DataError(f"ingest.adapter {settings.adapter}: {error}{hint}") from None
     check_organs(settings.adapter, tiles)
@@ -94,4 +75,4 @@ def _is_known(path: PurePath, adapter: str, made_up: bool) -> bool:
     """Whether a file that is no tile was read all the same, or belongs to a phantom."""
     if made_up and (path.name == MARKER or MASKS in path.parts):
         return True
-    return adapter in _READ_TABLES and path.suffix.lower() in TABLE_SUFFIXES
+    return ADAPTERS[adapter].reads_tables and path.suffix.lower() in TABLE_SUFFIXES

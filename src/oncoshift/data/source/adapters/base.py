@@ -64,7 +64,7 @@ def nothing_fits(root: Path, expected: str) -> NothingFitsError:
 
 
 class Adapter(Protocol):
-    """Knows one way to lay out a data set; see `oncoshift.data.source.scan.ADAPTERS`."""
+    """Knows one way to lay out a data set; see `oncoshift.data.source.adapters.registry`."""
 
     title: str
     """One line for `oncoshift ingest --list`: data set, layout, licence."""

@@ -1,0 +1,33 @@
+"""Every validator that scores a model from its predictions: one row each, by the name that settings and figures use.
+
+A new validator is a file in this package and a row here. Rows name functions by import string, because settings read
+this table and must not load what the functions need.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ValidatorRow(NamedTuple):
+    """A validator.
+
+    Attributes:
+        score: its function, as `module:function`; what it returns is better the higher it is.
+        reads: the fields of `oncoshift.selection.validators.Predictions` that it takes, in order.
+        lowest: the least value that it returns.
+    """
+
+    score: str
+    reads: tuple[str, ...] = ("target",)
+    lowest: float = 0.0
+
+
+VALIDATORS: dict[str, ValidatorRow] = {
+    "source_accuracy": ValidatorRow("oncoshift.selection.source_accuracy:source_accuracy", ("source", "labels")),
+    "information_maximisation": ValidatorRow("oncoshift.selection.information_maximisation:information_maximisation"),
+    "entropy": ValidatorRow("oncoshift.selection.entropy:negative_entropy", lowest=-1.0),
+    "bnm": ValidatorRow("oncoshift.selection.bnm:batch_nuclear_norm"),
+    "snd": ValidatorRow("oncoshift.selection.snd:prediction_density"),
+    "atc": ValidatorRow("oncoshift.selection.atc:average_thresholded_confidence", ("source", "labels", "target")),
+}
