@@ -54,7 +54,7 @@ COMMANDS = (
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
     Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",
             leaks.leaks, leaks.add_leaks),
-    Command("settings", "print all settings, as --preset and --set change them, or their JSON schema", settings.settings,
+    Command("settings", "print all settings with the preset and --set, or their JSON schema", settings.settings,
             settings.add_settings),
     Command("doctor", "say what is installed and set, and what is missing", retraining.doctor,
             retraining.add_doctor),
