@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from oncoshift.methods.registry import METHODS
+from oncoshift.settings.methods import MethodSections
 from oncoshift.training.loop import _Run
 
 if TYPE_CHECKING:
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
     from oncoshift.settings import Settings
 
-WITH_LABEL_SHIFT = {name: {name: {"label_shift": "reweight"}} for name in ("dann", "cdan", "dann_multi")}
-
+WITH_LABEL_SHIFT = {
+    name: {name: {"label_shift": "reweight"}}
+    for name, section in MethodSections.model_fields.items()
+    if "label_shift" in section.annotation.model_fields  # type: ignore[union-attr]
+}
 
 ON_FEATURES = [name for name, row in METHODS.items() if not (row.changes_tiles or row.per_domain or row.member)]
 """The others need tiles, or are several networks; see tests/training."""

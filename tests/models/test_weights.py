@@ -14,6 +14,7 @@ from oncoshift.errors import WeightsError
 from oncoshift.models.network import AdaptationNet, frozen_parts
 from oncoshift.models.weights import load_trunk
 from oncoshift.serving.classifier import Trunk
+from oncoshift.serving.trunks import PARTS, TRUNKS
 from oncoshift.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ def test_trunk_computes_what_torchvision_computes(resnet18: Any) -> None:
     net.fc = torch.nn.Identity()
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(trunk(x), net(x))
+
+
+def test_settings_allow_the_trunks_that_can_be_built() -> None:
+    assert ModelSettings.model_json_schema()["properties"]["backbone"]["enum"] == list(TRUNKS)
+    for name in TRUNKS:
+        trunk = Trunk(name)
+        assert tuple(part for part, _ in trunk.named_children()) == PARTS
+        assert models.get_model_weights(name).DEFAULT.url.startswith("https://")
 
 
 def test_weights_of_another_backbone_are_refused(resnet18: Any) -> None:

@@ -28,7 +28,7 @@ def load_trunk(trunk: Trunk, backbone: str, weights: str) -> None:
 
     Args:
         trunk: the trunk to fill.
-        backbone: resnet18 | resnet50.
+        backbone: one of `TRUNKS`.
         weights: none | imagenet | path of a .safetensors file with torchvision's names, any float type.
 
     Raises:

@@ -98,15 +98,17 @@ def parse_override(override: str) -> dict[str, Any]:
         raise SettingsError(
             f"--set {override}: variables are replaced in files alone; write {key.strip()} into params.yaml or a preset"
         )
-    return nest(key.strip().split("."), value)
+    return nested({key.strip(): value})
 
 
-def nest(keys: list[str], value: Any) -> dict[str, Any]:
-    """A value below a path of keys."""
-    nested: Any = value
-    for key in reversed(keys):
-        nested = {key: nested}
-    return dict(nested)
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key → value as sections, as params.yaml has them."""
+    sections: dict[str, Any] = {}
+    for key, value in values.items():
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        sections = merge(sections, value)
+    return sections
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,13 @@ Later sources win: defaults below < params.yaml < preset < `--set`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from oncoshift.errors import SettingsError
-from oncoshift.settings.files import dump, expand, find_preset, merge, nest, parse_override, read_mapping
+from oncoshift.settings.files import dump, expand, find_preset, merge, nested, parse_override, read_mapping
 from oncoshift.settings.tree import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 _USED_LATE = ("tune.storage", "tracking.uri")
 """Settings whose `${NAME}` stays in them until they are used (`experiments.resolved_url`): it may be a password."""
@@ -67,7 +63,7 @@ def dump_settings(settings: Settings) -> str:
 
 
 def flatten(settings: Settings) -> dict[str, Any]:
-    """Dotted key → value, for run parameters."""
+    """Dotted key → value, for run parameters; the reverse of `nested`."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -84,14 +80,6 @@ def flatten(settings: Settings) -> dict[str, Any]:
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
     """A validated copy with dotted keys replaced, as tuning does for a trial."""
     return validate(merge(settings.model_dump(mode="json"), nested(values)))
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key → value as sections, as params.yaml has them; the reverse of `flatten`."""
-    sections: dict[str, Any] = {}
-    for key, value in values.items():
-        sections = merge(sections, nest(key.split("."), value))
-    return sections
 
 
 _IN_YAML = {"valid tuple": "list", "valid boolean": "true or false", "valid dictionary or instance of": "section like"}
