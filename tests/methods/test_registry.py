@@ -20,14 +20,14 @@ from oncoshift.settings import RetrainSettings, Settings, TrainSettings
 from oncoshift.settings.methods import MethodSections
 
 
-def test_settings_allow_every_method_and_as_control_those_without_the_target():
+def test_settings_allow_every_method_and_as_control_those_without_the_target() -> None:
     assert TrainSettings.model_json_schema()["properties"]["method"]["enum"] == list(METHODS)
     control = RetrainSettings.model_json_schema()["properties"]["control"]["enum"]
     assert control == ["erm", "single", "stain_aug", "ensemble"]
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_row_names_what_there_is(name: str):
+def test_a_row_names_what_there_is(name: str) -> None:
     row = METHODS[name]
     assert row.made_by or row.member or len(row.terms) > 1
     if row.made_by:
@@ -39,11 +39,11 @@ def test_a_row_names_what_there_is(name: str):
         assert term in MethodSections.model_fields
 
 
-def test_every_section_of_a_method_has_its_name():
+def test_every_section_of_a_method_has_its_name() -> None:
     assert MethodSections.model_fields.keys() <= METHODS.keys()
 
 
-def test_settings_know_the_names_without_torch():
+def test_settings_know_the_names_without_torch() -> None:
     code = "import sys, oncoshift.settings; print({'torch', 'numpy', 'optuna'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
@@ -106,7 +106,7 @@ print(json.dumps([sorted(figures), read, tuned, message]))
 """
 
 
-def test_a_new_method_is_a_file_and_two_edits(tmp_path: Path):
+def test_a_new_method_is_a_file_and_two_edits(tmp_path: Path) -> None:
     package = tmp_path / "oncoshift"
     shutil.copytree(Path(oncoshift.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "methods" / "coral.py").write_text(CORAL)

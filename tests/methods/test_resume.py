@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WITH_LABEL_SHIFT = {
     name: {name: {"label_shift": "reweight"}}
     for name, section in MethodSections.model_fields.items()
-    if "label_shift" in section.annotation.model_fields  # type: ignore[union-attr]
+    if "label_shift" in section.annotation.model_fields
 }
 
 ON_FEATURES = [name for name, row in METHODS.items() if not (row.changes_tiles or row.per_domain or row.member)]
