@@ -6,11 +6,11 @@ import shutil
 from typing import TYPE_CHECKING, Literal
 
 import pytest
+from support.data_sets import open_and_scan
 
 from oncoshift.data.source.adapters.folder import MARKER, group_of
 from oncoshift.data.source.adapters.phantom import mask_path
 from oncoshift.data.source.adapters.registry import load_adapter
-from oncoshift.data.source.scan import scan as scan_root
 from oncoshift.errors import DataError
 from oncoshift.settings import IngestSettings
 
@@ -199,7 +199,7 @@ def test_a_manifest_in_an_archive_finds_its_tiles(tmp_path: Path, found: Found) 
 def test_a_phantom_in_an_archive_stays_made_up_and_keeps_its_masks(tmp_path: Path) -> None:
     touch(tmp_path / "raw" / "phantom", "lung/benign/g1_0.png", "masks/lung/benign/g1_0.png", MARKER)
     archive = shutil.make_archive(str(tmp_path / "phantom"), "zip", tmp_path / "raw")
-    found = scan_root(IngestSettings(adapter="phantom"), tmp_path / archive, tmp_path / "unpacked")
+    found = open_and_scan(IngestSettings(adapter="phantom"), tmp_path / archive, tmp_path / "unpacked")
     (tile,) = found.tiles
     assert found.made_up
     root = tile.path.parents[2]
