@@ -205,4 +205,4 @@ def test_a_phantom_in_an_archive_stays_made_up_and_keeps_its_masks(tmp_path: Pat
     root = tile.path.parents[2]
     assert mask_path(root, tile.tile_id).is_file()
     with pytest.raises(DataError, match="holds the made-up data set"):
-        scan_root(IngestSettings(adapter="folder"), tmp_path / archive, tmp_path / "unpacked")
+        open_and_scan(IngestSettings(adapter="folder"), tmp_path / archive, tmp_path / "unpacked")
