@@ -91,7 +91,7 @@ def compared(kept: pairs._Kept, chosen: NDArray[np.int64]) -> tuple[list[pairs.P
     started = time.process_time()
     matched = [(i, j, kept.compare(i, j)) for i, j in chosen.tolist()]
     seconds = time.process_time() - started
-    found = [(pairs.Pair(i, j, match.score), match.agreeing) for i, j, match in matched if match is not None]
+    found = [(pairs.Pair(i, j, match.score), match.inliers) for i, j, match in matched if match is not None]
     return supported(len(kept.digests), [pair for pair, _ in found], [agree for _, agree in found]), seconds
 
 

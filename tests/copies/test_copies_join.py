@@ -73,11 +73,11 @@ def test_a_tile_that_is_weakly_linked_to_two_large_sets_joins_the_better_one(
     to_first: float, to_second: float, kept: tuple[int, int]
 ) -> None:
     pairs = [*CHAIN, Pair(2, 6, to_first), Pair(5, 6, to_second)]
-    agreeing = [STRONG] * 4 + [STRONG - 1] * 2
-    believed = supported(7, pairs, agreeing)
+    inliers = [STRONG] * 4 + [STRONG - 1] * 2
+    believed = supported(7, pairs, inliers)
     assert [(pair.first, pair.second) for pair in believed[4:]] == [kept]
     order = random.Random(0).sample(range(6), 6)
-    again = supported(7, [pairs[k] for k in order], [agreeing[k] for k in order])
+    again = supported(7, [pairs[k] for k in order], [inliers[k] for k in order])
     assert sorted(again, key=pairs.index) == believed
 
 

@@ -9,7 +9,7 @@ import pytest
 from oncoshift.copies.features import describe
 from oncoshift.copies.matching import fit_affine, mutual_neighbours
 from oncoshift.copies.registration import align
-from oncoshift.copies.similarity import agreement
+from oncoshift.copies.similarity import worst_correlation
 from oncoshift.copies.verification import compare
 from oncoshift.phantom import phantom_tile
 from oncoshift.settings import PhantomSettings
@@ -31,8 +31,8 @@ def test_an_affine_map_is_recovered_from_frames_of_which_half_are_wrong(mirror: 
     first = np.column_stack((rng.uniform(0, 128, (40, 2)), rng.uniform(3, 12, 40), rng.uniform(0, 6, 40)))
     second = np.column_stack((first[:, :2] @ linear.T + (5.0, -9.0), first[:, 2] * zoom, mirror * first[:, 3] + turn))
     second[20:] = np.column_stack((rng.uniform(0, 128, (20, 2)), rng.uniform(3, 12, 20), rng.uniform(0, 6, 20)))
-    agreeing, affine = fit_affine(first, second)
-    assert 20 <= agreeing <= 22
+    inliers, affine = fit_affine(first, second)
+    assert 20 <= inliers <= 22
     assert affine.reshape(2, 3) == pytest.approx(np.column_stack((linear, (5.0, -9.0))), abs=0.2)
 
 
@@ -59,7 +59,7 @@ def test_flat_or_barely_overlapping_thumbnails_score_minus_one() -> None:
     assert align(flat, texture(0), IDENTITY)[0] == -1.0
     beside = np.array([1.0, 0.0, 60.5, 0.0, 1.0, 0.0])
     assert align(texture(0), texture(0), beside)[0] == -1.0
-    assert agreement(flat, flat, IDENTITY.reshape(2, 3)) == -1.0
+    assert worst_correlation(flat, flat, IDENTITY.reshape(2, 3)) == -1.0
 
 
 def test_one_corner_that_differs_spoils_the_agreement() -> None:
@@ -67,8 +67,8 @@ def test_one_corner_that_differs_spoils_the_agreement() -> None:
     other[:26, :26] = texture(1)[:26, :26]
     whole = float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
     assert whole > 0.75
-    assert agreement(one, one, IDENTITY.reshape(2, 3)) > 0.95
-    assert agreement(one, other, IDENTITY.reshape(2, 3)) < 0.5
+    assert worst_correlation(one, one, IDENTITY.reshape(2, 3)) > 0.95
+    assert worst_correlation(one, other, IDENTITY.reshape(2, 3)) < 0.5
 
 
 def test_a_match_maps_the_first_tile_to_the_second() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from oncoshift.copies.verification import MIN_AGREEING
+from oncoshift.copies.verification import MIN_INLIERS
 from oncoshift.disjoint_sets import Forest, merged_names
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from oncoshift.copies.pairs import Pair
 
-STRONG = 2 * MIN_AGREEING
+STRONG = 2 * MIN_INLIERS
 """Features that agree by which a pair stands alone; see `supported`."""
 
 _LARGE = 3
@@ -35,7 +35,7 @@ def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
     return [names.get(group, group) for group in groups]
 
 
-def supported(count: int, pairs: Sequence[Pair], agreeing: Sequence[int]) -> list[Pair]:
+def supported(count: int, pairs: Sequence[Pair], inliers: Sequence[int]) -> list[Pair]:
     """Drop weak pairs that would weld large sets of copies.
 
     One false pair among thousands would make one group of two, and so on along the chain. Sets of three or more tiles
@@ -46,13 +46,13 @@ def supported(count: int, pairs: Sequence[Pair], agreeing: Sequence[int]) -> lis
     Args:
         count: number of tiles.
         pairs: positions of copies.
-        agreeing: for each pair how many features agree; from `STRONG` on it is believed alone.
+        inliers: for each pair how many features agree; from `STRONG` on it is believed alone.
 
     Returns:
         The pairs that are believed, in the order given; which they are does not depend on that order.
     """
     forest = Forest(count)
-    for pair, features in zip(pairs, agreeing, strict=True):
+    for pair, features in zip(pairs, inliers, strict=True):
         if features >= STRONG:
             forest.join(pair.first, pair.second)
     roots = forest.roots()

@@ -40,7 +40,7 @@ class Leak:
     Attributes:
         first: position of the tile whose split comes first by name.
         second: position of the other.
-        score: their agreement; None where they were not compared, but are linked through other copies.
+        score: of their pair, see `Pair`; None where they were not compared, but are linked through other copies.
     """
 
     first: int

@@ -69,11 +69,11 @@ def fit_affine(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple
     """
     affine = _vote(first, second)
     for turn in range(_ROUNDS):
-        agree = _agreeing(first, second, affine, _FAR if turn == 0 else _NEAR * (1.0 + 0.5 / turn))
+        agree = _inliers(first, second, affine, _FAR if turn == 0 else _NEAR * (1.0 + 0.5 / turn))
         if agree.sum() < _FEWEST:
             break
         affine = _least_squares(first[agree], second[agree], affine)
-    return int(_agreeing(first, second, affine, _NEAR).sum()), affine
+    return int(_inliers(first, second, affine, _NEAR).sum()), affine
 
 
 @compiled
@@ -90,7 +90,7 @@ def _vote(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np
             affine = np.array([cosine, -mirror * sine, 0.0, sine, mirror * cosine, 0.0])
             affine[2] = second[match, 0] - affine[0] * first[match, 0] - affine[1] * first[match, 1]
             affine[5] = second[match, 1] - affine[3] * first[match, 0] - affine[4] * first[match, 1]
-            votes = _agreeing(first, second, affine, _FAR).sum()
+            votes = _inliers(first, second, affine, _FAR).sum()
             if votes > most:
                 most = votes
                 best = affine
@@ -98,7 +98,7 @@ def _vote(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np
 
 
 @compiled
-def _agreeing(
+def _inliers(
     first: NDArray[np.float64], second: NDArray[np.float64], affine: NDArray[np.float64], tolerance: float
 ) -> NDArray[np.bool_]:
     agree = np.empty(len(first), np.bool_)

@@ -34,7 +34,7 @@ class Pair:
     Attributes:
         first: position of one tile.
         second: position of the other, larger than `first`.
-        score: agreement of the aligned tiles where they agree least, in [0.72, 1]; 1 for equal pixels.
+        score: correlation of the aligned tiles where it is worst, in [0.72, 1]; 1 for equal pixels.
     """
 
     first: int
@@ -63,8 +63,8 @@ def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Pha
     """
     with scratch(count) as room:
         kept = _describe_all(read, count, room, phases("describing"))
-        pairs, agreeing = _compared(kept, room, phases("comparing"))
-    return sorted(supported(count, pairs, agreeing), key=lambda pair: (pair.first, pair.second))
+        pairs, inliers = _compared(kept, room, phases("comparing"))
+    return sorted(supported(count, pairs, inliers), key=lambda pair: (pair.first, pair.second))
 
 
 def _compared(kept: _Kept, room: Scratch, progress: Progress) -> tuple[list[Pair], list[int]]:
@@ -79,7 +79,7 @@ def _compared(kept: _Kept, room: Scratch, progress: Progress) -> tuple[list[Pair
 
     def compare_block(block: NDArray[np.int64]) -> list[tuple[Pair, int]]:
         matched = ((i, j, kept.compare(i, j)) for i, j in block.tolist())
-        return [(Pair(i, j, match.score), match.agreeing) for i, j, match in matched if match is not None]
+        return [(Pair(i, j, match.score), match.inliers) for i, j, match in matched if match is not None]
 
     def in_tiles(done: int, total: int) -> None:
         progress(count * done // total, count)

@@ -27,7 +27,7 @@ _WORST = 10.0
 """Percentile."""
 
 
-def agreement(moving: NDArray[np.float32], fixed: NDArray[np.float32], affine: NDArray[np.float64]) -> float:
+def worst_correlation(moving: NDArray[np.float32], fixed: NDArray[np.float32], affine: NDArray[np.float64]) -> float:
     """The correlation of fine detail in the worst tenth of neighbourhoods.
 
     Args:

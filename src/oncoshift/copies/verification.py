@@ -10,19 +10,19 @@ import numpy as np
 from oncoshift.copies.features import SIDE, THUMBNAIL
 from oncoshift.copies.matching import fit_affine, mutual_neighbours
 from oncoshift.copies.registration import align
-from oncoshift.copies.similarity import agreement
+from oncoshift.copies.similarity import worst_correlation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MIN_AGREEING = 4
+MIN_INLIERS = 4
 """Features that must agree on one map: one more than fix it. What passes by chance, the pixels refuse."""
 
 MIN_CORRELATION = 0.7
 """Correlation of the aligned thumbnails as a whole. Copies reach 0.8 and more, most different tiles 0.2 to 0.5."""
 
 MIN_SCORE = 0.72
-"""Agreement of the aligned thumbnails where they agree least. Of 4,658 pairs of LC25000 copies that come this far,
+"""Correlation of the aligned thumbnails where it is worst. Of 4,658 pairs of LC25000 copies that come this far,
 99.8 % reach 0.74; of 13,042 pairs of different phantom tiles (seeds 0 to 5), regular as they are, one has 0.72, the
 others 0.70 and less."""
 
@@ -45,13 +45,13 @@ class Match:
     """Two tiles that show the same field.
 
     Attributes:
-        score: agreement of the aligned thumbnails, in [MIN_SCORE, 1].
-        agreeing: how many features agree on the map.
+        score: correlation of the aligned thumbnails where it is worst, in [MIN_SCORE, 1].
+        inliers: how many features agree on the map.
         affine: float64 [2, 3], from the first tile's coordinates to the second's; 0 to 1 across a tile.
     """
 
     score: float
-    agreeing: int
+    inliers: int
     affine: NDArray[np.float64]
 
 
@@ -71,12 +71,12 @@ def compare(
         The match, or None if the tiles do not show the same field.
     """
     matches = mutual_neighbours(codes[0], codes[1])
-    if len(matches) < MIN_AGREEING:
+    if len(matches) < MIN_INLIERS:
         return None
     first = frames[0][matches[:, 0]].astype(np.float64)
     second = frames[1][matches[:, 1]].astype(np.float64)
-    agreeing, raw = fit_affine(first, second)
-    if agreeing < MIN_AGREEING:
+    inliers, raw = fit_affine(first, second)
+    if inliers < MIN_INLIERS:
         return None
     across = _rescale(raw, SIDE, 0.0, 1, 0.0)
     zoom = abs(np.linalg.det(across[:2, :2]))
@@ -90,11 +90,11 @@ def compare(
     back = _rescale(refined, THUMBNAIL, 0.5, 1, 0.0)
     if correlation < MIN_CORRELATION or share < MIN_SHARE or not _is_plausible(back):
         return None
-    score = agreement(seen_moving, seen_fixed, refined.reshape(2, 3))
+    score = worst_correlation(seen_moving, seen_fixed, refined.reshape(2, 3))
     if score < MIN_SCORE:
         return None
     affine = _inverse(back) if fixed == 1 else back
-    return Match(score=min(score, 1.0), agreeing=agreeing, affine=affine[:2])
+    return Match(score=min(score, 1.0), inliers=inliers, affine=affine[:2])
 
 
 def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
