@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,12 @@ def test_python_files_that_a_page_names_are_there(page: Path) -> None:
     named = re.findall(r"`([\w/]+/\w+\.py)`", page.read_text(encoding="utf-8"))
     roots = (REPOSITORY, REPOSITORY / "src" / "oncoshift")
     assert [name for name in named if not any((root / name).is_file() for root in roots)] == []
+
+
+def test_the_modules_of_the_recipes_can_be_imported(tmp_path: Path) -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    modules = re.findall(r'```python title="src/[\w/]+/(\w+\.py)"\n(.*?)\n *```', text, flags=re.DOTALL)
+    assert [name for name, _ in modules] == ["coral.py", "my_lab.py", "margin.py"]
+    for name, code in modules:
+        (tmp_path / name).write_text(textwrap.dedent(code), encoding="utf-8")
+        runpy.run_path(str(tmp_path / name))
