@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
@@ -10,20 +9,21 @@ from unittest.mock import Mock
 from oncoshift.commands.stages import train
 from oncoshift.layout import Layout
 from oncoshift.settings import Settings, with_values
+from oncoshift.training.epoch import Epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pytest
+
+    from oncoshift.training.epoch import EpochHook
 
 
 def test_a_stage_that_goes_on_says_after_which_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(_jobs: object, _job: object, tell: Callable[[dict[str, float]], None]) -> Mock:
-        for epoch, when in enumerate((1000.0, 2000.0, math.inf)):
-            tell({"epoch": float(epoch), "timestamp_ms": when, "epoch_seconds": 1.0, "source_accuracy": 0.9,
-                  "information_maximisation": 0.5})  # fmt: skip
+    def run(_jobs: object, _job: object, tell: EpochHook) -> Mock:
+        for epoch, when in enumerate((1000.0, 2000.0, 1e15)):
+            figures = {"epoch_seconds": 1.0, "source_accuracy": 0.9, "information_maximisation": 0.5}
+            tell(Epoch({"epoch": float(epoch), "timestamp_ms": when, **figures}))
         return Mock()
 
     monkeypatch.setattr("oncoshift.steps.train.run", run)

@@ -20,6 +20,7 @@ from oncoshift.selection.verdict import Kind
 from oncoshift.settings import Settings, validate, with_values
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.steps.select import NOT_ASKED, Selection
+from oncoshift.training.epoch import Epoch
 from oncoshift.training.job import Job, TrainedJob
 
 if TYPE_CHECKING:
@@ -66,14 +67,17 @@ class MadeUpJobs:
 
     def train(self, job: Job, on_epoch: Any, _on_features: Any = None) -> TrainedJob:
         self.asked.append((job.settings.sources, job.settings.seed))
-        row = ROW | {
-            "information_maximisation": self.im[job.settings.seed],
-            "source_accuracy": self.source[job.settings.seed],
-            "target_malignant_share": self.malignant,
-            "gradient_norm": 1.0,
-        }
-        on_epoch(row)
-        return TrainedJob(job, self.folder, [row])
+        epoch = Epoch(
+            ROW
+            | {
+                "information_maximisation": self.im[job.settings.seed],
+                "source_accuracy": self.source[job.settings.seed],
+                "target_malignant_share": self.malignant,
+                "gradient_norm": 1.0,
+            }
+        )
+        on_epoch(epoch)
+        return TrainedJob(job, self.folder, [epoch])
 
     def predict_target(self, trained: TrainedJob) -> np.ndarray:
         organs = trained.job.settings.sources

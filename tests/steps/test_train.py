@@ -9,6 +9,7 @@ from unittest.mock import Mock
 from oncoshift.registry.tracking import Tracker
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.steps.train import epoch_lines
+from oncoshift.training.epoch import Epoch
 
 
 def test_epochs_of_a_training_that_goes_on_are_logged_and_only_new_ones_said() -> None:
@@ -17,10 +18,10 @@ def test_epochs_of_a_training_that_goes_on_are_logged_and_only_new_ones_said() -
     recorder, tell = RunRecorder(tracker, "run", "key"), epoch_lines(said.append, "dann seed 0", 4)
     for epoch, when in enumerate((1000.0, 2000.0, math.inf, math.inf)):
         now = 10_000 * time.time() if when == math.inf else when
-        row = {"epoch": float(epoch), "timestamp_ms": now, "epoch_seconds": 1.0, "source_accuracy": 0.9,
-               "information_maximisation": 0.5}  # fmt: skip
-        recorder.epoch(row)
-        tell(row)
+        figures = {"epoch_seconds": 1.0, "source_accuracy": 0.9, "information_maximisation": 0.5}
+        done = Epoch({"epoch": float(epoch), "timestamp_ms": now, **figures})
+        recorder.epoch(done)
+        tell(done)
     steps = [rows[0][0] for _, rows in (call.args for call in tracker.log_metrics.call_args_list)]
     assert steps == [0, 1, 2, 3]
     assert said[0] == "dann seed 0: goes on after epoch 2/4"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from oncoshift.steps.evaluate import Evaluation
     from oncoshift.steps.recorder import RunRecorder
     from oncoshift.steps.select import Selection
+    from oncoshift.training.epoch import Epoch
     from oncoshift.training.job import Job, TrainedJob
 
 SETTLED_TAG = "oncoshift.tuned"
@@ -186,9 +187,9 @@ def _train(session: Session, above: RunRecorder, job: Job, step: str, label: str
         session.log_inputs(recorder, TRAINING_SPLITS)
         tell = training.epoch_lines(session.say, label, job.settings.train.epochs)
 
-        def on_epoch(row: dict[str, float]) -> None:
-            recorder.epoch(row)
-            tell(row)
+        def on_epoch(epoch: Epoch) -> None:
+            recorder.epoch(epoch)
+            tell(epoch)
 
         done = training.run(session.jobs, job, on_epoch, tenths(f"{label}: features of tiles", session.say))
         for finding in done.findings:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from oncoshift.data.tables import EvaluationTiles, TrainingData
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings
+    from oncoshift.training.epoch import EpochHook
     from oncoshift.training.job import Job, TrainedJob
-    from oncoshift.training.loop import EpochHook
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from oncoshift.registry.tracking import Tracker
+    from oncoshift.training.epoch import Epoch
 
 
 class Recorder:
@@ -63,8 +64,8 @@ class Recorder:
             step: where a curve of them stands, for example the number of trials behind them.
         """
 
-    def epochs(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Keep the figures of a training that has ended, one row an epoch."""
+    def epochs(self, epochs: Sequence[Epoch]) -> None:
+        """Keep the figures of a training that has ended."""
 
     def files(self, folder: Path, names: Sequence[str]) -> None:
         """Keep copies of files that lie in a folder."""
@@ -107,9 +108,9 @@ class FolderRecorder(Recorder):
         """Write a JSON file."""
         (self.folder / name).write_text(json.dumps(values, indent=1))
 
-    def epochs(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write history.csv."""
-        self.table("history", pd.DataFrame(list(rows)))
+    def epochs(self, epochs: Sequence[Epoch]) -> None:
+        """Write history.csv, one row an epoch."""
+        self.table("history", pd.DataFrame([dict(epoch) for epoch in epochs]))
 
     def files(self, folder: Path, names: Sequence[str]) -> None:
         """Copy them."""
@@ -201,14 +202,13 @@ class RunRecorder(Recorder):
         known = {name: float(value) for name, value in values.items() if value is not None}
         self.tracker.log_metrics(self.run, [(step, at_ms, known)])
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, epoch: Epoch) -> None:
         """Log an epoch's figures, with the time at which they were made, when it is done.
 
         So `epochs` has nothing left to do, nor has `files`: what a training leaves stays with its job until step
         `register` uploads the pick's weights.
         """
-        figures = {name: value for name, value in row.items() if name not in ("epoch", "timestamp_ms")}
-        self.tracker.log_metrics(self.run, [(int(row["epoch"]), int(row["timestamp_ms"]), figures)])
+        self.tracker.log_metrics(self.run, [(epoch.number, epoch.ended_ms, epoch.metrics)])
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags; a tag that is there gets the new value."""

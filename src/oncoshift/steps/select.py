@@ -80,7 +80,7 @@ class Selection:
     @property
     def source_accuracy(self) -> float:
         """Balanced accuracy of the picked one on source validation tiles, 0 to 1."""
-        return self.picked.history[-1]["source_accuracy"]
+        return self.picked.last.source_accuracy
 
     @property
     def tags(self) -> dict[str, str]:
@@ -97,7 +97,7 @@ class Selection:
         values: dict[str, Any] = {
             "validator": self.settings.validator,
             "scores": {done.job.seed: score for done, score in zip(self.seeds, self.scores, strict=True)},
-            "source_accuracies": {done.job.seed: done.history[-1]["source_accuracy"] for done in self.seeds},
+            "source_accuracies": {done.job.seed: done.last.source_accuracy for done in self.seeds},
             "source_floor": self.settings.source_floor,
             "picked_seed": self.picked.job.seed,
         }
@@ -150,18 +150,19 @@ def run(
     if settings.verdict:
         of_pick, alone = jobs.predict_target(picked), _from_each_organ(jobs, picked.job, train_alone, say)
         found = consensus(np.stack(alone)) if len(alone) > 1 else None
-        verdict = ConsensusVerdict.by(settings)(Evidence(picked.history[-1]["source_accuracy"], of_pick, found))
+        verdict = ConsensusVerdict.by(settings)(Evidence(picked.last.source_accuracy, of_pick, found))
         agreement = None if found is None else Agreement(found, [*alone, of_pick])
     return Selection(picked, seeds, scores, settings, verdict, agreement)
 
 
 def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:
-    row = trained.history[-1]
+    figures = trained.last
     if settings.validator == ORACLE:
         # The audit's labels, so that the test tiles still took part in no decision. The gate refuses what comes of it.
         table = jobs.predict(trained, ("audit",))
-        row = row | {ORACLE: oracle(table["probability"].to_numpy(np.float64), table["label"].to_numpy(np.int64))}
-    return score_row(settings, row)
+        probabilities, labels = table["probability"].to_numpy(np.float64), table["label"].to_numpy(np.int64)
+        figures = figures.with_figures(**{ORACLE: oracle(probabilities, labels)})
+    return score_row(settings, figures)
 
 
 def _from_each_organ(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import Recorder
+    from oncoshift.training.epoch import Epoch, EpochHook
     from oncoshift.training.job import Job, TrainedJob
-    from oncoshift.training.loop import EpochHook
 
 _RESULT = ("weights.safetensors", "job.json", "done.json")
 
@@ -68,18 +68,14 @@ def epoch_lines(say: Callable[[str], None], label: str, epochs: int) -> EpochHoo
     """
     began, behind = int(1000 * time.time()), 0
 
-    def tell(row: dict[str, float]) -> None:
+    def tell(epoch: Epoch) -> None:
         nonlocal behind
-        epoch = int(row["epoch"]) + 1
-        if row["timestamp_ms"] < began:
-            behind = epoch
+        if epoch.ended_ms < began:
+            behind = epoch.number + 1
             return
         if behind:
             say(f"{label}: goes on after epoch {behind}/{epochs}")
             behind = 0
-        say(
-            f"{label}: epoch {epoch}/{epochs}, source accuracy {row['source_accuracy']:.3f}, "
-            f"IM {row['information_maximisation']:.3f}, {row['epoch_seconds']:.1f} s"
-        )
+        say(f"{label}: {epoch.to_line(epochs)}")
 
     return tell

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings, TuneSettings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
+    from oncoshift.training.epoch import Epoch
     from oncoshift.training.job import TrainedJob
     from oncoshift.tuning.space import Space
     from oncoshift.tuning.worker import Budget, TrialPlan
@@ -115,7 +116,7 @@ class Search:
                 run.tags({"oncoshift.pruned": str(isinstance(error, optuna.TrialPruned)).lower()})
                 ended = error
             else:
-                scores = [score_row(self.settings.select, done.history[-1]) for done in trained]
+                scores = [score_row(self.settings.select, done.last) for done in trained]
                 figures = {"mean": sum(scores) / len(scores), "worst": min(scores), "spread": max(scores) - min(scores)}
                 run.numbers({f"score/{name}": value for name, value in figures.items()}, trained[-1].ended_ms)
         if ended is not None:
@@ -134,9 +135,9 @@ class Search:
         job = self.jobs.job(with_values(settings, values))
         recorder.tags({f"oncoshift.job.s{job.settings.seed}": job.id})
 
-        def on_epoch(row: dict[str, float]) -> None:
-            step, score = number * epochs + int(row["epoch"]), score_row(settings.select, row)
-            recorder.epoch({**row, "epoch": float(step), "score": score})
+        def on_epoch(epoch: Epoch) -> None:
+            step, score = number * epochs + epoch.number, score_row(settings.select, epoch)
+            recorder.epoch(epoch.with_figures(epoch=step, score=score))
             if number == 0:
                 plan.report(step, score)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _ADDED = "epoch_seconds"
 _LATEST = "timestamp_ms"
 
 
-def mean_history(histories: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
+def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
     """One row an epoch: figures are the members' means, seconds their sum, the time that of the last to get there.
 
     Args:

@@ -32,8 +32,8 @@ from oncoshift.methods.registry import METHODS
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.settings.training import HOW_IT_RUNS
 from oncoshift.training.devices import one_thread, pick_device, pick_precision
-from oncoshift.training.distributed import say_nothing
 from oncoshift.training.ensemble import mean_history
+from oncoshift.training.epoch import Epoch
 from oncoshift.training.features import FeatureCache, frozen_inputs
 from oncoshift.training.loop import Trainer
 from oncoshift.training.prediction import predict
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from oncoshift.data.tables import Images, TrainingData
     from oncoshift.models.network import TrainedNet
     from oncoshift.settings import Settings
-    from oncoshift.training.loop import EpochHook
+    from oncoshift.training.epoch import EpochHook
+    from oncoshift.training.loop import RowHook
 
 _log = logging.getLogger(__name__)
 
@@ -107,19 +108,24 @@ class TrainedJob:
     Attributes:
         job: what was trained.
         folder: holds weights.safetensors (a `Classifier`'s state), job.json and done.json.
-        history: one row of figures an epoch.
+        history: its epochs.
         digest: XXH3 of the weights' file; None if an earlier version trained it.
     """
 
     job: Job
     folder: Path
-    history: list[dict[str, float]]
+    history: list[Epoch]
     digest: str | None = None
 
     @property
     def ended_ms(self) -> int:
         """When training ended, milliseconds: the same however often something is logged with it."""
-        return int(self.history[-1]["timestamp_ms"])
+        return self.last.ended_ms
+
+    @property
+    def last(self) -> Epoch:
+        """The last epoch, whose figures are the trained network's."""
+        return self.history[-1]
 
     @property
     def weights(self) -> Path:
@@ -165,7 +171,7 @@ def read_trained(job: Job, folder: Path) -> TrainedJob:
         FileNotFoundError: there is no done.json or there are no weights, so it is not done.
     """
     done = read_json(folder / "done.json", "history")
-    trained = TrainedJob(job, folder, done["history"], done.get("weights"))
+    trained = TrainedJob(job, folder, [Epoch(row) for row in done["history"]], done.get("weights"))
     if not trained.weights.is_file():
         raise FileNotFoundError(trained.weights)
     trained.check()
@@ -237,14 +243,14 @@ def _train(
     except DamagedFileError as error:
         _log.warning("%s; the job is trained again", error)
     else:
-        for row in done.history:
-            on_epoch(row)
+        for epoch in done.history:
+            on_epoch(epoch)
         return done
     with atomic(folder / "job.json") as temporary:
         temporary.write_text(json.dumps(job.decides, indent=1))
     settings = job.settings
     train = _train_members if METHODS[settings.train.method].member else _train_network
-    state, history = train(job, data.only(trained_organs(settings)), on_epoch, on_features)
+    state, history = train(job, data.only(trained_organs(settings)), lambda row: on_epoch(Epoch(row)), on_features)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
         digest = xxh3_file(temporary).hexdigest()
@@ -252,11 +258,11 @@ def _train(
     ran = {"device": str(device), "precision": pick_precision(settings.train, device)}
     write_json(folder / "done.json", {"history": history, "weights": digest, **ran})
     drop_checkpoint(job)
-    return TrainedJob(job, folder, history, digest)
+    return TrainedJob(job, folder, [Epoch(row) for row in history], digest)
 
 
 def _train_network(
-    job: Job, data: TrainingData, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None
+    job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """The state dict to serve, and the figures of the epochs."""
     settings = job.settings
@@ -267,7 +273,7 @@ def _train_network(
     inputs = frozen_inputs(
         method.net, data.source.images, FeatureCache(job.features, job.pack_digest), device, on_features
     )
-    trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _checkpoint(job), on_epoch)
+    trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _checkpoint(job), on_row)
     # Steps of heads alone take a millisecond or two; other threads would cost more than they compute.
     heads_alone = not method.net.trained
     with one_thread() if heads_alone and settings.train.threads is None else nullcontext():
@@ -276,14 +282,14 @@ def _train_network(
 
 
 def _train_members(
-    job: Job, data: TrainingData, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None
+    job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """The same of an ensemble: what the last epoch's validation says is the ensemble's, all else the members' mean."""
     members = [replace(job, settings=settings) for settings in member_settings(job.settings)]
     trained, nets = [], []
     for number, member in enumerate(members, 1):
         _log.info("ensemble: member %d of %d, %s alone", number, len(members), member.settings.single.organ)
-        trained.append(train_job(member, data, say_nothing, on_features))
+        trained.append(train_job(member, data, lambda _epoch: None, on_features))
         nets.append(_unfilled(member))
         nets[-1].classifier.load_state_dict(trained[-1].state())
     device = pick_device(job.settings.train.device)
@@ -292,7 +298,7 @@ def _train_members(
     history = mean_history([member.history for member in trained])
     history[-1] |= validate(net, data, inputs, device)
     for row in history:
-        on_epoch(row)
+        on_row(row)
     return net.classifier.state_dict(), history
 
 

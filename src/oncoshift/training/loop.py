@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from oncoshift.settings import TrainSettings
     from oncoshift.training.inputs import Inputs
 
-    EpochHook = Callable[[dict[str, float]], None]
+    RowHook = Callable[[dict[str, float]], None]
+    """Takes the figures of an epoch; see `training.epoch`."""
 
 MAX_SKIPPED_IN_A_ROW = 10
 """A training that skips so many steps one after another trains nothing."""
@@ -74,7 +75,7 @@ class Trainer:
     seed: int
     job: str
     checkpoint: Path
-    on_epoch: EpochHook
+    on_epoch: RowHook
 
     def fit(self) -> list[dict[str, float]]:
         """Train to the last epoch, from the checkpoint where there is one.
@@ -351,7 +352,7 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     return [type(batch)(*fields) for fields in zip(*chunks, strict=True)]
 
 
-def _run_rank(trainer: Trainer, report: EpochHook, stopped: Callable[[], bool]) -> None:
+def _run_rank(trainer: Trainer, report: RowHook, stopped: Callable[[], bool]) -> None:
     """What each of several processes does; the first one reports."""
     trainer.on_epoch = report
     _Run(trainer, stopped).finish()

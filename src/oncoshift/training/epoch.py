@@ -1,0 +1,66 @@
+"""What one epoch of a training came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch(Mapping[str, float]):
+    """An epoch's figures, of which every training has those that are properties here.
+
+    Which others there are depends on method and settings; they are asked for by name, as validators are.
+
+    Attributes:
+        figures: by name.
+    """
+
+    figures: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        return self.figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.figures)
+
+    def __len__(self) -> int:
+        return len(self.figures)
+
+    @property
+    def number(self) -> int:
+        """Its number, from 0."""
+        return int(self["epoch"])
+
+    @property
+    def ended_ms(self) -> int:
+        """When it ended, milliseconds since 1970."""
+        return int(self["timestamp_ms"])
+
+    @property
+    def source_accuracy(self) -> float:
+        """Balanced accuracy on source validation tiles, 0 to 1."""
+        return self["source_accuracy"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All figures but its number and its time."""
+        return {name: value for name, value in self.items() if name not in ("epoch", "timestamp_ms")}
+
+    def with_figures(self, **figures: float) -> Epoch:
+        """The same epoch with more figures, or with others in their place."""
+        return Epoch({**self, **figures})
+
+    def to_line(self, epochs: int) -> str:
+        """Say it to people.
+
+        Args:
+            epochs: how many there are to be.
+        """
+        return (
+            f"epoch {self.number + 1}/{epochs}, source accuracy {self.source_accuracy:.3f}, "
+            f"IM {self['information_maximisation']:.3f}, {self['epoch_seconds']:.1f} s"
+        )
+
+
+EpochHook = Callable[[Epoch], None]
