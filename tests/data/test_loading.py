@@ -83,7 +83,7 @@ def test_leaking_splits_are_refused_at_load(layout: Layout, name: str) -> None:
     path = layout.splits / f"{name}.parquet"
     write_table(pd.concat([pd.read_parquet(path), train.iloc[:1]]), path)
     with pytest.raises(DataError, match="the splits leak"):
-        load_evaluation_tiles(layout, "none", (name,))
+        load_evaluation_tiles(layout, "none", (name,))  # type: ignore[arg-type]
     if name == "source_val":
         with pytest.raises(DataError, match="the splits leak"):
             load_training_data(layout, "none", SOURCES)

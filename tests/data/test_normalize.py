@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -162,7 +162,7 @@ def test_a_reference_that_left_source_training_is_replaced(layout: Layout) -> No
     "changes", [{"standardize_luminosity": False}, {"fit": "group"}, {"precision": "exact"}, {"tile_size": 48}]
 )
 def test_another_setting_makes_the_tiles_again(layout: Layout, changes: dict[str, object]) -> None:
-    variants = ("none", "macenko")
+    variants: Any = ("none", "macenko")
     before = run_normalize(NormalizeSettings(tile_size=32, variants=variants), layout)["macenko"]
     after = run_normalize(NormalizeSettings.model_validate({"tile_size": 32, "variants": variants, **changes}), layout)
     assert after["macenko"].report.made == 48

@@ -90,7 +90,7 @@ def test_an_organ_with_too_few_groups_keeps_its_metrics_and_says_why_there_is_no
 def test_an_organ_of_one_class_has_no_auroc_in_any_form() -> None:
     predictions = make_predictions({"lung": (40, 8)})
     report = evaluate_domains(predictions[predictions.label == 1], SETTINGS)
-    assert np.isnan(report.to_frame().loc[0, "auroc"])
+    assert np.isnan(report.to_frame()["auroc"].iloc[0])
     assert "–" in report.to_markdown()
     assert report.to_dict()["lung"]["seeds"]["0"]["auroc"] is None
 

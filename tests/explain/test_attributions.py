@@ -37,7 +37,7 @@ def attribute(
 ) -> Attributions:
     baseline = np.full((32, 32, 3), 200.5) if baseline is None else baseline
     return integrated_gradients(
-        model,
+        model,  # type: ignore[arg-type]
         tiles,
         steps=steps,
         internal_batch_size=batch,

@@ -34,7 +34,7 @@ def test_map_is_the_outer_product_and_predictions_are_constants() -> None:
     assert torch.allclose(seen, torch.tensor([[1.5, 3.0, 0.5, 1.0]]))
     seen.sum().backward()
     assert logits.grad is None
-    assert torch.allclose(z.grad, torch.ones(1, 2))
+    assert torch.allclose(z.grad, torch.ones(1, 2))  # type: ignore[arg-type]
 
 
 def test_certainty_by_hand() -> None:
@@ -68,7 +68,7 @@ def test_gradient_reaches_the_feature_reversed_and_not_the_predictions() -> None
     plain = a_step()
     logits = term.head(multilinear_map(torch.cat([plain.source_logits, plain.target_logits]), plain.z))
     term.judge(logits, plain, term.weights(plain))[0].backward()
-    assert torch.allclose(reversed_, -0.5 * plain.z.grad)
+    assert torch.allclose(reversed_, -0.5 * plain.z.grad)  # type: ignore[arg-type]
     assert reversed_.abs().sum() > 0
 
 
@@ -78,7 +78,7 @@ def test_label_shift_and_entropy_weights_are_multiplied_and_of_mean_one_in_each_
     weights = Cdan(SETUP, CdanSettings(label_shift="reweight")).weights(step)
     sure = certainty(torch.tensor([SURE])).item()
     source = torch.tensor([1.5 * 1.5, 0.75 * sure, 0.75 * sure])
-    assert torch.allclose(weights, torch.cat([source / source.mean(), torch.ones(2)]))
+    assert torch.allclose(weights, torch.cat([source / source.mean(), torch.ones(2)]))  # type: ignore[arg-type]
 
 
 def test_a_wrong_shape_is_refused() -> None:

@@ -24,7 +24,7 @@ def test_reversal_is_identity_forward_and_minus_lambda_backward() -> None:
     y = reverse_gradient(x, 0.3)
     assert torch.equal(y, x)
     (y * torch.tensor([2.0, 5.0])).sum().backward()
-    assert torch.allclose(x.grad, torch.tensor([-0.6, -1.5]))
+    assert torch.allclose(x.grad, torch.tensor([-0.6, -1.5]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

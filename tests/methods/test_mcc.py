@@ -55,7 +55,7 @@ def test_a_class_that_no_tile_is_thought_to_be_of_leaves_loss_and_gradient_finit
     loss = class_confusion(logits, 1.0)
     loss.backward()
     assert 0.0 <= loss.item() <= 0.5
-    assert torch.isfinite(logits.grad).all()
+    assert torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (0, 2)])

@@ -41,7 +41,7 @@ def test_disagreement_stays_finite_with_a_gradient_where_the_probability_rounds_
     loss = disagreement_loss(logits, torch.tensor([0]))
     loss.backward()
     assert loss.item() == pytest.approx(400.0)
-    assert torch.allclose(logits.grad, torch.tensor([[1.0, -1.0]]))
+    assert torch.allclose(logits.grad, torch.tensor([[1.0, -1.0]]))  # type: ignore[arg-type]
 
 
 def test_loss_and_gradient_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_loss_and_gradient_by_hand() -> None:
     expected = 2.0 * (3.0 * source + target)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     expected.backward()
-    assert torch.allclose(step.z.grad, -0.25 * plain.z.grad, atol=1e-6)
+    assert torch.allclose(step.z.grad, -0.25 * plain.z.grad, atol=1e-6)  # type: ignore[arg-type]
     chosen = p.argmax(1).tolist()
     agree = [chosen[0] == 1, chosen[1] == 0, chosen[2] == 1]
     assert figures["source_agreement"].item() == pytest.approx(sum(agree) / 3)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings
 
 SEEDS = (0, 1, 2)
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "mcc": {"mcc": {"weight": 3.0}},
     "mdd": {"train": {"steps_per_epoch": 150}},
     "self_training": {"self_training": {"weight": 3.0, "threshold": 0.75}},

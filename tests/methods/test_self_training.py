@@ -83,7 +83,7 @@ def test_term_by_hand_and_its_gradient_flows_through_the_strong_views_alone() ->
     assert step.target_logits.grad is None
     assert step.source_logits.grad is None
     expected = torch.tensor([[0.8, -0.8], [0.0, 0.0], [-0.9, 0.9]]) / 3  # (softmax − one-hot) / T, times 2 · ½
-    assert torch.allclose(step.strong_logits.grad, expected, atol=1e-6)
+    assert torch.allclose(step.strong_logits.grad, expected, atol=1e-6)  # type: ignore[arg-type]
 
 
 def test_network_sees_source_target_and_strong_views_in_this_order(

@@ -65,7 +65,7 @@ def ours(source: Tensor, target: Tensor, weights: Tensor, per_domain: bool) -> S
     x = torch.cat([source, target]).requires_grad_()
     y = norm(x)
     (y * weights).sum().backward()
-    return Seen(y.detach(), x.grad, norm.weight.grad, norm.bias.grad, dict(norm.named_buffers()))
+    return Seen(y.detach(), x.grad, norm.weight.grad, norm.bias.grad, dict(norm.named_buffers()))  # type: ignore[arg-type]
 
 
 def torchs(per_domain: bool) -> Seen:
@@ -79,7 +79,7 @@ def torchs(per_domain: bool) -> Seen:
     if per_domain:
         state |= {"source_mean": norms[0].running_mean, "source_var": norms[0].running_var}
     weight_grad, bias_grad = (sum(getattr(norm, name).grad for norm in norms) for name in ("weight", "bias"))
-    return Seen(y.detach(), torch.cat([x.grad for x in xs if x.grad is not None]), weight_grad, bias_grad, state)
+    return Seen(y.detach(), torch.cat([x.grad for x in xs if x.grad is not None]), weight_grad, bias_grad, state)  # type: ignore[arg-type]
 
 
 def assert_same(seen: Seen, expected: Seen) -> None:
@@ -127,7 +127,7 @@ def test_in_eval_mode_each_domain_has_its_running_statistics() -> None:
     x = torch.full((2, CHANNELS, 1, 1), 7.0)
     mark_sources(norm, 1)
     y = norm(x)[:, :, 0, 0]
-    scale, shift, root = norm.weight, norm.bias, torch.sqrt(norm.running_var + norm.eps)
+    scale, shift, root = norm.weight, norm.bias, torch.sqrt(norm.running_var + norm.eps)  # type: ignore[arg-type]
     torch.testing.assert_close(y[0], (7.0 - 4.0) / (9.0 + norm.eps) ** 0.5 * scale + shift)
     torch.testing.assert_close(y[1], (7.0 - norm.running_mean) / root * scale + shift)
 

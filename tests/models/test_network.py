@@ -68,7 +68,7 @@ def test_validation_of_a_domain_uses_its_running_statistics() -> None:
     for _ in range(3):
         method(Batch(maps(4), labels, organs, maps(4, offset=3.0)), 0, 0.5)
     first = norms(method.net)[0]
-    assert not torch.allclose(first.source_mean, first.running_mean)
+    assert not torch.allclose(first.source_mean, first.running_mean)  # type: ignore[arg-type]
     net, x = method.net.eval(), maps(3)
     as_source, as_target = net.features(x, sources=3), net.features(x)
     assert not torch.allclose(as_source, as_target)
@@ -76,7 +76,7 @@ def test_validation_of_a_domain_uses_its_running_statistics() -> None:
     for norm in norms(swapped):
         for one, two in ((norm.source_mean, norm.running_mean), (norm.source_var, norm.running_var)):
             kept = one.clone()
-            one.copy_(two)
+            one.copy_(two)  # type: ignore[arg-type]
             two.copy_(kept)
     torch.testing.assert_close(swapped.features(x), as_source)
     torch.testing.assert_close(swapped.features(x, sources=3), as_target)

@@ -3,30 +3,29 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 
+from oncoshift.evaluation.intervals import Interval
 from oncoshift.registry import gate
 from oncoshift.registry.gate import Decision, GateEvidence
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.settings import GateSettings, SelectSettings
 
 
-class Figure(NamedTuple):
-    point: float
-    low: float
-    high: float
+def interval(point: float, low: float, high: float) -> Interval:
+    return Interval(point, low, high, 0.95, 1000)
 
 
 TRUST, DOUBT, REFUSE = (Verdict(kind, (f"why it is {kind}",)) for kind in Kind)
 
 GOOD = GateEvidence(
-    balanced_accuracy=Figure(0.80, 0.60, 0.90),
-    auroc=Figure(0.85, 0.70, 0.95),
-    sensitivity=Figure(0.75, 0.40, 0.90),
-    gain_over_control=Figure(0.20, 0.05, 0.30),
-    gain_over_champion=Figure(0.00, -0.01, 0.01),
+    balanced_accuracy=interval(0.80, 0.60, 0.90),
+    auroc=interval(0.85, 0.70, 0.95),
+    sensitivity=interval(0.75, 0.40, 0.90),
+    gain_over_control=interval(0.20, 0.05, 0.30),
+    gain_over_champion=interval(0.00, -0.01, 0.01),
     groups={"benign": 4, "malignant": 3},
     selection="information_maximisation",
     source_accuracy=0.95,
@@ -39,10 +38,12 @@ FEW = replace(
     gain_over_champion=None,
     groups={"benign": 1, "malignant": 2},
     too_few="benign lies in 1 group",
-    **{
-        name: Figure(getattr(GOOD, name).point, math.nan, math.nan)
-        for name in ("balanced_accuracy", "auroc", "sensitivity")
-    },
+    **dict[str, Any](
+        {
+            name: interval(getattr(GOOD, name).point, math.nan, math.nan)
+            for name in ("balanced_accuracy", "auroc", "sensitivity")
+        }
+    ),
 )
 """What can be known with three labelled groups."""
 
@@ -71,13 +72,13 @@ def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
 @pytest.mark.parametrize(
     ("change", "check"),
     [
-        ({"balanced_accuracy": Figure(0.69, 0.6, 0.9)}, "balanced accuracy"),
-        ({"auroc": Figure(0.74, 0.7, 0.9)}, "AUROC"),
-        ({"sensitivity": Figure(0.59, 0.4, 0.9)}, "sensitivity"),
-        ({"sensitivity": Figure(math.nan, math.nan, math.nan)}, "sensitivity"),
-        ({"gain_over_control": Figure(0.10, -0.01, 0.2)}, "gain over source-only"),
-        ({"gain_over_control": Figure(0.10, math.nan, 0.2)}, "gain over source-only"),
-        ({"gain_over_champion": Figure(0.01, -0.03, 0.05)}, "not inferior to champion"),
+        ({"balanced_accuracy": interval(0.69, 0.6, 0.9)}, "balanced accuracy"),
+        ({"auroc": interval(0.74, 0.7, 0.9)}, "AUROC"),
+        ({"sensitivity": interval(0.59, 0.4, 0.9)}, "sensitivity"),
+        ({"sensitivity": interval(math.nan, math.nan, math.nan)}, "sensitivity"),
+        ({"gain_over_control": interval(0.10, -0.01, 0.2)}, "gain over source-only"),
+        ({"gain_over_control": interval(0.10, math.nan, 0.2)}, "gain over source-only"),
+        ({"gain_over_champion": interval(0.01, -0.03, 0.05)}, "not inferior to champion"),
         ({"groups": {"benign": 2, "malignant": 3}}, "audit groups"),
         ({"groups": {"benign": 7, "malignant": 1}}, "audit groups per class"),
         ({"groups": {"benign": 7}}, "audit groups per class"),
@@ -86,7 +87,7 @@ def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
         ({"source_accuracy": math.nan}, "source accuracy"),
     ],
 )
-def test_each_condition_refuses_by_itself(change: dict[str, object], check: str) -> None:
+def test_each_condition_refuses_by_itself(change: dict[str, Any], check: str) -> None:
     decision = decide(GateSettings(), replace(GOOD, **change))
     assert not decision.promote
     assert failed(decision) == [check]
@@ -115,7 +116,7 @@ def test_every_condition_that_has_a_number_says_it_with_its_limit(
 
 
 def test_a_gain_of_nothing_is_no_gain() -> None:
-    decision = decide(GateSettings(), replace(GOOD, gain_over_control=Figure(0.0, 0.0, 0.0)))
+    decision = decide(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, 0.0, 0.0)))
     assert failed(decision) == ["gain over source-only"]
 
 
@@ -127,11 +128,11 @@ def test_a_decision_is_read_back_as_it_was_written() -> None:
 def test_limits_are_met_at_equality() -> None:
     at_limits = replace(
         GOOD,
-        balanced_accuracy=Figure(0.7, 0, 1),
-        auroc=Figure(0.75, 0, 1),
-        sensitivity=Figure(0.6, 0, 1),
-        gain_over_control=Figure(0.1, 0.001, 0.2),
-        gain_over_champion=Figure(0.0, -0.02, 0.02),
+        balanced_accuracy=interval(0.7, 0, 1),
+        auroc=interval(0.75, 0, 1),
+        sensitivity=interval(0.6, 0, 1),
+        gain_over_control=interval(0.1, 0.001, 0.2),
+        gain_over_champion=interval(0.0, -0.02, 0.02),
         groups={"benign": 4, "malignant": 2},
         source_accuracy=0.8,
     )
@@ -156,7 +157,7 @@ def test_made_up_data_are_flagged_and_do_not_refuse() -> None:
 @pytest.mark.parametrize("verdict", [TRUST, DOUBT, REFUSE])
 def test_where_labels_suffice_they_decide_whatever_the_verdict(settings: GateSettings, verdict: Verdict) -> None:
     """And `without_audit` changes nothing."""
-    bad = replace(GOOD, balanced_accuracy=Figure(0.4, 0.3, 0.5), verdict=verdict)
+    bad = replace(GOOD, balanced_accuracy=interval(0.4, 0.3, 0.5), verdict=verdict)
     assert decide(settings, replace(GOOD, verdict=verdict)).promote
     assert failed(decide(settings, bad)) == ["balanced accuracy"]
 
@@ -166,7 +167,7 @@ def test_where_labels_suffice_they_decide_whatever_the_verdict(settings: GateSet
     [(TRUST, 0.4, "misses a floor"), (REFUSE, 0.8, "holds the floors")],
 )
 def test_a_verdict_that_labels_contradict_is_flagged(verdict: Verdict, accuracy: float, outcome: str) -> None:
-    decision = decide(GateSettings(), replace(GOOD, balanced_accuracy=Figure(accuracy, 0.3, 0.9), verdict=verdict))
+    decision = decide(GateSettings(), replace(GOOD, balanced_accuracy=interval(accuracy, 0.3, 0.9), verdict=verdict))
     assert len(decision.flags) == 1
     assert decision.flags[0].startswith(f"Contradiction: Without labels the verdict is {verdict.kind}.")
     assert outcome in decision.flags[0]
@@ -174,13 +175,13 @@ def test_a_verdict_that_labels_contradict_is_flagged(verdict: Verdict, accuracy:
 
 @pytest.mark.parametrize(("verdict", "accuracy"), [(TRUST, 0.8), (REFUSE, 0.4), (DOUBT, 0.8), (DOUBT, 0.4)])
 def test_a_verdict_that_labels_do_not_contradict_is_a_note(verdict: Verdict, accuracy: float) -> None:
-    decision = decide(GateSettings(), replace(GOOD, balanced_accuracy=Figure(accuracy, 0.3, 0.9), verdict=verdict))
+    decision = decide(GateSettings(), replace(GOOD, balanced_accuracy=interval(accuracy, 0.3, 0.9), verdict=verdict))
     assert decision.flags == (f"Without labels the verdict is {verdict.kind}.",)
 
 
 def test_no_gain_over_the_control_is_no_contradiction_of_trust() -> None:
     """The model is good; so is source-only."""
-    decision = decide(GateSettings(), replace(GOOD, gain_over_control=Figure(0.0, -0.1, 0.1)))
+    decision = decide(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, -0.1, 0.1)))
     assert not decision.promote
     assert not decision.flags[0].startswith("Contradiction")
 
@@ -222,7 +223,8 @@ def test_a_promotion_without_labels_says_so() -> None:
 
 @pytest.mark.parametrize("figure", ["balanced_accuracy", "auroc", "sensitivity"])
 def test_few_labels_that_speak_against_a_trusted_model_refuse_it(figure: str) -> None:
-    decision = decide(WITHOUT_LABELS, replace(FEW, **{figure: Figure(0.3, math.nan, math.nan)}))
+    change: dict[str, Any] = {figure: interval(0.3, math.nan, math.nan)}
+    decision = decide(WITHOUT_LABELS, replace(FEW, **change))
     assert failed(decision) == [figure.replace("_", " ").replace("auroc", "AUROC")]
     assert "[nan" not in decision.to_markdown()
 

@@ -82,11 +82,9 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-def state(
-    client: MlflowClient, name: str
-) -> tuple[dict[str, str], list[str], list[tuple[object, ...]], dict[str, str]]:
+def state(client: MlflowClient, name: str) -> tuple[dict[str, str], list[str], list[tuple[str, str, str | None]], Any]:
     rows = describe(client, name)
-    events = [(event.kind, event.version, event.replaced) for event in history(client, name)]
+    events = [(str(event.kind), event.version, event.replaced) for event in history(client, name)]
     return aliases(client, name), [row.withdrawn for row in rows], events, client.get_registered_model(name).tags
 
 
@@ -150,7 +148,7 @@ def test_to_promote_the_champion_changes_nothing_and_says_so(client: MlflowClien
     assert not promote(client, name, "1", "looked at by a person", "anna")
     assert state(client, name) == before
     with pytest.raises(PlugPulledError):
-        promote(Unplugged(client, 2), name, "2", "gate", "flow")
+        promote(Unplugged(client, 2), name, "2", "gate", "flow")  # type: ignore[arg-type]
     assert promote(client, name, "2", "gate", "flow"), "asked again after a crash, it is what was asked for"
 
 
@@ -273,7 +271,7 @@ def test_killed_at_any_write_the_next_start_goes_on(
 def test_a_change_to_a_deleted_version_says_what_to_do(client: MlflowClient, name: str) -> None:
     promote(client, name, "1", "first", "flow")
     with pytest.raises(PlugPulledError):
-        promote(Unplugged(client, 1), name, "2", "gate", "flow")
+        promote(Unplugged(client, 1), name, "2", "gate", "flow")  # type: ignore[arg-type]
     client.delete_model_version(name, "2")
     with pytest.raises(RegistryError, match=r"delete the model's tag oncoshift\.intent"):
         recover(client, name)

@@ -163,7 +163,7 @@ def test_inputs_carry_their_dvc_digest_once(tracker: Tracker, unique: Callable[[
     found = {each.dataset.name: each for each in inputs}
     assert len(inputs) == 2
     assert found["kidney/audit"].dataset.digest == digest
-    assert json.loads(found["kidney/audit"].dataset.profile) == {"tiles": 12}
+    assert json.loads(str(found["kidney/audit"].dataset.profile)) == {"tiles": 12}
     assert [(tag.key, tag.value) for tag in found["kidney/audit"].tags] == [("mlflow.data.context", "audit")]
     with pytest.raises(RegistryError, match="more than 36"):
         tracker.log_input(run_id, "x", "0" * 37, "x", "audit")

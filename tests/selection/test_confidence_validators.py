@@ -76,7 +76,7 @@ def test_mixval_of_a_constant_predictor_is_one_half() -> None:
 
 def test_mixval_refuses_a_mix_that_has_no_larger_part() -> None:
     with pytest.raises(ValueError, match=r"above 0\.5"):
-        mixval(np.ones((4, 1)), lambda x: x[:, 0], mix=0.5)
+        mixval(np.ones((4, 1)), lambda x: x[:, 0].astype(np.float64), mix=0.5)
 
 
 @pytest.mark.parametrize("bad", [np.full((3, 1), 0.5), np.array([]), np.array([0.2, 1.2]), np.array([np.nan])])

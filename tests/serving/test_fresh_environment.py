@@ -56,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, package: Package) -> tuple[s
     tracker = Tracker(uri, "fresh")
     made = log_and_register(tracker, tracker.find_or_start_run("run", "run"), "key", package)
     promote(tracker.client, made.name, made.version, "test", "test")
-    return uri, Path(urlparse(made.source).path)
+    return uri, Path(urlparse(str(made.source)).path)
 
 
 @pytest.fixture(scope="module")

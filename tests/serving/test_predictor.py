@@ -186,8 +186,8 @@ def test_an_ensemble_says_the_mean_probability(
     predictor = TilePredictor.load(tmp_path / "config.json", tmp_path / "weights.safetensors", "cpu")
     resized = [resize(tile, 32) for tile in tiles]
     each = [own_probabilities(member, resized) for member in (classifier, other)]
-    assert np.abs(np.subtract(*each)).max() > 0.01
-    said = [outcome.probability for outcome in predictor.predict(list(tiles))]
+    assert np.abs(np.subtract(each[0], each[1])).max() > 0.01
+    said = np.array([outcome.probability for outcome in predictor.predict(list(tiles))], np.float64)
     np.testing.assert_allclose(said, np.mean(each, 0), atol=1e-6)
 
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
 import numpy as np
@@ -37,6 +37,12 @@ def model(model_folder: Path) -> PyFuncModel:
         return mlflow.pyfunc.load_model(str(model_folder))
 
 
+def predict(model: PyFuncModel, given: Any, **options: Any) -> pd.DataFrame:
+    table = model.predict(given, **options)
+    assert isinstance(table, pd.DataFrame)
+    return table
+
+
 @pytest.fixture
 def expected(package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8]) -> list[float | None]:
     return [outcome.probability for outcome in TilePredictor(package.config, classifier).predict(list(tiles))]
@@ -45,7 +51,7 @@ def expected(package: Package, classifier: TileClassifier, tiles: NDArray[np.uin
 def test_the_loaded_model_says_what_was_trained(
     model: PyFuncModel, tiles: NDArray[np.uint8], expected: list[float]
 ) -> None:
-    table = model.predict(pd.DataFrame({"image": list(tiles)}, index=range(10, 17)))
+    table = predict(model, pd.DataFrame({"image": list(tiles)}, index=range(10, 17)))
     assert list(table.columns) == ["probability", "label", "error"]
     assert table["probability"].dtype == np.float64
     assert table["probability"].tolist() == pytest.approx(expected, abs=1e-6)
@@ -58,8 +64,8 @@ def test_every_way_of_handing_tiles_in_gives_the_same(
 ) -> None:
     plain = model.unwrap_python_model()
     results = [
-        model.predict({"image": list(tiles)}),
-        model.predict({"image": tiles}, params={"batch_size": 2}),
+        predict(model, {"image": list(tiles)}),
+        predict(model, {"image": tiles}, params={"batch_size": 2}),
         plain.predict(None, tiles),
         plain.predict(None, list(tiles)),
     ]
@@ -105,7 +111,7 @@ OVER_HTTP = {
 def test_as_many_rows_come_out_as_images_go_in(
     model: PyFuncModel, texts: list[str], expected: list[float], form: str, count: int
 ) -> None:
-    table = model.predict(IN_PROCESS[form](texts[:count]))
+    table = predict(model, IN_PROCESS[form](texts[:count]))
     assert table["probability"].tolist() == pytest.approx(expected[:count], abs=1e-6)
     assert table.index.tolist() == list(range(count))
 
@@ -137,7 +143,7 @@ def test_an_image_that_is_missing_over_http_has_a_row(model: PyFuncModel, texts:
 def test_one_image_in_every_form_is_one_row(model: PyFuncModel, tiles: NDArray[np.uint8], texts: list[str]) -> None:
     nested = tiles[0].tolist()
     for given in ({"image": texts[0]}, pd.DataFrame({"image": [nested]}), {"image": [nested]}):
-        assert model.predict(given)["error"].tolist() == [None]
+        assert predict(model, given)["error"].tolist() == [None]
     for body in ({"inputs": {"image": texts[0]}}, {"dataframe_records": [{"image": nested}]}):
         assert [row["error"] for row in post(model, body)] == [None]
 
@@ -145,51 +151,51 @@ def test_one_image_in_every_form_is_one_row(model: PyFuncModel, tiles: NDArray[n
 def test_an_image_that_mlflow_takes_apart_gets_no_probability(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
     """One image where a list of images is due becomes a row for each of its lines."""
     for given in ({"image": tiles[0]}, {"image": tiles[0].tolist()}):
-        assert model.predict(given)["probability"].isna().all()
+        assert predict(model, given)["probability"].isna().all()
 
 
 def test_a_list_that_could_be_none_or_one_is_refused(model: PyFuncModel) -> None:
     with pytest.raises(ValueError, match="send a DataFrame without rows"):
-        model.predict({"image": []})
+        predict(model, {"image": []})
 
 
 def test_rows_keep_their_index_even_where_it_repeats(model: PyFuncModel, texts: list[str]) -> None:
     given = pd.DataFrame({"image": texts[:3], "slide": 1}, index=["a", "b", "a"])
-    assert model.predict(given).index.tolist() == ["a", "b", "a"]
+    assert predict(model, given).index.tolist() == ["a", "b", "a"]
 
 
 @pytest.mark.parametrize(
     "cell", [None, np.nan, pd.NA, pd.NaT, 3, "", b"", {}, [], ["text", None], [b"bytes"], np.zeros((0, 4, 3), np.uint8)]
 )
 def test_a_cell_that_is_no_image_costs_no_other_row(model: PyFuncModel, texts: list[str], cell: object) -> None:
-    table = model.predict(pd.DataFrame({"image": [texts[0], cell, texts[1]]}))
+    table = predict(model, pd.DataFrame({"image": [texts[0], cell, texts[1]]}))
     assert table["error"].notna().tolist() == [False, True, False]
 
 
 def test_one_broken_image_keeps_the_other_rows(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
-    table = model.predict({"image": [tiles[0], b"broken", tiles[1]]})
+    table = predict(model, {"image": [tiles[0], b"broken", tiles[1]]})
     assert table["probability"].tolist()[1] is None
     assert table["probability"].notna().tolist() == table["label"].notna().tolist() == [True, False, True]
     assert table["error"].tolist()[1].startswith("6 bytes")
 
 
 def test_no_rows_give_no_rows(model: PyFuncModel) -> None:
-    table = model.predict(pd.DataFrame({"image": []}))
+    table = predict(model, pd.DataFrame({"image": []}))
     assert list(table.columns) == ["probability", "label", "error"]
     assert len(table) == 0
 
 
 def test_a_wrong_column_is_named(model: PyFuncModel) -> None:
     with pytest.raises(mlflow.MlflowException, match="missing inputs \\['image'\\]"):
-        model.predict(pd.DataFrame({"picture": [b""]}))
+        predict(model, pd.DataFrame({"picture": [b""]}))
 
 
 def test_the_input_example_is_served_as_rest_sends_it(model: PyFuncModel, model_folder: Path) -> None:
     sent = json.loads((model_folder / "serving_input_example.json").read_text())["dataframe_split"]
     texts = [row[0] for row in sent["data"]]
     assert base64.b64decode(texts[0]).startswith(b"\x89PNG")
-    table = model.predict(pd.DataFrame({"image": texts}))
-    pd.testing.assert_frame_equal(table, model.predict(model.input_example))
+    table = predict(model, pd.DataFrame({"image": texts}))
+    pd.testing.assert_frame_equal(table, predict(model, model.input_example))
     assert len(table) == 2
 
 

@@ -111,7 +111,7 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
         settings = validate({"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections})
         plan = Plan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
         parent = tracker.find_or_start_run(str(tmp_path), "retrain")
-        session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))
+        session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))  # type: ignore[arg-type]
         seeds = [made_up.job(settings, seed=number) for number in range(3)]
         selection = recorded.select(session, [made_up.train(job, lambda _row: None) for job in seeds])
         del made_up.asked[:3]

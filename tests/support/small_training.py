@@ -9,7 +9,7 @@ import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from oncoshift.training.inputs import Inputs
 
 TILES, SOURCES = 60, 40
-DEFAULTS = {"epochs": 2, "steps_per_epoch": 5, "batch_size": 8, "device": "cpu", "precision": "32-true"}
+EPOCHS = 2
+DEFAULTS = {"epochs": EPOCHS, "steps_per_epoch": 5, "batch_size": 8, "device": "cpu", "precision": "32-true"}
 
 
 class SmallNet(nn.Module):
@@ -90,8 +91,8 @@ def small_data() -> TrainingData:
 def small_method(name: str = "dann", seed: int = 0, norm: bool = True, dropout: float = 0.5) -> Method:
     """`erm` or `dann` around a `SmallNet`."""
     torch.manual_seed(seed)
-    net = SmallNet(norm, dropout)
-    setup = Setup(width=8, organs=1, epochs=DEFAULTS["epochs"])
+    net: Any = SmallNet(norm, dropout)  # stands for an `AdaptationNet`
+    setup = Setup(width=8, organs=1, epochs=EPOCHS)
     return Erm(net) if name == "erm" else Alignment(net, {"dann": Dann(setup, DannSettings())})
 
 

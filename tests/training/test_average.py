@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,8 +11,8 @@ from torch import nn
 from oncoshift.training.average import WeightAverage
 
 
-def network(weight: float, mean: float) -> nn.Module:
-    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, affine=False))
+def network(weight: float, mean: float) -> Any:
+    net: Any = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, affine=False))
     with torch.no_grad():
         net[0].weight.fill_(weight)
         net[1].running_mean.fill_(mean)

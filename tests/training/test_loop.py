@@ -299,7 +299,7 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> 
     def pull(row: dict[str, float]) -> None:
         raise PulledPlugError
 
-    def run(path: Path, **changes: object) -> Trainer:
+    def run(path: Path, **changes: Any) -> Trainer:
         return trainer(path, small_method(dropout=0.0), **changes)
 
     whole = run(tmp_path / "whole")

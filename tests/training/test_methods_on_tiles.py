@@ -25,7 +25,7 @@ SHORT = {"train__epochs": 2, "train__steps_per_epoch": 2, "train__batch_size": 4
 ON_MAPS = {"model__freeze": "layer3"}
 """Where the trunk's last part alone is trained: fast, and it has BatchNorm."""
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "stain_aug": {"train__method": "stain_aug"},
     "self_training": {"train__method": "self_training"},
     "adabn": {"train__method": "adabn", **ON_MAPS},

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_the_rate_rises_and_then_follows_the_schedule(schedule: str, expected: Any) -> None:
-    settings = TrainSettings(lr=0.2, schedule=schedule, warmup=0.2)
+    settings = TrainSettings(lr=0.2, schedule=schedule, warmup=0.2)  # type: ignore[arg-type]
     assert [learning_rate(settings, at) for at in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx(expected)
 
 
@@ -54,6 +54,6 @@ def test_sgd_is_nesterovs_with_weight_decay() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_they_are_fused_and_leave_frozen_parameters_out(name: str) -> None:
     frozen, trained = torch.nn.Parameter(torch.zeros(1), requires_grad=False), torch.nn.Parameter(torch.zeros(1))
-    (group,) = build_optimizer([frozen, trained], TrainSettings(optimizer=name)).param_groups
+    (group,) = build_optimizer([frozen, trained], TrainSettings(optimizer=name)).param_groups  # type: ignore[arg-type]
     assert group["fused"]
     assert group["params"] == [trained]

@@ -48,7 +48,7 @@ NONE, ONE = (Study(STUDY.trials[:count], SPACE, "score") for count in (0, 1))
 def points(axes: Axes, label: str | None = None) -> list[tuple[float, float]]:
     """Of the scatter with a label; None: of the one without."""
     wanted = [each for each in axes.collections if (str(each.get_label()).startswith("_")) == (label is None)]
-    (found,) = [each for each in wanted if label in (None, each.get_label()) and len(each.get_offsets())]
+    (found,) = [each for each in wanted if label in (None, each.get_label()) and len(np.asarray(each.get_offsets()))]
     return [(round(float(x), 6), float(y)) for x, y in np.asarray(found.get_offsets())]
 
 
@@ -78,7 +78,9 @@ def test_slices_stand_on_the_scales_of_the_search() -> None:
 def test_parallel_lines_run_through_values_to_the_score() -> None:
     axes, _ = parallel_figure(STUDY).axes
     lines = {
-        line.get_linewidth(): np.asarray(line.get_ydata()).tolist() for line in axes.lines if len(line.get_xdata()) > 2
+        line.get_linewidth(): np.asarray(line.get_ydata()).tolist()
+        for line in axes.lines
+        if len(np.asarray(line.get_xdata())) > 2
     }
     assert lines[3.0] == pytest.approx([0.0, 1.0, 0.0, 1.0]), "the best is thick"
     assert lines[0.8] == pytest.approx([1.0, 0.0, 0.5]), "a pruned one has no score of its own"

@@ -11,7 +11,7 @@ import struct
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +42,7 @@ def write(path: Path, members: dict[str, bytes]) -> Path:
             for member, content in members.items():
                 archive.writestr(zipfile.ZipInfo(member), content, zipfile.ZIP_DEFLATED)
         return path
-    mode = next((f"w:{kind}" for kind in ("bz2", "xz") if name.endswith(kind)), "w:gz" if "gz" in name else "w")
+    mode: Any = next((f"w:{kind}" for kind in ("bz2", "xz") if name.endswith(kind)), "w:gz" if "gz" in name else "w")
     with tarfile.open(path, mode) as archive:
         for member, content in members.items():
             info = tarfile.TarInfo(member)

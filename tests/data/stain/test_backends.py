@@ -13,7 +13,7 @@ from support.tiny_tiles import tissue
 from oncoshift.data.stain import build_normalizer, pick_backend
 from oncoshift.data.stain.sheet import stain_sheet
 from oncoshift.errors import SettingsError
-from oncoshift.serving.stain import LabStatistics, StainVectors, fit_reference
+from oncoshift.serving.stain import LabStatistics, StainMethod, StainVectors, fit_reference
 from oncoshift.settings import NormalizeSettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def normalised(backend: str, reference: StainReference, tiles: np.ndarray) -> tu
 
 
 @pytest.mark.parametrize("method", ["reinhard", "macenko"])
-def test_staintools_as_a_backend_agrees(tiles: np.ndarray, method: str) -> None:
+def test_staintools_as_a_backend_agrees(tiles: np.ndarray, method: StainMethod) -> None:
     reference = fit_reference(tissue(0, 64), method)
     ours, theirs = build_normalizer(reference, "numba"), build_normalizer(reference, "staintools")
     expected, outcomes = normalised("staintools", reference, tiles)

@@ -12,7 +12,7 @@ import skimage.data
 from PIL import Image
 
 from oncoshift.data.ingest import IngestReport, ingest
-from oncoshift.data.validation.document import Heading, Items, Paragraph, Picture, Table, to_html, to_markdown
+from oncoshift.data.validation.document import Block, Heading, Items, Paragraph, Picture, Table, to_html, to_markdown
 from oncoshift.data.validation.sheets import MAX_TILES, Thumbnail, draw_sheet
 from oncoshift.settings import IngestSettings
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_gone_is_a_crossed_box(tmp_path: Path) -> None:
 
 
 def test_html_is_escaped_in_both_and_markdown_tables_hold() -> None:
-    blocks = [Heading("a <b>", 1), Paragraph("x & y"), Items(("<i>",)), Table(("h",), (("1 | <2>",),))]
+    blocks: list[Block] = [Heading("a <b>", 1), Paragraph("x & y"), Items(("<i>",)), Table(("h",), (("1 | <2>",),))]
     page = to_html(blocks)
     assert "<b>" not in page
     assert "<i>" not in page
@@ -116,7 +116,7 @@ def test_html_is_escaped_in_both_and_markdown_tables_hold() -> None:
 def test_names_are_shown_as_they_are_and_do_nothing() -> None:
     """A file's or group's name is a stranger's: in Markdown, too, it is neither HTML nor a link, nor a second row."""
     name = "<img src=x onerror=alert(1)>[a](javascript:b)`c`\n| d | \x1b[31m\u202ee.png"
-    blocks = [Heading(name), Paragraph(name), Items((name,)), Table(("tile",), ((name,),))]
+    blocks: list[Block] = [Heading(name), Paragraph(name), Items((name,)), Table(("tile",), ((name,),))]
     blocks.append(Picture("sheet.png", name, Image.new("RGB", (4, 4))))
     text, page = to_markdown(blocks), to_html(blocks)
     assert "<img" not in text

@@ -17,6 +17,8 @@ from support.tiny_tiles import tissue
 from oncoshift.serving.images import decode
 from oncoshift.serving.stain import (
     LabStatistics,
+    Precision,
+    StainMethod,
     StainReference,
     StainVectors,
     UnstainableTileError,
@@ -29,7 +31,8 @@ from oncoshift.serving.stain.separation import SAMPLE, lattice_step
 if TYPE_CHECKING:
     from pathlib import Path
 
-METHODS = ("reinhard", "macenko", "vahadane")
+METHODS: tuple[StainMethod, ...] = ("reinhard", "macenko", "vahadane")
+PRECISIONS: tuple[Precision, ...] = ("fast", "exact")
 BOTH = (True, False)
 seeds = st.integers(0, 10_000)
 
@@ -47,7 +50,7 @@ def stainless(name: str) -> np.ndarray:
     return tile
 
 
-def theirs(method: str, reference: np.ndarray, tile: np.ndarray, *, standardize: bool) -> np.ndarray:
+def theirs(method: StainMethod, reference: np.ndarray, tile: np.ndarray, *, standardize: bool) -> np.ndarray:
     """The tile as staintools normalises it."""
     reference, tile = reference.copy(), tile.copy()
     if standardize:
@@ -73,7 +76,7 @@ def real(shared: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("standardize", BOTH)
 @pytest.mark.parametrize("precision", ["exact", "fast"])
-def test_macenko_is_staintools_on_real_tiles(real: list[np.ndarray], standardize: bool, precision: str) -> None:
+def test_macenko_is_staintools_on_real_tiles(real: list[np.ndarray], standardize: bool, precision: Precision) -> None:
     reference, *tiles = real
     ours = normalizer(fit_reference(reference, "macenko", standardize_luminosity=standardize, precision=precision))
     limit = 0.1 if precision == "exact" else 0.6
@@ -102,7 +105,7 @@ def test_vahadane_is_staintools_with_time_to_converge(
     learn = spams.trainDL
 
     def patiently(X: np.ndarray, **given: object) -> np.ndarray:  # noqa: N803 - spams' own name
-        start = np.maximum(macenko_vectors(np.ascontiguousarray(X, np.float32)), 0)
+        start = np.maximum(macenko_vectors(np.ascontiguousarray(X, np.float32)), 0)  # type: ignore[arg-type]
         return learn(X=X, D=np.asfortranarray(start.T), iter=3000, numThreads=1, **given)
 
     monkeypatch.setattr(spams, "trainDL", patiently)
@@ -118,12 +121,12 @@ def test_vahadane_is_near_staintools_as_it_is(real: list[np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("method", ["macenko", "vahadane"])
-def test_a_fast_fit_of_a_large_tile_is_close_to_an_exact_one(real: list[np.ndarray], method: str) -> None:
+def test_a_fast_fit_of_a_large_tile_is_close_to_an_exact_one(real: list[np.ndarray], method: StainMethod) -> None:
     def mosaic(tiles: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.concatenate(tiles[:2], axis=0), np.concatenate(tiles[2:4], axis=0)], axis=1)
 
     reference = real[0]
-    fast, exact = (normalizer(fit_reference(reference, method, precision=precision)) for precision in ("fast", "exact"))
+    fast, exact = (normalizer(fit_reference(reference, method, precision=precision)) for precision in PRECISIONS)
     apart = [difference(fast(tile).image, exact(tile).image) for tile in (mosaic(real[i : i + 4]) for i in (0, 8, 16))]
     assert 0 < np.mean(apart) < 0.6
 
@@ -142,7 +145,9 @@ def test_a_fast_fit_of_a_large_tile_is_close_to_an_exact_one(real: list[np.ndarr
         ("nearly black", {"flat"}),
     ],
 )
-def test_a_tile_without_stain_is_kept_as_it_is(name: str, outcomes: set[str], method: str, standardize: bool) -> None:
+def test_a_tile_without_stain_is_kept_as_it_is(
+    name: str, outcomes: set[str], method: StainMethod, standardize: bool
+) -> None:
     tile = stainless(name)
     ours = normalizer(fit_reference(tissue(0), method, standardize_luminosity=standardize))
     with warnings.catch_warnings():
@@ -157,7 +162,7 @@ def test_a_tile_without_stain_is_kept_as_it_is(name: str, outcomes: set[str], me
 
 @pytest.mark.parametrize("standardize", BOTH)
 @pytest.mark.parametrize("method", METHODS)
-def test_input_is_never_changed(method: str, standardize: bool) -> None:
+def test_input_is_never_changed(method: StainMethod, standardize: bool) -> None:
     tile = tissue(1)
     tile[0, 0] = 0
     tile.flags.writeable = False
@@ -172,7 +177,7 @@ def test_input_is_never_changed(method: str, standardize: bool) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, method=st.sampled_from(METHODS))
-def test_normalising_twice_is_normalising_once(seed: int, method: str) -> None:
+def test_normalising_twice_is_normalising_once(seed: int, method: StainMethod) -> None:
     """But for rounding down, and what two stains leave unexplained: the second time moves little beside the first."""
     ours = normalizer(fit_reference(tissue(0, 64), method, standardize_luminosity=False))
     paler = np.random.default_rng(seed).uniform(0.5, 0.8, 3)
@@ -183,7 +188,7 @@ def test_normalising_twice_is_normalising_once(seed: int, method: str) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, method=st.sampled_from(["macenko", "vahadane"]), standardize=st.booleans())
-def test_white_stays_white(seed: int, method: str, standardize: bool) -> None:
+def test_white_stays_white(seed: int, method: StainMethod, standardize: bool) -> None:
     ours = normalizer(fit_reference(tissue(0, 64), method, standardize_luminosity=standardize))
     tile = tissue(seed, 64)
     tile[:20] = 255
@@ -193,8 +198,8 @@ def test_white_stays_white(seed: int, method: str, standardize: bool) -> None:
 
 
 @settings(deadline=None, max_examples=10)
-@given(order=st.permutations(range(5)), method=st.sampled_from(METHODS), precision=st.sampled_from(["fast", "exact"]))
-def test_the_order_of_tiles_does_not_matter(order: list[int], method: str, precision: str) -> None:
+@given(order=st.permutations(range(5)), method=st.sampled_from(METHODS), precision=st.sampled_from(PRECISIONS))
+def test_the_order_of_tiles_does_not_matter(order: list[int], method: StainMethod, precision: Precision) -> None:
     tiles = [tissue(seed, 48) for seed in range(1, 5)] + [stainless("white")]
     ours = normalizer(fit_reference(tissue(0, 48), method, precision=precision))
     one, other = ours.fit_group(tiles), ours.fit_group([tiles[i] for i in order])
@@ -208,7 +213,7 @@ def test_the_order_of_tiles_does_not_matter(order: list[int], method: str, preci
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_group_of_one_tile_is_that_tile(method: str) -> None:
+def test_a_group_of_one_tile_is_that_tile(method: StainMethod) -> None:
     tile = tissue(3, 64)
     ours = normalizer(fit_reference(tissue(0), method))
     found = ours.fit_group([tile, stainless("white")])
@@ -230,7 +235,7 @@ def test_a_fit_of_another_method_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_reference_survives_json(method: str) -> None:
+def test_a_reference_survives_json(method: StainMethod) -> None:
     reference = fit_reference(tissue(0), method, standardize_luminosity=False, precision="fast")
     assert StainReference.from_dict(json.loads(json.dumps(reference.to_dict()))) == reference
     assert isinstance(reference.fit, LabStatistics if method == "reinhard" else StainVectors)
