@@ -16,7 +16,7 @@ from oncoshift.training.ensemble import mean_history
 from oncoshift.training.job import find_trained, load_net, predict_job, train_job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -37,7 +37,7 @@ class PulledPlugError(Exception):
     """Stands for a kill within a member's training."""
 
 
-def ignore(row: dict[str, float]) -> None:
+def ignore(row: Mapping[str, float]) -> None:
     """A hook that does nothing."""
 
 
@@ -58,7 +58,7 @@ def test_an_ensemble_says_the_mean_of_its_members(
     data: TrainingData, make_ensemble: Callable[..., Any], freeze: str
 ) -> None:
     job = make_ensemble(model__freeze=freeze)
-    rows: list[dict[str, float]] = []
+    rows: list[Mapping[str, float]] = []
     trained = train_job(job, data, rows.append)
     members = [alone(make_ensemble, organ, model__freeze=freeze) for organ in ("lung", "colon")]
     done = [found for member in members if (found := find_trained(member)) is not None]
@@ -81,7 +81,7 @@ def test_members_that_are_trained_are_found_and_killed_ones_go_on_to_the_same_bi
     def job(folder, **changes: object):  # type: ignore[no-untyped-def]
         return make_job(folder, **{"train__method": "ensemble", **HEADS, **changes})
 
-    def pull(row: dict[str, float]) -> None:
+    def pull(row: Mapping[str, float]) -> None:
         raise PulledPlugError
 
     expected = train_job(job(tmp_path / "whole"), data, ignore)
@@ -138,7 +138,7 @@ def test_one_organ_makes_a_plain_model(data: TrainingData, make_ensemble: Callab
 
 
 def test_history_is_the_mean_but_for_the_clock() -> None:
-    def row(loss: float, seconds: float, when: float) -> dict[str, float]:
+    def row(loss: float, seconds: float, when: float) -> Mapping[str, float]:
         return {"epoch": 0.0, "label_loss": loss, "epoch_seconds": seconds, "timestamp_ms": when}
 
     assert mean_history([[row(1.0, 2.0, 10.0)], [row(2.0, 3.0, 7.0)]]) == [row(1.5, 5.0, 10.0)]

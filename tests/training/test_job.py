@@ -17,7 +17,7 @@ from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.job import find_trained, load_net, predict_job, train_job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from oncoshift.data.tables import TrainingData
@@ -28,12 +28,12 @@ class PulledPlugError(Exception):
     """Stands for a kill between two epochs."""
 
 
-def ignore(row: dict[str, float]) -> None:
+def ignore(row: Mapping[str, float]) -> None:
     """A hook that does nothing."""
 
 
 def plug_after(epochs: int):  # type: ignore[no-untyped-def]
-    def hook(row: dict[str, float]) -> None:
+    def hook(row: Mapping[str, float]) -> None:
         if row["epoch"] == epochs - 1:
             raise PulledPlugError
 
@@ -134,7 +134,7 @@ def test_a_job_keeps_its_id_and_folder_though_code_changes_while_it_trains(
 ) -> None:
     job = make_job(model__freeze="all", train__augment=False, train__epochs=1)
 
-    def change_code(row: dict[str, float]) -> None:
+    def change_code(row: Mapping[str, float]) -> None:
         monkeypatch.setattr("oncoshift.training.job.code_fingerprint", lambda _entry: "another")
 
     trained = train_job(job, data, change_code)

@@ -14,7 +14,7 @@ from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.job import predict_job, train_job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -39,11 +39,11 @@ class PulledPlugError(Exception):
     """Stands for a kill between two epochs."""
 
 
-def ignore(row: dict[str, float]) -> None:
+def ignore(row: Mapping[str, float]) -> None:
     """A hook that does nothing."""
 
 
-def pull(row: dict[str, float]) -> None:
+def pull(row: Mapping[str, float]) -> None:
     raise PulledPlugError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from oncoshift.data.tables import TrainingData
     from oncoshift.training.job import Job, TrainedJob
 
-Row = dict[str, float]
+Row = Mapping[str, float]
 
 
 class Meeting:
