@@ -25,7 +25,7 @@ import numpy as np
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.parallel import usable_cores
-from oncoshift.settings import Settings, validate
+from oncoshift.settings import Settings, parse_settings
 
 KINDS: dict[str, dict[str, Any]] = {
     "heads": {"freeze": "all", "size": 32, "epochs": 4, "steps": 30, "batch": 32},
@@ -44,7 +44,7 @@ def settings(kind: str, seed: int, threads: int | None) -> Settings:
     train = {"method": "dann", "epochs": how["epochs"], "steps_per_epoch": how["steps"], "batch_size": how["batch"],
              "threads": threads, "device": "cpu", "precision": "32-true"}  # fmt: skip
     model = {"backbone": "resnet18", "weights": "none", "freeze": how["freeze"]}
-    return validate({"sources": ["lung", "colon"], "seed": seed, "model": model, "train": train})
+    return parse_settings({"sources": ["lung", "colon"], "seed": seed, "model": model, "train": train})
 
 
 def made_up(size: int) -> TrainingData:

@@ -25,7 +25,7 @@ import torch
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.methods.factory import build_method
-from oncoshift.settings import validate
+from oncoshift.settings import parse_settings
 from oncoshift.training import loop, validation
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 WIDTH = 512
 SOURCES, VALIDATION, TARGETS = 4000, 1000, 4000
 EPOCHS = 8
-SETTINGS = validate(
+SETTINGS = parse_settings(
     {
         "sources": ["lung", "colon"],
         "model": {"backbone": "resnet18", "weights": "none", "freeze": "all"},
@@ -48,7 +48,7 @@ SETTINGS = validate(
 PARTS = {
     "batches and steps": (loop._Run, "_epoch"),
     "forward over validation and target": (validation, "outputs"),
-    "scores that need no label": (validation, "all_scores"),
+    "scores that need no label": (validation, "compute_scores"),
     "proxy A-distance": (validation, "proxy_a_distance"),
     "checkpoint": (loop._Run, "_save"),
 }

@@ -33,21 +33,21 @@ from torch import Tensor, nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.files import atomic
-from oncoshift.methods.factory import method_around
+from oncoshift.methods.factory import wrap_network
 from oncoshift.models.network import AdaptationNet
 from oncoshift.models.weights import load_trunk
-from oncoshift.selection.consensus import Consensus, consensus
+from oncoshift.selection.consensus import Consensus, find_consensus
 from oncoshift.selection.dev import DomainFeatures, deep_embedded_validation
 from oncoshift.selection.ensv import ensemble_agreement
 from oncoshift.selection.mixval import mixval
 from oncoshift.selection.oracle import oracle
 from oncoshift.selection.rule import score_row
 from oncoshift.selection.seeds_agreement import seeds_agreement
-from oncoshift.selection.validators import Predictions, all_scores
-from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict
+from oncoshift.selection.validators import Predictions, compute_scores
+from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict
 from oncoshift.serving.classifier import Trunk, normalise
 from oncoshift.serving.images import decode
-from oncoshift.settings import SelectSettings, TrainSettings, validate
+from oncoshift.settings import SelectSettings, TrainSettings, parse_settings
 from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
@@ -153,7 +153,7 @@ class Pooled(nn.Module):
 
 def experiment(spec: Spec, steps: int) -> Settings:
     """Settings of one model's training: a head on frozen features."""
-    return validate(
+    return parse_settings(
         {
             "target": spec.target,
             "sources": spec.sources,
@@ -192,7 +192,7 @@ def build(spec: Spec, settings: Settings) -> Method:
     for module in net.modules():
         if isinstance(module, nn.Linear):
             module.reset_parameters()
-    return method_around(net, settings)
+    return wrap_network(net, settings)
 
 
 def training_data(tiles: pd.DataFrame, spec: Spec) -> TrainingData:
@@ -241,7 +241,7 @@ def score(spec: Spec, net: AdaptationNet, values: NDArray[np.float32], data: Tra
     source, target = predict(values[data.source_val.rows]), predict(inputs)
     domains = DomainFeatures(*(embed(part.rows).numpy() for part in (data.source, data.source_val, data.target)))
     scores = {
-        **all_scores(Predictions(source, labels, target)),
+        **compute_scores(Predictions(source, labels, target)),
         "dev": deep_embedded_validation(source, labels, domains),
         "mixval": mixval(inputs, predict),
     }
@@ -277,7 +277,7 @@ def alone(models: list[Trained], spec: Spec, own: bool = False) -> Consensus:
         next(model for model in models if model.spec.sources == (organ,) and model.spec.method == spec.method)
         for organ in organs
     ]
-    return consensus(np.stack([model.probabilities for model in members]))
+    return find_consensus(np.stack([model.probabilities for model in members]))
 
 
 def candidates_of(models: list[Trained]) -> list[Trained]:
@@ -303,7 +303,7 @@ def validator_scores(models: list[Trained]) -> pd.DataFrame:
 
 def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
     """The verdict on every candidate of one target, no label read; `own`: see `alone`."""
-    rule = ConsensusVerdict.by(RULE)
+    rule = ConsensusRule.from_settings(RULE)
     return [
         rule(Evidence(model.scores["source_accuracy"], model.probabilities, alone(models, model.spec, own)))
         for model in candidates_of(models)

@@ -30,7 +30,7 @@ from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.methods.factory import build_method
 from oncoshift.models.reversal import reverse_gradient
 from oncoshift.serving.classifier import IMAGENET_MEAN, IMAGENET_STD
-from oncoshift.settings import validate
+from oncoshift.settings import parse_settings
 from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.loop import Trainer
@@ -175,7 +175,7 @@ def serve(name: str, setup: Setup, orders: Connection) -> None:
 
 def experiment(setup: Setup) -> Settings:
     """The settings of ours: the defaults, but for what is compared. No checkpoint is written in the midst of a turn."""
-    return validate(
+    return parse_settings(
         {
             "target": setup.target,
             "sources": setup.sources,

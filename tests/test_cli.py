@@ -21,7 +21,7 @@ from oncoshift.commands import retraining
 from oncoshift.commands.context import Context
 from oncoshift.experiments import prepare_experiment
 from oncoshift.layout import SPLITS, Layout
-from oncoshift.settings import Settings, dump_settings, load_settings, with_values
+from oncoshift.settings import Settings, dump_settings, load_settings, replace_values
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def experiment(tmp_path: Path) -> Path:
     write_tree(tmp_path / "data" / "raw", groups=6, tiles=1)
     changes = {"sources": ["lung", "colon"], "ingest.adapter": "folder", "normalize.tile_size": 32}
-    (tmp_path / "params.yaml").write_text(dump_settings(with_values(Settings(), changes)), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(dump_settings(replace_values(Settings(), changes)), encoding="utf-8")
     return tmp_path
 
 

@@ -19,7 +19,7 @@ from oncoshift.experiments import (
     tracking_uri,
 )
 from oncoshift.layout import Layout
-from oncoshift.settings import Settings, TrackingSettings, load_settings, with_values
+from oncoshift.settings import Settings, TrackingSettings, load_settings, replace_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_no_project_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_an_experiment_has_all_settings_with_the_projects_paths(project: Path) -> None:
-    settings = with_values(Settings(), {"model.weights": "weights/a.safetensors", "train.epochs": 3})
+    settings = replace_values(Settings(), {"model.weights": "weights/a.safetensors", "train.epochs": 3})
     layout = prepare_experiment(project, settings, "lung-dann")
     written = load_settings(layout.params)
     assert layout.folder == project / "experiments" / "lung-dann"
@@ -67,7 +67,7 @@ def test_an_experiment_has_all_settings_with_the_projects_paths(project: Path) -
 
 
 def test_absolute_paths_and_named_weights_stay(project: Path) -> None:
-    settings = with_values(Settings(), {"model.weights": "imagenet", "ingest.root": "/tiles"})
+    settings = replace_values(Settings(), {"model.weights": "imagenet", "ingest.root": "/tiles"})
     written = load_settings(prepare_experiment(project, settings, "a").params)
     assert (written.model.weights, written.ingest.root) == ("imagenet", "/tiles")
 
@@ -80,7 +80,7 @@ def test_preparing_again_touches_nothing_that_is_the_same(project: Path) -> None
     before = stamps(layout.folder)
     prepare_experiment(project, Settings(), "a")
     assert stamps(layout.folder) == before
-    prepare_experiment(project, with_values(Settings(), {"seed": 1}), "a")
+    prepare_experiment(project, replace_values(Settings(), {"seed": 1}), "a")
     assert {path for path, stamp in stamps(layout.folder).items() if before[path] != stamp} == {layout.params}
 
 
@@ -126,7 +126,7 @@ def test_a_variable_in_a_url_is_replaced_where_it_is_used(project: Path, monkeyp
     assert resolved_url("postgresql://me:${DB_PASSWORD}@db/s", project) == "postgresql://me:hunter2@db/s"
     assert resolved_url("sqlite:///${NO_SUCH:-runs}/o.db", project) == f"sqlite:///{project}/runs/o.db"
     assert (project / "runs").is_dir()
-    settings = with_values(Settings(), {"tune.storage": "postgresql://me:${DB_PASSWORD}@db/s"})
+    settings = replace_values(Settings(), {"tune.storage": "postgresql://me:${DB_PASSWORD}@db/s"})
     layout = prepare_experiment(project, settings, "a")
     assert "hunter2" not in layout.params.read_text(encoding="utf-8")
     assert load_settings(layout.params).tune.storage == settings.tune.storage

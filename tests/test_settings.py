@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from oncoshift.errors import SettingsError
-from oncoshift.settings import Settings, dump_settings, flatten, load_settings, validate, with_values
+from oncoshift.settings import Settings, dump_settings, flatten, load_settings, parse_settings, replace_values
 from oncoshift.settings.files import find_preset
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -31,11 +31,11 @@ def test_presets_are_valid(preset: str) -> None:
 
 
 def test_the_demo_preset_is_the_default_experiment() -> None:
-    assert validate(yaml.safe_load((PROJECT / "presets" / "demo.yaml").read_text(encoding="utf-8"))) == Settings()
+    assert parse_settings(yaml.safe_load((PROJECT / "presets" / "demo.yaml").read_text(encoding="utf-8"))) == Settings()
 
 
 def test_dump_reads_back_to_the_same_settings(tmp_path: Path) -> None:
-    settings = with_values(Settings(), {"train.lr": 1e-5, "model.weights": "a.safetensors", "target": "skin"})
+    settings = replace_values(Settings(), {"train.lr": 1e-5, "model.weights": "a.safetensors", "target": "skin"})
     (tmp_path / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     assert load_settings(tmp_path / "params.yaml") == settings
 
@@ -148,7 +148,7 @@ def test_what_is_used_late_keeps_its_variable(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("key", ["tune.storage", "tracking.uri", "ingest.root"])
 def test_a_password_in_the_settings_is_refused_and_not_repeated(key: str, url: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        with_values(Settings(), {key: url})
+        replace_values(Settings(), {key: url})
     assert f"{key}: " in str(caught.value)
     assert "it holds a password; write ${NAME} in its place" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -208,7 +208,7 @@ def test_the_same_rules_hold_for_files_and_for_tuning(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"train.batch_size: '12:30' is not allowed"):
         load_settings(tmp_path / "params.yaml", preset=str(tmp_path / "quick.yaml"))
     with pytest.raises(SettingsError, match=r"train.lr: True is not allowed"):
-        with_values(Settings(), {"train.lr": True})
+        replace_values(Settings(), {"train.lr": True})
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_dump_is_read_alike_by_dvc(tmp_path: Path) -> None:
     from dvc.utils.serialize import load_yaml
 
     for word in ("yes", "1e3", "0o17", "12:30", "010", "null", "2024-01-02", "Gewebe für A"):
-        settings = with_values(Settings(), {"tracking.experiment": word})
+        settings = replace_values(Settings(), {"tracking.experiment": word})
         (tmp_path / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
         assert load_settings(tmp_path / "params.yaml") == settings
         assert load_yaml(str(tmp_path / "params.yaml"))["tracking"]["experiment"] == word
@@ -317,7 +317,7 @@ def test_a_dump_is_read_alike_by_dvc(tmp_path: Path) -> None:
 def test_flat_keys_and_values_round_trip() -> None:
     flat = flatten(Settings())
     assert flat["dann.schedule"] == "ganin"
-    assert with_values(Settings(), flat) == Settings()
+    assert replace_values(Settings(), flat) == Settings()
 
 
 def test_a_presets_file_that_is_not_there_is_told_as_a_presets(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from oncoshift.experiments import prepare_experiment
 from oncoshift.files import held
 from oncoshift.fingerprint import stage_fingerprints
 from oncoshift.layout import Layout
-from oncoshift.methods.factory import method_settings
+from oncoshift.methods.factory import select_method_settings
 from oncoshift.methods.registry import METHODS
-from oncoshift.settings import Settings, dump_settings, with_values
+from oncoshift.settings import Settings, dump_settings, replace_values
 from oncoshift.versioning import (
     DvcError,
     ensure_local_remote,
@@ -37,7 +37,7 @@ DATA_STAGES = ["ingest", "split", "normalize"]
 
 
 def write_params(folder: Path, **changes: object) -> Settings:
-    settings = with_values(Settings(), TINY | {key.replace("__", "."): value for key, value in changes.items()})
+    settings = replace_values(Settings(), TINY | {key.replace("__", "."): value for key, value in changes.items()})
     (folder / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     return settings
 
@@ -234,5 +234,5 @@ def test_dvc_trains_again_when_anything_changes_that_a_method_reads() -> None:
 
     params = set(yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["params"])
     for method in METHODS:
-        read = method_settings(with_values(Settings(), {"train.method": method}))
+        read = select_method_settings(replace_values(Settings(), {"train.method": method}))
         assert {"model", "train", "seed", *read} <= params, method

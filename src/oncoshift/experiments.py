@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from oncoshift.errors import OncoshiftError, SettingsError
 from oncoshift.files import atomic, held
 from oncoshift.layout import Layout
-from oncoshift.settings import dump_settings, with_values
+from oncoshift.settings import dump_settings, replace_values
 from oncoshift.settings.files import expand
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _with_absolute_paths(settings: Settings, project: Path) -> Settings:
     changed = {"ingest.root": str(project / settings.ingest.root)}
     if settings.model.weights.endswith(".safetensors"):
         changed["model.weights"] = str(project / settings.model.weights)
-    return with_values(settings, changed)
+    return replace_values(settings, changed)
 
 
 def _write_if_changed(path: Path, text: str) -> None:

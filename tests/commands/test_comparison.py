@@ -9,7 +9,7 @@ import pytest
 
 from oncoshift.cli import main
 from oncoshift.registry.tracking import Tracker
-from oncoshift.settings import Settings, dump_settings, with_values
+from oncoshift.settings import Settings, dump_settings, replace_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with retrainings of kidney on two test sets, and one that has not finished."""
     root = tmp_path_factory.mktemp("project")
     uri = f"sqlite:///{root}/mlflow.db"
-    settings = with_values(Settings(), {"tracking.uri": uri, "tracking.experiment": "tests"})
+    settings = replace_values(Settings(), {"tracking.uri": uri, "tracking.experiment": "tests"})
     (root / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     (root / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     tracker = Tracker(uri, "tests")

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 from oncoshift.commands.stages import train
 from oncoshift.layout import Layout
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, replace_values
 from oncoshift.training.epoch import Epoch
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def test_a_stage_that_goes_on_says_after_which_epoch(
     monkeypatch.setattr("oncoshift.steps.train.run", run)
     monkeypatch.setattr("oncoshift.steps.jobs.ExperimentJobs.open", Mock())
     monkeypatch.chdir(tmp_path)
-    train(Mock(settings=with_values(Settings(), {"train.epochs": 3}), layout=Layout(Path())))
+    train(Mock(settings=replace_values(Settings(), {"train.epochs": 3}), layout=Layout(Path())))
     assert capsys.readouterr().out.splitlines() == [
         "train: goes on after epoch 2/3",
         "train: epoch 3/3, source accuracy 0.900, IM 0.500, 1.0 s",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.cli import main
 from oncoshift.retraining import prepare
-from oncoshift.settings import Settings, dump_settings, with_values
+from oncoshift.settings import Settings, dump_settings, replace_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def test_a_store_that_is_away_is_told_before_the_data_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = with_values(Settings(), {"ingest.adapter": "phantom", "tracking.uri": "http://127.0.0.1:1"})
+    settings = replace_values(Settings(), {"ingest.adapter": "phantom", "tracking.uri": "http://127.0.0.1:1"})
     (tmp_path / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "no_proxy", "NO_PROXY"):

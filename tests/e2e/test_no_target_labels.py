@@ -17,7 +17,7 @@ from oncoshift.data.normalize import run_normalize
 from oncoshift.data.split import run_split
 from oncoshift.data.tables import LABELS
 from oncoshift.layout import Layout
-from oncoshift.settings import validate, with_values
+from oncoshift.settings import parse_settings, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-SETTINGS = validate(
+SETTINGS = parse_settings(
     {
         "target": "kidney",
         "sources": ["lung", "colon"],
@@ -140,7 +140,7 @@ def test_folders_spell_labels_in_paths_and_still_do_not_matter(tiles: Path, tmp_
             (data / "kidney" / LABELS[0]).rename(data / "kidney" / "other")
             (data / "kidney" / LABELS[1]).rename(data / "kidney" / LABELS[0])
             (data / "kidney" / "other").rename(data / "kidney" / LABELS[1])
-        ingest(with_values(SETTINGS, {"ingest.adapter": "folder"}).ingest, data, layout.tiles, base=layout.folder)
+        ingest(replace_values(SETTINGS, {"ingest.adapter": "folder"}).ingest, data, layout.tiles, base=layout.folder)
         weights.append(trained(split_and_pack(layout), "dann"))
     assert same(*weights)
 

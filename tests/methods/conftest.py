@@ -13,11 +13,11 @@ from support.given_trunk import Given
 from torch import nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
-from oncoshift.methods.factory import method_around
+from oncoshift.methods.factory import wrap_network
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.batch_norm import replace_batch_norm
 from oncoshift.models.network import AdaptationNet
-from oncoshift.settings import validate
+from oncoshift.settings import parse_settings
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 from oncoshift.training.prediction import predict
@@ -97,7 +97,7 @@ def small_method(settings: Settings, trunk: Callable[[], nn.Module] = Given) -> 
     if METHODS[settings.train.method].per_domain or settings.model.batch_norm == "per_domain":
         replace_batch_norm(net.classifier.trunk, per_domain=True)
         net.per_domain = True
-    return method_around(net, settings)
+    return wrap_network(net, settings)
 
 
 def method_settings_for(method: str, seed: int, **changes: dict[str, object]) -> Settings:
@@ -112,7 +112,7 @@ def method_settings_for(method: str, seed: int, **changes: dict[str, object]) ->
         **changes.pop("train", {}),
     }
     model = {"bottleneck": 32, "freeze": "all", "dropout": 0.0, **changes.pop("model", {})}
-    return validate({"sources": ["lung", "colon"], "seed": seed, "model": model, "train": train, **changes})
+    return parse_settings({"sources": ["lung", "colon"], "seed": seed, "model": model, "train": train, **changes})
 
 
 class Trained(NamedTuple):

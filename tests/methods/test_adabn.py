@@ -14,7 +14,7 @@ from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import SettingsError
 from oncoshift.methods.factory import build_method
 from oncoshift.models.batch_norm import DomainBatchNorm2d
-from oncoshift.settings import validate
+from oncoshift.settings import parse_settings
 from oncoshift.training.inputs import FeatureInputs
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def test_what_was_there_before_and_a_single_last_tile_do_not_matter(small: Any) 
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
-    settings = validate({"model": {"bottleneck": 8, "freeze": "layer3"}, "train": {"method": "adabn"}})
+    settings = parse_settings({"model": {"bottleneck": 8, "freeze": "layer3"}, "train": {"method": "adabn"}})
     method = build_method(settings)
     trunk = method.net.classifier.trunk
     replaced = [name for name, module in trunk.named_modules() if isinstance(module, DomainBatchNorm2d)]
@@ -136,4 +136,4 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
 def test_where_no_batch_norm_is_trained_it_is_refused(section: dict[str, Any]) -> None:
     model = {**section.get("model", {}), "freeze": "all"}
     with pytest.raises(SettingsError, match=r"BatchNorm in the trained parts.*model.freeze 'all' none is trained"):
-        validate({**section, "model": model})
+        parse_settings({**section, "model": model})

@@ -10,9 +10,9 @@ import torch
 
 from oncoshift.methods.alignment import entropy
 from oncoshift.methods.base import Batch
-from oncoshift.methods.factory import build_method, method_settings
+from oncoshift.methods.factory import build_method, select_method_settings
 from oncoshift.methods.registry import METHODS
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, replace_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ def test_one_seed_gives_every_method_one_network(settings_for: Callable[..., Set
 def test_a_method_reads_the_sections_of_its_parts_and_no_other() -> None:
     def reads(method: str, **changes: object) -> dict[str, object]:
         values = {"train.method": method, **{key.replace("__", "."): value for key, value in changes.items()}}
-        return method_settings(with_values(Settings(), values))
+        return select_method_settings(replace_values(Settings(), values))
 
     assert reads("erm") == reads("adabn") == {}
     assert reads("single").keys() == {"single", "sources"}

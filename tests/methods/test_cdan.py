@@ -67,7 +67,7 @@ def test_gradient_reaches_the_feature_reversed_and_not_the_predictions() -> None
     assert step.source_logits.grad is None
     plain = a_step()
     logits = term.head(multilinear_map(torch.cat([plain.source_logits, plain.target_logits]), plain.z))
-    term.judge(logits, plain, term.weights(plain))[0].backward()
+    term.compute_domain_loss(logits, plain, term.weigh_tiles(plain))[0].backward()
     assert torch.allclose(reversed_, -0.5 * plain.z.grad)  # type: ignore[arg-type]
     assert reversed_.abs().sum() > 0
 
@@ -75,7 +75,7 @@ def test_gradient_reaches_the_feature_reversed_and_not_the_predictions() -> None
 def test_label_shift_and_entropy_weights_are_multiplied_and_of_mean_one_in_each_domain() -> None:
     """Labels 0, 1, 1 of certainties c(½), c(¾), c(¾); target shares that stay even: w(y) = ½ / ⅓ and ½ / ⅔."""
     step = a_step()._replace(target_logits=torch.tensor([SURE, SURE[::-1]]))
-    weights = Cdan(SETUP, CdanSettings(label_shift="reweight")).weights(step)
+    weights = Cdan(SETUP, CdanSettings(label_shift="reweight")).weigh_tiles(step)
     sure = certainty(torch.tensor([SURE])).item()
     source = torch.tensor([1.5 * 1.5, 0.75 * sure, 0.75 * sure])
     assert torch.allclose(weights, torch.cat([source / source.mean(), torch.ones(2)]))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from oncoshift.methods.base import Batch
 from oncoshift.methods.dann import domain_cross_entropy
 from oncoshift.methods.factory import build_method
 from oncoshift.models.reversal import reversal_strength, reverse_gradient
-from oncoshift.settings import validate
+from oncoshift.settings import parse_settings
 
 if TYPE_CHECKING:
     from typing import Any
@@ -60,7 +60,9 @@ def test_weighted_domain_loss_by_hand() -> None:
 @pytest.fixture
 def dann() -> Any:
     torch.manual_seed(0)
-    settings = validate({"model": {"bottleneck": 8, "dropout": 0.0}, "dann": {"schedule": "constant", "weight": 0.7}})
+    settings = parse_settings(
+        {"model": {"bottleneck": 8, "dropout": 0.0}, "dann": {"schedule": "constant", "weight": 0.7}}
+    )
     return build_method(settings).train()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from oncoshift.methods.label_shift import MIN_SHARE, MOMENTUM, TargetShares, source_weights
+from oncoshift.methods.label_shift import MIN_SHARE, MOMENTUM, TargetShares, weigh_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,18 +20,18 @@ ONE_GROUP = torch.zeros(4, dtype=torch.long)
 
 def test_weights_by_hand() -> None:
     """Shares ¼ and ¾ wanted, ½ and ½ there: benign tiles count half, malignant ones one and a half."""
-    weights = source_weights(torch.tensor([0, 1, 1, 0]), ONE_GROUP, torch.tensor([0.25, 0.75]))
+    weights = weigh_sources(torch.tensor([0, 1, 1, 0]), ONE_GROUP, torch.tensor([0.25, 0.75]))
     assert torch.allclose(weights, torch.tensor([0.5, 1.5, 1.5, 0.5]))
 
 
 def test_each_group_is_brought_to_the_shares_by_itself() -> None:
     labels, groups = torch.tensor([0, 0, 0, 1, 0, 1]), torch.tensor([0, 0, 0, 0, 1, 1])
-    weights = source_weights(labels, groups, torch.tensor([0.25, 0.75]))
+    weights = weigh_sources(labels, groups, torch.tensor([0.25, 0.75]))
     assert torch.allclose(weights, torch.tensor([1 / 3, 1 / 3, 1 / 3, 3.0, 0.5, 1.5]))
 
 
 def test_a_group_without_a_class_keeps_its_weight() -> None:
-    weights = source_weights(torch.tensor([1, 1, 1, 1]), ONE_GROUP, torch.tensor([0.9, 0.1]))
+    weights = weigh_sources(torch.tensor([1, 1, 1, 1]), ONE_GROUP, torch.tensor([0.9, 0.1]))
     assert torch.allclose(weights, torch.ones(4))
 
 
@@ -49,7 +49,7 @@ def test_estimate_is_a_clipped_moving_average_without_gradient() -> None:
 
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[B\]"):
-        source_weights(torch.zeros(4, 1, dtype=torch.long), ONE_GROUP, torch.tensor([0.5, 0.5]))
+        weigh_sources(torch.zeros(4, 1, dtype=torch.long), ONE_GROUP, torch.tensor([0.5, 0.5]))
 
 
 @pytest.mark.parametrize(

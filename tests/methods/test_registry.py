@@ -88,19 +88,19 @@ USE = """
 import json, torch
 from oncoshift.errors import SettingsError
 from oncoshift.methods.base import Batch
-from oncoshift.methods.factory import build_method, method_settings
-from oncoshift.settings import Settings, with_values
+from oncoshift.methods.factory import build_method, select_method_settings
+from oncoshift.settings import Settings, replace_values
 from oncoshift.tuning.space import readable
-settings = with_values(Settings(), {"train.method": "coral", "coral.weight": 2.0, "tune.parameters": ["all"]})
+settings = replace_values(Settings(), {"train.method": "coral", "coral.weight": 2.0, "tune.parameters": ["all"]})
 method = build_method(settings)
 tiles, organs = torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
 loss, figures = method(Batch(tiles, organs, organs, tiles.clone()), 0, 0.0)
 loss.backward()
 try:
-    with_values(settings, {"train.method": "corel"})
+    replace_values(settings, {"train.method": "corel"})
 except SettingsError as error:
     message = str(error)
-read = method_settings(settings)
+read = select_method_settings(settings)
 tuned = [key for key in readable(("all",), {"model", "train", *read}, settings)[0] if key.startswith("coral")]
 print(json.dumps([sorted(figures), read, tuned, message]))
 """

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from oncoshift.methods.alignment import Setup, Step, without_channels
+from oncoshift.methods.alignment import Setup, Step, drop_channels
 from oncoshift.methods.base import Batch
-from oncoshift.methods.self_training import SelfTraining, consistency, pseudo_labels, ramp
+from oncoshift.methods.self_training import SelfTraining, assign_pseudo_labels, consistency_loss, ramp_up
 from oncoshift.settings.methods import SelfTrainingSettings
 
 if TYPE_CHECKING:
@@ -31,35 +31,35 @@ SOURCE = logits(0.1, 0.9, 0.2, 0.8)
 
 
 def test_pseudo_labels_count_from_a_share_of_the_sources_confidence_on() -> None:
-    classes, counts = pseudo_labels(SOURCE, logits(0.95, 0.7, 0.3, 0.04), threshold=0.85, align=False)
+    classes, counts = assign_pseudo_labels(SOURCE, logits(0.95, 0.7, 0.3, 0.04), threshold=0.85, align=False)
     assert classes.tolist() == [1, 1, 0, 0]
     assert counts.tolist() == [1, 0, 0, 1]  # from .85 · .85 = .7225 on
-    assert pseudo_labels(SOURCE, logits(0.95, 0.7), threshold=0.8, align=False)[1].tolist() == [1, 1]
+    assert assign_pseudo_labels(SOURCE, logits(0.95, 0.7), threshold=0.8, align=False)[1].tolist() == [1, 1]
 
 
 def test_alignment_brings_the_proportions_to_those_of_the_sources() -> None:
     """p = (.4, .6), (.2, .8) of mean (.3, .7); times (.5 / .3, .5 / .7) the first tile is benign: ⅔ : 3⁄7."""
     weak = logits(0.6, 0.8)
-    assert pseudo_labels(SOURCE, weak, 0.5, align=False)[0].tolist() == [1, 1]
-    assert pseudo_labels(SOURCE, weak, 0.5, align=True)[0].tolist() == [0, 1]
+    assert assign_pseudo_labels(SOURCE, weak, 0.5, align=False)[0].tolist() == [1, 1]
+    assert assign_pseudo_labels(SOURCE, weak, 0.5, align=True)[0].tolist() == [0, 1]
     benign = (2 / 3) / (2 / 3 + 3 / 7)
     for threshold, count in ((benign / 0.85 - 0.01, 1.0), (benign / 0.85 + 0.01, 0.0)):
-        assert pseudo_labels(SOURCE, weak, threshold, align=True)[1][0].item() == count
+        assert assign_pseudo_labels(SOURCE, weak, threshold, align=True)[1][0].item() == count
 
 
 def test_alignment_is_finite_where_a_class_is_never_predicted() -> None:
-    classes, counts = pseudo_labels(SOURCE, torch.tensor([[200.0, -200.0], [200.0, -200.0]]), 0.9, align=True)
+    classes, counts = assign_pseudo_labels(SOURCE, torch.tensor([[200.0, -200.0], [200.0, -200.0]]), 0.9, align=True)
     assert classes.tolist() == [0, 0]
     assert counts.tolist() == [1, 1]
 
 
 def test_consistency_is_a_mean_over_all_target_tiles() -> None:
-    loss = consistency(logits(0.2, 0.5, 0.9), torch.tensor([1, 0, 0]), torch.tensor([1.0, 0.0, 1.0]))
+    loss = consistency_loss(logits(0.2, 0.5, 0.9), torch.tensor([1, 0, 0]), torch.tensor([1.0, 0.0, 1.0]))
     assert loss.item() == pytest.approx((-math.log(0.2) - math.log(0.1)) / 3, rel=1e-5)
 
 
 def test_ramp_rises_over_the_first_half() -> None:
-    assert [ramp(progress) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)] == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0])
+    assert [ramp_up(progress) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)] == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0])
 
 
 def a_step(progress: float) -> Step:
@@ -94,14 +94,14 @@ def test_network_sees_source_target_and_strong_views_in_this_order(
     assert method.needs == (True, True, 0.0, 0.4)
     x = torch.randn(8, 512, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1])
-    step = method._step(Batch(x[:2], labels, labels, x[2:5], x[5:]), 0, 0.5)
+    step = method._run_forward(Batch(x[:2], labels, labels, x[2:5], x[5:]), 0, 0.5)
     assert torch.allclose(step.strong_logits, method.net.classifier.head(method.net.classifier.bottleneck(x[5:])))
     assert step.z.shape == (5, 32)
 
 
 def test_strong_view_of_cached_outputs_lacks_half_of_the_channels() -> None:
     torch.manual_seed(0)
-    vectors, maps = without_channels(torch.ones(50, 200)), without_channels(torch.ones(50, 200, 3, 3))
+    vectors, maps = drop_channels(torch.ones(50, 200)), drop_channels(torch.ones(50, 200, 3, 3))
     for values in (vectors, maps):
         assert set(values.unique().tolist()) == {0.0, 2.0}
         assert (values > 0).float().mean().item() == pytest.approx(0.5, abs=0.02)
@@ -134,6 +134,6 @@ def test_a_batch_without_a_strong_view_of_each_tile_is_refused(
 
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"source logits \[B, C\]"):
-        pseudo_labels(torch.zeros(3, 2), torch.zeros(4, 3), 0.9, align=True)
+        assign_pseudo_labels(torch.zeros(3, 2), torch.zeros(4, 3), 0.9, align=True)
     with pytest.raises(ValueError, match=r"logits \[T, C\]"):
-        consistency(torch.zeros(3, 2), torch.zeros(3, 1, dtype=torch.long), torch.zeros(3))
+        consistency_loss(torch.zeros(3, 2), torch.zeros(3, 1, dtype=torch.long), torch.zeros(3))

@@ -11,10 +11,10 @@ import torch
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import DataError, SettingsError
-from oncoshift.methods.factory import build_method, member_settings, trained_organs
+from oncoshift.methods.factory import build_method, list_member_settings, list_trained_organs
 from oncoshift.models.network import as_one
 from oncoshift.serving.classifier import log_mean_softmax
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, replace_values
 from oncoshift.training.inputs import FeatureInputs
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_one_organ_alone_does_what_the_pool_cannot(
 
     def alone(organ: str) -> float:
         settings = settings_for("single", seed, single={"organ": organ}, train=SHORT)
-        trained = train(tiles._replace(data=tiles.data.only(trained_organs(settings))), settings)
+        trained = train(tiles._replace(data=tiles.data.only(list_trained_organs(settings))), settings)
         assert trained.history[-1]["source_accuracy"] > 0.98, "it is validated on its own organ"
         return trained.target_accuracy
 
@@ -71,10 +71,10 @@ def test_an_ensemble_outvotes_an_organ_that_says_the_opposite(
     seed: int,
 ) -> None:
     tiles = contradicting(world, seed, {"lung": 1, "colon": -1, "breast": 1})
-    settings = with_values(settings_for("ensemble", seed, train=SHORT), {"sources": list(ORGANS)})
+    settings = replace_values(settings_for("ensemble", seed, train=SHORT), {"sources": list(ORGANS)})
     members = [
-        train(tiles._replace(data=tiles.data.only(trained_organs(member))), member)
-        for member in member_settings(settings)
+        train(tiles._replace(data=tiles.data.only(list_trained_organs(member))), member)
+        for member in list_member_settings(settings)
     ]
     assert [member.target_accuracy > 0.98 for member in members] == [True, False, True]
     assert accuracy(as_one([member.method.net.eval() for member in members]), tiles) > 0.98
@@ -91,29 +91,29 @@ def test_mean_of_probabilities_by_hand() -> None:
 
 def test_organs_and_members_of_each_method() -> None:
     def organs(**values: object) -> tuple[str, ...]:
-        return trained_organs(with_values(Settings(), {key.replace("__", "."): v for key, v in values.items()}))
+        return list_trained_organs(replace_values(Settings(), {key.replace("__", "."): v for key, v in values.items()}))
 
     assert organs(train__method="dann") == ("lung", "colon", "breast")
     assert organs(train__method="single") == ("lung",)
     assert organs(train__method="single", single__organ="breast") == ("breast",)
     assert organs(train__method="dann", single__organ="breast") == ("lung", "colon", "breast")
-    members = member_settings(with_values(Settings(), {"train.method": "ensemble", "seed": 3}))
+    members = list_member_settings(replace_values(Settings(), {"train.method": "ensemble", "seed": 3}))
     assert [(member.train.method, member.single.organ, member.seed) for member in members] == [
         ("single", organ, 3) for organ in ORGANS
     ]
-    assert member_settings(Settings()) == (Settings(),)
+    assert list_member_settings(Settings()) == (Settings(),)
 
 
 def test_an_organ_that_is_no_source_is_refused() -> None:
     values = {"train.method": "single", "single.organ": "skin"}
     with pytest.raises(SettingsError, match=r"single.organ 'skin' is not one of the sources \['lung'"):
-        with_values(Settings(), values)
-    with_values(Settings(), {**values, "train.method": "dann"})  # which does not read it
+        replace_values(Settings(), values)
+    replace_values(Settings(), {**values, "train.method": "dann"})  # which does not read it
 
 
 def test_an_ensemble_is_not_one_network() -> None:
     with pytest.raises(ValueError, match="train its members"):
-        build_method(with_values(Settings(), {"train.method": "ensemble"}))
+        build_method(replace_values(Settings(), {"train.method": "ensemble"}))
 
 
 def test_only_some_organs_are_kept_and_numbered_in_the_order_asked_for(world: Callable[..., Any]) -> None:

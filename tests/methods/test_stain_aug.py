@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import SettingsError
-from oncoshift.settings import validate
+from oncoshift.settings import parse_settings
 from oncoshift.training.augment import EOSIN, HAEMATOXYLIN
 from oncoshift.training.inputs import PixelInputs
 from oncoshift.training.loader import Loader
@@ -107,4 +107,4 @@ def test_the_larger_of_both_jitters_counts(
 @pytest.mark.parametrize("section", [{"train": {"method": "stain_aug"}}, {"retrain": {"control": "stain_aug"}}])
 def test_behind_a_frozen_part_it_is_refused(section: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"stain_aug changes tiles, and with model\.freeze 'stem'"):
-        validate({"model": {"freeze": "stem"}, **section})
+        parse_settings({"model": {"freeze": "stem"}, **section})

@@ -13,7 +13,7 @@ from oncoshift.methods.factory import build_method
 from oncoshift.models.batch_norm import DomainBatchNorm2d
 from oncoshift.models.network import AdaptationNet, EnsembleNet, as_one
 from oncoshift.serving.classifier import TileClassifier
-from oncoshift.settings import validate
+from oncoshift.settings import parse_settings
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,7 +28,7 @@ def maps(count: int, offset: float = 0.0) -> torch.Tensor:
 
 def method_of(name: str, **model: object):  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    return build_method(validate({"model": {**MODEL, **model}, "train": {"method": name}}))
+    return build_method(parse_settings({"model": {**MODEL, **model}, "train": {"method": name}}))
 
 
 def norms(net: AdaptationNet) -> list[DomainBatchNorm2d]:
@@ -98,7 +98,7 @@ def test_what_is_served_is_a_plain_classifier_with_the_targets_statistics() -> N
 def test_several_networks_are_one_with_the_mean_of_their_probabilities() -> None:
     nets = [method_of("erm", batch_norm="shared").net.eval()]
     torch.manual_seed(1)
-    nets.append(AdaptationNet(validate({"model": {**MODEL, "batch_norm": "shared"}}).model).eval())
+    nets.append(AdaptationNet(parse_settings({"model": {**MODEL, "batch_norm": "shared"}}).model).eval())
     together, x = as_one(nets), maps(3)
     assert isinstance(together, EnsembleNet)
     each = [net.logits(net.features(x)).softmax(1) for net in nets]

@@ -9,7 +9,7 @@ import pytest
 from oncoshift.layout import Layout
 from oncoshift.retraining import prepare
 from oncoshift.retraining.session import Plan
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_a_retraining_sweeps_what_killed_ones_left_in_jobs(tmp_path: Path, monke
     (tmp_path / "runs" / ".best.yaml.4711.tmp").touch()
     for name in ("version_raw", "repro"):
         monkeypatch.setattr(prepare, name, lambda *_: None)
-    layout, settings = Layout(tmp_path), with_values(Settings(), {"ingest.adapter": "folder"})
+    layout, settings = Layout(tmp_path), replace_values(Settings(), {"ingest.adapter": "folder"})
     jobs = ExperimentJobs(layout, "none", settings.sources, "data", "pack", layout.jobs)
     monkeypatch.setattr(prepare, "open_jobs", lambda _plan: jobs)
     assert prepare.data_step(Plan(tmp_path, layout, settings, "sqlite://", "", print)) == jobs

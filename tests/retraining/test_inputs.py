@@ -10,7 +10,7 @@ from support.tiny_tiles import write_tree
 
 from oncoshift.errors import DataError, WeightsError
 from oncoshift.retraining.inputs import check_inputs, listed_organs
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, replace_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_data_of_all_organs_and_no_weights_are_enough(project: Path) -> None:
-    check_inputs(project, with_values(Settings(), MINE))
+    check_inputs(project, replace_values(Settings(), MINE))
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_an_organ_without_tiles_is_told_with_those_that_there_are(
     project: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        check_inputs(project, with_values(Settings(), changes))
+        check_inputs(project, replace_values(Settings(), changes))
 
 
 def test_an_archive_is_not_unpacked_to_look(project: Path) -> None:
     raw = project / "data" / "raw"
     archive = shutil.make_archive(str(project / "tiles"), "zip", raw)
-    settings = with_values(Settings(), MINE)
+    settings = replace_values(Settings(), MINE)
     assert listed_organs(settings.ingest, project / archive) is None
     assert listed_organs(settings.ingest, raw) == {"lung": 2, "colon": 2, "kidney": 2}
 
@@ -61,7 +61,7 @@ def test_weights_are_found_from_the_projects_root_or_told(
         (project / "a.safetensors").write_bytes(content)
     words = "no such file" if content is None else "not a safetensors file"
     with pytest.raises(WeightsError, match=f"model.weights {project}/a.safetensors: {words}"):
-        check_inputs(project, with_values(Settings(), MINE | {"model.weights": "a.safetensors"}))
+        check_inputs(project, replace_values(Settings(), MINE | {"model.weights": "a.safetensors"}))
 
 
 @pytest.mark.parametrize("cached", [None, b"cut sho"])
@@ -77,4 +77,4 @@ def test_imagenet_weights_that_cannot_be_had_are_told(
         (folder / "resnet18-f37072fd.pth").write_bytes(cached)
     words = "could not be downloaded" if cached is None else "cannot be read .*; delete it"
     with pytest.raises(WeightsError, match=f"model.weights imagenet: .*{words}"):
-        check_inputs(project, with_values(Settings(), MINE | {"model.weights": "imagenet"}))
+        check_inputs(project, replace_values(Settings(), MINE | {"model.weights": "imagenet"}))

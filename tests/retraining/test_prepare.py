@@ -9,7 +9,7 @@ import pytest
 from oncoshift.errors import DataError
 from oncoshift.experiments import ExperimentError
 from oncoshift.retraining.prepare import make_plan
-from oncoshift.settings import Settings, dump_settings, with_values
+from oncoshift.settings import Settings, dump_settings, replace_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    settings = with_values(Settings(), {"phantom.organs": ["lung", "colon", "breast", "kidney", "skin"]})
+    settings = replace_values(Settings(), {"phantom.organs": ["lung", "colon", "breast", "kidney", "skin"]})
     (tmp_path / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "small.yaml").write_text("seed: 3\n", encoding="utf-8")

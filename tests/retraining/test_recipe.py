@@ -12,13 +12,13 @@ import pytest
 
 from oncoshift.retraining import recipe
 from oncoshift.retraining.recipe import Steps, find_unchanged, follow, retrain
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, replace_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONFIGURED = with_values(Settings(), {"retrain.seeds": 2, "seed": 5})
-TUNED = with_values(CONFIGURED, {"train.lr": 0.5})
+CONFIGURED = replace_values(Settings(), {"retrain.seeds": 2, "seed": 5})
+TUNED = replace_values(CONFIGURED, {"train.lr": 0.5})
 
 
 @pytest.fixture

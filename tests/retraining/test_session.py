@@ -8,7 +8,7 @@ import pytest
 
 from oncoshift.layout import SPLITS, Layout
 from oncoshift.retraining.session import Plan, retraining_key
-from oncoshift.settings import Settings, with_values
+from oncoshift.settings import Settings, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> str:
     """The key of a retraining of what lies in a folder."""
-    settings = with_values(Settings(), {name.replace("__", "."): value for name, value in changes.items()})
+    settings = replace_values(Settings(), {name.replace("__", "."): value for name, value in changes.items()})
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
     return retraining_key(Plan(folder, layout, settings, "sqlite://", forced, print), jobs)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from oncoshift.selection.consensus import consensus, kappa
+from oncoshift.selection.consensus import find_consensus, kappa
 from oncoshift.selection.ensv import ensemble_agreement
 from oncoshift.selection.seeds_agreement import seeds_agreement
 
@@ -32,7 +32,7 @@ def test_seeds_agreement_by_hand() -> None:
     assert seeds_agreement(np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.9]])) == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("validator", [ensemble_agreement, seeds_agreement, consensus])
+@pytest.mark.parametrize("validator", [ensemble_agreement, seeds_agreement, find_consensus])
 def test_one_model_has_nothing_to_agree_with(validator):  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="at least two models"):
         validator(np.full((1, 4), 0.3))
@@ -59,7 +59,7 @@ def test_kappa_is_symmetric_and_bounded(models: np.ndarray) -> None:
 
 
 def test_one_inverted_organ_does_not_break_the_consensus() -> None:
-    found = consensus(np.stack([1 - TRUTH, TRUTH, flipped(TRUTH, 2)]))
+    found = find_consensus(np.stack([1 - TRUTH, TRUTH, flipped(TRUTH, 2)]))
     assert found.majority == (1, 2)
     assert found.dissenters == (0,)
     # The last differs on 2 of 100 even tiles: (.98 − .5) / .5.
@@ -69,17 +69,17 @@ def test_one_inverted_organ_does_not_break_the_consensus() -> None:
 
 
 def test_two_organs_that_contradict_one_another_have_no_consensus() -> None:
-    assert consensus(np.stack([TRUTH, 1 - TRUTH])).strength == -1.0
+    assert find_consensus(np.stack([TRUTH, 1 - TRUTH])).strength == -1.0
 
 
 def test_of_four_organs_two_are_no_majority() -> None:
-    found = consensus(np.stack([TRUTH, TRUTH, 1 - TRUTH, 1 - TRUTH]))
+    found = find_consensus(np.stack([TRUTH, TRUTH, 1 - TRUTH, 1 - TRUTH]))
     assert found.strength == -1.0
-    assert consensus(np.stack([TRUTH, TRUTH, 1 - TRUTH, TRUTH])).majority == (0, 1, 3)
+    assert find_consensus(np.stack([TRUTH, TRUTH, 1 - TRUTH, TRUTH])).majority == (0, 1, 3)
 
 
 def test_the_order_of_organs_does_not_matter() -> None:
     models = np.stack([flipped(TRUTH, 5), 1 - TRUTH, TRUTH])
-    one, other = consensus(models), consensus(models[::-1])
+    one, other = find_consensus(models), find_consensus(models[::-1])
     assert one.strength == other.strength
     np.testing.assert_allclose(one.probabilities, other.probabilities)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oncoshift.selection.atc import average_thresholded_confidence
-from oncoshift.selection.binary import two_columns
+from oncoshift.selection.binary import as_softmax
 from oncoshift.selection.bnm import batch_nuclear_norm
 from oncoshift.selection.entropy import negative_entropy
 from oncoshift.selection.mixval import mixval
@@ -33,7 +33,7 @@ def test_nuclear_norm_of_certain_even_constant_and_undecided_predictions(
 
 def test_nuclear_norm_is_numpys() -> None:
     p = np.random.default_rng(0).random(50)
-    assert batch_nuclear_norm(p) == pytest.approx(np.linalg.norm(two_columns(p), "nuc") / 10)
+    assert batch_nuclear_norm(p) == pytest.approx(np.linalg.norm(as_softmax(p), "nuc") / 10)
 
 
 def test_neighbourhood_density_of_two_pairs() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oncoshift.selection.binary import two_columns
+from oncoshift.selection.binary import as_softmax
 from oncoshift.selection.registry import VALIDATORS
 from oncoshift.selection.rule import ORACLE, reaches_floor, score_row
 from oncoshift.selection.snd import SND_TILES, soft_neighbourhood_density
-from oncoshift.selection.validators import Predictions, all_scores, score
+from oncoshift.selection.validators import Predictions, compute_scores, score
 from oncoshift.settings import SelectSettings
 
 LABELS = np.array([0, 1, 0, 1])
@@ -37,7 +37,7 @@ def test_no_score_is_below_the_least_value_of_its_validator(name: str) -> None:
 
 
 def test_scores_by_hand() -> None:
-    scores = all_scores(model(np.array([0.0, 1.0, 0.65, 0.5])))
+    scores = compute_scores(model(np.array([0.0, 1.0, 0.65, 0.5])))
     assert scores["source_accuracy"] == 0.75  # of two benign and two malignant tiles one benign is called malignant
     # One of four is wrong: the threshold is the second least of .6, .7, .9, .9. Two of four reach .7.
     assert scores["atc"] == 0.5
@@ -46,7 +46,7 @@ def test_scores_by_hand() -> None:
     mean = 2.15 / 4
     of_mean = -(mean * np.log2(mean) + (1 - mean) * np.log2(1 - mean))
     assert scores["information_maximisation"] == pytest.approx(of_mean - (entropy + 1) / 4)
-    softmax = two_columns(np.array([0.0, 1.0, 0.65, 0.5]))
+    softmax = as_softmax(np.array([0.0, 1.0, 0.65, 0.5]))
     assert scores["bnm"] == pytest.approx(np.linalg.norm(softmax, "nuc") / np.sqrt(8))
     assert scores["snd"] == pytest.approx(soft_neighbourhood_density(softmax))
 
@@ -54,7 +54,7 @@ def test_scores_by_hand() -> None:
 def test_density_looks_at_so_many_tiles_at_most() -> None:
     target = np.random.default_rng(1).random(2 * SND_TILES + 1)
     found = score("snd", model(target))
-    assert found == pytest.approx(soft_neighbourhood_density(two_columns(target[::3])))
+    assert found == pytest.approx(soft_neighbourhood_density(as_softmax(target[::3])))
     assert len(target[::3]) <= SND_TILES
 
 
@@ -79,7 +79,7 @@ def test_the_row_is_scored_by_the_chosen_validator() -> None:
 
 def test_the_oracle_is_not_to_be_had_from_a_row_of_training() -> None:
     with pytest.raises(KeyError, match="oracle"):
-        score_row(SelectSettings(validator=ORACLE), {"source_accuracy": 0.9, **all_scores(model(np.ones(3)))})
+        score_row(SelectSettings(validator=ORACLE), {"source_accuracy": 0.9, **compute_scores(model(np.ones(3)))})
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from oncoshift.selection.consensus import Consensus, consensus
-from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, told_apart
+from oncoshift.selection.consensus import Consensus, find_consensus
+from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, format_near_limits
 from oncoshift.settings import SelectSettings
 
 LABELS = np.arange(400) % 2
@@ -27,11 +27,11 @@ def model(right: float, seed: int) -> np.ndarray:
 
 def alone(*right: float) -> Consensus:
     """Consensus of independent models with these shares of right tiles."""
-    return consensus(np.stack([model(share, 10 + number) for number, share in enumerate(right)]))
+    return find_consensus(np.stack([model(share, 10 + number) for number, share in enumerate(right)]))
 
 
 GOOD = alone(0.99, 0.98, 0.97)
-JUDGE = ConsensusVerdict.by(SelectSettings())
+JUDGE = ConsensusRule.from_settings(SelectSettings())
 
 
 def test_a_good_model_that_independent_organs_confirm_is_trusted() -> None:
@@ -73,7 +73,7 @@ def test_one_source_organ_is_never_trusted() -> None:
 
 def test_constant_predictors_that_agree_with_one_another_are_refused() -> None:
     constant = np.full(len(LABELS), 0.97)
-    verdict = JUDGE(Evidence(0.95, constant, consensus(np.stack([constant, constant, constant]))))
+    verdict = JUDGE(Evidence(0.95, constant, find_consensus(np.stack([constant, constant, constant]))))
     assert verdict.kind is Kind.REFUSE
     assert any("100.0% of the target is called malignant" in reason for reason in verdict.reasons)
 
@@ -97,8 +97,8 @@ def test_naming_the_classes_the_other_way_round_changes_nothing(
 ) -> None:
     models = np.stack([model(share, number) for number, share in enumerate(shares)])
     candidate = model(right, 99)
-    one = JUDGE(Evidence(source, candidate, consensus(models)))
-    other = JUDGE(Evidence(source, 1 - candidate, consensus(1 - models)))
+    one = JUDGE(Evidence(source, candidate, find_consensus(models)))
+    other = JUDGE(Evidence(source, 1 - candidate, find_consensus(1 - models)))
     assert one.kind is other.kind
 
 
@@ -124,4 +124,4 @@ def test_a_model_and_its_opposite_are_never_both_trusted(
 def test_a_figure_just_below_its_limit_does_not_read_as_if_it_reached_it(
     value: float, limits: tuple[float, ...], shown: str
 ) -> None:
-    assert told_apart(value, *limits) == shown
+    assert format_near_limits(value, *limits) == shown

@@ -17,7 +17,7 @@ from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining import recorded
 from oncoshift.retraining.session import Plan, Session
 from oncoshift.selection.verdict import Kind
-from oncoshift.settings import Settings, validate, with_values
+from oncoshift.settings import Settings, parse_settings, replace_values
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.steps.select import NOT_ASKED, Selection
 from oncoshift.training.epoch import Epoch
@@ -62,7 +62,7 @@ class MadeUpJobs:
     asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
 
     def job(self, settings: Settings, **changes: Any) -> Job:
-        changed = with_values(settings, {key.replace("__", "."): value for key, value in changes.items()})
+        changed = replace_values(settings, {key.replace("__", "."): value for key, value in changes.items()})
         return Job(changed, "data", "pack", self.folder, self.folder)
 
     def train(self, job: Job, on_epoch: Any, _on_features: Any = None) -> TrainedJob:
@@ -108,7 +108,9 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
 
     def run(jobs: MadeUpJobs | None = None, **sections: Any) -> tuple[Selection, dict[str, Any], dict[str, str]]:
         made_up = jobs or MadeUpJobs(tmp_path)
-        settings = validate({"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections})
+        settings = parse_settings(
+            {"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections}
+        )
         plan = Plan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
         parent = tracker.find_or_start_run(str(tmp_path), "retrain")
         session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))  # type: ignore[arg-type]
@@ -222,4 +224,4 @@ def test_what_is_found_in_a_training_is_in_its_run(
 @pytest.mark.parametrize("name", ["strength", "agreement"])
 def test_limits_out_of_order_are_told_before_anything_is_trained(name: str) -> None:
     with pytest.raises(SettingsError, match=f"refuse_{name} 0.7 is above trust_{name} 0.6"):
-        validate({"select": {f"refuse_{name}": 0.7, f"trust_{name}": 0.6}})
+        parse_settings({"select": {f"refuse_{name}": 0.7, f"trust_{name}": 0.6}})

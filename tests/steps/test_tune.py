@@ -16,7 +16,7 @@ from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining import recorded
 from oncoshift.retraining.session import Plan, Session, log_start
 from oncoshift.retraining.workers import visible_gpus
-from oncoshift.settings import Settings, dump_settings, flatten, with_values
+from oncoshift.settings import Settings, dump_settings, flatten, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.steps.trial import Search
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def search(folder: Path, data: str = "data", **changes: Any) -> Search:
     """A search without data or store, which its name and its space do not need."""
     values = {key.replace("__", "."): value for key, value in changes.items()}
-    settings = with_values(Settings(), {"tune.parameters": ["train.lr", "dann.max_lambda"], **values})
+    settings = replace_values(Settings(), {"tune.parameters": ["train.lr", "dann.max_lambda"], **values})
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
     lines.clear()
@@ -113,7 +113,7 @@ def test_a_retrainings_parameters_are_those_that_it_trains_with(
     assert first["train.method"] == "dann"
     assert not {"train.lr", "dann.max_lambda"} & set(first), "not known yet, and a parameter never changes"
     for rate in (0.027, 0.05):
-        best = with_values(session.settings, {"train.lr": rate, "dann.max_lambda": 0.23})
+        best = replace_values(session.settings, {"train.lr": rate, "dann.max_lambda": 0.23})
         monkeypatch.setattr(recorded, "run_study", lambda *_, best=best: best)
         assert recorded.tune(session).train.lr == 0.027
         log_start(session)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
-from oncoshift.settings import Settings, validate
+from oncoshift.settings import Settings, parse_settings
 from oncoshift.training.job import Job
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def make_job(tmp_path: Path):  # type: ignore[no-untyped-def]
                 values.setdefault(section, {})[name] = value
             else:
                 top[section] = value
-        settings: Settings = validate({**values, **top})
+        settings: Settings = parse_settings({**values, **top})
         return Job(settings, "data", "pack", folder / "jobs", folder / "features")
 
     return make

@@ -118,15 +118,15 @@ def test_job_id_follows_what_decides_the_weights(make_job: Callable[..., Job]) -
     assert make_job(train__method="erm", dann__max_lambda=0.5).id == control.id, "source-only has no λ"
 
 
-HOW_IT_RUNS = {
+RUNTIME_CHANGES = {
     "device": "auto", "processes": 2, "threads": 4, "checkpoint_steps": 3, "checkpoint_minutes": None,
     "on_nonfinite": "skip",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOW_IT_RUNS)
+@pytest.mark.parametrize("name", RUNTIME_CHANGES)
 def test_how_a_job_runs_does_not_change_its_id(make_job: Callable[..., Job], name: str) -> None:
-    assert make_job(**{f"train__{name}": HOW_IT_RUNS[name]}).id == make_job().id
+    assert make_job(**{f"train__{name}": RUNTIME_CHANGES[name]}).id == make_job().id
 
 
 def test_a_job_keeps_its_id_and_folder_though_code_changes_while_it_trains(

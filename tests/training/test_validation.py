@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def net():  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    method = build_method(settings.validate({"sources": ["lung", "colon"], "model": {"bottleneck": 16}}))
+    method = build_method(settings.parse_settings({"sources": ["lung", "colon"], "model": {"bottleneck": 16}}))
     return method.net.train()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncoshift.errors import SettingsError
-from oncoshift.settings import Choices, Range, Settings, flatten, with_values
+from oncoshift.settings import Choices, Range, Settings, flatten, replace_values
 from oncoshift.tuning.space import distributions, readable, search_space, tunable
 
 DANN = {"model", "train", "dann"}
@@ -24,7 +24,7 @@ def test_ranges_and_choices_stand_beside_defaults() -> None:
 def test_settings_allow_all_that_tuning_may_try(key: str) -> None:
     item = tunable()[key]
     for value in item.values if isinstance(item, Choices) else (item.low, item.high):
-        assert flatten(with_values(Settings(), {key: value}))[key] == value
+        assert flatten(replace_values(Settings(), {key: value}))[key] == value
 
 
 def test_only_what_the_method_reads_is_searched() -> None:
@@ -36,11 +36,11 @@ def test_all_means_all_that_the_method_reads() -> None:
     assert {key.split(".")[0] for key in keys} == DANN
     assert set(keys) == {key for key in tunable() if key.split(".")[0] in DANN}
     assert unread == []
-    frozen = with_values(Settings(), {"model.freeze": "all"})
+    frozen = replace_values(Settings(), {"model.freeze": "all"})
     assert set(keys) - set(readable(("all",), DANN, frozen)[0]) == {"train.stain_jitter"}
     assert "self_training.stain_jitter" not in readable(("all",), {"train", "self_training"}, frozen)[0]
     with pytest.raises(SettingsError, match=r"self_training.stain_jitter changes tiles"):
-        with_values(frozen, {"tune.parameters": ["self_training.stain_jitter"]})
+        replace_values(frozen, {"tune.parameters": ["self_training.stain_jitter"]})
 
 
 def test_what_cannot_be_tuned_is_told() -> None:

@@ -30,7 +30,7 @@ def tune(context: Context) -> None:
     from oncoshift.retraining.recorded import run_study
     from oncoshift.retraining.session import log_start, open_session
     from oncoshift.retraining.workers import TuningError
-    from oncoshift.settings import with_values
+    from oncoshift.settings import replace_values
     from oncoshift.steps.tune import best_preset
     from oncoshift.training.interruption import stop_on_sigterm
 
@@ -49,7 +49,7 @@ def tune(context: Context) -> None:
     # Not settings of the experiment: `retrain` without these options is to find the study and its parent run.
     options = {f"tune.{name}": getattr(given, name) for name in ("trials", "workers", "minutes")}
     asked = {key: value for key, value in options.items() if value is not None}
-    section = with_values(plan.settings, asked).tune
+    section = replace_values(plan.settings, asked).tune
     if section.trials == 0:
         raise SettingsError("tune.trials is 0, so there is nothing to tune; give --trials")
     stop_on_sigterm()

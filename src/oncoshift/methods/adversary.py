@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoshift.methods.alignment import Setup, Step, Term
-from oncoshift.methods.label_shift import TargetShares, source_weights
+from oncoshift.methods.label_shift import TargetShares, weigh_sources
 from oncoshift.models.reversal import reversal_strength, reverse_gradient
 
 if TYPE_CHECKING:
@@ -45,28 +45,28 @@ class Adversary(Term):
         strength = reversal_strength(
             settings.schedule, settings.max_lambda, step.epoch, self.setup.epochs, step.progress
         )
-        logits = self.head(reverse_gradient(self.seen(step), strength))
-        loss, accuracy = self.judge(logits, step, self.weights(step))
+        logits = self.head(reverse_gradient(self.compute_head_input(step), strength))
+        loss, accuracy = self.compute_domain_loss(logits, step, self.weigh_tiles(step))
         figures = {"domain_loss": loss.detach(), "domain_accuracy": accuracy, "lambda": torch.tensor(strength)}
         if self.shares is not None:
             figures["target_malignant_estimate"] = self.shares.shares[1].clone()
         return settings.weight * loss, figures
 
-    def seen(self, step: Step) -> Tensor:
+    def compute_head_input(self, step: Step) -> Tensor:
         """What the head sees of each tile, [B + T, inputs]: the shared feature."""
         return step.z
 
-    def groups(self, step: Step) -> Tensor:
+    def group_sources(self, step: Step) -> Tensor:
         """int64 [B], the source tiles that stand for one domain: all of them."""
         return torch.zeros_like(step.organs)
 
-    def weights(self, step: Step) -> Tensor | None:
+    def weigh_tiles(self, step: Step) -> Tensor | None:
         """Weight of each tile in the domain loss, float32 [B + T] of mean 1 in each domain, or None for all 1."""
         if self.shares is None:
             return None
-        source = source_weights(step.labels, self.groups(step), self.shares(step.target_logits))
+        source = weigh_sources(step.labels, self.group_sources(step), self.shares(step.target_logits))
         return torch.cat([source, source.new_ones(len(step.target_logits))])
 
     @abstractmethod
-    def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Domain loss of the head's logits, and its detached accuracy, both scalars."""

@@ -113,16 +113,16 @@ class Alignment(Method):
         Raises:
             ValueError: the batch has no target tiles, or labels or organs are not one a source tile.
         """
-        step = self._step(batch, epoch, progress)
+        step = self._run_forward(batch, epoch, progress)
         loss, figures = label_cross_entropy(step.source_logits, step.labels, self.label_smoothing)
         for term in self.terms.values():
             term_loss, term_figures = term(step)
             loss = loss + term_loss
             figures |= term_figures
-        return loss, figures | diagnostics(step)
+        return loss, figures | compute_diagnostics(step)
 
-    def _step(self, batch: Batch, epoch: int, progress: float) -> Step:
-        tiles = self._tiles(batch)
+    def _run_forward(self, batch: Batch, epoch: int, progress: float) -> Step:
+        tiles = self._collect_tiles(batch)
         z = self.net.features(torch.cat(tiles), sources=len(batch.source))
         source, target, *strong = (gather(part) for part in torch.split(z, [len(part) for part in tiles]))
         return Step(
@@ -136,7 +136,7 @@ class Alignment(Method):
             strong_logits=self.net.logits(strong[0]) if strong else None,
         )
 
-    def _tiles(self, batch: Batch) -> list[Tensor]:
+    def _collect_tiles(self, batch: Batch) -> list[Tensor]:
         """What goes through the network at once: source tiles, target tiles, and strong views where needed."""
         if batch.target is None or len(batch.target) == 0:
             raise ValueError(f"{' + '.join(self.terms)} needs target tiles in every batch")
@@ -150,11 +150,11 @@ class Alignment(Method):
         if self.needs.strong:
             if batch.target_strong is None or batch.target_strong.shape != batch.target.shape:
                 raise ValueError(f"{' + '.join(self.terms)} needs a strong view of each target tile in every batch")
-            tiles.append(batch.target_strong if self.net.sees_tiles else without_channels(batch.target_strong))
+            tiles.append(batch.target_strong if self.net.sees_tiles else drop_channels(batch.target_strong))
         return tiles
 
 
-def without_channels(x: Tensor) -> Tensor:
+def drop_channels(x: Tensor) -> Tensor:
     """Outputs of a frozen trunk [N, C, …], each channel of each tile dropped with probability ½ and else doubled.
 
     It stands for a strong view where views of tiles are not possible.
@@ -170,7 +170,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def diagnostics(step: Step) -> dict[str, Tensor]:
+def compute_diagnostics(step: Step) -> dict[str, Tensor]:
     """What tells a constant predictor or a feature that shrinks to nothing, without a target label.
 
     Returns:

@@ -31,13 +31,13 @@ class Cdan(Dann):
     def __init__(self, setup: Setup, settings: CdanSettings) -> None:
         super().__init__(setup._replace(width=2 * setup.width), settings)
 
-    def seen(self, step: Step) -> Tensor:
+    def compute_head_input(self, step: Step) -> Tensor:
         """The multilinear map [B + T, 2 · width]."""
         return multilinear_map(torch.cat([step.source_logits, step.target_logits]), step.z)
 
-    def weights(self, step: Step) -> Tensor | None:
-        """Label shift's weights times those of entropy; see `Adversary.weights`."""
-        weights = super().weights(step)
+    def weigh_tiles(self, step: Step) -> Tensor | None:
+        """Label shift's weights times those of entropy; see `Adversary.weigh_tiles`."""
+        weights = super().weigh_tiles(step)
         if not self.settings.entropy_weighting:
             return weights
         source, target = certainty(step.source_logits), certainty(step.target_logits)

@@ -30,8 +30,8 @@ class Dann(Adversary):
     def __init__(self, setup: Setup, settings: DomainHeadSettings) -> None:
         super().__init__(feature_head(setup.width, settings.hidden, 1), setup, settings)
 
-    def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy of logits [B + T, 1]; see `Adversary.judge`."""
+    def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy of logits [B + T, 1]; see `Adversary.compute_domain_loss`."""
         flat = logits.squeeze(1)
         domains = torch.zeros(len(flat), device=flat.device)
         domains[: step.sources] = 1.0

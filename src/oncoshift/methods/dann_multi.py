@@ -32,12 +32,12 @@ class DannMulti(Adversary):
     def __init__(self, setup: Setup, settings: DannMultiSettings) -> None:
         super().__init__(feature_head(setup.width, settings.hidden, setup.organs + 1), setup, settings)
 
-    def groups(self, step: Step) -> Tensor:
+    def group_sources(self, step: Step) -> Tensor:
         """Each source organ is a domain of its own."""
         return step.organs
 
-    def judge(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of logits [B + T, S + 1] against the organs; see `Adversary.judge`."""
+    def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of logits [B + T, S + 1] against the organs; see `Adversary.compute_domain_loss`."""
         organs = torch.cat([step.organs, step.organs.new_full((len(step.target_logits),), self.setup.organs)])
         return organ_cross_entropy(logits, organs, weights), (logits.detach().argmax(1) == organs).float().mean()
 

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any
 from oncoshift.methods.alignment import Alignment, Setup
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.network import AdaptationNet
-from oncoshift.settings import with_values
+from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
     from oncoshift.methods.base import Method
     from oncoshift.settings import Settings
 
 
-def method_settings(settings: Settings) -> dict[str, Any]:
+def select_method_settings(settings: Settings) -> dict[str, Any]:
     """What `train.method` reads beside `model` and `train`: sections as plain values, by name."""
     row = METHODS[settings.train.method]
     return settings.model_dump(mode="json", include={settings.train.method, *row.terms, *row.also_reads})
 
 
-def trained_organs(settings: Settings) -> tuple[str, ...]:
+def list_trained_organs(settings: Settings) -> tuple[str, ...]:
     """The source organs that a method is trained on: all, or the one that `single.organ` names."""
     if not METHODS[settings.train.method].one_organ:
         return settings.sources
     return (settings.single.organ or settings.sources[0],)
 
 
-def member_settings(settings: Settings) -> tuple[Settings, ...]:
+def list_member_settings(settings: Settings) -> tuple[Settings, ...]:
     """Settings of the networks whose mean probability counts: for `ensemble` a `single` for each source organ.
 
     For any other method it is the one network.
@@ -36,7 +36,9 @@ def member_settings(settings: Settings) -> tuple[Settings, ...]:
     member = METHODS[settings.train.method].member
     if member is None:
         return (settings,)
-    return tuple(with_values(settings, {"train.method": member, "single.organ": organ}) for organ in settings.sources)
+    return tuple(
+        replace_values(settings, {"train.method": member, "single.organ": organ}) for organ in settings.sources
+    )
 
 
 def build_method(settings: Settings) -> Method:
@@ -46,11 +48,11 @@ def build_method(settings: Settings) -> Method:
     is per domain where the settings say so and the method sees two domains, and always for AdaBN.
     """
     row = METHODS[settings.train.method]
-    per_domain = row.per_domain or (row.sees_target and settings.model.batch_norm == "per_domain")
-    return method_around(AdaptationNet(settings.model, per_domain=per_domain), settings)
+    per_domain = row.per_domain or (row.uses_target and settings.model.batch_norm == "per_domain")
+    return wrap_network(AdaptationNet(settings.model, per_domain=per_domain), settings)
 
 
-def method_around(net: AdaptationNet, settings: Settings) -> Method:
+def wrap_network(net: AdaptationNet, settings: Settings) -> Method:
     """The method named by `train.method` around a network that there is, with freshly drawn heads of its own.
 
     Raises:
@@ -59,16 +61,16 @@ def method_around(net: AdaptationNet, settings: Settings) -> Method:
     name = settings.train.method
     row = METHODS[name]
     if row.member is not None:
-        raise ValueError(f"{name} is no method around one network; train its members (`member_settings`)")
+        raise ValueError(f"{name} is no method around one network; train its members (`list_member_settings`)")
     if row.terms:
         setup = Setup(net.width, len(settings.sources), settings.train.epochs)
-        made: Method = Alignment(net, {term: _made(term, settings, setup) for term in row.terms})
+        made: Method = Alignment(net, {term: _instantiate(term, settings, setup) for term in row.terms})
     else:
-        made = _made(name, settings, net)
+        made = _instantiate(name, settings, net)
     made.label_smoothing = settings.train.label_smoothing
     return made
 
 
-def _made(name: str, settings: Settings, around: AdaptationNet | Setup) -> Any:
+def _instantiate(name: str, settings: Settings, around: AdaptationNet | Setup) -> Any:
     """The row's class with the section of its name: a method around a network, or a term."""
     return resolve_name(METHODS[name].made_by)(around, getattr(settings, name, None))

@@ -46,7 +46,7 @@ class TargetShares(nn.Module):
         return clipped / clipped.sum()
 
 
-def source_weights(labels: Tensor, groups: Tensor, shares: Tensor) -> Tensor:
+def weigh_sources(labels: Tensor, groups: Tensor, shares: Tensor) -> Tensor:
     """Weights of source tiles, of mean 1 within each group, that give each group's labels the proportions `shares`.
 
     Args:

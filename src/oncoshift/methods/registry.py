@@ -26,7 +26,7 @@ class MethodRow:
         per_domain: whether its BatchNorm keeps source and target apart whatever `model.batch_norm` says.
         changes_tiles: whether it needs tiles to change, and so no frozen part of the trunk.
         one_organ: whether it is trained on one source organ, `single.organ`.
-        tells_organs: whether its domain head has a class for each source organ, rather than one for all.
+        separates_organs: whether its domain head has a class for each source organ, rather than one for all.
     """
 
     made_by: str = ""
@@ -36,10 +36,10 @@ class MethodRow:
     per_domain: bool = False
     changes_tiles: bool = False
     one_organ: bool = False
-    tells_organs: bool = False
+    separates_organs: bool = False
 
     @property
-    def sees_target(self) -> bool:
+    def uses_target(self) -> bool:
         """Whether target tiles decide what it comes to; a method without them can be the control."""
         return bool(self.terms) or self.per_domain
 
@@ -55,7 +55,7 @@ METHODS: dict[str, MethodRow] = {
     "mcc": MethodRow("oncoshift.methods.mcc:Mcc", terms=("mcc",)),
     "mdd": MethodRow("oncoshift.methods.mdd:Mdd", terms=("mdd",)),
     "dann_multi": MethodRow(
-        "oncoshift.methods.dann_multi:DannMulti", terms=("dann_multi",), tells_organs=True, also_reads=("sources",)
+        "oncoshift.methods.dann_multi:DannMulti", terms=("dann_multi",), separates_organs=True, also_reads=("sources",)
     ),
     "self_training": MethodRow("oncoshift.methods.self_training:SelfTraining", terms=("self_training",)),
     "dann_mcc": MethodRow(terms=("dann", "mcc")),

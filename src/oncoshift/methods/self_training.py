@@ -14,7 +14,7 @@ interpolation of logits is left out, and pseudo-labels are hard, as in FixMatch.
 class proportions differ from those of source batches.
 
 Views of tiles are those of `training.augment`, the strong one with stains of another strength. On the outputs of a
-frozen trunk both views are the same tile, and the strong one lacks half of the channels (`alignment.without_channels`).
+frozen trunk both views are the same tile, and the strong one lacks half of the channels (`alignment.drop_channels`).
 """
 
 from __future__ import annotations
@@ -51,19 +51,21 @@ class SelfTraining(Term):
         if step.strong_logits is None:
             raise ValueError("self_training needs logits of strong views")
         settings, weak = self.settings, step.target_logits
-        classes, counts = pseudo_labels(step.source_logits, weak, settings.threshold, settings.align)
-        loss = consistency(step.strong_logits, classes, counts)
+        classes, counts = assign_pseudo_labels(step.source_logits, weak, settings.threshold, settings.align)
+        loss = consistency_loss(step.strong_logits, classes, counts)
         figures = {
             "consistency_loss": loss.detach(),
             "pseudo_label_share": counts.mean(),
             "pseudo_malignant_share": (counts * classes).sum() / counts.sum().clamp(min=1),
             "view_agreement": (step.strong_logits.argmax(1) == weak.argmax(1)).float().mean(),
         }
-        return settings.weight * ramp(step.progress) * loss, figures
+        return settings.weight * ramp_up(step.progress) * loss, figures
 
 
 @torch.no_grad()
-def pseudo_labels(source_logits: Tensor, weak_logits: Tensor, threshold: float, align: bool) -> tuple[Tensor, Tensor]:
+def assign_pseudo_labels(
+    source_logits: Tensor, weak_logits: Tensor, threshold: float, align: bool
+) -> tuple[Tensor, Tensor]:
     """Pseudo-labels of target tiles, and which of them count; see the module.
 
     Args:
@@ -89,7 +91,7 @@ def pseudo_labels(source_logits: Tensor, weak_logits: Tensor, threshold: float, 
     return classes, (confidence >= threshold * source.max(1).values.mean()).float()
 
 
-def consistency(strong_logits: Tensor, classes: Tensor, counts: Tensor) -> Tensor:
+def consistency_loss(strong_logits: Tensor, classes: Tensor, counts: Tensor) -> Tensor:
     """Cross-entropy of logits [T, C] against classes int64 [T], summed where `counts` [T] is 1, over T.
 
     Raises:
@@ -101,6 +103,6 @@ def consistency(strong_logits: Tensor, classes: Tensor, counts: Tensor) -> Tenso
     return (F.cross_entropy(strong_logits.float(), classes, reduction="none") * counts).mean()
 
 
-def ramp(progress: float) -> float:
+def ramp_up(progress: float) -> float:
     """The weight μ at a share of all steps done: 0 at the start, 1 from one half on."""
     return 0.5 - 0.5 * math.cos(min(math.pi, 2.0 * math.pi * progress))

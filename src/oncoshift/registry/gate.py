@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from oncoshift.markdown import escape
 from oncoshift.selection.rule import ORACLE
-from oncoshift.selection.verdict import Kind, told_apart
+from oncoshift.selection.verdict import Kind, format_near_limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,7 +194,7 @@ def _selection(validator: str) -> Reason:
 def _source(settings: GateSettings, floor: float, accuracy: float) -> Reason:
     """Of a model that no longer works where its labels come from, a good figure on a small audit set may be luck."""
     reached, allowed = accuracy >= floor, settings.below_source_floor == "allow"
-    words = f"balanced accuracy {told_apart(accuracy, floor)} on the sources, floor {floor:.2f}"
+    words = f"balanced accuracy {format_near_limits(accuracy, floor)} on the sources, floor {floor:.2f}"
     if allowed and not reached:
         words += ", allowed by gate.below_source_floor"
     return Reason("source accuracy", reached or allowed, accuracy, floor, words)

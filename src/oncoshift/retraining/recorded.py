@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from oncoshift.console import tenths
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.retraining.workers import run_workers
-from oncoshift.settings import flatten, with_values
+from oncoshift.settings import flatten, replace_values
 from oncoshift.steps import evaluate as evaluating
 from oncoshift.steps import explain as explaining
 from oncoshift.steps import gate as judging
@@ -60,7 +60,7 @@ def tune(session: Session) -> Settings:
         recorder.tags({SETTLED_TAG: settled})
     elif configured.tune.trials:
         session.say("tune: goes on with the values that were settled before; --force tunes anew")
-    settings = with_values(configured, json.loads(settled))
+    settings = replace_values(configured, json.loads(settled))
     recorder.params(flatten(settings))
     return settings
 

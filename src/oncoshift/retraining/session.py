@@ -15,7 +15,7 @@ from oncoshift.layout import SPLITS
 from oncoshift.registry.source import git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.settings import flatten
-from oncoshift.settings.training import HOW_IT_RUNS
+from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.tuning.space import tunable
 from oncoshift.user import user_name
@@ -145,7 +145,7 @@ def log_start(session: Session) -> None:
 def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
     who_tunes = {"workers", "storage", "heartbeat_seconds"}
-    how_it_runs: dict[str, Any] = {"train": set(HOW_IT_RUNS), "tune": who_tunes, "tracking": True}
+    how_it_runs: dict[str, Any] = {"train": set(RUNTIME_SETTINGS), "tune": who_tunes, "tracking": True}
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)

@@ -29,7 +29,7 @@ from oncoshift.parallel import usable_cores
 from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import Plan, open_session
-from oncoshift.settings import TuneSettings, validate
+from oncoshift.settings import TuneSettings, parse_settings
 from oncoshift.steps.trial import Search
 from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning.worker import Budget
@@ -225,7 +225,7 @@ def work_on(task: Task) -> None:
     Raises:
         TuningError: code or data have changed since the parent began.
     """
-    settings = validate(task.settings)
+    settings = parse_settings(task.settings)
     if settings.train.threads is None:
         torch.set_num_threads(task.threads)
     project = Path(task.project)

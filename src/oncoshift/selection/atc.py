@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import checked, checked_labels
+from oncoshift.selection.binary import check_labels, check_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +31,8 @@ def average_thresholded_confidence(
     Returns:
         0 to 1, higher is better.
     """
-    p, q = checked(source), checked(target)
-    wrong = int(((p > 0.5) != checked_labels(labels, len(p))).sum())
+    p, q = check_probabilities(source), check_probabilities(target)
+    wrong = int(((p > 0.5) != check_labels(labels, len(p))).sum())
     if wrong == len(p):
         return 0.0
     threshold = np.sort(np.maximum(p, 1 - p))[wrong]

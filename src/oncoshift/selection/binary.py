@@ -13,7 +13,7 @@ TINY = 1e-12
 """Probabilities are held this far from 0 and 1 before a logarithm."""
 
 
-def checked(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def check_probabilities(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same probabilities of malignant [N] as float64.
 
     Raises:
@@ -27,19 +27,19 @@ def checked(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return p
 
 
-def checked_models(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def check_models(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same probabilities of several models [M, N] as float64.
 
     Raises:
-        ValueError: not [M, N], fewer than two models, or a row that `checked` refuses.
+        ValueError: not [M, N], fewer than two models, or a row that `check_probabilities` refuses.
     """
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 2 or len(p) < 2:
         raise ValueError(f"expected probabilities of at least two models, [M, N], got shape {p.shape}")
-    return np.stack([checked(row) for row in p])
+    return np.stack([check_probabilities(row) for row in p])
 
 
-def checked_labels(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+def check_labels(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """Labels 0 or 1, [N], as booleans.
 
     Raises:
@@ -58,6 +58,6 @@ def entropy_bits(probabilities: NDArray[np.float64] | np.floating) -> NDArray[np
     return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
 
 
-def two_columns(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def as_softmax(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """[N] of malignant → [N, 2] of benign and malignant."""
     return np.stack([1 - probabilities, probabilities], axis=1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import checked, two_columns
+from oncoshift.selection.binary import as_softmax, check_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,7 @@ def batch_nuclear_norm(probabilities: NDArray[np.float64]) -> float:
     Returns:
         0.5 (undecided everywhere), 0.707 (certain, one class) to 1 (certain, both equally often); higher is better.
     """
-    softmax = two_columns(checked(probabilities))
+    softmax = as_softmax(check_probabilities(probabilities))
     # Singular values of P from PᵀP [2, 2]: no decomposition of N rows.
     squares = np.linalg.eigvalsh(softmax.T @ softmax)
     return float(np.sqrt(np.clip(squares, 0, None)).sum() / np.sqrt(2 * len(softmax)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import checked, checked_models
+from oncoshift.selection.binary import check_models, check_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Consensus:
         return kappa(probabilities, self.probabilities)
 
 
-def consensus(alone: NDArray[np.float64]) -> Consensus:
+def find_consensus(alone: NDArray[np.float64]) -> Consensus:
     """The consensus on the target.
 
     Args:
@@ -59,14 +59,14 @@ def consensus(alone: NDArray[np.float64]) -> Consensus:
     Raises:
         ValueError: fewer than two models, or no probabilities.
     """
-    p = checked_models(alone)
-    count, agreement = len(p), pairwise(p)
+    p = check_models(alone)
+    count, agreement = len(p), pairwise_kappa(p)
     majorities = combinations(range(count), max(2, count // 2 + 1))
-    strength, majority = max((_least(agreement, members), members) for members in majorities)
+    strength, majority = max((_least_agreement(agreement, members), members) for members in majorities)
     return Consensus(agreement, majority, strength, p[list(majority)].mean(axis=0))
 
 
-def pairwise(models: NDArray[np.float64]) -> NDArray[np.float64]:
+def pairwise_kappa(models: NDArray[np.float64]) -> NDArray[np.float64]:
     """Kappa of each pair of models, float64 [K, K], from their probabilities of malignant, [K, N]."""
     agreement = np.eye(len(models))
     for one, other in combinations(range(len(models)), 2):
@@ -84,7 +84,7 @@ def kappa(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     Returns:
         −1 to 1; 0 where both are constant, since then nothing is told from chance.
     """
-    first, second = checked(one) > 0.5, checked(other) > 0.5
+    first, second = check_probabilities(one) > 0.5, check_probabilities(other) > 0.5
     if first.shape != second.shape:
         raise ValueError(f"expected the same tiles, got {first.shape} and {second.shape}")
     same = np.mean(first == second)
@@ -92,5 +92,5 @@ def kappa(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float((same - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
-def _least(agreement: NDArray[np.float64], members: tuple[int, ...]) -> float:
+def _least_agreement(agreement: NDArray[np.float64], members: tuple[int, ...]) -> float:
     return float(min(agreement[one, other] for one, other in combinations(members, 2)))

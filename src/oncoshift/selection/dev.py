@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from oncoshift.selection.binary import TINY, checked, checked_labels
+from oncoshift.selection.binary import TINY, check_labels, check_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,8 +50,8 @@ def deep_embedded_validation(
     Returns:
         −risk in nats, mostly below 0 (the control variate may carry it above); higher is better.
     """
-    p = checked(probabilities)
-    truth = checked_labels(labels, len(p))
+    p = check_probabilities(probabilities)
+    truth = check_labels(labels, len(p))
     if len(features.source_val) != len(p):
         raise ValueError(f"{len(features.source_val)} source validation features for {len(p)} probabilities")
     losses = -np.log(np.clip(np.where(truth, p, 1 - p), TINY, 1))

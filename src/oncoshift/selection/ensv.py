@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import checked_models
+from oncoshift.selection.binary import check_models
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,6 @@ def ensemble_agreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64
     Returns:
         float64 [M], each 0 to 1; higher is better.
     """
-    p = checked_models(probabilities)
+    p = check_models(probabilities)
     reference = p.mean(axis=0) > 0.5
     return np.asarray(((p > 0.5) == reference).mean(axis=1))

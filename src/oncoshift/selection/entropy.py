@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import checked, entropy_bits
+from oncoshift.selection.binary import check_probabilities, entropy_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,4 +24,4 @@ def negative_entropy(probabilities: NDArray[np.float64]) -> float:
     Returns:
         −1 (undecided) to 0 (certain); higher is better.
     """
-    return float(-np.mean(entropy_bits(checked(probabilities))))
+    return float(-np.mean(entropy_bits(check_probabilities(probabilities))))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import checked
+from oncoshift.selection.binary import check_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,15 +44,15 @@ def mixval(
         raise ValueError(f"mixing needs at least two inputs, got {len(inputs)}")
     if not 0.5 < mix < 1:
         raise ValueError(f"mix must be above 0.5 and below 1, got {mix}")
-    classes = checked(predict(inputs)) > 0.5
-    other = _derangement(len(inputs), np.random.default_rng(seed))
-    mixed = checked(predict(mix * inputs + (1 - mix) * inputs[other])) > 0.5
+    classes = check_probabilities(predict(inputs)) > 0.5
+    other = _draw_derangement(len(inputs), np.random.default_rng(seed))
+    mixed = check_probabilities(predict(mix * inputs + (1 - mix) * inputs[other])) > 0.5
     kept = mixed == classes
     within = classes == classes[other]
     return float(np.mean([kept[pairs].mean() if pairs.any() else 0.0 for pairs in (within, ~within)]))
 
 
-def _derangement(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _draw_derangement(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """A permutation of `count` numbers that leaves none where it is: one cycle through all."""
     order = rng.permutation(count)
     partner = np.empty(count, np.int64)

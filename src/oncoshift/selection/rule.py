@@ -16,7 +16,7 @@ ORACLE = "oracle"
 """The one choice of `select.validator` that is no validator: it reads target labels, for measuring alone."""
 
 
-_LAST_BITS = 1e-9
+_TOLERANCE = 1e-9
 """So far a validator's score may fall below its bound."""
 
 
@@ -38,7 +38,7 @@ class SourceFlooredScore:
         Raises:
             ValueError: a score below `lowest`, which would mix the two kinds of models, or none at all (NaN).
         """
-        if not score >= self.lowest - _LAST_BITS:
+        if not score >= self.lowest - _TOLERANCE:
             raise ValueError(f"score {score} is below the validator's least value {self.lowest}; set `lowest`")
         return score if source_accuracy >= self.floor else self.lowest + source_accuracy - 1.0
 
@@ -54,13 +54,15 @@ def score_row(settings: SelectSettings, row: Mapping[str, float]) -> float:
     Raises:
         KeyError: the row lacks the validator.
     """
-    return SourceFlooredScore(settings.source_floor, _lowest(settings))(row["source_accuracy"], row[settings.validator])
+    return SourceFlooredScore(settings.source_floor, _lowest_score(settings))(
+        row["source_accuracy"], row[settings.validator]
+    )
 
 
 def reaches_floor(settings: SelectSettings, score: float) -> bool:
     """Whether a number that `score_row` made is of a model that reaches the source floor."""
-    return score >= _lowest(settings) - _LAST_BITS
+    return score >= _lowest_score(settings) - _TOLERANCE
 
 
-def _lowest(settings: SelectSettings) -> float:
+def _lowest_score(settings: SelectSettings) -> float:
     return 0.0 if settings.validator == ORACLE else VALIDATORS[settings.validator].lowest

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import checked_models
+from oncoshift.selection.binary import check_models
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,5 +26,5 @@ def seeds_agreement(probabilities: NDArray[np.float64]) -> float:
     Returns:
         0 to 1, higher is better; read as an estimate of accuracy.
     """
-    classes = checked_models(probabilities) > 0.5
+    classes = check_models(probabilities) > 0.5
     return float(np.mean([np.mean(one == other) for one, other in combinations(classes, 2)]))

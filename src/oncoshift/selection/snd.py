@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.selection.binary import two_columns
+from oncoshift.selection.binary import as_softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,14 +26,14 @@ _ROWS = 512
 def prediction_density(probabilities: NDArray[np.float64]) -> float:
     """SND of the probabilities of malignant [T] of target tiles; see `soft_neighbourhood_density`."""
     every = -(-len(probabilities) // SND_TILES)
-    return soft_neighbourhood_density(two_columns(probabilities[::every]))
+    return soft_neighbourhood_density(as_softmax(probabilities[::every]))
 
 
 def soft_neighbourhood_density(features: NDArray[np.floating], temperature: float = 0.05) -> float:
     """SND in nats.
 
     Args:
-        features: [N, D], N ≥ 2, of unlabelled target tiles; the paper passes the softmax (`binary.two_columns`).
+        features: [N, D], N ≥ 2, of unlabelled target tiles; the paper passes the softmax (`binary.as_softmax`).
         temperature: τ.
 
     Returns:
@@ -46,11 +46,11 @@ def soft_neighbourhood_density(features: NDArray[np.floating], temperature: floa
         raise ValueError(f"expected features [N, D], N ≥ 2, got shape {features.shape}")
     values = features.astype(np.float64)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    total = sum(_entropies(values, first, temperature).sum() for first in range(0, len(values), _ROWS))
+    total = sum(_row_entropies(values, first, temperature).sum() for first in range(0, len(values), _ROWS))
     return float(total / len(values))
 
 
-def _entropies(values: NDArray[np.float64], first: int, temperature: float) -> NDArray[np.float64]:
+def _row_entropies(values: NDArray[np.float64], first: int, temperature: float) -> NDArray[np.float64]:
     """Entropy of the rows of P from `first` on, [≤ `_ROWS`]."""
     block = values[first : first + _ROWS] @ values.T / temperature
     rows = np.arange(len(block))

@@ -37,6 +37,6 @@ def score(validator: str, model: Predictions) -> float:
     return value
 
 
-def all_scores(model: Predictions) -> dict[str, float]:
+def compute_scores(model: Predictions) -> dict[str, float]:
     """Every validator's score of a model, by name."""
     return {name: score(name, model) for name in VALIDATORS}

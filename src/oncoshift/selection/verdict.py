@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from oncoshift.selection.binary import checked
+from oncoshift.selection.binary import check_probabilities
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,16 +54,16 @@ class Evidence:
     Attributes:
         source_accuracy: balanced accuracy on source validation tiles, 0 to 1.
         probabilities: of malignant, [N], the candidate's on unlabelled target tiles.
-        alone: consensus of models adapted from each source organ alone, on the same tiles; None with one source organ.
+        consensus: of models adapted from each source organ alone, on the same tiles; None with one source organ.
     """
 
     source_accuracy: float
     probabilities: NDArray[np.float64]
-    alone: Consensus | None
+    consensus: Consensus | None
 
 
 @dataclass(frozen=True)
-class ConsensusVerdict:
+class ConsensusRule:
     """Trust what works on the sources, is no constant, and says what independent source organs agree on.
 
     Below the lower limit of a pair a check refuses, between the two it doubts. The limits were set on real tiles of two
@@ -91,52 +91,52 @@ class ConsensusVerdict:
     trust_agreement: float
 
     @classmethod
-    def by(cls, settings: SelectSettings) -> Self:
+    def from_settings(cls, settings: SelectSettings) -> Self:
         """With the limits of section `select`, which holds the defaults and sees that limits are in order."""
         return cls(**settings.model_dump(include={field.name for field in fields(cls)}))
 
     def __call__(self, evidence: Evidence) -> Verdict:
         """The verdict on one candidate."""
-        found = [self._source(evidence), self._share(evidence), *self._consensus(evidence)]
+        found = [self._check_source(evidence), self._check_share(evidence), *self._check_consensus(evidence)]
         kind = max((kind for kind, _ in found), key=list(Kind).index)
         return Verdict(kind, tuple(reason for each, reason in found if each is kind))
 
-    def _source(self, evidence: Evidence) -> tuple[Kind, str]:
+    def _check_source(self, evidence: Evidence) -> tuple[Kind, str]:
         accuracy = evidence.source_accuracy
         kind = Kind.TRUST if accuracy >= self.source_floor else Kind.REFUSE
-        shown = told_apart(accuracy, self.source_floor)
+        shown = format_near_limits(accuracy, self.source_floor)
         return kind, f"balanced accuracy on the sources is {shown} (floor {self.source_floor:.2f})"
 
-    def _share(self, evidence: Evidence) -> tuple[Kind, str]:
-        malignant = float((checked(evidence.probabilities) > 0.5).mean())
+    def _check_share(self, evidence: Evidence) -> tuple[Kind, str]:
+        malignant = float((check_probabilities(evidence.probabilities) > 0.5).mean())
         kind = Kind.TRUST if min(malignant, 1 - malignant) >= self.least_share else Kind.REFUSE
         return (
             kind,
             f"{malignant:.1%} of the target is called malignant (each class needs {100 * self.least_share:g}%)",
         )
 
-    def _consensus(self, evidence: Evidence) -> list[tuple[Kind, str]]:
-        if evidence.alone is None:
+    def _check_consensus(self, evidence: Evidence) -> list[tuple[Kind, str]]:
+        if evidence.consensus is None:
             return [(Kind.DOUBT, "one source organ: no independent model to compare with; add a source organ")]
-        strength = evidence.alone.strength
-        agreement = evidence.alone.agreement_with(evidence.probabilities)
+        strength = evidence.consensus.strength
+        agreement = evidence.consensus.agreement_with(evidence.probabilities)
         limits = (self.refuse_strength, self.trust_strength), (self.refuse_agreement, self.trust_agreement)
-        count, of = len(evidence.alone.majority), len(evidence.alone.agreement)
+        count, of = len(evidence.consensus.majority), len(evidence.consensus.agreement)
         return [
-            _between(strength, limits[0], f"models from single source organs ({count} of {of}) agree with kappa"),
-            _between(agreement, limits[1], "the model agrees with them with kappa"),
+            _grade(strength, limits[0], f"models from single source organs ({count} of {of}) agree with kappa"),
+            _grade(agreement, limits[1], "the model agrees with them with kappa"),
         ]
 
 
-def _between(value: float, limits: tuple[float, float], what: str) -> tuple[Kind, str]:
+def _grade(value: float, limits: tuple[float, float], what: str) -> tuple[Kind, str]:
     """Refuse below both limits, doubt between them, trust from the upper one on."""
     refuse, trust = limits
     kind = Kind.REFUSE if value < refuse else Kind.DOUBT if value < trust else Kind.TRUST
-    shown = told_apart(value, *limits)
+    shown = format_near_limits(value, *limits)
     return kind, f"{what} {shown} (refused below {refuse:.2f}, trusted from {trust:.2f})"
 
 
-def told_apart(value: float, *limits: float) -> str:
+def format_near_limits(value: float, *limits: float) -> str:
     """A number with two decimals, or as many more as tell it from limits that it only comes close to."""
     for decimals in (2, 3, 4):
         text = f"{value:.{decimals}f}"

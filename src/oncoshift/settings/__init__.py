@@ -7,7 +7,7 @@ are in `oncoshift.settings.methods`.
 
 from oncoshift.settings.base import Choices, Range, Section, StainVariant
 from oncoshift.settings.data import IngestSettings, NormalizeSettings, PhantomSettings, SplitSettings
-from oncoshift.settings.files import nested
+from oncoshift.settings.files import unflatten
 from oncoshift.settings.judging import (
     EvaluateSettings,
     ExplainSettings,
@@ -17,7 +17,7 @@ from oncoshift.settings.judging import (
     TrackingSettings,
     TuneSettings,
 )
-from oncoshift.settings.loading import dump_settings, flatten, load_settings, validate, with_values
+from oncoshift.settings.loading import dump_settings, flatten, load_settings, parse_settings, replace_values
 from oncoshift.settings.training import ModelSettings, TrainSettings
 from oncoshift.settings.tree import Settings
 
@@ -43,7 +43,7 @@ __all__ = [
     "dump_settings",
     "flatten",
     "load_settings",
-    "nested",
-    "validate",
-    "with_values",
+    "parse_settings",
+    "replace_values",
+    "unflatten",
 ]

@@ -9,19 +9,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchema
 from pydantic_core import CoreSchema, core_schema
 
 from oncoshift.secrets import has_password
-from oncoshift.settings.files import written
+from oncoshift.settings.files import drop_variables
 
 T = TypeVar("T")
 
 
-def _without_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
+def _refuse_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
     repeated = sorted({str(name) for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"names {', '.join(repeated)} more than once")
     return names
 
 
-Names = Annotated[tuple[T, ...], AfterValidator(_without_repeats)]
+Names = Annotated[tuple[T, ...], AfterValidator(_refuse_repeats)]
 """A list in which nothing stands twice."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -63,13 +63,13 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _lists_are_tuples(cls, value: Any) -> Any:
+    def _convert_lists(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
     @field_validator("*")
     @classmethod
-    def _no_password(cls, value: Any) -> Any:
+    def _refuse_passwords(cls, value: Any) -> Any:
         """Settings are logged, hashed and written to files; a variable in them is not."""
-        if isinstance(value, str) and has_password(written(value)):
+        if isinstance(value, str) and has_password(drop_variables(value)):
             raise ValueError("it holds a password; write ${NAME} in its place, and set the environment variable NAME")
         return value

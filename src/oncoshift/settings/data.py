@@ -49,7 +49,7 @@ class SplitSettings(Section):
     seed: int = Field(0, ge=0, description="of which group goes where")
 
     @model_validator(mode="after")
-    def _target_keeps_training_tiles(self) -> Self:
+    def _check_shares(self) -> Self:
         if self.audit_share + self.test_share > 0.8:
             raise ValueError("audit_share + test_share must leave at least 0.2 of the target's groups for training")
         return self

@@ -45,7 +45,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         SettingsError: one line with the file, the line in it, what is wrong, and what to do.
     """
     try:
-        loaded = _parse(_text(path))
+        loaded = _parse(_read_text(path))
     except _YamlError as problem:
         where = str(path) if problem.line is None else f"{path}, line {problem.line}"
         raise SettingsError(f"{where}: {problem}") from None
@@ -98,10 +98,10 @@ def parse_override(override: str) -> dict[str, Any]:
         raise SettingsError(
             f"--set {override}: variables are replaced in files alone; write {key.strip()} into params.yaml or a preset"
         )
-    return nested({key.strip(): value})
+    return unflatten({key.strip(): value})
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key → value as sections, as params.yaml has them."""
     sections: dict[str, Any] = {}
     for key, value in values.items():
@@ -136,12 +136,12 @@ def expand(value: Any, kept: Collection[str] = (), key: str = "") -> Any:
     if isinstance(value, list):
         return [expand(inner, kept, key) for inner in value]
     if isinstance(value, str):
-        expanded = _VARIABLE.sub(_variable, value)
+        expanded = _VARIABLE.sub(_resolve_variable, value)
         return value if key in kept else expanded
     return value
 
 
-def written(text: str) -> str:
+def drop_variables(text: str) -> str:
     """A text without its variables, but with their defaults: what somebody wrote into it."""
     return _VARIABLE.sub(lambda match: match.group(2) or "", text)
 
@@ -157,7 +157,7 @@ def dump(values: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """A file's text.
 
     Raises:
@@ -196,10 +196,10 @@ def _parse(text: str) -> Any:
         raise
     except DuplicateKeyError as error:
         duplicate = str(error.problem).partition(" with value")[0]  # the rest is the value, which may be a section
-        raise _YamlError(f"{duplicate}; join the two, as the first would be lost", _line(error)) from None
+        raise _YamlError(f"{duplicate}; join the two, as the first would be lost", _find_line(error)) from None
     except MarkedYAMLError as error:
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise _YamlError(f"not valid YAML: {' '.join(problem.split())}", _line(error)) from None
+        raise _YamlError(f"not valid YAML: {' '.join(problem.split())}", _find_line(error)) from None
     except (YAMLError, ValueError) as error:
         raise _YamlError(f"not valid YAML: {str(error).splitlines()[0]}") from None
 
@@ -235,12 +235,12 @@ def _check_limits(text: str) -> None:
             )
 
 
-def _line(error: MarkedYAMLError) -> int | None:
+def _find_line(error: MarkedYAMLError) -> int | None:
     mark = error.problem_mark or error.context_mark
     return None if mark is None else mark.line + 1
 
 
-def _variable(match: re.Match[str]) -> str:
+def _resolve_variable(match: re.Match[str]) -> str:
     name, default = match.group(1), match.group(2)
     value = os.environ.get(name, default)
     if value is None:

@@ -42,7 +42,7 @@ class SelectSettings(Section):
     trust_agreement: float = Field(0.8, ge=-1, le=1, description="pick's kappa with them, from which it is trusted")
 
     @model_validator(mode="after")
-    def _limits_in_order(self) -> Self:
+    def _check_limits(self) -> Self:
         for name in ("strength", "agreement"):
             refuse, trust = getattr(self, f"refuse_{name}"), getattr(self, f"trust_{name}")
             if refuse > trust:
@@ -54,7 +54,7 @@ class RetrainSettings(Section):
     """How the retraining flow trains: the control and the method, each with every seed."""
 
     seeds: int = Field(3, ge=1, description="trainings of each, from `seed` upwards")
-    control: Annotated[str, OneOf(tuple(name for name, row in METHODS.items() if not row.sees_target))] = Field(
+    control: Annotated[str, OneOf(tuple(name for name, row in METHODS.items() if not row.uses_target))] = Field(
         "erm", description="a method without the target"
     )
 

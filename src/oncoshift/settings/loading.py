@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from oncoshift.errors import SettingsError
-from oncoshift.settings.files import dump, expand, find_preset, merge, nested, parse_override, read_mapping
+from oncoshift.settings.files import dump, expand, find_preset, merge, parse_override, read_mapping, unflatten
 from oncoshift.settings.tree import Settings
 
-_USED_LATE = ("tune.storage", "tracking.uri")
+_EXPANDED_LATE = ("tune.storage", "tracking.uri")
 """Settings whose `${NAME}` stays in them until they are used (`experiments.resolved_url`): it may be a password."""
 
 
@@ -43,13 +43,13 @@ def load_settings(
     if preset is not None:
         project = params.parent if params is not None else Path()
         merged = merge(merged, read_mapping(find_preset(preset, project, trusted=trusted)))
-    merged = expand(merged, _USED_LATE)
+    merged = expand(merged, _EXPANDED_LATE)
     for override in overrides:
         merged = merge(merged, parse_override(override))
-    return validate(merged)
+    return parse_settings(merged)
 
 
-def validate(values: dict[str, Any]) -> Settings:
+def parse_settings(values: dict[str, Any]) -> Settings:
     """Turn a plain mapping into `Settings`; see `load_settings` for the errors."""
     try:
         return Settings.model_validate(values)
@@ -63,7 +63,7 @@ def dump_settings(settings: Settings) -> str:
 
 
 def flatten(settings: Settings) -> dict[str, Any]:
-    """Dotted key → value, for run parameters; the reverse of `nested`."""
+    """Dotted key → value, for run parameters; the reverse of `unflatten`."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -77,12 +77,16 @@ def flatten(settings: Settings) -> dict[str, Any]:
     return flat
 
 
-def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+def replace_values(settings: Settings, values: dict[str, Any]) -> Settings:
     """A validated copy with dotted keys replaced, as tuning does for a trial."""
-    return validate(merge(settings.model_dump(mode="json"), nested(values)))
+    return parse_settings(merge(settings.model_dump(mode="json"), unflatten(values)))
 
 
-_IN_YAML = {"valid tuple": "list", "valid boolean": "true or false", "valid dictionary or instance of": "section like"}
+_YAML_TERMS = {
+    "valid tuple": "list",
+    "valid boolean": "true or false",
+    "valid dictionary or instance of": "section like",
+}
 """Pydantic's words for what a value should be → those of somebody who writes YAML."""
 
 
@@ -95,7 +99,7 @@ def _explain(problem: Any) -> str:
             section = section.model_fields[part].annotation
         return f"{path}: unknown key; allowed here: {', '.join(section.model_fields)}"
     message: str = problem["msg"].removeprefix("Value error, ")
-    for theirs, ours in _IN_YAML.items():
+    for theirs, ours in _YAML_TERMS.items():
         message = message.replace(theirs, ours)
     value = list(problem["input"]) if isinstance(problem["input"], tuple) else problem["input"]
     if problem["loc"]:

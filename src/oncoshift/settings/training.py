@@ -10,7 +10,9 @@ from oncoshift.methods.registry import METHODS
 from oncoshift.serving.trunks import PARTS, TRUNKS
 from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, StainVariant
 
-HOW_IT_RUNS = frozenset({"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"})
+RUNTIME_SETTINGS = frozenset(
+    {"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"}
+)
 """Settings of section `train` that do not decide a job's network, but for rounding and the draws of dropout.
 
 So a job that was begun on one machine goes on, and is found, on another. `precision` and `micro_batches` do decide it,
@@ -36,7 +38,7 @@ class ModelSettings(Section):
 
     @field_validator("weights")
     @classmethod
-    def _known_weights(cls, value: str) -> str:
+    def _check_weights(cls, value: str) -> str:
         if value not in ("none", "imagenet") and not value.endswith(".safetensors"):
             raise ValueError("must be none, imagenet or the path of a .safetensors file")
         return value
@@ -94,7 +96,7 @@ class TrainSettings(Section):
     checkpoint_minutes: float | None = Field(5.0, gt=0, description="also within an epoch: every so many minutes")
 
     @model_validator(mode="after")
-    def _batch_has_equal_parts(self) -> Self:
+    def _check_batch_parts(self) -> Self:
         parts = self.processes * self.micro_batches
         if self.batch_size % parts:
             raise ValueError(

@@ -32,7 +32,7 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         return f"oncoshift-{self.target}"
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
+    def _check_sections(self) -> Self:
         if self.target in self.sources:
             raise ValueError(f"target {self.target!r} is also in sources; a target is adapted to without its labels")
         if not self.sources:
@@ -47,7 +47,7 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         return self
 
     @model_validator(mode="after")
-    def _frozen_parts_suffice(self) -> Self:
+    def _check_frozen_parts(self) -> Self:
         """What is frozen is computed once from tiles as they are, and keeps its BatchNorm."""
         freeze, tuned = self.model.freeze, self.tune.parameters
         methods = {name: METHODS[name] for name in (self.train.method, self.retrain.control)}
@@ -58,8 +58,8 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         }
         if freeze != "none" and any(changing.values()):
             raise ValueError(
-                f"{_first(changing)} changes tiles, and with model.freeze {freeze!r} training reads features that were "
-                "computed once; set one of them to its default"
+                f"{_find_first(changing)} changes tiles, and with model.freeze {freeze!r} training reads features that "
+                "were computed once; set one of them to its default"
             )
         separating = {
             **{name: row.per_domain for name, row in methods.items()},
@@ -67,11 +67,11 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         }
         if freeze in ("layer4", "all") and any(separating.values()):
             raise ValueError(
-                f"{_first(separating)} is about BatchNorm in the trained parts of the trunk, and with model.freeze "
-                f"{freeze!r} none is trained; freeze less of it (layer3), or choose another method"
+                f"{_find_first(separating)} is about BatchNorm in the trained parts of the trunk, and with "
+                f"model.freeze {freeze!r} none is trained; freeze less of it (layer3), or choose another method"
             )
         return self
 
 
-def _first(answers: dict[str, bool]) -> str:
+def _find_first(answers: dict[str, bool]) -> str:
     return next(name for name, answer in answers.items() if answer)

@@ -14,7 +14,7 @@ import pandas as pd
 from oncoshift.data.loading import LabelledSplit, data_fingerprint, load_evaluation_tiles, load_training_data
 from oncoshift.data.packs.pack import pack_digest
 from oncoshift.fingerprint import value_fingerprint
-from oncoshift.settings import with_values
+from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ class ExperimentJobs:
         from oncoshift.training.job import Job
 
         values = {key.replace("__", "."): value for key, value in changes.items()}
-        changed = with_values(settings, values) if values else settings
+        changed = replace_values(settings, values) if values else settings
         return Job(changed, self.data_digest, self.pack_digest, self.folder, self.layout.features)
 
     def train(self, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None) -> TrainedJob:

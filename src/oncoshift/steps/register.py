@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.packs.pack import Pack
 from oncoshift.evaluation.weighted import METRIC_NAMES
-from oncoshift.methods.factory import member_settings
+from oncoshift.methods.factory import list_member_settings
 from oncoshift.registry.card import CardFacts, judgement, model_card
 from oncoshift.registry.folder import Package
 from oncoshift.registry.packaging import log_and_register, update_card
@@ -88,7 +88,7 @@ def _package(jobs: ExperimentJobs, selection: Selection, card: str) -> Package:
         bottleneck=settings.model.bottleneck,
         dropout=settings.model.dropout,
         tile_size=pack.side,
-        members=len(member_settings(settings)),
+        members=len(list_member_settings(settings)),
         variant=settings.train.variant,
         reference=pack.stain.reference,
     )

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oncoshift.evaluation.agreement import agreement_figure
-from oncoshift.selection.consensus import Consensus, consensus, pairwise
+from oncoshift.selection.consensus import Consensus, find_consensus, pairwise_kappa
 from oncoshift.selection.oracle import oracle
 from oncoshift.selection.rule import ORACLE, score_row
-from oncoshift.selection.verdict import ConsensusVerdict, Evidence, Kind, Verdict, told_apart
+from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict, format_near_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ class Selection:
         picked = f"seed {self.picked.job.seed} of {len(self.seeds)}"
         if self.source_accuracy >= floor:
             return f"{picked}, {self.settings.validator} above source accuracy {floor}"
-        shown = told_apart(self.source_accuracy, floor)
+        shown = format_near_limits(self.source_accuracy, floor)
         return f"{picked}, best source accuracy {shown}; no seed reaches the floor {floor} (select.source_floor)"
 
     @property
@@ -114,7 +114,10 @@ class Selection:
         """Figures and a picture of who agrees with whom."""
         settings = self.picked.job.settings
         organs, target = settings.sources, settings.target
-        names, kappas = [*(f"{organ} alone" for organ in organs), "the pick"], pairwise(np.stack(found.predictions))
+        names, kappas = (
+            [*(f"{organ} alone" for organ in organs), "the pick"],
+            pairwise_kappa(np.stack(found.predictions)),
+        )
         title = f"agreement on unlabelled {target}\n{settings.train.method}, seed {settings.seed}"
         figure = agreement_figure(names, kappas, title)
         for place in (recorder, recorder.above):
@@ -149,8 +152,8 @@ def run(
     verdict, agreement = NOT_ASKED, None
     if settings.verdict:
         of_pick, alone = jobs.predict_target(picked), _from_each_organ(jobs, picked.job, train_alone, say)
-        found = consensus(np.stack(alone)) if len(alone) > 1 else None
-        verdict = ConsensusVerdict.by(settings)(Evidence(picked.last.source_accuracy, of_pick, found))
+        found = find_consensus(np.stack(alone)) if len(alone) > 1 else None
+        verdict = ConsensusRule.from_settings(settings)(Evidence(picked.last.source_accuracy, of_pick, found))
         agreement = None if found is None else Agreement(found, [*alone, of_pick])
     return Selection(picked, seeds, scores, settings, verdict, agreement)
 

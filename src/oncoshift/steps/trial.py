@@ -12,9 +12,9 @@ from oncoshift.console import tenths
 from oncoshift.errors import SettingsError
 from oncoshift.experiments import resolved_url
 from oncoshift.fingerprint import value_fingerprint
-from oncoshift.methods.factory import method_settings
+from oncoshift.methods.factory import select_method_settings
 from oncoshift.selection.rule import ORACLE, score_row
-from oncoshift.settings import flatten, with_values
+from oncoshift.settings import flatten, replace_values
 from oncoshift.training.job import drop_checkpoint
 from oncoshift.tuning.space import distributions, readable, search_space
 from oncoshift.tuning.study import LostTrialError, SharedStudy
@@ -62,7 +62,7 @@ class Search:
             raise SettingsError(
                 "select.validator: oracle reads target labels, and tuning would choose by them; set tune.trials to 0"
             )
-        keys, unread = readable(self.tune.parameters, {"model", "train", *method_settings(settings)}, settings)
+        keys, unread = readable(self.tune.parameters, {"model", "train", *select_method_settings(settings)}, settings)
         if unread:
             self.say(f"tune: {settings.train.method} does not read {', '.join(unread)}; left out")
         present = flatten(settings)
@@ -132,7 +132,7 @@ class Search:
         """
         settings, epochs = self.settings, self.tune.epochs
         values = {**plan.values, "train.epochs": epochs, "seed": settings.seed + number}
-        job = self.jobs.job(with_values(settings, values))
+        job = self.jobs.job(replace_values(settings, values))
         recorder.tags({f"oncoshift.job.s{job.settings.seed}": job.id})
 
         def on_epoch(epoch: Epoch) -> None:

@@ -12,7 +12,7 @@ from oncoshift.files import atomic
 from oncoshift.fingerprint import code_fingerprint
 from oncoshift.registry.source import git_tags
 from oncoshift.selection.rule import reaches_floor
-from oncoshift.settings import flatten, load_settings, with_values
+from oncoshift.settings import flatten, load_settings, replace_values
 from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
 from oncoshift.tuning.preset import preset_text
 from oncoshift.tuning.tables import shown, to_markdown
@@ -51,7 +51,7 @@ class Tuning:
     @property
     def settings(self) -> Settings:
         """The experiment's, with the best trial's values."""
-        return self.search.settings if self.best is None else with_values(self.search.settings, self.best.values)
+        return self.search.settings if self.best is None else replace_values(self.search.settings, self.best.values)
 
     def record(self, recorder: Recorder) -> None:
         """Keep pictures, report and preset, in the run `tune` and in the parent run, below `tuning/`."""
@@ -113,7 +113,7 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     """What the best configuration changes in params.yaml: tuned values, and what a preset and `--set` had changed."""
     settings, project = search.settings, search.jobs.layout.shared
     base = flatten(load_settings(project / "params.yaml"))
-    tuned = flatten(with_values(settings, best.values))
+    tuned = flatten(replace_values(settings, best.values))
     changed = {key: value for key, value in tuned.items() if key in best.values or base[key] != value}
     seeds = f", mean of {len(best.seeds)} seeds, the worst {shown(min(best.seeds))}" if len(best.seeds) > 1 else ""
     git = git_tags(project)

@@ -57,7 +57,7 @@ def chance_loss(settings: Settings) -> float:
     Half of each batch is the target, the other half are the sources: to one head as one domain, ln 2; to one
     that tells organs apart as S domains of equal size, ln 2 + ½ ln S.
     """
-    sources = len(settings.sources) if METHODS[settings.train.method].tells_organs else 1
+    sources = len(settings.sources) if METHODS[settings.train.method].separates_organs else 1
     return math.log(2) + math.log(sources) / 2
 
 

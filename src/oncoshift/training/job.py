@@ -27,10 +27,10 @@ from oncoshift.files import (
     xxh3_file,
 )
 from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
-from oncoshift.methods.factory import build_method, member_settings, method_settings, trained_organs
+from oncoshift.methods.factory import build_method, list_member_settings, list_trained_organs, select_method_settings
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.network import AdaptationNet, as_one
-from oncoshift.settings.training import HOW_IT_RUNS
+from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.training.devices import one_thread, pick_device, pick_precision
 from oncoshift.training.ensemble import mean_history
 from oncoshift.training.epoch import Epoch
@@ -81,17 +81,17 @@ class Job:
 
     @cached_property
     def decides(self) -> dict[str, Any]:
-        """All that decides the weights; see `HOW_IT_RUNS` for what does not."""
+        """All that decides the weights; see `RUNTIME_SETTINGS` for what does not."""
         settings = self.settings
         values: dict[str, Any] = {
             "seed": settings.seed,
             "model": settings.model.model_dump(mode="json"),
-            "train": settings.train.model_dump(mode="json", exclude=set(HOW_IT_RUNS)),
-            "organs": trained_organs(settings),
+            "train": settings.train.model_dump(mode="json", exclude=set(RUNTIME_SETTINGS)),
+            "organs": list_trained_organs(settings),
             "data": self.data_digest,
             "code": code_fingerprint(__name__),
         }
-        values |= method_settings(settings)
+        values |= select_method_settings(settings)
         values["model"]["weights"] = weights_fingerprint(settings.model.weights)
         return values
 
@@ -250,7 +250,7 @@ def _train(
         temporary.write_text(json.dumps(job.decides, indent=1))
     settings = job.settings
     train = _train_members if METHODS[settings.train.method].member else _train_network
-    state, history = train(job, data.only(trained_organs(settings)), lambda row: on_epoch(Epoch(row)), on_features)
+    state, history = train(job, data.only(list_trained_organs(settings)), lambda row: on_epoch(Epoch(row)), on_features)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
         digest = xxh3_file(temporary).hexdigest()
@@ -285,7 +285,7 @@ def _train_members(
     job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """The same of an ensemble: what the last epoch's validation says is the ensemble's, all else the members' mean."""
-    members = [replace(job, settings=settings) for settings in member_settings(job.settings)]
+    members = [replace(job, settings=settings) for settings in list_member_settings(job.settings)]
     trained, nets = [], []
     for number, member in enumerate(members, 1):
         _log.info("ensemble: member %d of %d, %s alone", number, len(members), member.settings.single.organ)
@@ -311,7 +311,7 @@ def load_net(trained: TrainedJob) -> TrainedNet:
 
     It is what is served: of a network with BatchNorm per domain, that of the target.
     """
-    net = as_one([_unfilled(trained.job) for _ in member_settings(trained.job.settings)])
+    net = as_one([_unfilled(trained.job) for _ in list_member_settings(trained.job.settings)])
     net.classifier.load_state_dict(trained.state())
     return net.eval()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.errors import TrainingError
-from oncoshift.selection.validators import Predictions, all_scores
+from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.training.prediction import outputs
 from oncoshift.training.proxy_a_distance import proxy_a_distance
 
@@ -35,7 +35,7 @@ def validate(net: TrainedNet, data: TrainingData, inputs: Inputs, device: torch.
         raise TrainingError("the network's predictions are not finite after this epoch; lower train.lr")
     model = Predictions(source.probabilities, data.source_val.labels, target.probabilities)
     return {
-        **all_scores(model),
+        **compute_scores(model),
         "target_malignant_share": float(np.mean(target.probabilities > 0.5)),
         "proxy_a_distance": proxy_a_distance(source.features, target.features),
     }

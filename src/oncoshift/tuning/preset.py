@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from oncoshift.settings import nested
+from oncoshift.settings import unflatten
 from oncoshift.settings.files import dump
 
 if TYPE_CHECKING:
@@ -19,4 +19,4 @@ def preset_text(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
         provenance: lines of its comment.
     """
     comment = "".join(f"# {line}\n" for line in provenance)
-    return comment + dump(nested(values))
+    return comment + dump(unflatten(values))
