@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +100,12 @@ class Project:
 
     def run(self, *arguments: str) -> str:
         """Run the flow to its end; its output."""
-        code = self.start(*arguments).wait(timeout=400)
+        process = self.start(*arguments)
+        try:
+            code = process.wait(timeout=400)
+        finally:
+            with suppress(ProcessLookupError):  # a flow that is still under way would train beside the next test
+                os.killpg(process.pid, signal.SIGKILL)
         assert code == 0, self.log.read_text()[-6000:]
         return self.log.read_text()
 
