@@ -46,11 +46,11 @@ SETTINGS = parse_settings(
 )  # fmt: skip
 
 PARTS = {
-    "batches and steps": (loop._Run, "_epoch"),
-    "forward over validation and target": (validation, "outputs"),
+    "batches and steps": (loop._Run, "_train_epoch"),
+    "forward over validation and target": (validation, "compute_outputs"),
     "scores that need no label": (validation, "compute_scores"),
     "proxy A-distance": (validation, "proxy_a_distance"),
-    "checkpoint": (loop._Run, "_save"),
+    "checkpoint": (loop._Run, "_save_checkpoint"),
 }
 """What is timed, and the name by which the training calls it."""
 

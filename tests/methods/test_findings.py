@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncoshift.training.diagnostics import chance_loss, findings
+from oncoshift.training.diagnostics import chance_loss, list_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ def found(world, settings_for, train) -> Callable[..., tuple[str, ...]]:  # type
 
     def run(method: str, seed: int = 0, **changes: dict[str, object]) -> tuple[str, ...]:
         settings = settings_for(method, seed, **changes)
-        return findings(train(world(seed), settings).history, settings)
+        return list_findings(train(world(seed), settings).history, settings)
 
     return run
 
@@ -74,7 +74,9 @@ def test_gradients_that_blow_up(found: Callable[..., tuple[str, ...]]) -> None:
 def test_skipped_steps_are_counted_over_all_epochs(settings_for: Callable[..., Settings]) -> None:
     row = {"target_malignant_share": 0.5, "gradient_norm": 1.0}
     history = [row | {"skipped_steps": 2.0}, row, row | {"skipped_steps": 1.0}]
-    assert findings(history, settings_for("erm", 0)) == ("3 steps were skipped: their loss or gradient was not finite",)
+    assert list_findings(history, settings_for("erm", 0)) == (
+        "3 steps were skipped: their loss or gradient was not finite",
+    )
 
 
 def test_knowing_nothing_costs_the_entropy_of_the_domains(settings_for: Callable[..., Settings]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.methods.registry import METHODS
-from oncoshift.training.diagnostics import findings
+from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def test_source_only_fails(
     trained = train(world(seed), settings)
     assert trained.history[-1]["source_accuracy"] > 0.98
     assert trained.target_accuracy < 0.65
-    assert findings(trained.history, settings) == ()
+    assert list_findings(trained.history, settings) == ()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -44,4 +44,4 @@ def test_method_recovers(
     trained = train(world(seed), settings)
     assert trained.history[-1]["source_accuracy"] > 0.9
     assert trained.target_accuracy > 0.93
-    assert findings(trained.history, settings) == ()
+    assert list_findings(trained.history, settings) == ()

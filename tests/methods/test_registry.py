@@ -90,7 +90,7 @@ from oncoshift.errors import SettingsError
 from oncoshift.methods.base import Batch
 from oncoshift.methods.factory import build_method, select_method_settings
 from oncoshift.settings import Settings, replace_values
-from oncoshift.tuning.space import readable
+from oncoshift.tuning.space import select_parameters
 settings = replace_values(Settings(), {"train.method": "coral", "coral.weight": 2.0, "tune.parameters": ["all"]})
 method = build_method(settings)
 tiles, organs = torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
@@ -101,7 +101,7 @@ try:
 except SettingsError as error:
     message = str(error)
 read = select_method_settings(settings)
-tuned = [key for key in readable(("all",), {"model", "train", *read}, settings)[0] if key.startswith("coral")]
+tuned = [key for key in select_parameters(("all",), {"model", "train", *read}, settings)[0] if key.startswith("coral")]
 print(json.dumps([sorted(figures), read, tuned, message]))
 """
 

@@ -83,7 +83,7 @@ def test_resumed_within_an_epoch_equals_uninterrupted_to_the_bit(
     tiles = world(1)
     whole = train(tiles, settings, "whole")
     steps = []
-    step = _Run._step
+    step = _Run._run_step
 
     def pull_in_the_ninth(run, batch):  # type: ignore[no-untyped-def]
         steps.append((run.position.epoch, run.position.step))
@@ -91,7 +91,7 @@ def test_resumed_within_an_epoch_equals_uninterrupted_to_the_bit(
             raise PulledPlugError
         step(run, batch)
 
-    monkeypatch.setattr(_Run, "_step", pull_in_the_ninth)
+    monkeypatch.setattr(_Run, "_run_step", pull_in_the_ninth)
     with pytest.raises(PulledPlugError):
         train(tiles, settings, "broken")
     torch.manual_seed(12345)

@@ -50,5 +50,5 @@ def test_views_follow_the_generator_and_leave_the_tiles_alone() -> None:
 @pytest.mark.parametrize(
     ("dihedral", "jitter", "expected"), [(False, 0.0, False), (True, 0.0, True), (False, 0.1, True)]
 )
-def test_says_whether_it_does_something(dihedral: bool, jitter: float, expected: bool) -> None:
-    assert Augmentation(dihedral, jitter).does_something is expected
+def test_is_active_where_a_view_can_differ(dihedral: bool, jitter: float, expected: bool) -> None:
+    assert Augmentation(dihedral, jitter).is_active is expected

@@ -10,7 +10,7 @@ import torch
 
 from oncoshift.errors import SettingsError
 from oncoshift.settings import TrainSettings
-from oncoshift.training.devices import check_processes, determinism, pick_device, pick_precision
+from oncoshift.training.devices import check_processes, enforcing_determinism, pick_device, pick_precision
 
 if TYPE_CHECKING:
     from typing import Any
@@ -64,7 +64,7 @@ def test_determinism_is_restored_after_an_error_and_leaves_what_was_set(monkeypa
         inside.extend([torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark])
         raise KeyError
 
-    with pytest.raises(KeyError), determinism(True):
+    with pytest.raises(KeyError), enforcing_determinism(True):
         fail()
     assert inside == [True, False]
     assert not torch.are_deterministic_algorithms_enabled()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from oncoshift.explain.attributions import integrated_gradients
 from oncoshift.registry.folder import Package, save_folder
 from oncoshift.serving.predictor import ServedConfig, TilePredictor
-from oncoshift.training.ensemble import mean_history
+from oncoshift.training.ensemble import average_histories
 from oncoshift.training.job import find_trained, load_net, predict_job, train_job
 
 if TYPE_CHECKING:
@@ -141,4 +141,4 @@ def test_history_is_the_mean_but_for_the_clock() -> None:
     def row(loss: float, seconds: float, when: float) -> Mapping[str, float]:
         return {"epoch": 0.0, "label_loss": loss, "epoch_seconds": seconds, "timestamp_ms": when}
 
-    assert mean_history([[row(1.0, 2.0, 10.0)], [row(2.0, 3.0, 7.0)]]) == [row(1.5, 5.0, 10.0)]
+    assert average_histories([[row(1.0, 2.0, 10.0)], [row(2.0, 3.0, 7.0)]]) == [row(1.5, 5.0, 10.0)]

@@ -17,7 +17,7 @@ from support.small_training import Watched, maps, trainer
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.training.checkpoint import load_checkpoint
 from oncoshift.training.inputs import FeatureInputs
-from oncoshift.training.interruption import ended_at_once, interruptible, stop_on_sigterm
+from oncoshift.training.interruption import interruptible, stop_on_sigterm, stopping_at_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,8 +91,8 @@ def test_one_that_comes_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
 
 def test_what_is_ended_at_once_may_hold_more_of_it() -> None:
     def work() -> None:
-        with ended_at_once():
-            with ended_at_once():
+        with stopping_at_once():
+            with stopping_at_once():
                 pass
             terminate()
             pytest.fail("SIGTERM did not end it")

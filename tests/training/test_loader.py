@@ -12,7 +12,7 @@ import torch
 from oncoshift.methods.base import Needs
 from oncoshift.settings import TrainSettings
 from oncoshift.training.inputs import PixelInputs
-from oncoshift.training.loader import Loader, _ahead
+from oncoshift.training.loader import Loader, _prefetch
 
 if TYPE_CHECKING:
     from oncoshift.data.tables import TrainingData
@@ -76,13 +76,13 @@ def test_augmentation_differs_between_steps_that_hold_the_same_tile(data: Traini
 
 
 def test_batches_made_ahead_are_the_same_and_errors_come_through() -> None:
-    assert list(_ahead(iter(range(20)), 2)) == list(range(20))
+    assert list(_prefetch(iter(range(20)), 2)) == list(range(20))
 
     def broken():  # type: ignore[no-untyped-def]
         yield 1
         raise ValueError("tile 2")
 
-    ahead = _ahead(broken(), 2)
+    ahead = _prefetch(broken(), 2)
     assert next(ahead) == 1
     with pytest.raises(ValueError, match="tile 2"):
         next(ahead)
@@ -98,7 +98,7 @@ def test_leaving_early_stops_the_thread() -> None:
             yield np.zeros(1)
             number += 1
 
-    ahead = _ahead(endless(), 2)
+    ahead = _prefetch(endless(), 2)
     next(ahead)
     ahead.close()  # type: ignore[attr-defined]
     assert len(made) < 10

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oncoshift.training.memory import freed_memory_kept
+from oncoshift.training.memory import keeping_freed_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 
@@ -32,19 +32,19 @@ def resident() -> int:
 
 
 def test_freed_memory_is_used_again_while_the_context_is_open() -> None:
-    with freed_memory_kept():
+    with keeping_freed_memory():
         assert pages_cleared() < PAGES / 100
 
 
 def test_an_inner_context_does_not_end_the_outer_one() -> None:
-    with freed_memory_kept():
-        with freed_memory_kept():
+    with keeping_freed_memory():
+        with keeping_freed_memory():
             pass
         assert pages_cleared() < PAGES / 100
 
 
 def test_memory_is_given_back_at_the_end() -> None:
-    with freed_memory_kept():
+    with keeping_freed_memory():
         torch.ones(2**26)
         kept = resident()
     assert resident() < kept - 3 * PAGES
@@ -58,6 +58,6 @@ def test_an_error_ends_it() -> None:
         kept.append(resident())
         raise KeyError
 
-    with pytest.raises(KeyError), freed_memory_kept():
+    with pytest.raises(KeyError), keeping_freed_memory():
         fail()
     assert resident() < kept[0] - 3 * PAGES

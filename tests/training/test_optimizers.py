@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from oncoshift.settings import TrainSettings
-from oncoshift.training.optimizers import build_optimizer, learning_rate
+from oncoshift.training.optimizers import build_optimizer, compute_learning_rate
 
 if TYPE_CHECKING:
     from typing import Any
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 )
 def test_the_rate_rises_and_then_follows_the_schedule(schedule: str, expected: Any) -> None:
     settings = TrainSettings(lr=0.2, schedule=schedule, warmup=0.2)  # type: ignore[arg-type]
-    assert [learning_rate(settings, at) for at in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx(expected)
+    assert [compute_learning_rate(settings, at) for at in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx(expected)
 
 
 def test_cosine_is_one_and_no_line() -> None:
     settings = TrainSettings(lr=0.2, schedule="cosine")
-    assert learning_rate(settings, 0.25) == pytest.approx(0.1 * (1 + math.sqrt(0.5)))
+    assert compute_learning_rate(settings, 0.25) == pytest.approx(0.1 * (1 + math.sqrt(0.5)))
 
 
 def test_warming_up_all_the_time_ends_at_the_rate() -> None:
-    assert learning_rate(TrainSettings(lr=0.2, warmup=1.0), 1.0) == 0.2
+    assert compute_learning_rate(TrainSettings(lr=0.2, warmup=1.0), 1.0) == 0.2
 
 
 def test_sgd_is_nesterovs_with_weight_decay() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WORKER = """
 import pathlib, sys, time
-from oncoshift.tuning.space import search_space
+from oncoshift.tuning.space import build_search_space
 from oncoshift.tuning.study import SharedStudy
 from oncoshift.tuning.worker import Budget, work
 
@@ -32,7 +32,7 @@ def trial(plan):
     time.sleep(seconds)
     return (plan.values["train.lr"],)
 
-work(SharedStudy(url, "s", 1), search_space(first), first, Budget(trials), trial, print)
+work(SharedStudy(url, "s", 1), build_search_space(first), first, Budget(trials), trial, print)
 """
 
 

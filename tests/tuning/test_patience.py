@@ -19,7 +19,7 @@ from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning import study
 from oncoshift.tuning.lock import study_lock
 from oncoshift.tuning.patience import DatabaseAwayError, patiently
-from oncoshift.tuning.space import search_space
+from oncoshift.tuning.space import build_search_space
 from oncoshift.tuning.study import SharedStudy
 from oncoshift.tuning.worker import Budget, TrialPlan, work
 
@@ -120,7 +120,7 @@ def test_a_stopped_worker_ends_at_once_though_the_database_is_away(
 
     first = {"train.lr": 0.01}
     with pytest.raises(TrainingInterrupted) as raised:
-        work(found, search_space(first), first, Budget(1), trial, lambda _line: None)
+        work(found, build_search_space(first), first, Budget(1), trial, lambda _line: None)
     assert raised.value.exit_code == 75
     assert clock.seconds == 0
     assert "trial 0: that it is to be run again is not noted, but it will be" in caplog.text
@@ -159,7 +159,7 @@ def test_a_study_goes_on_through_outages_with_no_trial_lost_or_doubled(
         away.statements, away.locks = 3, 2  # for the outcome, and the next claim
         return (0.5,)
 
-    work(found, search_space(first), first, Budget(3), trial, lambda _line: None)
+    work(found, build_search_space(first), first, Budget(3), trial, lambda _line: None)
     assert seen == [0, 1, 2]
-    assert [each.state for each in found.trials()] == ["COMPLETE"] * 3
+    assert [each.state for each in found.list_trials()] == ["COMPLETE"] * 3
     assert away == SimpleNamespace(statements=0, locks=0)

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from oncoshift.errors import ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
 from oncoshift.tuning.lock import study_lock
-from oncoshift.tuning.space import search_space
+from oncoshift.tuning.space import build_search_space
 from oncoshift.tuning.study import MAX_DEATHS, LostTrialError, SharedStudy
 from oncoshift.tuning.worker import Budget, TrialPlan, work
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from oncoshift.tuning.study import Trial
 
 FIRST = {"train.lr": 1e-2, "dann.max_lambda": 1.0}
-SPACE = search_space(FIRST)
+SPACE = build_search_space(FIRST)
 
 
 def score(plan: TrialPlan) -> tuple[float, ...]:
@@ -50,11 +50,11 @@ def states(storage: str) -> list[str]:
 
 
 def rates(study: SharedStudy) -> list[float]:
-    return [trial.values["train.lr"] for trial in study.trials()]
+    return [trial.values["train.lr"] for trial in study.list_trials()]
 
 
 def best(study: SharedStudy) -> Trial:
-    found = study.best()
+    found = study.find_best()
     assert found is not None
     return found
 
@@ -95,7 +95,7 @@ def test_a_study_goes_on_where_it_was_as_if_it_had_not_stopped(storage: str, tmp
     def never(plan: TrialPlan) -> tuple[float, ...]:
         raise AssertionError("the study has its trials")
 
-    assert len(run(storage, 14, never).trials()) == 14
+    assert len(run(storage, 14, never).list_trials()) == 14
     at_once = run(f"sqlite:///{tmp_path_factory.mktemp('other')}/optuna.db", 14)
     assert rates(at_once) == rates(whole)
 
@@ -108,7 +108,12 @@ def test_a_trial_that_diverges_fails_alone(storage: str) -> None:
 
     study = run(storage, 4, diverges)
     assert states(storage) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
-    assert [trial.error for trial in study.trials()] == [None, "loss is not finite", "score nan is not finite", None]
+    assert [trial.error for trial in study.list_trials()] == [
+        None,
+        "loss is not finite",
+        "score nan is not finite",
+        None,
+    ]
 
 
 def test_a_study_of_failures_alone_ends_and_says_why(storage: str) -> None:
@@ -117,9 +122,9 @@ def test_a_study_of_failures_alone_ends_and_says_why(storage: str) -> None:
 
     lines: list[str] = []
     study = run(storage, 2, fails, lines)
-    assert study.best() is None
-    assert study.importances() is None
-    assert [trial.error for trial in study.trials()] == ["no. 0", "no. 1"]
+    assert study.find_best() is None
+    assert study.compute_importances() is None
+    assert [trial.error for trial in study.list_trials()] == ["no. 0", "no. 1"]
     assert lines[0] == "trial 0: train.lr 0.01, dann.max_lambda 1: failed: no. 0"
 
 
@@ -153,7 +158,7 @@ def test_when_the_time_is_up_no_trial_begins_and_those_that_have_begun_end(stora
 
     work(SharedStudy(storage, "s", heartbeat_seconds=1), SPACE, FIRST, UntilTheFirst(5), trial, print)
     assert states(storage) == ["COMPLETE"]
-    assert len(run(storage, 3).trials()) == 3, "with more time it goes on"
+    assert len(run(storage, 3).list_trials()) == 3, "with more time it goes on"
 
 
 def test_a_budget_is_over_at_its_deadline() -> None:
@@ -173,7 +178,7 @@ def test_a_trial_that_was_stopped_goes_on_however_often(storage: str, asked: typ
         with pytest.raises(asked):
             run(storage, 1, stopped)
     assert values == [FIRST] * (MAX_DEATHS + 2)
-    (trial,) = run(storage, 1).trials()
+    (trial,) = run(storage, 1).list_trials()
     assert states(storage) == ["FAIL"] * (MAX_DEATHS + 2) + ["COMPLETE"]
     assert (trial.number, trial.state) == (0, "COMPLETE"), "all of them are one trial"
 
@@ -190,7 +195,7 @@ def test_a_configuration_that_kills_its_workers_is_given_up(storage: str, error:
     for _ in range(MAX_DEATHS):
         with pytest.raises(error, match="broken"):
             run(storage, 2, breaks)
-    given_up, other = run(storage, 2, breaks).trials()
+    given_up, other = run(storage, 2, breaks).list_trials()
     assert states(storage) == ["FAIL"] * MAX_DEATHS + ["COMPLETE"]
     assert given_up.error == f"given up: {MAX_DEATHS} workers died of it"
     assert other.error is None
@@ -258,7 +263,7 @@ def test_killed_workers_trials_are_run_by_the_living_with_the_same_values(worker
     workers.wait()
 
     assert Counter(states(workers.url)) == {"COMPLETE": 6, "FAIL": 2}
-    trials = SharedStudy(workers.url, "s", 1).trials()
+    trials = SharedStudy(workers.url, "s", 1).list_trials()
     assert sorted(trial.number for trial in trials) == list(range(6))
     assert len({trial.values["train.lr"] for trial in trials}) == 6
     again = Counter(workers.begun())

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from oncoshift.settings import Choices, Range
-from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
+from oncoshift.tuning.plots import StudyResults, draw_history, draw_importances, draw_parallel, draw_slices
 from oncoshift.tuning.study import Trial
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def trial(number: int, state: str, score: float, lr: float, ema: float | None, d
     return Trial(number, state, values, score, seeds, None, None)
 
 
-STUDY = Study(
+STUDY = StudyResults(
     (
         trial(0, "COMPLETE", 0.25, 1e-3, None, 0.5),
         trial(1, "COMPLETE", 0.75, 1e-4, 0.9, 0.0),
@@ -42,7 +42,7 @@ STUDY = Study(
     SPACE,
     "information maximisation",
 )
-NONE, ONE = (Study(STUDY.trials[:count], SPACE, "score") for count in (0, 1))
+NONE, ONE = (StudyResults(STUDY.trials[:count], SPACE, "score") for count in (0, 1))
 
 
 def points(axes: Axes, label: str | None = None) -> list[tuple[float, float]]:
@@ -53,7 +53,7 @@ def points(axes: Axes, label: str | None = None) -> list[tuple[float, float]]:
 
 
 def test_history_shows_the_best_so_far_and_the_range_of_seeds() -> None:
-    (axes,) = history_figure(STUDY).axes
+    (axes,) = draw_history(STUDY).axes
     (line,) = axes.lines
     assert np.asarray(line.get_xydata()).tolist() == [[0, 0.25], [1, 0.75], [4, 0.75]]
     (ranges,) = [each for each in axes.collections if hasattr(each, "get_segments")]
@@ -63,7 +63,7 @@ def test_history_shows_the_best_so_far_and_the_range_of_seeds() -> None:
 
 
 def test_slices_stand_on_the_scales_of_the_search() -> None:
-    panels = slice_figure(STUDY).axes
+    panels = draw_slices(STUDY).axes
     assert [axes.get_xlabel() for axes in panels] == list(SPACE)
     lr, ema, dropout = panels
     assert [text.get_text() for text in lr.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
@@ -76,7 +76,7 @@ def test_slices_stand_on_the_scales_of_the_search() -> None:
 
 
 def test_parallel_lines_run_through_values_to_the_score() -> None:
-    axes, _ = parallel_figure(STUDY).axes
+    axes, _ = draw_parallel(STUDY).axes
     lines = {
         line.get_linewidth(): np.asarray(line.get_ydata()).tolist()
         for line in axes.lines
@@ -90,17 +90,17 @@ def test_parallel_lines_run_through_values_to_the_score() -> None:
 
 
 def test_importances_are_bars_or_a_sentence() -> None:
-    (axes,) = importances_figure(STUDY, {"train.lr": 0.75, "model.dropout": 0.25}).axes
+    (axes,) = draw_importances(STUDY, {"train.lr": 0.75, "model.dropout": 0.25}).axes
     assert [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)] == [0.25, 0.75]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["model.dropout", "train.lr"], "greatest on top"
     assert axes.get_xlabel().splitlines() == [
         "share of the variance of 3 scores, fANOVA", "from fewer than 10 trials it means little",
     ]  # fmt: skip
-    (axes,) = importances_figure(STUDY, None).axes
+    (axes,) = draw_importances(STUDY, None).axes
     assert "they need two completed trials" in axes.texts[0].get_text()
 
 
 @pytest.mark.parametrize("study", [NONE, ONE])
-def test_few_trials_are_drawn_all_the_same(study: Study) -> None:
-    for figure in (history_figure(study), slice_figure(study), parallel_figure(study)):
+def test_few_trials_are_drawn_all_the_same(study: StudyResults) -> None:
+    for figure in (draw_history(study), draw_slices(study), draw_parallel(study)):
         figure.canvas.draw()

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from oncoshift.settings import Settings, flatten, load_settings
-from oncoshift.tuning.preset import preset_text
+from oncoshift.tuning.preset import format_preset
 from oncoshift.tuning.study import Trial
 from oncoshift.tuning.tables import to_markdown
 
@@ -62,6 +62,6 @@ def test_with_one_seed_there_is_no_worst_and_without_importances_a_sentence() ->
 def test_a_preset_is_read_back_as_it_was_meant(tmp_path: Path) -> None:
     values = {"train.lr": 1e-05, "train.ema": None, "dann.schedule": "paper", "dann.hidden": 64, "target": "skin"}
     path = tmp_path / "best.yaml"
-    path.write_text(preset_text(values, ("Where from.", "λ ← data: [x]")), encoding="utf-8")
+    path.write_text(format_preset(values, ("Where from.", "λ ← data: [x]")), encoding="utf-8")
     assert path.read_text(encoding="utf-8").startswith("# Where from.\n# λ ← data: [x]\n")
     assert flatten(load_settings(preset=str(path))) == flatten(Settings()) | values

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from oncoshift.errors import UnavailableError
-from oncoshift.training.interruption import ended_at_once, swallowed_stop
+from oncoshift.training.interruption import find_interruption, stopping_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,12 +45,12 @@ def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | No
     """
     began, told = time.monotonic(), False
     limit = seconds if (set_limit := patience.get()) is None else set_limit
-    with ended_at_once():
+    with stopping_at_once():
         while True:
             try:
                 return attempt()
             except Exception as error:
-                if stop := swallowed_stop(error):
+                if stop := find_interruption(error):
                     if stop is error:
                         raise
                     raise stop from error

@@ -17,7 +17,7 @@ from oncoshift.registry.tracking import Tracker
 from oncoshift.settings import flatten
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.tuning.space import tunable
+from oncoshift.tuning.space import list_tunable
 from oncoshift.user import user_name
 from oncoshift.versioning import file_hash, stage_outs
 
@@ -133,7 +133,7 @@ def log_start(session: Session) -> None:
     MLflow's parameters never change, so those that tuning may change are left to `recipe.tune`.
     """
     layout, settings, recorder = session.plan.layout, session.settings, session.recorder
-    open_keys = tunable() if settings.tune.trials else {}
+    open_keys = list_tunable() if settings.tune.trials else {}
     recorder.params({key: value for key, value in flatten(settings).items() if key not in open_keys})
     session.log_inputs(recorder, SPLITS)
     recorder.tracker.log_folder(recorder.run, layout.tiles / "report", "data")

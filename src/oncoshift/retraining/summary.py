@@ -14,7 +14,7 @@ from oncoshift.markdown import escape
 from oncoshift.registry.gate import Decision, Reason
 from oncoshift.registry.promotion import champion_version
 from oncoshift.selection.verdict import Kind, Verdict
-from oncoshift.training.diagnostics import findings
+from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
     from oncoshift.evaluation.weighted import MetricName
@@ -125,7 +125,7 @@ class Summary:
                 f"{name} seed {trained.job.seed}: {finding}"
                 for name, method in evaluation.methods.items()
                 for trained in method.seeds
-                for finding in findings(trained.history, trained.job.settings)
+                for finding in list_findings(trained.history, trained.job.settings)
             ),
             gate=decision,
             model=settings.registered_model,

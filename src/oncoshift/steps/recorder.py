@@ -16,7 +16,7 @@ import pandas as pd
 from oncoshift.data.names import as_cell, without_formula
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.secrets import without_credentials
-from oncoshift.training.interruption import swallowed_stop
+from oncoshift.training.interruption import find_interruption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -162,7 +162,7 @@ class RunRecorder(Recorder):
             else:
                 yield nested
         except BaseException as error:
-            stop = swallowed_stop(error)
+            stop = find_interruption(error)
             nested.end(stop or error)
             if stop is not None and stop is not error:
                 raise stop from error

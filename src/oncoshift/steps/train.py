@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.markdown import escape
-from oncoshift.training.diagnostics import findings
+from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def run(
         on_features: see there.
     """
     trained = jobs.train(job, on_epoch, on_features)
-    return Training(trained, findings(trained.history, job.settings))
+    return Training(trained, list_findings(trained.history, job.settings))
 
 
 def epoch_lines(say: Callable[[str], None], label: str, epochs: int) -> EpochHook:

@@ -16,7 +16,7 @@ from oncoshift.methods.factory import select_method_settings
 from oncoshift.selection.rule import ORACLE, score_row
 from oncoshift.settings import flatten, replace_values
 from oncoshift.training.job import drop_checkpoint
-from oncoshift.tuning.space import distributions, readable, search_space
+from oncoshift.tuning.space import build_search_space, select_parameters, to_distributions
 from oncoshift.tuning.study import LostTrialError, SharedStudy
 from oncoshift.tuning.worker import work
 
@@ -62,7 +62,9 @@ class Search:
             raise SettingsError(
                 "select.validator: oracle reads target labels, and tuning would choose by them; set tune.trials to 0"
             )
-        keys, unread = readable(self.tune.parameters, {"model", "train", *select_method_settings(settings)}, settings)
+        keys, unread = select_parameters(
+            self.tune.parameters, {"model", "train", *select_method_settings(settings)}, settings
+        )
         if unread:
             self.say(f"tune: {settings.train.method} does not read {', '.join(unread)}; left out")
         present = flatten(settings)
@@ -70,8 +72,8 @@ class Search:
 
     @cached_property
     def space(self) -> Space:
-        """What is searched; see `search_space` for the errors."""
-        return search_space(self.first)
+        """What is searched; see `build_search_space` for the errors."""
+        return build_search_space(self.first)
 
     @cached_property
     def name(self) -> str:
@@ -82,7 +84,7 @@ class Search:
         settings = self.settings
         parts = [
             self.jobs.job(settings, train__epochs=self.tune.epochs).id,
-            {key: repr(item) for key, item in distributions(self.space).items()},
+            {key: repr(item) for key, item in to_distributions(self.space).items()},
             [self.tune.seeds, self.tune.seed],
             [settings.select.validator, settings.select.source_floor],
             self.forced,

@@ -13,9 +13,9 @@ from oncoshift.fingerprint import code_fingerprint
 from oncoshift.registry.source import git_tags
 from oncoshift.selection.rule import reaches_floor
 from oncoshift.settings import flatten, load_settings, replace_values
-from oncoshift.tuning.plots import Study, history_figure, importances_figure, parallel_figure, slice_figure
-from oncoshift.tuning.preset import preset_text
-from oncoshift.tuning.tables import shown, to_markdown
+from oncoshift.tuning.plots import StudyResults, draw_history, draw_importances, draw_parallel, draw_slices
+from oncoshift.tuning.preset import format_preset
+from oncoshift.tuning.tables import format_value, to_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,12 +56,12 @@ class Tuning:
     def record(self, recorder: Recorder) -> None:
         """Keep pictures, report and preset, in the run `tune` and in the parent run, below `tuning/`."""
         search, best = self.search, self.best
-        study = Study(self.trials, search.space, search.settings.select.validator.replace("_", " "))
+        study = StudyResults(self.trials, search.space, search.settings.select.validator.replace("_", " "))
         figures = {
-            "history": history_figure(study),
-            "slice": slice_figure(study),
-            "importances": importances_figure(study, self.importances),
-            "parallel_coordinates": parallel_figure(study),
+            "history": draw_history(study),
+            "slice": draw_slices(study),
+            "importances": draw_importances(study, self.importances),
+            "parallel_coordinates": draw_parallel(study),
         }
         title = f"Study {search.name}: {study.counts}"
         texts = {"report.md": to_markdown(title, self.trials, list(search.space), self.importances)}
@@ -71,7 +71,7 @@ class Tuning:
             texts["best.yaml"] = _preset(search, best, study.counts)
             with atomic(best_preset(search.jobs.layout)) as temporary:
                 temporary.write_text(texts["best.yaml"], encoding="utf-8")
-            tags |= {f"best.{key}": shown(value) for key, value in best.values.items()}
+            tags |= {f"best.{key}": format_value(value) for key, value in best.values.items()}
             scores = {"best_score": best.score, "best_worst_score": min(best.seeds)}
             recorder.numbers(scores, _milliseconds(best), len(self.trials))
         recorder.tags({f"oncoshift.{name}": value for name, value in tags.items()})
@@ -100,8 +100,8 @@ def run(recorder: RunRecorder, search: Search, budget: Budget, run_workers: RunW
         search.work(recorder, budget)
     elif open_trials > 0:
         run_workers(recorder, budget, min(search.tune.workers, open_trials))
-    best = search.study.best()
-    return Tuning(search, search.study.trials(), search.study.importances(), best)
+    best = search.study.find_best()
+    return Tuning(search, search.study.list_trials(), search.study.compute_importances(), best)
 
 
 def best_preset(layout: Layout) -> Path:
@@ -115,7 +115,9 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     base = flatten(load_settings(project / "params.yaml"))
     tuned = flatten(replace_values(settings, best.values))
     changed = {key: value for key, value in tuned.items() if key in best.values or base[key] != value}
-    seeds = f", mean of {len(best.seeds)} seeds, the worst {shown(min(best.seeds))}" if len(best.seeds) > 1 else ""
+    seeds = (
+        f", mean of {len(best.seeds)} seeds, the worst {format_value(min(best.seeds))}" if len(best.seeds) > 1 else ""
+    )
     git = git_tags(project)
     commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if MLFLOW_GIT_COMMIT in git else ""
     dirty = " and changes" if git.get(MLFLOW_GIT_DIRTY) == "true" else ""
@@ -126,11 +128,11 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     code = code_fingerprint("oncoshift.training.job")
     provenance = (
         f"Trial {best.number} of study {search.name} ({counts}), {search.tune.epochs} epochs, {date}.",
-        f"Score {shown(best.score)}{seeds}: {above}.",
+        f"Score {format_value(best.score)}{seeds}: {above}.",
         f"Data {search.jobs.data_digest}, code {code}{commit}{dirty}.",
         "tune.trials is 0, as these values are tuned: oncoshift retrain --preset PATH",
     )
-    return preset_text(changed | {"tune.trials": 0}, provenance)
+    return format_preset(changed | {"tune.trials": 0}, provenance)
 
 
 def _milliseconds(trial: Trial) -> int:

@@ -30,7 +30,7 @@ class Augmentation:
     stain_jitter: float = 0.0
 
     @property
-    def does_something(self) -> bool:
+    def is_active(self) -> bool:
         """Whether a view can differ from its tile."""
         return self.dihedral or self.stain_jitter > 0
 

@@ -72,7 +72,7 @@ class Checkpoint:
     average: dict[str, Any] | None
 
 
-def trained_state(module: nn.Module, frozen: tuple[str, ...]) -> dict[str, Tensor]:
+def extract_trained_state(module: nn.Module, frozen: tuple[str, ...]) -> dict[str, Tensor]:
     """The state dict of a module without its frozen parts: they are as they were loaded, and most of the bytes.
 
     Args:
@@ -83,7 +83,7 @@ def trained_state(module: nn.Module, frozen: tuple[str, ...]) -> dict[str, Tenso
 
 
 def restore(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give a module what `trained_state` gave of one like it."""
+    """Give a module what `extract_trained_state` gave of one like it."""
     module.load_state_dict(module.state_dict() | state)
 
 

@@ -52,7 +52,7 @@ def check_processes(processes: int, device: torch.device) -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def using_one_thread() -> Iterator[None]:
     """Compute on the CPU with one of torch's threads while the context is open."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -63,7 +63,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
+def enforcing_determinism(wanted: bool) -> Iterator[None]:
     """Algorithms that give equal bits twice, also on a GPU, while the context is open.
 
     Raises:
@@ -87,7 +87,7 @@ def determinism(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def memory_told(settings: TrainSettings, side: int, device: torch.device) -> Iterator[None]:
+def explaining_out_of_memory(settings: TrainSettings, side: int, device: torch.device) -> Iterator[None]:
     """Turn an out-of-memory error into one that says what was asked for and what would help.
 
     Args:
@@ -108,12 +108,12 @@ def memory_told(settings: TrainSettings, side: int, device: torch.device) -> Ite
         more = next((k for k in range(parts + 1, share + 1) if share % k == 0), None)
         advice = f"set train.micro_batches to {more}, or " if more else ""
         raise TrainingError(
-            f"{_memory(device)} is too small for {size} in {parts} part{'s' if parts > 1 else ''}; "
+            f"{_describe_memory(device)} is too small for {size} in {parts} part{'s' if parts > 1 else ''}; "
             f"{advice}lower train.batch_size ({str(error).splitlines()[0]})"
         ) from error
 
 
-def _memory(device: torch.device) -> str:
+def _describe_memory(device: torch.device) -> str:
     if device.type != "cuda":
         return "the machine's memory"
     total = torch.cuda.get_device_properties(device).total_memory

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     History = Sequence[Mapping[str, float]]
 
-AT_CHANCE = (0.97, 1.2)
+CHANCE_RANGE = (0.97, 1.2)
 """A domain loss is at chance between these shares of what knowing nothing costs. A head that learns gets below, if only
 before the trunk catches up; one that diverges gets above."""
 
-TOLD_APART = 1.0
+SEPARABLE_DISTANCE = 1.0
 """Proxy A-distance from which domains are told apart: a linear classifier errs on a quarter of the tiles or less."""
 
-NEVER_FOOLED = 0.95
+UNFOOLED_ACCURACY = 0.95
 """Domain accuracy over the second half of training from which the trunk hid nothing."""
 
-FAR = 100.0
+NORM_FACTOR = 100.0
 """So many times as much or as little is out of bounds: for features' norm, since the first epoch; for gradients', of
 the norm that they are cut to."""
 
 
-def findings(history: History, settings: Settings) -> tuple[str, ...]:
+def list_findings(history: History, settings: Settings) -> tuple[str, ...]:
     """Everything that is found, one sentence each; empty where nothing is.
 
     Args:
@@ -42,11 +42,11 @@ def findings(history: History, settings: Settings) -> tuple[str, ...]:
     """
     last = history[-1]
     found = [
-        _constant(last, settings.select.least_share),
-        _domain_head(history, settings),
-        _norm(history),
-        _gradient(last, settings.train.grad_clip),
-        _skipped(history),
+        _check_predictions(last, settings.select.least_share),
+        _check_domain_head(history, settings),
+        _check_feature_norm(history),
+        _check_gradient(last, settings.train.grad_clip),
+        _check_skipped_steps(history),
     ]
     return tuple(finding for finding in found if finding)
 
@@ -61,7 +61,7 @@ def chance_loss(settings: Settings) -> float:
     return math.log(2) + math.log(sources) / 2
 
 
-def _constant(last: Mapping[str, float], least_share: float) -> str | None:
+def _check_predictions(last: Mapping[str, float], least_share: float) -> str | None:
     malignant = last["target_malignant_share"]
     if min(malignant, 1 - malignant) >= least_share:
         return None
@@ -69,21 +69,24 @@ def _constant(last: Mapping[str, float], least_share: float) -> str | None:
     return f"constant predictor: {malignant:.1%} of the target is called malignant ({needed})"
 
 
-def _domain_head(history: History, settings: Settings) -> str | None:
+def _check_domain_head(history: History, settings: Settings) -> str | None:
     """A head that is dead or overpowered, or one that the trunk never fools: both leave the domains as they were."""
     rows = [row for row in history if "domain_loss" in row]
     if not rows:
         return None
     chance, distance = chance_loss(settings), rows[-1]["proxy_a_distance"]
     losses = [row["domain_loss"] for row in rows]
-    if all(AT_CHANCE[0] * chance <= loss <= AT_CHANCE[1] * chance for loss in losses) and distance >= TOLD_APART:
+    if (
+        all(CHANCE_RANGE[0] * chance <= loss <= CHANCE_RANGE[1] * chance for loss in losses)
+        and distance >= SEPARABLE_DISTANCE
+    ):
         return (
             f"dead or overpowered domain head: its loss stayed between {min(losses):.2f} and {max(losses):.2f} "
             f"({chance:.2f} is knowing nothing), yet a linear classifier tells source from target by the same features "
             f"(proxy A-distance {distance:.2f} of 2); that loss is no sign of alignment"
         )
     accuracy = min(row["domain_accuracy"] for row in rows[len(rows) // 2 :])
-    if accuracy >= NEVER_FOOLED:
+    if accuracy >= UNFOOLED_ACCURACY:
         return (
             f"no alignment: the domain head was right on {accuracy:.0%} of tiles or more to the end (proxy A-distance "
             f"{distance:.2f} of 2), so the trunk never fooled it; raise max_lambda or weight"
@@ -91,23 +94,23 @@ def _domain_head(history: History, settings: Settings) -> str | None:
     return None
 
 
-def _norm(history: History) -> str | None:
+def _check_feature_norm(history: History) -> str | None:
     norms = [row["feature_norm"] for row in history if "feature_norm" in row]
     if not norms:
         return None
     before, after = norms[0], norms[-1]
-    if before / FAR <= after <= before * FAR and after > 0:
+    if before / NORM_FACTOR <= after <= before * NORM_FACTOR and after > 0:
         return None
     return f"feature norm {'exploded' if after > before else 'vanished'}: from {before:.3g} to {after:.3g}"
 
 
-def _gradient(last: Mapping[str, float], clip: float | None) -> str | None:
+def _check_gradient(last: Mapping[str, float], clip: float | None) -> str | None:
     norm = last.get("gradient_norm", 0.0)
-    if clip is None or norm <= FAR * clip:
+    if clip is None or norm <= NORM_FACTOR * clip:
         return None
     return f"gradients blew up: their norm was {norm:.3g} in the last epoch, cut to {clip:g}"
 
 
-def _skipped(history: History) -> str | None:
+def _check_skipped_steps(history: History) -> str | None:
     skipped = sum(row.get("skipped_steps", 0.0) for row in history)
     return f"{skipped:.0f} steps were skipped: their loss or gradient was not finite" if skipped else None

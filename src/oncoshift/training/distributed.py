@@ -46,17 +46,17 @@ def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Ca
     messages: Queue[Any] = context.Queue()
     stop: Event = context.Event()
     threads = max(torch.get_num_threads() // ranks, 1)
-    port = _free_port()
+    port = _find_free_port()
     # Bytes, since torch would let all processes share the memory of the tensors in it, and train them all at once.
     packed = pickle.dumps(argument)
     processes = [
-        context.Process(target=_rank, args=(work, packed, rank, ranks, port, threads, messages, stop))
+        context.Process(target=_serve_rank, args=(work, packed, rank, ranks, port, threads, messages, stop))
         for rank in range(ranks)
     ]
     try:
         for process in processes:
             process.start()
-        while (message := _next(messages, processes)) is not None:
+        while (message := _await_message(messages, processes)) is not None:
             if isinstance(message, BaseException):
                 raise message
             if stopped():
@@ -66,10 +66,10 @@ def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Ca
         for process in processes:
             process.join(_PATIENCE)
     finally:
-        _end(processes)
+        _kill_all(processes)
 
 
-def _next(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
+def _await_message(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
     """The next message; an empty one after a while without any."""
     try:
         return messages.get(timeout=0.1)
@@ -87,7 +87,7 @@ def _next(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
         ) from None
 
 
-def _end(processes: list[SpawnProcess]) -> None:
+def _kill_all(processes: list[SpawnProcess]) -> None:
     """Kill what still runs: what is written is whole or not at all, and a rank may wait for one that is gone."""
     for process in processes:
         if process.pid is not None:
@@ -95,7 +95,7 @@ def _end(processes: list[SpawnProcess]) -> None:
             process.join()
 
 
-def _rank(
+def _serve_rank(
     work: Work, packed: bytes, rank: int, ranks: int, port: int, threads: int, messages: Queue[Any], stop: Event
 ) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # may reach the whole group; the parent decides
@@ -112,7 +112,7 @@ def _rank(
     first = rank == 0
     try:
         argument = pickle.loads(packed)  # noqa: S301 - the parent has packed it
-        work(argument, messages.put if first else say_nothing, stop.is_set)
+        work(argument, messages.put if first else discard_figures, stop.is_set)
     except OncoshiftError as error:
         messages.put(error)
         raise SystemExit(1) from None
@@ -126,7 +126,7 @@ def _rank(
         messages.put(None)
 
 
-def say_nothing(row: dict[str, float]) -> None:
+def discard_figures(row: dict[str, float]) -> None:
     """A hook for figures that nobody is to hear of; it can go to another process."""
 
 
@@ -142,7 +142,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

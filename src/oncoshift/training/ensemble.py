@@ -11,7 +11,7 @@ _ADDED = "epoch_seconds"
 _LATEST = "timestamp_ms"
 
 
-def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+def average_histories(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
     """One row an epoch: figures are the members' means, seconds their sum, the time that of the last to get there.
 
     Args:

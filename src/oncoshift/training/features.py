@@ -32,7 +32,7 @@ from oncoshift.files import (
 )
 from oncoshift.fingerprint import code_fingerprint
 from oncoshift.training.inputs import FeatureInputs, Inputs, PixelInputs
-from oncoshift.training.memory import freed_memory_kept
+from oncoshift.training.memory import keeping_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class FeatureCache:
     pack_digest: str
 
 
-def frozen_inputs(
+def make_inputs(
     net: TrainedNet,
     images: Images,
     cache: FeatureCache,
@@ -78,12 +78,12 @@ def frozen_inputs(
     """
     if not net.frozen:
         return PixelInputs(images)
-    key = _key(net, cache.pack_digest)
+    key = _compute_key(net, cache.pack_digest)
     done = cache.folder / f"{key}.npy"
-    if _fault(done) is not None:
+    if _find_fault(done) is not None:
         done.parent.mkdir(parents=True, exist_ok=True)
         with held(done.with_suffix(".lock")):  # workers of one study come here at once; those that waited find it done
-            fault = _fault(done)
+            fault = _find_fault(done)
             if fault is not None:
                 if done.is_file():
                     _log.warning("%s; the features are computed again", fault)
@@ -92,17 +92,17 @@ def frozen_inputs(
     return FeatureInputs(np.load(done, mmap_mode="r"))
 
 
-def _fault(done: Path) -> str | None:
+def _find_fault(done: Path) -> str | None:
     """What is wrong with a file of features, or None."""
     try:
         file = done.stat()
     except FileNotFoundError:
         return f"{done}: is not there"
-    return _fault_in_bytes(done, file.st_size, file.st_mtime_ns)
+    return _check_bytes(done, file.st_size, file.st_mtime_ns)
 
 
 @cache
-def _fault_in_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa: ARG001 - a file made anew is another
+def _check_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa: ARG001 - a file made anew is another
     """The same of its bytes, which are read once in a process: there may be gigabytes."""
     try:
         check_seal(done)
@@ -111,7 +111,7 @@ def _fault_in_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa
     return None
 
 
-def _key(net: TrainedNet, pack_digest: str) -> str:
+def _compute_key(net: TrainedNet, pack_digest: str) -> str:
     code = code_fingerprint(__name__, "oncoshift.models.network")
     digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code]).encode())
     for part in net.frozen:
@@ -121,7 +121,7 @@ def _key(net: TrainedNet, pack_digest: str) -> str:
     return digest.hexdigest()[:32]
 
 
-@freed_memory_kept()
+@keeping_freed_memory()
 def _compute(
     net: TrainedNet,
     images: Images,
@@ -137,7 +137,7 @@ def _compute(
     # Maps are large and feed more layers, which forgive half precision; pooled vectors are small and kept whole.
     kind = np.float32 if len(shape) == 1 else np.float16
     partial, marker = done.with_suffix(".partial.npy"), done.with_suffix(".progress")
-    start, digest = _begun(partial, marker)
+    start, digest = _resume_partial(partial, marker)
     _log.info(
         "frozen parts %s: %d of %d tiles to compute",
         "…".join(net.frozen[:: len(net.frozen) - 1 or 1]),
@@ -165,7 +165,7 @@ def _compute(
     marker.unlink(missing_ok=True)
 
 
-def _begun(partial: Path, marker: Path) -> tuple[int, xxhash.xxh3_128]:
+def _resume_partial(partial: Path, marker: Path) -> tuple[int, xxhash.xxh3_128]:
     """How many rows a killed run has computed, and the digest of the file up to there; what follows is cut off."""
     try:
         noted = read_json(marker, "rows", "bytes", "xxh3")

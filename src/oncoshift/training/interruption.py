@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-_WORDS = "asked to stop; start it again and it goes on from there"
+_MESSAGE = "asked to stop; start it again and it goes on from there"
 
 
-class _Thread(threading.local):
+class _State(threading.local):
     """What a thread is at; the handler reads what the main thread is, as it runs there.
 
     Attributes:
-        asked: SIGTERM has come in the training under way.
-        aside: it does something beside the training, see `ended_at_once`.
+        stop_requested: SIGTERM has come in the training under way.
+        stops_at_once: it does something beside the training, see `stopping_at_once`.
     """
 
-    asked = False
-    aside = False
+    stop_requested = False
+    stops_at_once = False
 
 
-_thread = _Thread()
+_state = _State()
 
 
 @contextmanager
@@ -44,37 +44,37 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
         asked.set()
-        _thread.asked = True
-        if _thread.aside:
-            raise TrainingInterrupted(_WORDS)
+        _state.stop_requested = True
+        if _state.stops_at_once:
+            raise TrainingInterrupted(_MESSAGE)
 
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield asked.is_set
     finally:
-        _thread.asked = False
+        _state.stop_requested = False
         # Where a second one would cut short what the first one has to end, it is ignored: see `stop_on_sigterm`.
         signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.is_set() and before is _stop else before)
 
 
 @contextmanager
-def ended_at_once() -> Iterator[None]:
+def stopping_at_once() -> Iterator[None]:
     """Let SIGTERM end the block at once, also within a training: for what may wait long, and can be done again.
 
     Raises:
         TrainingInterrupted: SIGTERM came in the training before the block, or comes in it.
     """
     # Before it is asked whether one has come: one that comes in between then ends the block as well.
-    before, _thread.aside = _thread.aside, True
+    before, _state.stops_at_once = _state.stops_at_once, True
     try:
-        if _thread.asked:
-            raise TrainingInterrupted(_WORDS)
+        if _state.stop_requested:
+            raise TrainingInterrupted(_MESSAGE)
         yield
     finally:
-        _thread.aside = before
+        _state.stops_at_once = before
 
 
-def swallowed_stop(error: BaseException) -> TrainingInterrupted | None:
+def find_interruption(error: BaseException) -> TrainingInterrupted | None:
     """The interruption that led to an error, or None.
 
     SIGTERM raises wherever the process is, and a library that is called there may make an error of its own of it.
@@ -96,4 +96,4 @@ def stop_on_sigterm() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise TrainingInterrupted(_WORDS)
+    raise TrainingInterrupted(_MESSAGE)

@@ -31,10 +31,10 @@ from oncoshift.methods.factory import build_method, list_member_settings, list_t
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.settings.training import RUNTIME_SETTINGS
-from oncoshift.training.devices import one_thread, pick_device, pick_precision
-from oncoshift.training.ensemble import mean_history
+from oncoshift.training.devices import pick_device, pick_precision, using_one_thread
+from oncoshift.training.ensemble import average_histories
 from oncoshift.training.epoch import Epoch
-from oncoshift.training.features import FeatureCache, frozen_inputs
+from oncoshift.training.features import FeatureCache, make_inputs
 from oncoshift.training.loop import Trainer
 from oncoshift.training.prediction import predict
 from oncoshift.training.validation import validate
@@ -80,7 +80,7 @@ class Job:
         return self.settings.seed
 
     @cached_property
-    def decides(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """All that decides the weights; see `RUNTIME_SETTINGS` for what does not."""
         settings = self.settings
         values: dict[str, Any] = {
@@ -97,8 +97,8 @@ class Job:
 
     @cached_property
     def id(self) -> str:
-        """Hash of `decides`, with the method and seed in front for people; it stays, though code changes meanwhile."""
-        return f"{self.settings.train.method}-s{self.settings.seed}-{value_fingerprint(self.decides)}"
+        """Hash of `identity`, with the method and seed in front for people; it stays, though code changes meanwhile."""
+        return f"{self.settings.train.method}-s{self.settings.seed}-{value_fingerprint(self.identity)}"
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def drop_checkpoint(job: Job) -> None:
 
     With optimiser it is two or three times the network's size.
     """
-    _checkpoint(job).unlink(missing_ok=True)
+    _locate_checkpoint(job).unlink(missing_ok=True)
 
 
 def _train(
@@ -247,7 +247,7 @@ def _train(
             on_epoch(epoch)
         return done
     with atomic(folder / "job.json") as temporary:
-        temporary.write_text(json.dumps(job.decides, indent=1))
+        temporary.write_text(json.dumps(job.identity, indent=1))
     settings = job.settings
     train = _train_members if METHODS[settings.train.method].member else _train_network
     state, history = train(job, data.only(list_trained_organs(settings)), lambda row: on_epoch(Epoch(row)), on_features)
@@ -270,13 +270,13 @@ def _train_network(
     torch.manual_seed(settings.seed)
     method = build_method(settings)
     device = pick_device(settings.train.device)
-    inputs = frozen_inputs(
+    inputs = make_inputs(
         method.net, data.source.images, FeatureCache(job.features, job.pack_digest), device, on_features
     )
-    trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _checkpoint(job), on_row)
+    trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _locate_checkpoint(job), on_row)
     # Steps of heads alone take a millisecond or two; other threads would cost more than they compute.
     heads_alone = not method.net.trained
-    with one_thread() if heads_alone and settings.train.threads is None else nullcontext():
+    with using_one_thread() if heads_alone and settings.train.threads is None else nullcontext():
         history = trainer.fit()
     return method.net.served_state(), history
 
@@ -290,19 +290,19 @@ def _train_members(
     for number, member in enumerate(members, 1):
         _log.info("ensemble: member %d of %d, %s alone", number, len(members), member.settings.single.organ)
         trained.append(train_job(member, data, lambda _epoch: None, on_features))
-        nets.append(_unfilled(member))
+        nets.append(_build_untrained(member))
         nets[-1].classifier.load_state_dict(trained[-1].state())
     device = pick_device(job.settings.train.device)
     net = as_one(nets).to(device)
-    inputs = frozen_inputs(net, data.source.images, FeatureCache(job.features, job.pack_digest), device)
-    history = mean_history([member.history for member in trained])
+    inputs = make_inputs(net, data.source.images, FeatureCache(job.features, job.pack_digest), device)
+    history = average_histories([member.history for member in trained])
     history[-1] |= validate(net, data, inputs, device)
     for row in history:
         on_row(row)
     return net.classifier.state_dict(), history
 
 
-def _checkpoint(job: Job) -> Path:
+def _locate_checkpoint(job: Job) -> Path:
     return job.folder / job.id / "checkpoint.pt"
 
 
@@ -311,12 +311,12 @@ def load_net(trained: TrainedJob) -> TrainedNet:
 
     It is what is served: of a network with BatchNorm per domain, that of the target.
     """
-    net = as_one([_unfilled(trained.job) for _ in list_member_settings(trained.job.settings)])
+    net = as_one([_build_untrained(trained.job) for _ in list_member_settings(trained.job.settings)])
     net.classifier.load_state_dict(trained.state())
     return net.eval()
 
 
-def _unfilled(job: Job) -> AdaptationNet:
+def _build_untrained(job: Job) -> AdaptationNet:
     return AdaptationNet(job.settings.model.model_copy(update={"weights": "none"}))
 
 
@@ -326,7 +326,7 @@ def predict_job(trained: TrainedJob, images: Images, rows: NDArray[np.int64]) ->
     device = pick_device(job.settings.train.device)
     _set_threads(job.settings.train.threads)
     net = load_net(trained).to(device)
-    inputs = frozen_inputs(net, images, FeatureCache(job.features, job.pack_digest), device)
+    inputs = make_inputs(net, images, FeatureCache(job.features, job.pack_digest), device)
     return predict(net, inputs, rows, device)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from oncoshift.methods.base import Batch
 from oncoshift.training.augment import Augmentation
-from oncoshift.training.sampling import cycle, epoch_generator, source_batches, step_generators
+from oncoshift.training.sampling import cycle, draw_source_batches, make_epoch_generator, make_step_generators
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_AHEAD = 2
+_PREFETCHED = 2
 """Batches prepared while a GPU works on one."""
 
 
@@ -78,44 +78,47 @@ class Loader:
 
     def plan(self, epoch: int) -> EpochPlan:
         """Which tiles each step of an epoch uses."""
-        rng, size = epoch_generator(self.seed, epoch), self.settings.batch_size
-        source = source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
+        rng, size = make_epoch_generator(self.seed, epoch), self.settings.batch_size
+        source = draw_source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
         return EpochPlan(source, cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from step `start` on."""
         plan = self.plan(epoch)
-        batches = (self._batch(plan, epoch, step) for step in range(start, self.steps))
+        batches = (self._make_batch(plan, epoch, step) for step in range(start, self.steps))
         # On the CPU another thread would take time from the network.
-        return _ahead(batches, _AHEAD) if self.device.type == "cuda" else batches
+        return _prefetch(batches, _PREFETCHED) if self.device.type == "cuda" else batches
 
-    def _batch(self, plan: EpochPlan, epoch: int, step: int) -> Batch:
+    def _make_batch(self, plan: EpochPlan, epoch: int, step: int) -> Batch:
         # Apart, so that a control sees the same views of source tiles as a method that views target tiles as well.
-        source_rng, target_rng = step_generators(self.seed, epoch, step)
+        source_rng, target_rng = make_step_generators(self.seed, epoch, step)
         source = plan.source[step]
         target = self.data.target.rows[plan.target[step]]
-        jitter = max(self.settings.stain_jitter, self.needs.stain_jitter)
+        needs = self.needs
+        jitter = max(self.settings.stain_jitter, needs.stain_jitter)
         return Batch(
-            source=self._inputs(self.data.source.rows[source], source_rng, jitter),
-            labels=torch.from_numpy(self.data.source.labels[source][self._part]).to(self.device),
-            organs=torch.from_numpy(self.data.source.organs[source][self._part]).to(self.device),
-            target=self._inputs(target, target_rng, jitter) if self.needs.target else None,
-            target_strong=self._inputs(target, target_rng, self.needs.strong_jitter) if self.needs.strong else None,
+            source=self._make_inputs(self.data.source.rows[source], source_rng, jitter),
+            labels=torch.from_numpy(self.data.source.labels[source][self._slice]).to(self.device),
+            organs=torch.from_numpy(self.data.source.organs[source][self._slice]).to(self.device),
+            target=self._make_inputs(target, target_rng, jitter) if self.needs.target else None,
+            target_strong=self._make_inputs(target, target_rng, self.needs.strong_jitter)
+            if self.needs.strong
+            else None,
         )
 
-    def _inputs(self, rows: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> torch.Tensor:
+    def _make_inputs(self, rows: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> torch.Tensor:
         augmentation = Augmentation(self.settings.augment, jitter)
         # Drawn for the whole batch, so that a tile's view does not depend on how many processes share it.
-        view = augmentation.draw(len(rows), rng)[self._part] if augmentation.does_something else None
-        return self.inputs.batch(rows[self._part], self.device, view)
+        view = augmentation.draw(len(rows), rng)[self._slice] if augmentation.is_active else None
+        return self.inputs.batch(rows[self._slice], self.device, view)
 
     @property
-    def _part(self) -> slice:
+    def _slice(self) -> slice:
         size = self.settings.batch_size // self.ranks
         return slice(self.rank * size, (self.rank + 1) * size)
 
 
-def _ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def _prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
     """The same items, up to `depth` of them made ahead by another thread; its error is raised here."""
     ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()

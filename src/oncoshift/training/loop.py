@@ -18,14 +18,27 @@ from oncoshift.errors import TrainingError, TrainingInterrupted
 from oncoshift.models.batch_norm import replace_batch_norm
 from oncoshift.models.collective import any_rank
 from oncoshift.training.average import WeightAverage
-from oncoshift.training.checkpoint import Checkpoint, Position, load_checkpoint, restore, save_checkpoint, trained_state
-from oncoshift.training.devices import check_processes, determinism, memory_told, pick_device, pick_precision
-from oncoshift.training.distributed import run_ranks, say_nothing
+from oncoshift.training.checkpoint import (
+    Checkpoint,
+    Position,
+    extract_trained_state,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+)
+from oncoshift.training.devices import (
+    check_processes,
+    enforcing_determinism,
+    explaining_out_of_memory,
+    pick_device,
+    pick_precision,
+)
+from oncoshift.training.distributed import discard_figures, run_ranks
 from oncoshift.training.interruption import interruptible
 from oncoshift.training.loader import Loader
-from oncoshift.training.memory import freed_memory_kept
-from oncoshift.training.optimizers import build_optimizer, learning_rate
-from oncoshift.training.sampling import dropout_seed
+from oncoshift.training.memory import keeping_freed_memory
+from oncoshift.training.optimizers import build_optimizer, compute_learning_rate
+from oncoshift.training.sampling import derive_dropout_seed
 from oncoshift.training.validation import validate
 
 if TYPE_CHECKING:
@@ -47,7 +60,7 @@ MAX_SKIPPED_IN_A_ROW = 10
 
 _CALIBRATION_BATCH = 64
 
-_ASK_EVERY = 10
+_STOP_CHECK_STEPS = 10
 """Steps after which several processes ask one another whether to stop: to ask makes a GPU wait."""
 
 _log = logging.getLogger(__name__)
@@ -97,7 +110,7 @@ class Trainer:
             if ranks == 1:
                 _Run(self, stopped).finish()
             else:
-                run_ranks(_run_rank, replace(self, on_epoch=say_nothing), ranks, self.on_epoch, stopped)
+                run_ranks(_run_rank, replace(self, on_epoch=discard_figures), ranks, self.on_epoch, stopped)
             if stopped():  # after the last step, so that nobody has heeded it
                 raise TrainingInterrupted(
                     f"training was asked to end as it ended; {self.checkpoint} holds all of it: start it again"
@@ -174,42 +187,42 @@ class _Run:
         for row in position.history:
             trainer.on_epoch(row)
         side = trainer.data.source.images.shape[1]
-        told = memory_told(trainer.settings, side, self.fabric.device)
-        with freed_memory_kept(), determinism(trainer.settings.deterministic), told:
+        guard = explaining_out_of_memory(trainer.settings, side, self.fabric.device)
+        with keeping_freed_memory(), enforcing_determinism(trainer.settings.deterministic), guard:
             while position.epoch < trainer.settings.epochs:
-                self._epoch()
-                row = self._row()
+                self._train_epoch()
+                row = self._compute_figures()
                 position.end_epoch(row)
-                self._save()
+                self._save_checkpoint()
                 trainer.on_epoch(row)
 
-    def _epoch(self) -> None:
+    def _train_epoch(self) -> None:
         """What is left of the present epoch, step by step."""
         position = self.position
         self.module.train()
-        for batch in self._batches():
+        for batch in self._iterate_batches():
             began = time.monotonic()
-            self._step(batch)
+            self._run_step(batch)
             position.spent += time.monotonic() - began
             position.step += 1
             if self._is_stopped():
-                self._save()
+                self._save_checkpoint()
                 self.fabric.barrier()  # the first rank has written it before any says so
                 raise TrainingInterrupted(
                     f"training was asked to end, at epoch {position.epoch}, step {position.step}; "
                     f"{self.trainer.checkpoint} holds what was done: start it again and it goes on"
                 )
             if self._is_due():
-                self._save()
-        self._check()
+                self._save_checkpoint()
+        self._check_last_step()
 
     def _is_stopped(self) -> bool:
         """Whether the training is to end here; the same on every rank."""
         step, ranks = self.position.step, self.fabric.world_size
-        asks = ranks == 1 or step % _ASK_EVERY == 0 or step == self.loader.steps
+        asks = ranks == 1 or step % _STOP_CHECK_STEPS == 0 or step == self.loader.steps
         return asks and any_rank(self.stopped(), self.fabric.device)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _iterate_batches(self) -> Iterator[Batch]:
         """The epoch's batches from the present step on; the time that they are waited for is counted."""
         position = self.position
         batches = self.loader.epoch(position.epoch, position.step)
@@ -223,24 +236,26 @@ class _Run:
                 return
             yield batch
 
-    def _step(self, batch: Batch) -> None:
+    def _run_step(self, batch: Batch) -> None:
         settings, position = self.trainer.settings, self.position
         steps_done = position.epoch * self.loader.steps + position.step
         progress = steps_done / (settings.epochs * self.loader.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, progress)
-        torch.manual_seed(dropout_seed(self.trainer.seed, position.epoch, position.step) + self.fabric.global_rank)
+            group["lr"] = compute_learning_rate(settings, progress)
+        torch.manual_seed(
+            derive_dropout_seed(self.trainer.seed, position.epoch, position.step) + self.fabric.global_rank
+        )
         skips = settings.on_nonfinite == "skip"
         before = [buffer.clone() for buffer in self.trainer.method.buffers()] if skips else []
-        loss, figures = self._backward(batch, progress)
+        loss, figures = self._backpropagate(batch, progress)
         norm = self.fabric.clip_gradients(
             self.module, self.optimizer, max_norm=settings.grad_clip or math.inf, error_if_nonfinite=False
         ).detach()
         figures["gradient_norm"] = norm
         check = _Check(position.epoch, position.step, torch.isfinite(loss) & torch.isfinite(norm), figures)
         if skips and not bool(check.finite):
-            return self._skip(check, before)
-        self._check()
+            return self._skip_step(check, before)
+        self._check_last_step()
         self.unchecked = check
         self.optimizer.step()
         position.skipped_in_a_row = 0
@@ -251,7 +266,7 @@ class _Run:
             position.sums[name] = value.float() if sums is None else sums + value.float()
         return None
 
-    def _backward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _backpropagate(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of a batch, in as many parts as `micro_batches` says; its loss and figures are the parts' means."""
         parts = split_batch(batch, self.trainer.settings.micro_batches)
         self.optimizer.zero_grad()
@@ -269,7 +284,7 @@ class _Run:
             raise ValueError("a batch has no tiles")
         return total, sums
 
-    def _skip(self, check: _Check, before: list[Tensor]) -> None:
+    def _skip_step(self, check: _Check, before: list[Tensor]) -> None:
         """Leave everything as it was before the step, running statistics too."""
         position = self.position
         for buffer, value in zip(self.trainer.method.buffers(), before, strict=True):
@@ -277,9 +292,11 @@ class _Run:
         position.skipped += 1
         position.skipped_in_a_row += 1
         if position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(f"{MAX_SKIPPED_IN_A_ROW} steps in a row were skipped; {self._not_finite(check)}")
+            raise TrainingError(
+                f"{MAX_SKIPPED_IN_A_ROW} steps in a row were skipped; {self._describe_nonfinite(check)}"
+            )
 
-    def _check(self) -> None:
+    def _check_last_step(self) -> None:
         """Look at the last step, now that the device has likely done it.
 
         Raises:
@@ -287,9 +304,9 @@ class _Run:
         """
         check, self.unchecked = self.unchecked, None
         if check is not None and not bool(check.finite):
-            raise TrainingError(self._not_finite(check))
+            raise TrainingError(self._describe_nonfinite(check))
 
-    def _row(self) -> dict[str, float]:
+    def _compute_figures(self) -> dict[str, float]:
         """Figures of the epoch that has just ended."""
         trainer, position, device = self.trainer, self.position, self.fabric.device
         began = time.monotonic()
@@ -318,21 +335,21 @@ class _Run:
         minutes = (time.monotonic() - self.saved_at) / 60
         return by_step or (settings.checkpoint_minutes is not None and minutes >= settings.checkpoint_minutes)
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
         """Write the checkpoint, if this is the first rank: the others' state is the same."""
-        self._check()
+        self._check_last_step()
         self.saved_at = time.monotonic()
         if not self.fabric.is_global_zero:
             return
         frozen = self.trainer.method.net.frozen_names
-        method = trained_state(self.trainer.method, tuple(f"net.{name}" for name in frozen))
-        average = None if self.average is None else trained_state(self.average.net, frozen)
+        method = extract_trained_state(self.trainer.method, tuple(f"net.{name}" for name in frozen))
+        average = None if self.average is None else extract_trained_state(self.average.net, frozen)
         optimizer = self.optimizer.state_dict()
         save_checkpoint(
             self.trainer.checkpoint, Checkpoint(self.trainer.job, vars(self.position), method, optimizer, average)
         )
 
-    def _not_finite(self, check: _Check) -> str:
+    def _describe_nonfinite(self, check: _Check) -> str:
         values = ", ".join(f"{name} {float(value):.3g}" for name, value in check.figures.items())
         data, plan = self.trainer.data, self.loader.plan(check.epoch)
         tiles = f"source tiles: {data.names(data.source.rows[plan.source[check.step]])}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Names of glibc's settings, from its malloc.h; see mallopt(3)."""
 
-_USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
+_DEFAULTS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 """What glibc itself comes to once something large was freed, which in a process with torch is soon."""
 
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
@@ -22,7 +22,7 @@ _depth = 0
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def keeping_freed_memory() -> Iterator[None]:
     """Large blocks that are freed stay with the process while the context is open, and are given back at its end.
 
     Left to itself, glibc asks the system for each large activation and gives it back at once, and the system clears
@@ -37,7 +37,7 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         _depth -= 1
         if _depth == 0:
-            _configure(_USUAL)
+            _configure(_DEFAULTS)
 
 
 def _configure(options: dict[int, int]) -> None:
@@ -46,5 +46,5 @@ def _configure(options: dict[int, int]) -> None:
     library = ctypes.CDLL(None)
     for option, value in options.items():
         library.mallopt(option, value)
-    if options is _USUAL:
+    if options is _DEFAULTS:
         library.malloc_trim(0)

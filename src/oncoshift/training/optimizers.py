@@ -28,7 +28,7 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainSet
     return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
-def learning_rate(settings: TrainSettings, progress: float) -> float:
+def compute_learning_rate(settings: TrainSettings, progress: float) -> float:
     """Learning rate at a share of all steps done: it rises over the share `warmup`, then follows the schedule.
 
     Linear and cosine end at 0.

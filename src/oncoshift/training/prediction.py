@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 
-from oncoshift.training.memory import freed_memory_kept
+from oncoshift.training.memory import keeping_freed_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,13 +31,13 @@ class Outputs(NamedTuple):
 
 
 def predict(net: TrainedNet, inputs: Inputs, rows: NDArray[np.int64], device: torch.device) -> NDArray[np.float64]:
-    """Probability of malignant for each row, float64 [N], as it would be served; see `outputs`."""
-    return outputs(net, inputs, rows, device).probabilities
+    """Probability of malignant for each row, float64 [N], as it would be served; see `compute_outputs`."""
+    return compute_outputs(net, inputs, rows, device).probabilities
 
 
-@freed_memory_kept()
+@keeping_freed_memory()
 @torch.inference_mode()
-def outputs(
+def compute_outputs(
     net: TrainedNet,
     inputs: Inputs,
     rows: NDArray[np.int64],

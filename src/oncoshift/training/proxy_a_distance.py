@@ -51,12 +51,12 @@ def proxy_a_distance(source: NDArray[np.floating], target: NDArray[np.floating],
     ]
     wrong = 0
     for fitted, tested in ((0, 1), (1, 0)):
-        direction, offset = _discriminant(halves[0][fitted], halves[1][fitted])
+        direction, offset = _fit_discriminant(halves[0][fitted], halves[1][fitted])
         wrong += int((halves[0][tested] @ direction > offset).sum() + (halves[1][tested] @ direction <= offset).sum())
     return max(0.0, 2.0 * (1.0 - 2.0 * wrong / (2 * count)))
 
 
-def _discriminant(source: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+def _fit_discriminant(source: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """Direction w [D] and offset b of the classifier "target if x · w > b"."""
     means = source.mean(axis=0), target.mean(axis=0)
     centred = np.concatenate([source - means[0], target - means[1]])

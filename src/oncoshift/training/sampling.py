@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from oncoshift.data.tables import SourceTiles
 
 
-def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
+def make_epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     """The random numbers of one epoch."""
     return np.random.default_rng(np.random.SeedSequence([seed, epoch]))
 
 
-def step_generators(seed: int, epoch: int, step: int) -> tuple[np.random.Generator, np.random.Generator]:
+def make_step_generators(seed: int, epoch: int, step: int) -> tuple[np.random.Generator, np.random.Generator]:
     """The random numbers for the views of one step's source tiles, and for those of its target tiles."""
     source, target = np.random.SeedSequence([seed, epoch, step]).spawn(2)
     return np.random.default_rng(source), np.random.default_rng(target)
 
 
-def dropout_seed(seed: int, epoch: int, step: int) -> int:
+def derive_dropout_seed(seed: int, epoch: int, step: int) -> int:
     """Torch's seed for one step: the random numbers of dropout."""
     return int(np.random.SeedSequence([seed, epoch, step], spawn_key=(2,)).generate_state(1, np.uint64)[0] >> 1)
 
@@ -34,7 +34,7 @@ def cycle(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64
     return np.concatenate([rng.permutation(count) for _ in range(passes)])[:wanted].astype(np.int64)
 
 
-def source_batches(
+def draw_source_batches(
     tiles: SourceTiles, steps: int, batch: int, balance: bool, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Positions into the source split, int64 [steps, batch].

@@ -8,7 +8,7 @@ import numpy as np
 
 from oncoshift.errors import TrainingError
 from oncoshift.selection.validators import Predictions, compute_scores
-from oncoshift.training.prediction import outputs
+from oncoshift.training.prediction import compute_outputs
 from oncoshift.training.proxy_a_distance import proxy_a_distance
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def validate(net: TrainedNet, data: TrainingData, inputs: Inputs, device: torch.
     Raises:
         TrainingError: predictions are not finite.
     """
-    source = outputs(net, inputs, data.source_val.rows, device, "source")
-    target = outputs(net, inputs, data.target.rows, device)
+    source = compute_outputs(net, inputs, data.source_val.rows, device, "source")
+    target = compute_outputs(net, inputs, data.target.rows, device)
     if not all(np.isfinite(part).all() for part in (*source, *target)):
         raise TrainingError("the network's predictions are not finite after this epoch; lower train.lr")
     model = Predictions(source.probabilities, data.source_val.labels, target.probabilities)

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from oncoshift.settings import Choices, Range
-from oncoshift.tuning.study import best_of, completed
-from oncoshift.tuning.tables import TOO_FEW, importance_words, shown
+from oncoshift.tuning.study import find_best, list_completed
+from oncoshift.tuning.tables import TOO_FEW, describe_importances, format_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ _COLOURS: Colormap = colormaps["viridis"]
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyResults:
     """What is drawn.
 
     Attributes:
@@ -53,7 +53,7 @@ class Study:
     @property
     def complete(self) -> list[Trial]:
         """Trials with a score that counts."""
-        return completed(self.trials)
+        return list_completed(self.trials)
 
     @property
     def pruned(self) -> list[Trial]:
@@ -63,7 +63,7 @@ class Study:
     @property
     def best(self) -> Trial | None:
         """The highest score."""
-        return best_of(self.trials)
+        return find_best(self.trials)
 
     @property
     def counts(self) -> str:
@@ -73,13 +73,13 @@ class Study:
         return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "no trial yet"
 
 
-def history_figure(study: Study) -> Figure:
+def draw_history(study: StudyResults) -> Figure:
     """Score by trial, with the range from the worst to the best seed where there are several, and the best so far."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
-    _scatter(axes, study, lambda trial: trial.number)
+    _draw_scatter(axes, study, lambda trial: trial.number)
     so_far = -math.inf
-    steps = [(trial.number, so_far := max(so_far, trial.score)) for trial in _by_number(study.complete)]
+    steps = [(trial.number, so_far := max(so_far, trial.score)) for trial in _sort_by_number(study.complete)]
     if steps:
         axes.step(*zip(*steps, strict=True), where="post", color=_BLUE, linewidth=1.0, alpha=0.6, label="best so far")
     ranges = [(trial.number, min(trial.seeds), max(trial.seeds)) for trial in study.complete if len(trial.seeds) > 1]
@@ -95,15 +95,15 @@ def history_figure(study: Study) -> Figure:
     return figure
 
 
-def slice_figure(study: Study) -> Figure:
+def draw_slices(study: StudyResults) -> Figure:
     """Score by each setting alone, whatever the others are; scales are those of the search."""
     columns = min(_COLUMNS, len(study.space))
     rows = -(-len(study.space) // columns)
     figure = Figure(figsize=(max(4.2, 2.8 * columns), 0.5 + 2.7 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, (key, item) in zip(panels, study.space.items(), strict=False):
-        _scatter(axes, study, lambda trial, key=key, item=item: _height(item, trial.values[key]))
-        heights, words = zip(*_marks(item), strict=True)
+        _draw_scatter(axes, study, lambda trial, key=key, item=item: _compute_height(item, trial.values[key]))
+        heights, words = zip(*_list_marks(item), strict=True)
         axes.set_xticks(heights, words)
         axes.set_xlim(-0.2, 1.2)
         axes.set_xlabel(key)
@@ -115,7 +115,7 @@ def slice_figure(study: Study) -> Figure:
     return figure
 
 
-def importances_figure(study: Study, importances: Mapping[str, float] | None) -> Figure:
+def draw_importances(study: StudyResults, importances: Mapping[str, float] | None) -> Figure:
     """A bar a setting, the greatest first; a sentence where there are too few trials."""
     figure = Figure(figsize=(6.4, 1.4 + 0.32 * len(importances or ())), layout="constrained")
     axes = figure.subplots()
@@ -127,12 +127,12 @@ def importances_figure(study: Study, importances: Mapping[str, float] | None) ->
     bars = axes.barh(names, shares, color=_BLUE, height=0.6)
     axes.bar_label(bars, [f"{share:.2f}" for share in shares], padding=3, fontsize=8)
     axes.set_xlim(0, max(shares) * 1.15)
-    axes.set_xlabel(importance_words(len(study.complete)).replace("; ", "\n"))
+    axes.set_xlabel(describe_importances(len(study.complete)).replace("; ", "\n"))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def parallel_figure(study: Study) -> Figure:
+def draw_parallel(study: StudyResults) -> Figure:
     """A line a trial through its values, coloured by its score; the best is thick, pruned trials are dashed."""
     keys = list(study.space)
     figure = Figure(figsize=(max(6.0, 1.6 * (len(keys) + 1)), 4.2), layout="constrained")
@@ -143,15 +143,15 @@ def parallel_figure(study: Study) -> Figure:
         low, high = low - 0.5, high + 0.5
     scale = Normalize(low, high)
     for trial in study.pruned:
-        heights = [_height(study.space[key], trial.values[key]) for key in keys]
+        heights = [_compute_height(study.space[key], trial.values[key]) for key in keys]
         axes.plot(range(len(keys)), heights, color="0.75", linewidth=0.8, linestyle="--", zorder=1)
     for trial in sorted(study.complete, key=lambda trial: trial.score):
-        heights = [*(_height(study.space[key], trial.values[key]) for key in keys), scale(trial.score)]
+        heights = [*(_compute_height(study.space[key], trial.values[key]) for key in keys), scale(trial.score)]
         width = 3.0 if trial == study.best else 1.2
         axes.plot(range(len(keys) + 1), heights, color=_COLOURS(scale(trial.score)), linewidth=width, zorder=2)
     for position, key in enumerate(keys):
-        _ruler(axes, position, _marks(study.space[key]))
-    _ruler(axes, len(keys), [(0.0, shown(low)), (1.0, shown(high))])
+        _draw_scale(axes, position, _list_marks(study.space[key]))
+    _draw_scale(axes, len(keys), [(0.0, format_value(low)), (1.0, format_value(high))])
     axes.set_xticks(range(len(keys) + 1), [key.replace(".", ".\n") for key in keys] + ["score"])
     axes.set_xlim(-0.3, len(keys) + 0.6)
     axes.set_ylim(-0.06, 1.06)
@@ -163,7 +163,7 @@ def parallel_figure(study: Study) -> Figure:
     return figure
 
 
-def _scatter(axes: Axes, study: Study, x: Any) -> None:
+def _draw_scatter(axes: Axes, study: StudyResults, x: Any) -> None:
     complete, pruned, best = study.complete, study.pruned, study.best
     if pruned:
         axes.scatter([x(trial) for trial in pruned], [trial.score for trial in pruned], **_PRUNED)
@@ -173,11 +173,11 @@ def _scatter(axes: Axes, study: Study, x: Any) -> None:
     axes.grid(alpha=0.3)
 
 
-def _by_number(trials: Sequence[Trial]) -> list[Trial]:
+def _sort_by_number(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda trial: trial.number)
 
 
-def _height(item: Range | Choices, value: Any) -> float:
+def _compute_height(item: Range | Choices, value: Any) -> float:
     """Where a value stands between the ends of what was searched, 0 to 1."""
     if isinstance(item, Choices):
         return item.values.index(value) / max(len(item.values) - 1, 1)
@@ -186,15 +186,15 @@ def _height(item: Range | Choices, value: Any) -> float:
     return float((value - item.low) / (item.high - item.low))
 
 
-def _marks(item: Range | Choices) -> list[tuple[float, str]]:
+def _list_marks(item: Range | Choices) -> list[tuple[float, str]]:
     """Heights and words of a scale's marks: every choice, or both ends and the middle."""
     if isinstance(item, Choices):
-        return [(_height(item, value), shown(value)) for value in item.values]
+        return [(_compute_height(item, value), format_value(value)) for value in item.values]
     middle = math.sqrt(item.low * item.high) if item.log else (item.low + item.high) / 2
-    return [(_height(item, value), f"{value:.2g}") for value in (item.low, middle, item.high)]
+    return [(_compute_height(item, value), f"{value:.2g}") for value in (item.low, middle, item.high)]
 
 
-def _ruler(axes: Axes, position: float, marks: Sequence[tuple[float, str]]) -> None:
+def _draw_scale(axes: Axes, position: float, marks: Sequence[tuple[float, str]]) -> None:
     axes.axvline(position, 0.05, 0.95, color="0.4", linewidth=0.8, zorder=0)
     for height, words in marks:
         axes.plot([position - 0.02, position + 0.02], [height, height], color="0.4", linewidth=0.8)

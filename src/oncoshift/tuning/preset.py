@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def preset_text(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
+def format_preset(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
     """A preset's text.
 
     Args:

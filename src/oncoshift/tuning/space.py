@@ -20,12 +20,12 @@ ALL = "all"
 """In `tune.parameters`: every setting that can be tuned and that the method reads."""
 
 
-def tunable(section: type[BaseModel] = Settings, prefix: str = "") -> Space:
+def list_tunable(section: type[BaseModel] = Settings, prefix: str = "") -> Space:
     """Every setting that has a range or choices, by dotted key."""
     found: Space = {}
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= tunable(field.annotation, f"{prefix}{name}.")
+            found |= list_tunable(field.annotation, f"{prefix}{name}.")
         for item in field.metadata:
             if isinstance(item, Range):
                 found[f"{prefix}{name}"] = item
@@ -35,7 +35,7 @@ def tunable(section: type[BaseModel] = Settings, prefix: str = "") -> Space:
     return found
 
 
-def readable(parameters: Iterable[str], sections: set[str], settings: Settings) -> tuple[list[str], list[str]]:
+def select_parameters(parameters: Iterable[str], sections: set[str], settings: Settings) -> tuple[list[str], list[str]]:
     """Which settings to search: those that training reads, as a search over others would be a search over nothing.
 
     Args:
@@ -49,7 +49,7 @@ def readable(parameters: Iterable[str], sections: set[str], settings: Settings) 
     Raises:
         SettingsError: a key has neither range nor choices.
     """
-    known = tunable()
+    known = list_tunable()
     unknown = [key for key in parameters if key not in known and key != ALL]
     if unknown:
         raise SettingsError(
@@ -63,7 +63,7 @@ def readable(parameters: Iterable[str], sections: set[str], settings: Settings) 
     return [key for key in read if not (frozen and key.endswith(".stain_jitter"))], []
 
 
-def search_space(present: Mapping[str, Any]) -> Space:
+def build_search_space(present: Mapping[str, Any]) -> Space:
     """What tuning may try for some settings, widened where their present values lie outside, since these come first.
 
     Args:
@@ -72,11 +72,11 @@ def search_space(present: Mapping[str, Any]) -> Space:
     Raises:
         SettingsError: a present value cannot be on the range's logarithmic scale.
     """
-    known = tunable()
-    return {key: _widened(key, known[key], value) for key, value in present.items()}
+    known = list_tunable()
+    return {key: _widen(key, known[key], value) for key, value in present.items()}
 
 
-def distributions(space: Space) -> dict[str, BaseDistribution]:
+def to_distributions(space: Space) -> dict[str, BaseDistribution]:
     """The space in Optuna's words."""
     return {
         key: CategoricalDistribution(item.values)
@@ -86,7 +86,7 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     }
 
 
-def _widened(key: str, item: Range | Choices, value: Any) -> Range | Choices:
+def _widen(key: str, item: Range | Choices, value: Any) -> Range | Choices:
     if isinstance(item, Choices):
         return item if value in item.values else Choices((*item.values, value))
     if item.log and value <= 0:

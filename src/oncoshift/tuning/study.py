@@ -26,7 +26,7 @@ from sqlalchemy import make_url
 
 from oncoshift.tuning.lock import study_lock
 from oncoshift.tuning.patience import patiently
-from oncoshift.tuning.space import distributions
+from oncoshift.tuning.space import to_distributions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -118,7 +118,7 @@ class SharedStudy:
         local = url.startswith("sqlite")
         self._patience = 0 if local else _PATIENCE_SECONDS
         options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if local else {"pool_pre_ping": True}
-        with study_lock(url), _quiet():
+        with study_lock(url), _silencing_optuna():
             self._storage = RDBStorage(
                 url,
                 engine_kwargs=options,
@@ -148,11 +148,11 @@ class SharedStudy:
 
     def _claim(self, space: Space, first: Mapping[str, Any], trials: int) -> Claim:
         """Claim once; a claim that was cut short leaves a trial without a worker, which the next one queues again."""
-        with study_lock(self._url), _quiet():
+        with study_lock(self._url), _silencing_optuna():
             self._requeue()
             past = self._trials()
             running = sum(trial.state == TrialState.RUNNING for trial in past)
-            finished = _finished(past)
+            finished = _count_finished(past)
             if finished + running >= trials:
                 return Claim(None, -1, done=finished >= trials)
             if not past:
@@ -160,9 +160,9 @@ class SharedStudy:
             # Each trial draws by its number, so that neither a study that goes on nor two workers draw the same twice.
             seed = int(np.random.SeedSequence([self._seed, len(past)]).generate_state(1)[0])
             self._study.sampler = optuna.samplers.TPESampler(seed=seed)
-            trial = self._study.ask(distributions(space))
+            trial = self._study.ask(to_distributions(space))
             self._beat(trial.number)
-            number = _configuration(trial, past)
+            number = _find_number(trial, past)
             trial.set_user_attr("configuration", number)
             trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
             return Claim(trial, number, done=False)
@@ -234,25 +234,25 @@ class SharedStudy:
     @property
     def finished(self) -> int:
         """How many trials have an outcome; one that was killed has none, its retry will."""
-        return _finished(self._patiently(self._trials))
+        return _count_finished(self._patiently(self._trials))
 
-    def trials(self) -> tuple[Trial, ...]:
+    def list_trials(self) -> tuple[Trial, ...]:
         """All trials, but those that lost their worker and were run again."""
         past = self._patiently(self._trials)
         again = {trial.user_attrs.get("resumes") for trial in past}
-        return tuple(_outcome(trial, past) for trial in past if trial.number not in again)
+        return tuple(_summarise(trial, past) for trial in past if trial.number not in again)
 
-    def best(self) -> Trial | None:
-        """See `best_of`."""
-        return best_of(self.trials())
+    def find_best(self) -> Trial | None:
+        """See `find_best`."""
+        return find_best(self.list_trials())
 
-    def importances(self) -> dict[str, float] | None:
+    def compute_importances(self) -> dict[str, float] | None:
         """Share of the scores' variance that each setting explains, the greatest first (fANOVA, Hutter 2014).
 
         Returns:
             By dotted key; None with fewer than two completed trials, settings or scores.
         """
-        complete = completed(self.trials())
+        complete = list_completed(self.list_trials())
         if len({trial.score for trial in complete}) < 2 or len(complete[0].values) < 2:
             return None
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
@@ -282,66 +282,66 @@ class SharedStudy:
         past = self._trials()
         queued = {trial.user_attrs.get("resumes") for trial in past}
         for trial in past:
-            if trial.state == TrialState.FAIL and _error(trial) is None and trial.number not in queued:
-                number = _configuration(trial, past)
+            if trial.state == TrialState.FAIL and _find_error(trial) is None and trial.number not in queued:
+                number = _find_number(trial, past)
                 _log.info("trial %d: its worker is gone; it is queued again", number)
                 self._study.enqueue_trial(
                     {**trial.system_attrs.get("fixed_params", {}), **trial.params},
-                    user_attrs={"resumes": trial.number, "configuration": number, "deaths": _deaths(trial)},
+                    user_attrs={"resumes": trial.number, "configuration": number, "deaths": _count_deaths(trial)},
                 )
 
 
-def _finished(trials: Iterable[FrozenTrial]) -> int:
+def _count_finished(trials: Iterable[FrozenTrial]) -> int:
     """How many trials have an outcome."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    return sum(trial.state in ended or _error(trial) is not None for trial in trials)
+    return sum(trial.state in ended or _find_error(trial) is not None for trial in trials)
 
 
-def completed(trials: Iterable[Trial]) -> list[Trial]:
+def list_completed(trials: Iterable[Trial]) -> list[Trial]:
     """Those with a score that counts."""
     return [trial for trial in trials if trial.state == TrialState.COMPLETE.name]
 
 
-def best_of(trials: Iterable[Trial]) -> Trial | None:
+def find_best(trials: Iterable[Trial]) -> Trial | None:
     """The completed trial with the highest score, the first of equals; None where none completed."""
-    return max(completed(trials), key=lambda trial: (trial.score, -trial.number), default=None)
+    return max(list_completed(trials), key=lambda trial: (trial.score, -trial.number), default=None)
 
 
-def _configuration(trial: FrozenTrial | optuna.Trial, past: Sequence[FrozenTrial]) -> int:
+def _find_number(trial: FrozenTrial | optuna.Trial, past: Sequence[FrozenTrial]) -> int:
     """Number of the trial's configuration: how many others came before it."""
     others = sum("resumes" not in other.user_attrs for other in past[: trial.number])
     return int(trial.user_attrs.get("configuration", others))
 
 
-def _outcome(trial: FrozenTrial, past: Sequence[FrozenTrial]) -> Trial:
+def _summarise(trial: FrozenTrial, past: Sequence[FrozenTrial]) -> Trial:
     return Trial(
-        number=_configuration(trial, past),
+        number=_find_number(trial, past),
         state=trial.state.name,
         values=dict(trial.params),
         score=math.nan if trial.value is None else trial.value,
         seeds=tuple(trial.user_attrs.get("seeds", ())),
-        error=_error(trial),
+        error=_find_error(trial),
         began=trial.datetime_start,
     )
 
 
-def _error(trial: FrozenTrial) -> str | None:
+def _find_error(trial: FrozenTrial) -> str | None:
     """Why a configuration failed for good, or None."""
     if trial.state != TrialState.FAIL:
         return None
-    if "error" not in trial.user_attrs and _deaths(trial) >= MAX_DEATHS:
+    if "error" not in trial.user_attrs and _count_deaths(trial) >= MAX_DEATHS:
         return f"given up: {MAX_DEATHS} workers died of it"
     error: str | None = trial.user_attrs.get("error")
     return error
 
 
-def _deaths(trial: FrozenTrial) -> int:
+def _count_deaths(trial: FrozenTrial) -> int:
     """How many workers a failed trial's values have cost; one that was told to stop is no death."""
     return int(trial.user_attrs.get("deaths", 0)) + ("stopped" not in trial.user_attrs)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silencing_optuna() -> Iterator[None]:
     """Optuna has called its heartbeats experimental since 2.8, and expects them with `Study.optimize` alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

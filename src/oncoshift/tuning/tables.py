@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from oncoshift.markdown import escape
-from oncoshift.tuning.study import completed
+from oncoshift.tuning.study import list_completed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from oncoshift.tuning.study import Trial
 
 TOO_FEW = "no importances: they need two completed trials with different scores, and two settings"
-_MEAN_LITTLE_BELOW = 10
+_RELIABLE_TRIALS = 10
 """Completed trials: from fewer, importances are mostly chance."""
 
 
@@ -27,16 +27,16 @@ def to_markdown(
         title: its first line.
         trials: of the study.
         keys: the settings that were searched.
-        importances: of `SharedStudy.importances`.
+        importances: of `SharedStudy.compute_importances`.
     """
-    rows = sorted(trials, key=lambda trial: (trial.state != "COMPLETE", -_or_least(trial.score), trial.number))
+    rows = sorted(trials, key=lambda trial: (trial.state != "COMPLETE", -_replace_nan(trial.score), trial.number))
     several = any(len(trial.seeds) > 1 for trial in trials)
     columns = ["trial", "outcome", "mean score" if several else "score", *(["worst seed"] if several else []), *keys]
     lines = [f"**{escape(title)}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for trial in rows:
-        worst = [shown(min(trial.seeds)) if trial.seeds else "–"] if several else []
-        values = [escape(shown(trial.values[key])) if key in trial.values else "–" for key in keys]
-        score = "–" if math.isnan(trial.score) else shown(trial.score)
+        worst = [format_value(min(trial.seeds)) if trial.seeds else "–"] if several else []
+        values = [escape(format_value(trial.values[key])) if key in trial.values else "–" for key in keys]
+        score = "–" if math.isnan(trial.score) else format_value(trial.score)
         lines.append(f"| {' | '.join([str(trial.number), trial.state.lower(), score, *worst, *values])} |")
     failed = [f"- trial {trial.number} failed: {escape(trial.error)}" for trial in rows if trial.error is not None]
     lines += ["", *failed] if failed else []
@@ -44,25 +44,25 @@ def to_markdown(
         lines += ["", f"{TOO_FEW[0].upper()}{TOO_FEW[1:]}."]
     else:
         shares = ", ".join(f"{key} {share:.2f}" for key, share in importances.items())
-        complete = len(completed(trials))
-        lines += ["", f"Importance ({importance_words(complete)}): {shares}."]
+        complete = len(list_completed(trials))
+        lines += ["", f"Importance ({describe_importances(complete)}): {shares}."]
     return "\n".join(lines) + "\n"
 
 
-def importance_words(complete: int) -> str:
+def describe_importances(complete: int) -> str:
     """What importances are, from how many completed trials, and whether those are enough to mean something."""
     words = f"share of the variance of {complete} scores, fANOVA"
-    if complete >= _MEAN_LITTLE_BELOW:
+    if complete >= _RELIABLE_TRIALS:
         return words
-    return f"{words}; from fewer than {_MEAN_LITTLE_BELOW} trials it means little"
+    return f"{words}; from fewer than {_RELIABLE_TRIALS} trials it means little"
 
 
-def _or_least(score: float) -> float:
+def _replace_nan(score: float) -> float:
     """NaN compares with nothing, and would leave the others in disorder."""
     return -math.inf if math.isnan(score) else score
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A setting's value or a score in few figures, and none of them as YAML has it."""
     if value is None:
         return "null"

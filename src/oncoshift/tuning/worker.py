@@ -89,8 +89,8 @@ def work(
             continue
         with study.heartbeat(claim.trial):
             outcome = _run(study, claim.trial, claim.number, run_trial)
-        values = ", ".join(f"{key} {_short(value)}" for key, value in claim.trial.params.items())
-        say(f"trial {claim.number}: {values}: {outcome}{_best(study)}")
+        values = ", ".join(f"{key} {_format_short(value)}" for key, value in claim.trial.params.items())
+        say(f"trial {claim.number}: {values}: {outcome}{_format_best(study)}")
 
 
 def _run(
@@ -109,7 +109,7 @@ def _run(
     except optuna.TrialPruned:
         words, kept = "pruned", study.end(trial, TrialState.PRUNED)
     except ProcessLostError:  # as when this process itself is killed or breaks: the next to claim goes on
-        _let_go(study, trial, number)
+        _release(study, trial, number)
         raise
     except (TrainingError, SettingsError) as error:
         words, kept = f"failed: {error}", study.end(trial, TrialState.FAIL, error=str(error))
@@ -118,7 +118,7 @@ def _run(
     except BaseException as error:
         # Asked to stop, or broken: not these values' fault, so the next to claim goes on with them.
         asked = isinstance(error, KeyboardInterrupt | TrainingInterrupted)
-        _let_go(study, trial, number, **({"stopped": True} if asked else {}))
+        _release(study, trial, number, **({"stopped": True} if asked else {}))
         raise
     else:
         worst, spread = min(scores), max(scores) - min(scores)
@@ -127,7 +127,7 @@ def _run(
     return words if kept else "was slow, was taken for dead, and is another worker's now"
 
 
-def _let_go(study: SharedStudy, trial: optuna.Trial, number: int, **facts: bool) -> None:
+def _release(study: SharedStudy, trial: optuna.Trial, number: int, **facts: bool) -> None:
     """Note, with one quick try, that a trial is to be run again; else it is when its heartbeats are missed."""
     try:
         with hurried():
@@ -136,10 +136,10 @@ def _let_go(study: SharedStudy, trial: optuna.Trial, number: int, **facts: bool)
         _log.warning("trial %d: that it is to be run again is not noted, but it will be: %s", number, error)
 
 
-def _best(study: SharedStudy) -> str:
-    best = study.best()
+def _format_best(study: SharedStudy) -> str:
+    best = study.find_best()
     return "" if best is None else f"; best so far {best.score:.3f}, trial {best.number}"
 
 
-def _short(value: Any) -> str:
+def _format_short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
