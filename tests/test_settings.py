@@ -118,7 +118,7 @@ def test_variables_are_replaced_with_a_default_or_refused(tmp_path: Path, monkey
 def test_an_override_names_no_variable(value: str) -> None:
     """A page in a browser may give overrides, and would read the environment in the settings that are logged."""
     with pytest.raises(
-        SettingsError, match=r"--set ingest.root=.*: variables are replaced in files alone; write ingest"
+        SettingsError, match=r"--set ingest.root=.*: variables are replaced only in files; write ingest"
     ):
         load_settings(overrides=(f"ingest.root={value}",))
 
@@ -180,7 +180,7 @@ def test_no_error_repeats_a_password() -> None:
         ("train.augment=1", "train.augment: 1 is not allowed; input should be a true or false"),
         ("tracking.experiment=2024", "tracking.experiment: 2024 is not allowed; input should be a valid string"),
         ("tracking.experiment=2024-01-02", "datetime.date(2024, 1, 2) is not allowed; input should be a valid string"),
-        ("train={lr: 1, lr: 2}", "found duplicate key \"lr\"; join the two"),
+        ("train={lr: 1, lr: 2}", "found duplicate key \"lr\"; merge the two"),
         ("train={1: 2}", "train.1: "),
         ("train=null", "train: None is not allowed; input should be a section like Train"),
         ("train.seed=1" + "0" * 5000, "is not a valid YAML value"),
@@ -230,7 +230,7 @@ def test_numbers_are_those_that_dvc_reads(tmp_path: Path, text: str, number: flo
         (b"", "is empty"),
         (b"# nothing\n", "is empty"),
         (b"seed: 1\n---\nseed: 2\n", "not valid YAML: expected a single document"),
-        (b"train: {lr: 0.1}\nseed: 1\ntrain: {epochs: 2}\n", 'line 3: found duplicate key "train"; join the two'),
+        (b"train: {lr: 0.1}\nseed: 1\ntrain: {epochs: 2}\n", 'line 3: found duplicate key "train"; merge the two'),
         (b"seed: 1\ntarget: M\xfcnchen\n", "line 2: byte 0xfc is not UTF-8; save the file as UTF-8"),
         ("seed: 1\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         (b"seed: 1\ntarget: a\x00b\n", "not valid YAML"),

@@ -1,1 +1,1 @@
-"""Adaptation methods, one a file, all with the interface in `base`."""
+"""Adaptation methods, one per file, with the interface of `base`."""

@@ -1,12 +1,14 @@
-"""Adaptive batch normalisation, AdaBN (Li et al. 2016, arXiv 1603.04779): source-only, with the target's statistics.
+"""Adaptive batch normalisation, AdaBN (Li et al. 2016, arXiv 1603.04779): source-only training, target statistics.
 
-The loss is that of `erm`: CE(C(z_source), y), with BatchNorm on the statistics of source batches. After each epoch, one
-pass over all target tiles gives every trained BatchNorm the target's own mean and variance in its channel,
+The loss is that of `erm`, CE(C(z_source), y), with BatchNorm on the statistics of source batches.
+After each epoch, one pass over all target tiles gives every trained BatchNorm the target's mean and
+variance of each channel,
 
     μ = Σ_b n_b μ_b / Σ_b n_b,   σ² = Σ_b n_b σ²_b / Σ_b n_b,
 
-with μ_b and σ²_b those of batch b of n_b tiles, normalised by themselves up to the layer; without a gradient. Target
-tiles are then normalised by these, which undoes what differs between domains as scale and offset of a channel.
+where μ_b and σ²_b are those of batch b with n_b tiles, whose earlier layers use the batch's own
+statistics; there is no gradient. Normalising target tiles by these removes shifts between domains
+that are a scale and an offset of a channel.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class AdaBn(Erm):
-    """Cross-entropy on source tiles; target tiles give statistics alone."""
+    """Cross-entropy on source tiles; target tiles only give statistics."""
 
     calibrates = True
 
     @torch.no_grad()
     def calibrate(self, net: AdaptationNet, target: Iterable[Tensor]) -> None:
-        """Replace the target's statistics by those of one pass; see `Method.calibrate`."""
+        """Replace the target's statistics by those of one pass over its tiles; see `Method.calibrate`."""
         layers = [module for module in net.modules() if isinstance(module, DomainBatchNorm2d) and module.per_domain]
         was_training, momenta = net.training, [layer.momentum for layer in layers]
         net.eval()
@@ -42,7 +44,7 @@ class AdaBn(Erm):
         seen = 0
         for x in target:
             if len(x) == 1:
-                continue  # one tile alone may have no variance; at most the last batch is so small
+                continue  # a single tile may have no variance; only the last batch can be this small
             seen += len(x)
             for layer in layers:
                 layer.momentum = len(x) / seen

@@ -1,7 +1,8 @@
-"""What domain-adversarial terms share: a domain head behind gradient reversal, its weight, and weights of tiles.
+"""The base of domain-adversarial terms: a domain head behind gradient reversal, and the weights of tiles.
 
-Each minimises weight · CE(D(R_λ(x)), d) where x is what the head sees of a tile, d its domain, and R_λ the identity
-forward and −λ backward: D learns to tell the domains apart and the trunk to hide them.
+Each term minimises weight · CE(D(R_λ(x)), d), where x is the head's input for a tile, d the tile's
+domain, and R_λ the identity forward and −λ backward: D learns to separate the domains, and the
+trunk to make them inseparable.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Adversary(Term):
-    """A domain head and how strongly the trunk works against it.
+    """A domain head and the strength with which the trunk opposes it.
 
     Attributes:
-        head: what it sees [N, inputs] → domain logits.
+        head: its input [N, inputs] → domain logits.
         shares: estimate of the target's class proportions; None where `label_shift` is none.
     """
 
@@ -36,10 +37,10 @@ class Adversary(Term):
         self.shares = TargetShares() if settings.label_shift == "reweight" else None
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Term.forward`.
+        """Compute the weighted domain loss; see `Term.forward`.
 
-        The head's accuracy is logged beside its loss: a loss at the entropy of the domains can be equilibrium or a
-        dead head.
+        The head's accuracy is logged beside its loss, since a loss at the entropy of the domains can mean
+        equilibrium or a dead head.
         """
         settings = self.settings
         strength = reversal_strength(
@@ -53,15 +54,15 @@ class Adversary(Term):
         return settings.weight * loss, figures
 
     def compute_head_input(self, step: Step) -> Tensor:
-        """What the head sees of each tile, [B + T, inputs]: the shared feature."""
+        """Return the head's input for each tile, [B + T, inputs]: the shared feature."""
         return step.z
 
     def group_sources(self, step: Step) -> Tensor:
-        """int64 [B], the source tiles that stand for one domain: all of them."""
+        """Return the domain of each source tile, int64 [B]: the same for all."""
         return torch.zeros_like(step.organs)
 
     def weigh_tiles(self, step: Step) -> Tensor | None:
-        """Weight of each tile in the domain loss, float32 [B + T] of mean 1 in each domain, or None for all 1."""
+        """Return each tile's weight in the domain loss, float32 [B + T] of mean 1 in each domain; None for all 1."""
         if self.shares is None:
             return None
         source = weigh_sources(step.labels, self.group_sources(step), self.shares(step.target_logits))
@@ -69,4 +70,4 @@ class Adversary(Term):
 
     @abstractmethod
     def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Domain loss of the head's logits, and its detached accuracy, both scalars."""
+        """Compute the domain loss of the head's logits, and their detached accuracy, both scalars."""

@@ -1,8 +1,8 @@
-"""What all methods that read target tiles share: one forward over source and target, the label loss, diagnostics.
+"""The base of methods that read target tiles: one forward over source and target, the label loss, the terms.
 
-The loss of a step is CE(C(z_source), y) plus the losses of one or more terms. A term is what sets one method apart
-from another. Terms share the features and logits of the one forward, so a combination such as dann + mcc costs no more
-than its parts' heads.
+The loss of a step is CE(C(z_source), y) plus the losses of one or more terms, by which methods
+differ. Terms share the features and logits of one forward, so a combination such as dann + mcc only
+adds the cost of its heads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Step(NamedTuple):
-    """What one forward gives to every term; where several processes share a batch, of the whole batch.
+    """The results of one forward, which every term reads; always of the whole batch, in any number of processes.
 
     Attributes:
         z: shared features [B + T, width], source tiles first.
@@ -49,17 +49,17 @@ class Step(NamedTuple):
 
     @property
     def sources(self) -> int:
-        """B, how many source tiles there are."""
+        """The number of source tiles, B."""
         return len(self.labels)
 
 
 class Setup(NamedTuple):
-    """What a term is made for.
+    """The sizes that a term is built for.
 
     Attributes:
-        width: of the shared feature.
-        organs: how many source organs there are.
-        epochs: how many the training has.
+        width: width of the shared feature.
+        organs: number of source organs.
+        epochs: number of epochs of the training.
     """
 
     width: int
@@ -68,14 +68,14 @@ class Setup(NamedTuple):
 
 
 class Term(nn.Module, ABC):
-    """One loss beside the label loss; it has a row in `oncoshift.methods.registry`.
+    """A loss beside the label loss, with a row in `oncoshift.methods.registry`.
 
     Args:
-        setup: what it is made for.
+        setup: the sizes that it is built for.
         settings: the section of the term's name.
 
     Attributes:
-        needs: what batches must hold for it.
+        needs: what it requires of batches.
     """
 
     needs: Needs = Needs(target=True)
@@ -87,14 +87,14 @@ class Term(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted scalar loss of one step, and detached scalars worth logging, by name."""
+        """Compute the weighted scalar loss of one step, and detached scalars to log, by name."""
 
 
 class Alignment(Method):
-    """The label loss plus the terms' losses.
+    """A method whose loss is the label loss plus the terms' losses.
 
     Attributes:
-        terms: by name, in the order in which their losses are added.
+        terms: terms by name, in the order in which their losses are added.
     """
 
     def __init__(self, net: AdaptationNet, terms: Mapping[str, Term]) -> None:
@@ -108,10 +108,10 @@ class Alignment(Method):
         )
 
     def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Method.forward`.
+        """Compute the loss of one step; see `Method.forward`.
 
         Raises:
-            ValueError: the batch has no target tiles, or labels or organs are not one a source tile.
+            ValueError: the batch has no target tiles, or not one label and organ per source tile.
         """
         step = self._run_forward(batch, epoch, progress)
         loss, figures = label_cross_entropy(step.source_logits, step.labels, self.label_smoothing)
@@ -137,14 +137,14 @@ class Alignment(Method):
         )
 
     def _collect_tiles(self, batch: Batch) -> list[Tensor]:
-        """What goes through the network at once: source tiles, target tiles, and strong views where needed."""
+        """List the inputs of one forward: source tiles, target tiles, and strong views where needed."""
         if batch.target is None or len(batch.target) == 0:
             raise ValueError(f"{' + '.join(self.terms)} needs target tiles in every batch")
         expected = (len(batch.source),)
         for name, values in (("labels", batch.labels), ("organs", batch.organs)):
             if values.shape != expected:
                 raise ValueError(
-                    f"expected {name} of shape {list(expected)}, one a source tile, got {list(values.shape)}"
+                    f"expected {name} of shape {list(expected)}, one per source tile, got {list(values.shape)}"
                 )
         tiles = [batch.source, batch.target]
         if self.needs.strong:
@@ -155,27 +155,27 @@ class Alignment(Method):
 
 
 def drop_channels(x: Tensor) -> Tensor:
-    """Outputs of a frozen trunk [N, C, …], each channel of each tile dropped with probability ½ and else doubled.
+    """Drop each channel of outputs of a frozen trunk [N, C, …] with probability ½ per tile, and double the others.
 
-    It stands for a strong view where views of tiles are not possible.
+    The result takes the place of a strong view where tiles cannot change.
     """
     kept = F.dropout(x.new_ones(x.shape[:2]), 0.5)
     return x * kept.view(*kept.shape, *(1 for _ in x.shape[2:]))
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the softmax of logits [N, C]: float32 [N], from 0 to ln C."""
+    """Compute the entropy in nats of the softmax of logits [N, C]: float32 [N], from 0 to ln C."""
     log_p = logits.float().log_softmax(1)
     return -(log_p.exp() * log_p).sum(1)
 
 
 @torch.no_grad()
 def compute_diagnostics(step: Step) -> dict[str, Tensor]:
-    """What tells a constant predictor or a feature that shrinks to nothing, without a target label.
+    """Compute label-free figures that reveal a constant predictor or a vanishing feature.
 
     Returns:
-        `target_entropy`, mean nats of the target's predictions; `target_train_malignant_share`, the share of target
-        tiles predicted malignant; `feature_norm`, mean Euclidean length of the shared feature.
+        `target_entropy`, mean entropy of the target's predictions in nats;
+        `target_train_malignant_share`, the share of target tiles predicted malignant; `feature_norm`, mean Euclidean length of the shared feature.
     """
     return {
         "target_entropy": entropy(step.target_logits).mean(),

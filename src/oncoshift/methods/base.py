@@ -1,4 +1,4 @@
-"""What every method is: a module that turns a batch and the training's progress into a loss."""
+"""The interface of methods: modules that turn a batch and the training's progress into a loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """One step's tiles. The target side has no labels, here or anywhere before.
+    """The tiles of one step; those of the target have no labels, here or anywhere before.
 
     Attributes:
         source: network input [B, …] of source tiles.
@@ -34,13 +34,13 @@ class Batch(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What a method asks of a batch beside labelled source tiles.
+    """The requirements of a method on batches, beside labelled source tiles.
 
     Attributes:
-        target: target tiles.
-        strong: a second view of each target tile, with stains changed by `strong_jitter`.
-        stain_jitter: at least this much of `train.stain_jitter` in the views of source tiles and of target tiles.
-        strong_jitter: the same of strong views.
+        target: whether target tiles are needed.
+        strong: whether a strong view of each target tile is needed, with `strong_jitter`.
+        stain_jitter: least stain jitter of the views of source and target tiles; see `train.stain_jitter`.
+        strong_jitter: stain jitter of strong views.
     """
 
     target: bool = False
@@ -50,14 +50,14 @@ class Needs(NamedTuple):
 
 
 class Method(nn.Module, ABC):
-    """An adaptation method around a network; it has a row in `oncoshift.methods.registry`.
+    """An adaptation method around a network, with a row in `oncoshift.methods.registry`.
 
     Args:
         net: the network.
         settings: the section of the method's own name, if there is one.
 
     Attributes:
-        needs: what batches must hold.
+        needs: what it requires of batches.
         calibrates: whether `calibrate` does anything.
         label_smoothing: share of each label that the label loss spreads evenly over the classes.
     """
@@ -73,7 +73,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one step.
+        """Compute the loss of one step.
 
         Args:
             batch: the step's tiles.
@@ -81,22 +81,22 @@ class Method(nn.Module, ABC):
             progress: share of all steps done, from 0 to 1.
 
         Returns:
-            The scalar loss to minimise, and detached scalars worth logging, by name.
+            The scalar loss to minimise, and detached scalars to log, by name.
         """
 
     def calibrate(self, net: AdaptationNet, target: Iterable[Tensor]) -> None:
-        """Bring a network's statistics up to date after an epoch, before it is validated.
+        """Update a network's statistics after an epoch, before it is validated.
 
         Args:
-            net: the method's network, or the one with its averaged weights.
+            net: the method's network, or the copy with averaged weights.
             target: one pass over the target tiles, in batches of network input [N, …].
         """
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean cross-entropy of class logits [B, C] against smoothed labels, with its figure and the accuracy's.
+    """Compute the mean cross-entropy of class logits [B, C] and smoothed labels, and the figures to log.
 
-    The loss of a tile of label y is −Σ_c t_c log softmax(logits)_c with t_c = (1 − s) [c = y] + s / C (Szegedy et al.
+    The loss of a tile with label y is −Σ_c t_c log softmax(logits)_c with t_c = (1 − s) [c = y] + s / C (Szegedy et al.
     2016, arXiv 1512.00567).
 
     Args:

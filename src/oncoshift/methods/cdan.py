@@ -1,12 +1,13 @@
 """Conditional adversarial domain adaptation, CDAN and CDAN+E (Long et al. 2018, arXiv 1705.10667).
 
-As DANN, but the domain head sees the multilinear map of prediction and feature,
+As DANN, but the domain head's input is the multilinear map of prediction and feature,
 
     D(R_λ(vec(g ⊗ z))),  g = softmax(C(z)) [N, 2],  g ⊗ z [N, 2 · width],
 
-so it compares malignant tiles with malignant ones, as far as the predictions go. g is a constant here, as in the
-authors' code: the trunk hides the domain by moving z, not by doubting its predictions. With entropy weighting (+E) a
-tile counts with 1 + exp(−H(g)), scaled to mean 1 in each domain: tiles that are sure of their class come first.
+so it compares tiles of the same predicted class. g is a constant here, as in the authors' code: the
+trunk can hide the domain only by moving z, not by changing its predictions. With entropy weighting
+(+E) a tile has the weight 1 + exp(−H(g)), scaled to mean 1 in each domain, so that confident
+predictions weigh more.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Cdan(Dann):
-    """DANN's domain loss on the multilinear map; see the module."""
+    """DANN's domain loss on the multilinear map of prediction and feature."""
 
     settings: CdanSettings
 
@@ -32,11 +33,11 @@ class Cdan(Dann):
         super().__init__(setup._replace(width=2 * setup.width), settings)
 
     def compute_head_input(self, step: Step) -> Tensor:
-        """The multilinear map [B + T, 2 · width]."""
+        """Return the multilinear map [B + T, 2 · width]."""
         return multilinear_map(torch.cat([step.source_logits, step.target_logits]), step.z)
 
     def weigh_tiles(self, step: Step) -> Tensor | None:
-        """Label shift's weights times those of entropy; see `Adversary.weigh_tiles`."""
+        """Multiply label shift's weights by those of entropy; see `Adversary.weigh_tiles`."""
         weights = super().weigh_tiles(step)
         if not self.settings.entropy_weighting:
             return weights
@@ -47,12 +48,12 @@ class Cdan(Dann):
 
 
 def multilinear_map(logits: Tensor, z: Tensor) -> Tensor:
-    """Outer products of softmax(logits [N, C]) and z [N, width], as rows [N, C · width]: class 0's part first.
+    """Compute outer products of softmax(logits [N, C]) and z [N, width]: [N, C · width], class 0 first.
 
     Gradients go to z alone.
 
     Raises:
-        ValueError: there is not one row of logits for each feature.
+        ValueError: logits and features differ in their number of rows.
     """
     if logits.ndim != 2 or z.ndim != 2 or len(logits) != len(z):
         raise ValueError(f"expected logits [N, C] and features [N, width], got {list(logits.shape)}, {list(z.shape)}")
@@ -60,5 +61,5 @@ def multilinear_map(logits: Tensor, z: Tensor) -> Tensor:
 
 
 def certainty(logits: Tensor) -> Tensor:
-    """1 + exp(−H(softmax(logits [N, C]))), float32 [N], from 1 + 1/C to 2; without gradient."""
+    """Compute 1 + exp(−H(softmax(logits [N, C]))): float32 [N], from 1 + 1/C to 2, without gradient."""
     return 1.0 + torch.exp(-entropy(logits.detach()))

@@ -4,8 +4,8 @@ With features z = F(x), class logits C(z), domain logit D(z) and domain d (1 sou
 
     CE(C(z_source), y) + weight · BCE(D(R_λ(z)), d)
 
-where R_λ is the identity forward and −λ backward, so that D learns to tell the domains apart and F to hide them.
-The arXiv 2601.14678 form is this with a linear D, weight 1 and λ = (epoch / epochs)², set once an epoch.
+where R_λ is the identity forward and −λ backward, so that D learns to separate the domains and F to make
+them inseparable. The form of arXiv 2601.14678 has a linear D, weight 1 and λ = (epoch / epochs)², set once an epoch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Dann(Adversary):
-    """One domain logit a tile, all sources against the target."""
+    """A domain loss with one logit per tile: all sources against the target."""
 
     def __init__(self, setup: Setup, settings: DomainHeadSettings) -> None:
         super().__init__(feature_head(setup.width, settings.hidden, 1), setup, settings)
 
     def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy of logits [B + T, 1]; see `Adversary.compute_domain_loss`."""
+        """Compute binary cross-entropy and accuracy of logits [B + T, 1]; see `Adversary.compute_domain_loss`."""
         flat = logits.squeeze(1)
         domains = torch.zeros(len(flat), device=flat.device)
         domains[: step.sources] = 1.0
@@ -40,7 +40,7 @@ class Dann(Adversary):
 
 
 def domain_cross_entropy(logits: Tensor, domains: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of logits [N] against domains [N], the mean of the tiles' losses times their weights [N].
+    """Compute the mean binary cross-entropy of logits [N] and domains [N], with weights [N].
 
     Raises:
         ValueError: the shapes differ. [N] against [N, 1] would broadcast to [N, N] and pair every tile with every

@@ -1,6 +1,7 @@
-"""Empirical risk minimisation: on all source organs pooled, the control that every gain is measured from.
+"""Empirical risk minimisation on all source organs pooled: the control against which gains are measured.
 
-`single` is the same on one source organ, and `ensemble` the mean probability of one `single` a source organ: the
+`single` is the same on one source organ, and `ensemble` the mean probability of one `single` per
+source organ: the
 supervised models and their ensembles of arXiv 2601.14678 (`methods.factory`, `training.ensemble`). One step minimises
 CE(C(z_source), y).
 """
@@ -20,6 +21,6 @@ class Erm(Method):
     """Cross-entropy on source tiles; target tiles are never read."""
 
     def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ARG002
-        """Mean cross-entropy over the source batch; see `Method.forward`."""
+        """Compute the mean cross-entropy over the source batch; see `Method.forward`."""
         z = gather(self.net.features(batch.source, sources=len(batch.source)))
         return label_cross_entropy(self.net.logits(z), gather(batch.labels), self.label_smoothing)

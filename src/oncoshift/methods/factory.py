@@ -1,4 +1,4 @@
-"""From settings to a method around a fresh network, and what of the settings and of the data a method reads."""
+"""Building of a method from settings, and the part of settings and data that a method reads."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def select_method_settings(settings: Settings) -> dict[str, Any]:
-    """What `train.method` reads beside `model` and `train`: sections as plain values, by name."""
+    """Select the sections that `train.method` reads beside `model` and `train`, as plain values by name."""
     row = METHODS[settings.train.method]
     return settings.model_dump(mode="json", include={settings.train.method, *row.terms, *row.also_reads})
 
 
 def list_trained_organs(settings: Settings) -> tuple[str, ...]:
-    """The source organs that a method is trained on: all, or the one that `single.organ` names."""
+    """List the source organs that a method is trained on: all, or the one that `single.organ` names."""
     if not METHODS[settings.train.method].one_organ:
         return settings.sources
     return (settings.single.organ or settings.sources[0],)
 
 
 def list_member_settings(settings: Settings) -> tuple[Settings, ...]:
-    """Settings of the networks whose mean probability counts: for `ensemble` a `single` for each source organ.
+    """List the settings of the networks whose probabilities are averaged.
 
-    For any other method it is the one network.
+    For `ensemble` there is one `single` per source organ, for any other method one network.
     """
     member = METHODS[settings.train.method].member
     if member is None:
@@ -42,10 +42,11 @@ def list_member_settings(settings: Settings) -> tuple[Settings, ...]:
 
 
 def build_method(settings: Settings) -> Method:
-    """The method named by `train.method`; torch's global seed decides the random parts of its start.
+    """Build the method named by `train.method` around a new network, whose weights torch's global seed decides.
 
-    The network comes first and a term's head after it, so every method starts from one network for one seed. BatchNorm
-    is per domain where the settings say so and the method sees two domains, and always for AdaBN.
+    The network is drawn before the terms' heads, so for one seed every method starts from the same
+    network. BatchNorm is per domain where the settings say so and the method reads target tiles, and
+    always for AdaBN.
     """
     row = METHODS[settings.train.method]
     per_domain = row.per_domain or (row.uses_target and settings.model.batch_norm == "per_domain")
@@ -53,15 +54,15 @@ def build_method(settings: Settings) -> Method:
 
 
 def wrap_network(net: AdaptationNet, settings: Settings) -> Method:
-    """The method named by `train.method` around a network that there is, with freshly drawn heads of its own.
+    """Build the method named by `train.method` around a given network, with new heads of its own.
 
     Raises:
-        ValueError: it is an ensemble, which is not one network.
+        ValueError: the method is an ensemble, which is not one network.
     """
     name = settings.train.method
     row = METHODS[name]
     if row.member is not None:
-        raise ValueError(f"{name} is no method around one network; train its members (`list_member_settings`)")
+        raise ValueError(f"{name} is not a method around one network; train its members (`list_member_settings`)")
     if row.terms:
         setup = Setup(net.width, len(settings.sources), settings.train.epochs)
         made: Method = Alignment(net, {term: _instantiate(term, settings, setup) for term in row.terms})
@@ -72,5 +73,5 @@ def wrap_network(net: AdaptationNet, settings: Settings) -> Method:
 
 
 def _instantiate(name: str, settings: Settings, around: AdaptationNet | Setup) -> Any:
-    """The row's class with the section of its name: a method around a network, or a term."""
+    """Instantiate the class of a method or term with the section of its name."""
     return resolve_name(METHODS[name].made_by)(around, getattr(settings, name, None))

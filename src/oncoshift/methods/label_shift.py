@@ -1,8 +1,8 @@
-"""Label shift: weights of source tiles that make their class proportions those estimated for the target.
+"""Label shift: weights that bring source tiles to the class proportions estimated for the target.
 
 Alignment of whole domains is wrong where class proportions differ: to hide the domain, the feature must then move
 malignant tiles among benign ones (Zhao et al. 2019, arXiv 1901.09453; Tachet des Combes et al. 2020, arXiv 2003.04475).
-So the domain loss counts a source tile of label y with
+So the domain loss weights a source tile of label y by
 
     w(y) = q(y) / p(y),
 
@@ -17,15 +17,14 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-"""Share of the old average that a batch, or each of its micro-batches, leaves: about the last 20 of them count."""
+"""Decay of the average per batch or micro-batch; about the last 20 of them count."""
 
 MIN_SHARE = 0.1
-"""A class's share is raised to this before all are brought to sum 1, so that a model that predicts one class alone does
-not drop the other."""
+"""Least share of a class before normalisation to sum 1, so that a constant predictor does not drop a class."""
 
 
 class TargetShares(nn.Module):
-    """Running estimate of the target's class proportions; a part of the checkpoint.
+    """A running estimate of the target's class proportions, kept in the checkpoint.
 
     Attributes:
         shares: float32 [classes], positive, with sum 1; uniform at the start.
@@ -39,7 +38,7 @@ class TargetShares(nn.Module):
 
     @torch.no_grad()
     def forward(self, target_logits: Tensor) -> Tensor:
-        """Take a batch's class logits [T, classes] into the average; returns the shares [classes], clipped."""
+        """Update the average by a batch's class logits [T, classes]; return the clipped shares [classes]."""
         mean = target_logits.detach().float().softmax(1).mean(0)
         self.shares.mul_(MOMENTUM).add_(mean, alpha=1.0 - MOMENTUM)
         clipped = self.shares.clamp(min=MIN_SHARE)
@@ -47,12 +46,12 @@ class TargetShares(nn.Module):
 
 
 def weigh_sources(labels: Tensor, groups: Tensor, shares: Tensor) -> Tensor:
-    """Weights of source tiles, of mean 1 within each group, that give each group's labels the proportions `shares`.
+    """Weigh source tiles, with mean 1 in each group, so that each group's labels have the proportions `shares`.
 
     Args:
         labels: int64 [B].
-        groups: int64 [B], the tiles to bring to these proportions together: all one number, or the organs.
-        shares: float32 [classes], wanted proportions.
+        groups: int64 [B], one number for all tiles, or the organs.
+        shares: float32 [classes], the wanted proportions.
 
     Returns:
         float32 [B]. In a group without one of the classes the others share what is left by their proportions.

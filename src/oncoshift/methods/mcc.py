@@ -3,9 +3,9 @@
 With target logits Z [T, C], one step minimises CE(C(z_source), y) + weight · confusion, where
 
     Y = softmax(Z / temperature)                        [T, C]
-    W_i = T (1 + exp(−H(Y_i))) / Σ_j (1 + exp(−H(Y_j)))  certain tiles count more; W is a constant
+    W_i = T (1 + exp(−H(Y_i))) / Σ_j (1 + exp(−H(Y_j)))  confident tiles weigh more; W is a constant
     M = Yᵀ diag(W) Y                                    [C, C]
-    N_jk = M_jk / Σ_l M_jl                              rows of sum 1: rare classes count as much as common ones
+    N_jk = M_jk / Σ_l M_jl                              rows of sum 1: rare classes weigh as much as common ones
     confusion = (1 / C) Σ_j Σ_k≠j N_jk                  from 0 to 1 − 1/C or so
 """
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class Mcc(Term):
-    """The confusion of classes among the target's predictions, weighted."""
+    """The weighted class confusion of the target's predictions."""
 
     settings: MccSettings
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Term.forward`."""
+        """Compute the weighted class confusion; see `Term.forward`."""
         loss = class_confusion(step.target_logits, self.settings.temperature)
         return self.settings.weight * loss, {"class_confusion": loss.detach()}
 
 
 def class_confusion(logits: Tensor, temperature: float) -> Tensor:
-    """The confusion of logits [T, C] at a temperature > 0, a scalar; see the module.
+    """Compute the class confusion of logits [T, C] at a temperature > 0, a scalar.
 
     Raises:
         ValueError: logits are not [T, C] with at least one tile and two classes.
@@ -48,6 +48,6 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     weights = certain / certain.mean()
     # Sums of products, since autocast would do a matrix product in bfloat16.
     confusion = (weights[:, None, None] * y[:, :, None] * y[:, None, :]).sum(0)
-    # A class that no tile is thought to be of has a row of zeros, which has no proportions.
+    # The row of a class that no tile is predicted to be is zero and cannot be normalised.
     rows = confusion / confusion.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     return (rows.sum() - rows.diagonal().sum()) / logits.shape[1]

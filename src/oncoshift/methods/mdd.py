@@ -5,8 +5,8 @@ step minimises
 
     CE(C(z_source), y) + weight · [margin · CE(A(R_λ(z_source)), h_source) − mean log(1 − softmax(A(R_λ(z_target)))_h)]
 
-where R_λ is the identity forward and −λ backward. So A learns to agree with C on the sources and to disagree on the
-target, which it can as far as the two differ in what C and A see of them, and the trunk takes that away. The margin is
+where R_λ is the identity forward and −λ backward. So A learns to agree with C on the sources and to
+disagree on the target, as far as their features differ, and the trunk removes that difference. The margin is
 the paper's γ = exp ρ, and h is a constant. In equilibrium A's probability for h tends to margin / (1 + margin) on both.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Mdd(Term):
-    """The auxiliary head and its disparity from the label head."""
+    """The weighted disparity between an auxiliary head and the label head."""
 
     settings: MddSettings
 
@@ -36,7 +36,7 @@ class Mdd(Term):
         self.head = feature_head(setup.width, settings.hidden, 2)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Term.forward`; the logged agreements are the shares of tiles on which both heads name one class."""
+        """Compute the weighted disparity; the agreements are the shares of tiles on which both heads agree."""
         settings = self.settings
         strength = reversal_strength(
             settings.schedule, settings.max_lambda, step.epoch, self.setup.epochs, step.progress
@@ -54,7 +54,7 @@ class Mdd(Term):
 
 
 def agreement_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean −log p of classes int64 [N] under softmax of logits [N, C].
+    """Compute the mean −log p of classes int64 [N] under logits [N, C].
 
     Raises:
         ValueError: the shapes do not fit.
@@ -64,7 +64,7 @@ def agreement_loss(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def disagreement_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean −log(1 − p) of classes int64 [N] under softmax of logits [N, C]; finite even where p rounds to 1.
+    """Compute the mean −log(1 − p) of classes int64 [N] under logits [N, C], finite even where p rounds to 1.
 
     Raises:
         ValueError: the shapes do not fit.

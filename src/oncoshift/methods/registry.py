@@ -1,10 +1,11 @@
-"""Every adaptation method: one row holds all that the rest of the package knows of a method by its name.
+"""The table of adaptation methods, with all that the rest of the package knows of each.
 
-From the rows follow the names that `train.method` and `retrain.control` allow, the settings that a method reads and
-tuning may therefore vary, the organs and networks that are trained, and how the method is built (`methods.factory`).
+The rows decide the names that `train.method` and `retrain.control` allow, the settings that a method
+reads and tuning may vary, the organs and networks to train, and how `methods.factory` builds it.
 
-A new method is a file in this package, its section and field in `oncoshift.settings.methods`, and a row here. Rows
-name classes by import string, because settings read this table and must not load torch.
+A new method is a file in this package, its section and field in `oncoshift.settings.methods`, and a
+row here. Rows name classes by import string, because settings read this table and must not load
+torch.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method. It reads `model`, `train`, the section of its own name, if there is one, and those of its terms.
+    """A method; it reads `model`, `train`, the section of its own name, if any, and those of its terms.
 
     Attributes:
-        made_by: its class, as `module:class`: a `Method`, or a `Term` where the method is a term of its own.
-            Empty for a method that is made of others.
-        terms: the losses beside the label loss, in the order in which they are built and added; each is the name of a
-            method that is a term.
-        member: the method that is trained on each source organ alone, to average what these networks predict.
-        also_reads: other settings that decide what it comes to.
-        per_domain: whether its BatchNorm keeps source and target apart whatever `model.batch_norm` says.
-        changes_tiles: whether it needs tiles to change, and so no frozen part of the trunk.
+        made_by: its class, as `module:class`: a `Method`, or a `Term` if the method is itself a term.
+            Empty for a method composed of others.
+        terms: names of its terms, the losses beside the label loss, in the order in which they are
+            built and added.
+        member: of an ensemble, the method that is trained on each source organ alone.
+        also_reads: other settings that decide its result.
+        per_domain: whether BatchNorm separates source and target whatever `model.batch_norm` says.
+        changes_tiles: whether it changes tiles, so that no part of the trunk can be frozen.
         one_organ: whether it is trained on one source organ, `single.organ`.
         separates_organs: whether its domain head has a class for each source organ, rather than one for all.
     """
@@ -40,7 +41,7 @@ class MethodRow:
 
     @property
     def uses_target(self) -> bool:
-        """Whether target tiles decide what it comes to; a method without them can be the control."""
+        """Whether it learns from target tiles; a method that does not can be the control."""
         return bool(self.terms) or self.per_domain
 
 
@@ -61,4 +62,4 @@ METHODS: dict[str, MethodRow] = {
     "dann_mcc": MethodRow(terms=("dann", "mcc")),
     "cdan_mcc": MethodRow(terms=("cdan", "mcc")),
 }
-"""By the name that settings, runs and jobs use."""
+"""The methods by the name that settings, runs and jobs use."""

@@ -4,8 +4,8 @@ With q the class probabilities of source tiles [B, C], p those of the weak views
 and Z the logits of the strong views [T, C], one step minimises CE(C(z_source), y) + weight · μ · consistency, where
 
     p̃_i ∝ p_i · mean(q) / mean(p)                       the target's proportions become the sources' (with `align`)
-    c = threshold · mean_j max q_j                       sure is what is nearly as sure as the sources are
-    ŷ_i = argmax p̃_i,  m_i = [max p̃_i ≥ c]               pseudo-labels, and whether they count
+    c = threshold · mean_j max q_j                       relative to the sources' mean confidence
+    ŷ_i = argmax p̃_i,  m_i = [max p̃_i ≥ c]               pseudo-labels, and which of them are used
     consistency = (1 / T) Σ_i m_i · CE(Z_i, ŷ_i)
     μ = ½ − ½ cos(min(π, 2π · progress))                 from 0 to 1 over the first half of training
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class SelfTraining(Term):
-    """The consistency of both views, weighted."""
+    """The weighted consistency of weak and strong views."""
 
     settings: SelfTrainingSettings
 
@@ -43,10 +43,11 @@ class SelfTraining(Term):
         self.needs = Needs(target=True, strong=True, strong_jitter=settings.stain_jitter)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Term.forward`.
+        """Compute the weighted consistency loss; see `Term.forward`.
 
-        Logged beside the loss: `pseudo_label_share`, of target tiles that count; `pseudo_malignant_share`, of those, 0
-        where there are none; `view_agreement`, share of target tiles whose strong view is called as the weak one is.
+        Logged beside the loss: `pseudo_label_share`, the share of target tiles with a pseudo-label;
+        `pseudo_malignant_share`, the malignant share of those, 0 without any; `view_agreement`, the share of
+        target tiles with the same class in both views.
         """
         if step.strong_logits is None:
             raise ValueError("self_training needs logits of strong views")
@@ -66,7 +67,7 @@ class SelfTraining(Term):
 def assign_pseudo_labels(
     source_logits: Tensor, weak_logits: Tensor, threshold: float, align: bool
 ) -> tuple[Tensor, Tensor]:
-    """Pseudo-labels of target tiles, and which of them count; see the module.
+    """Assign pseudo-labels to target tiles, and decide which of them are used.
 
     Args:
         source_logits: [B, C].
@@ -75,7 +76,7 @@ def assign_pseudo_labels(
         align: whether to bring the target's proportions to the sources'.
 
     Returns:
-        Classes int64 [T], and float32 [T], 1 where they count and 0 elsewhere.
+        Classes int64 [T], and float32 [T], 1 where the class is used and 0 elsewhere.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -92,7 +93,7 @@ def assign_pseudo_labels(
 
 
 def consistency_loss(strong_logits: Tensor, classes: Tensor, counts: Tensor) -> Tensor:
-    """Cross-entropy of logits [T, C] against classes int64 [T], summed where `counts` [T] is 1, over T.
+    """Compute the cross-entropy of logits [T, C] and classes int64 [T], summed where `counts` [T] is 1, over T.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -104,5 +105,5 @@ def consistency_loss(strong_logits: Tensor, classes: Tensor, counts: Tensor) -> 
 
 
 def ramp_up(progress: float) -> float:
-    """The weight μ at a share of all steps done: 0 at the start, 1 from one half on."""
+    """Compute the weight μ at a share of all steps done: 0 at the start, 1 from one half on."""
     return 0.5 - 0.5 * math.cos(min(math.pi, 2.0 * math.pi * progress))

@@ -1,14 +1,14 @@
-"""Source-only training with stain augmentation, the arm beside stain normalisation (Tellez et al. 2018, 2019).
+"""Source-only training with stain augmentation, the alternative to normalisation (Tellez et al. 2018, 2019).
 
-As `erm`, on views of source tiles in which haematoxylin and eosin have another strength. A pixel's optical density is
-split into the two stains and a rest, o = h · H + e · E + r, and becomes
+As `erm`, on views of source tiles with other strengths of haematoxylin and eosin. A pixel's optical
+density is split into the two stains and a rest, o = h · H + e · E + r, and becomes
 
     o' = exp(j ε_h) · h · H + exp(j ε_e) · e · E + r,  ε ~ N(0, 1) for each tile and stain,
 
-with j the setting `stain_aug.jitter` (`training.augment.restain`). A network that sees each tile more and less stained
-cannot rely on how strongly, which differs between laboratories. Tellez 2018 (IEEE TMI 37:2126) draw uniform factors
-and a shift besides; Tellez 2019 (Medical Image Analysis 58:101544) found such augmentation to matter more than
-normalisation.
+with j the setting `stain_aug.jitter` (`training.augment.restain`). A network that sees each tile at
+several strengths cannot rely on them; they differ between laboratories. Tellez 2018 (IEEE TMI
+37:2126) draw uniform factors and a shift besides; Tellez 2019 (Medical Image Analysis 58:101544)
+found such augmentation to matter more than normalisation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""params.yaml, a preset and `--set` overrides become one frozen, validated `Settings`.
+"""One frozen, validated `Settings` from params.yaml, a preset and `--set` overrides.
 
-Nothing else knows where settings come from: everything receives the section that it needs. What tuning may try stands
-beside a default, as `Range` or `Choices` in its annotation (see `oncoshift.tuning.space`). Sections that methods read
+All other code receives the section that it needs and reads no file. A `Range` or `Choices` in a
+setting's annotation says what tuning searches (see `oncoshift.tuning.space`). The methods' sections
 are in `oncoshift.settings.methods`.
 """
 

@@ -1,4 +1,4 @@
-"""What a section of the settings is, and the types that several sections use."""
+"""The base class of sections, and the types that several sections use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _refuse_repeats(names: tuple[T, ...]) -> tuple[T, ...]:
 
 
 Names = Annotated[tuple[T, ...], AfterValidator(_refuse_repeats)]
-"""A list in which nothing stands twice."""
+"""A list without repeats."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 StainVariant = Literal["none", "reinhard", "macenko", "vahadane"]
@@ -31,7 +31,7 @@ Organ = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 @dataclass(frozen=True)
 class Range:
-    """What tuning may try for a numeric setting, both ends included."""
+    """The range that tuning searches for a numeric setting, both ends included."""
 
     low: float
     high: float
@@ -40,24 +40,24 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """What tuning may try for any other setting; without values, all that a literal or a truth value can be."""
+    """The values that tuning tries for any other setting; by default all that a literal or a Boolean allows."""
 
     values: tuple[bool | int | float | str | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Makes a string one of some names, as `Literal` does, where the names are those of a registry."""
+    """A constraint of a string to given names, like `Literal`, for names that come from a registry."""
 
     names: tuple[str, ...]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """See pydantic: what checks a value, and makes the JSON schema and the errors."""
+        """Return the schema by which pydantic checks a value and writes JSON schema and errors."""
         return core_schema.literal_schema(list(self.names))
 
 
 class Section(BaseModel):
-    """A frozen section of params.yaml that refuses unknown keys and takes no word for a number or a truth value."""
+    """A frozen section of params.yaml that refuses unknown keys and values of another type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -69,7 +69,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _refuse_passwords(cls, value: Any) -> Any:
-        """Settings are logged, hashed and written to files; a variable in them is not."""
+        """Refuse a password: settings are logged and written to files; the value of a variable is not."""
         if isinstance(value, str) and has_password(drop_variables(value)):
             raise ValueError("it holds a password; write ${NAME} in its place, and set the environment variable NAME")
         return value

@@ -1,7 +1,7 @@
-"""params.yaml, presets and `--set` overrides as plain values, before they are validated.
+"""Reading of params.yaml, presets and `--set` overrides into plain values, before validation.
 
-YAML is read as DVC reads it, by the same library: version 1.2, where `010` is ten, and `yes` and `12:30` are words.
-What would take for ever (aliases of aliases) is refused before it is built.
+YAML is read by the library that DVC uses: version 1.2, in which `010` is ten, and `yes` and `12:30`
+are strings. A file whose aliases would expand without end is refused before it is built.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 MAX_BYTES = 100_000
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
-"""Limits of a YAML file: params.yaml has 5 kB, 2 levels and 200 values. Aliases count as what they stand for."""
+"""Limits of a YAML file; params.yaml has 5 kB, 2 levels and 200 values. Aliases count as what they stand for."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 class _YamlError(ValueError):
-    """What is wrong with a YAML text, and the line, from 1, where there is one."""
+    """An error in a YAML text, with its line, from 1, if known."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem)
@@ -39,7 +39,7 @@ class _YamlError(ValueError):
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The sections of a params.yaml or of a preset.
+    """Read the sections of a params.yaml or of a preset.
 
     Raises:
         SettingsError: one line with the file, the line in it, what is wrong, and what to do.
@@ -57,12 +57,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def find_preset(preset: str, project: Path, *, trusted: bool) -> Path:
-    """The file of a preset.
+    """Find the file of a preset.
 
     Args:
         preset: a name under `presets/`, or the path of a YAML file.
         project: the folder that has `presets/`.
-        trusted: whether who asks may read any file; else it must lie in the project.
+        trusted: whether the caller may read any file; else it must lie in the project.
 
     Raises:
         SettingsError: there is no such preset, or it may not be read.
@@ -82,10 +82,10 @@ def find_preset(preset: str, project: Path, *, trusted: bool) -> Path:
 
 
 def parse_override(override: str) -> dict[str, Any]:
-    """`section.key=value` as a section; the value is YAML.
+    """Parse `section.key=value`, whose value is YAML, into a section.
 
     Raises:
-        SettingsError: it is no such pair, or names an environment variable.
+        SettingsError: it is not such a pair, or it names an environment variable.
     """
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
@@ -96,13 +96,13 @@ def parse_override(override: str) -> dict[str, Any]:
         raise SettingsError(f"--set {override}: {text!r} is not a valid YAML value: {problem}") from None
     if _VARIABLE.search(str(value)):
         raise SettingsError(
-            f"--set {override}: variables are replaced in files alone; write {key.strip()} into params.yaml or a preset"
+            f"--set {override}: variables are replaced only in files; write {key.strip()} into params.yaml or a preset"
         )
     return unflatten({key.strip(): value})
 
 
 def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key → value as sections, as params.yaml has them."""
+    """Turn a mapping from dotted keys to values into nested sections; the reverse of `flatten`."""
     sections: dict[str, Any] = {}
     for key, value in values.items():
         for name in reversed(key.split(".")):
@@ -112,7 +112,7 @@ def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections with the values of `over` in place of those of `base`."""
+    """Merge sections; values of `over` replace those of `base`."""
     merged = dict(base)
     for key, value in over.items():
         inner = merged.get(key)
@@ -142,12 +142,12 @@ def expand(value: Any, kept: Collection[str] = (), key: str = "") -> Any:
 
 
 def drop_variables(text: str) -> str:
-    """A text without its variables, but with their defaults: what somebody wrote into it."""
+    """Replace each variable in a text by its default, or remove it: what is left is written in the file."""
     return _VARIABLE.sub(lambda match: match.group(2) or "", text)
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Plain values as YAML 1.2, in their order."""
+    """Write plain values as YAML 1.2, in their order."""
     writer = YAML(typ="safe")
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -158,7 +158,7 @@ def dump(values: Mapping[str, Any]) -> str:
 
 
 def _read_text(path: Path) -> str:
-    """A file's text.
+    """Read a file's text.
 
     Raises:
         _YamlError: it is not text in UTF-8, is too large, or cannot be read.
@@ -169,9 +169,9 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise _YamlError("no such file; run from the folder that has params.yaml, or name one with --params") from None
     except OSError as error:
-        raise _YamlError(f"cannot be read: {error.strerror}; it must be a file that you may read") from None
+        raise _YamlError(f"cannot be read: {error.strerror}; it must be a readable file") from None
     if len(data) > MAX_BYTES:
-        raise _YamlError(f"has more than {MAX_BYTES} bytes; settings are small, so is it the file that you mean?")
+        raise _YamlError(f"has more than {MAX_BYTES} bytes; is it the right file? Settings are small")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _YamlError("is UTF-16; save it as UTF-8, for example by `iconv -f utf-16 -t utf-8`")
     try:
@@ -184,10 +184,10 @@ def _read_text(path: Path) -> str:
 
 
 def _parse(text: str) -> Any:
-    """The value of a YAML text.
+    """Parse a YAML text into its value.
 
     Raises:
-        _YamlError: it is not YAML, or more than one document, or beyond the limits.
+        _YamlError: it is not valid YAML, holds more than one document, or exceeds the limits.
     """
     try:
         _check_limits(text)
@@ -196,7 +196,7 @@ def _parse(text: str) -> Any:
         raise
     except DuplicateKeyError as error:
         duplicate = str(error.problem).partition(" with value")[0]  # the rest is the value, which may be a section
-        raise _YamlError(f"{duplicate}; join the two, as the first would be lost", _find_line(error)) from None
+        raise _YamlError(f"{duplicate}; merge the two, since the first would be lost", _find_line(error)) from None
     except MarkedYAMLError as error:
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
         raise _YamlError(f"not valid YAML: {' '.join(problem.split())}", _find_line(error)) from None
@@ -205,10 +205,10 @@ def _parse(text: str) -> Any:
 
 
 def _check_limits(text: str) -> None:
-    """Count values before any is built: ten lines of aliases can stand for a thousand million.
+    """Count values before any is built: ten lines of aliases can stand for a thousand million values.
 
     Raises:
-        _YamlError: there are too many, or they lie too deep.
+        _YamlError: there are too many values or levels.
     """
     sizes: dict[str, int] = {}
     within: list[tuple[str | None, int]] = []  # the open collections: anchor, and values before

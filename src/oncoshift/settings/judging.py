@@ -1,4 +1,4 @@
-"""Sections about what becomes of trained models: tuning, selection, evaluation, explanation, gate and tracking."""
+"""Sections about tuning, selection, retraining, evaluation, explanation, the gate and tracking."""
 
 from __future__ import annotations
 
@@ -12,34 +12,49 @@ from oncoshift.settings.base import Names, OneOf, Section, Share
 
 
 class TuneSettings(Section):
-    """The Optuna study that looks for hyperparameters, by source validation and a label-free score."""
+    """The Optuna study: hyperparameters by source validation and a label-free score."""
 
-    trials: int = Field(4, ge=0, description="0 skips tuning")
-    epochs: int = Field(6, ge=1, description="of each trial")
+    trials: int = Field(4, ge=0, description="number of trials; 0: no tuning")
+    epochs: int = Field(6, ge=1, description="epochs of each trial")
     parameters: Names[str] = Field(
-        ("train.lr", "dann.max_lambda"), min_length=1, description="settings by dotted key; all: what the method reads"
+        ("train.lr", "dann.max_lambda"),
+        min_length=1,
+        description="dotted keys of the settings to tune; all: every one that the method reads",
     )
-    workers: int = Field(1, ge=1, description="processes that share the study")
-    minutes: float | None = Field(None, gt=0, description="after the start of tuning, no new trial; null: no limit")
-    seeds: int = Field(1, ge=1, description="trainings of one configuration; their mean score counts")
-    storage: str = Field("sqlite:///runs/optuna.db", description="study database; a relative path is the project's")
-    heartbeat_seconds: int = Field(5, ge=1, description="how often a worker says that its trial is alive")
-    seed: int = Field(0, ge=0, description="of the sampler")
+    workers: int = Field(1, ge=1, description="number of processes that share the study")
+    minutes: float | None = Field(None, gt=0, description="minutes after which no new trial starts; null: no limit")
+    seeds: int = Field(1, ge=1, description="trainings of each configuration; their mean score counts")
+    storage: str = Field(
+        "sqlite:///runs/optuna.db", description="URL of the study's database; a relative path is within the project"
+    )
+    heartbeat_seconds: int = Field(5, ge=1, description="seconds between a worker's heartbeats")
+    seed: int = Field(0, ge=0, description="seed of the sampler")
 
 
 class SelectSettings(Section):
-    """How a model is picked without target labels, and when the pick is believed."""
+    """Selection of a model without target labels, and the limits of the verdict on it."""
 
     validator: Annotated[str, OneOf((*VALIDATORS, "oracle"))] = Field(
-        "information_maximisation", description="oracle reads target labels, for measuring alone; the gate refuses it"
+        "information_maximisation",
+        description="label-free score; oracle reads target labels, for measurements only, and the gate refuses it",
     )
-    source_floor: Share = Field(0.8, description="source balanced accuracy below which a model cannot win")
-    verdict: bool = Field(True, description="train the method from each source organ alone, and see if they agree")
-    least_share: Share = Field(0.02, description="of target tiles in the rarer class; below it the model is a constant")
-    refuse_strength: float = Field(0.1, ge=-1, le=1, description="consensus (kappa) below which organs contradict")
-    trust_strength: float = Field(0.9, ge=-1, le=1, description="consensus from which they agree")
-    refuse_agreement: float = Field(0.3, ge=-1, le=1, description="pick's kappa with them, below which it is refused")
-    trust_agreement: float = Field(0.8, ge=-1, le=1, description="pick's kappa with them, from which it is trusted")
+    source_floor: Share = Field(0.8, description="least balanced accuracy on the sources; a model below it ranks last")
+    verdict: bool = Field(
+        True, description="whether to train the method on each source organ alone and compare the models"
+    )
+    least_share: Share = Field(
+        0.02, description="least share of target tiles in the rarer class; with less the model is a constant"
+    )
+    refuse_strength: float = Field(
+        0.1, ge=-1, le=1, description="consensus (kappa) below which source organs contradict one another"
+    )
+    trust_strength: float = Field(0.9, ge=-1, le=1, description="consensus (kappa) from which source organs agree")
+    refuse_agreement: float = Field(
+        0.3, ge=-1, le=1, description="kappa of the pick with the consensus, below which it is refused"
+    )
+    trust_agreement: float = Field(
+        0.8, ge=-1, le=1, description="kappa of the pick with the consensus, from which it is trusted"
+    )
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
@@ -51,61 +66,64 @@ class SelectSettings(Section):
 
 
 class RetrainSettings(Section):
-    """How the retraining flow trains: the control and the method, each with every seed."""
+    """Trainings of a retraining: the control and the method, each with every seed."""
 
-    seeds: int = Field(3, ge=1, description="trainings of each, from `seed` upwards")
+    seeds: int = Field(3, ge=1, description="number of seeds of each, from `seed` upwards")
     control: Annotated[str, OneOf(tuple(name for name, row in METHODS.items() if not row.uses_target))] = Field(
-        "erm", description="a method without the target"
+        "erm", description="source-only method that gains are measured against"
     )
 
 
 class EvaluateSettings(Section):
     """Stage `evaluate`."""
 
-    bootstrap: int = Field(1000, ge=100, description="resamples of groups")
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="of the intervals")
-    calibration_bins: int = Field(10, ge=2, description="bins of probability in the calibration error")
+    bootstrap: int = Field(1000, ge=100, description="number of bootstrap resamples of groups")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="confidence level of the intervals")
+    calibration_bins: int = Field(10, ge=2, description="number of probability bins of the calibration error")
 
 
 class ExplainSettings(Section):
     """Stage `explain`: Integrated Gradients on a fixed, stratified set of target tiles."""
 
-    tiles: int = Field(16, ge=2, description="how many tiles, half of each predicted class where possible")
-    steps: int = Field(50, ge=2, description="points on the path of the integral")
-    internal_batch_size: int = Field(16, ge=1, description="points that go through the network at once")
+    tiles: int = Field(16, ge=2, description="number of tiles, half of each predicted class where possible")
+    steps: int = Field(50, ge=2, description="number of points on the path of the integral")
+    internal_batch_size: int = Field(16, ge=1, description="number of points that go through the network at once")
 
 
 class GateSettings(Section):
-    """What a challenger must show on the audit set before it becomes champion."""
+    """Conditions on the audit set for a challenger to become champion."""
 
-    min_balanced_accuracy: Share = Field(0.7, description="floor of the challenger's balanced accuracy")
-    min_auroc: Share = Field(0.75, description="floor of its area under the ROC curve")
-    min_sensitivity: Share = Field(0.6, description="floor of its sensitivity")
+    min_balanced_accuracy: Share = Field(0.7, description="least balanced accuracy of the challenger")
+    min_auroc: Share = Field(0.75, description="least area under its ROC curve")
+    min_sensitivity: Share = Field(0.6, description="least sensitivity of the challenger")
     min_gain_over_control: float = Field(
-        0.0, ge=-1, le=1, description="lower end of the interval of the gain over source-only"
+        0.0, ge=-1, le=1, description="least lower end of the interval of the gain over the control"
     )
     non_inferiority_margin: Share = Field(
-        0.02, description="balanced accuracy that a challenger may lose to the champion"
+        0.02, description="balanced accuracy that the challenger may lose against the champion"
     )
-    min_audit_groups: int = Field(6, ge=2, description="fewer labelled groups than this prove nothing")
+    min_audit_groups: int = Field(6, ge=2, description="least number of labelled groups for a decision by labels")
     without_audit: Literal["refuse", "trust"] = Field(
-        "refuse", description="with fewer: refuse, or promote what the verdict without labels trusts"
+        "refuse", description="with fewer groups: refuse, or promote what the verdict without labels trusts"
     )
     below_source_floor: Literal["refuse", "allow"] = Field(
-        "refuse", description="a pick that misses select.source_floor: refuse, or judge it by the rest alone"
+        "refuse", description="with a pick below select.source_floor: refuse it, or judge it by the other conditions"
     )
 
 
 class TrackingSettings(Section):
-    """Where MLflow keeps runs, artifacts and the registry."""
+    """MLflow: where runs, artifacts and the registry are kept."""
 
-    uri: str = Field("sqlite:///mlruns/mlflow.db", description="a relative SQLite path is the project's")
+    uri: str = Field(
+        "sqlite:///mlruns/mlflow.db",
+        description="URI of the MLflow server or database; a relative SQLite path is within the project",
+    )
     experiment: str = Field("oncoshift", description="name of the experiment in MLflow")
-    system_metrics: bool = Field(True, description="log what CPU, memory and GPU do")
+    system_metrics: bool = Field(True, description="whether to log the use of CPU, memory and GPU")
 
 
 class JudgingSections(Section):
-    """What becomes of trained models."""
+    """The sections about trained models."""
 
     tune: TuneSettings = TuneSettings()
     select: SelectSettings = SelectSettings()

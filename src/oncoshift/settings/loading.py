@@ -15,7 +15,7 @@ from oncoshift.settings.files import dump, expand, find_preset, merge, parse_ove
 from oncoshift.settings.tree import Settings
 
 _EXPANDED_LATE = ("tune.storage", "tracking.uri")
-"""Settings whose `${NAME}` stays in them until they are used (`experiments.resolved_url`): it may be a password."""
+"""Settings whose `${NAME}` is expanded only where they are used, since it may hold a password."""
 
 
 def load_settings(
@@ -24,18 +24,18 @@ def load_settings(
     """Read and validate settings.
 
     Args:
-        params: a params.yaml; None takes the defaults alone.
+        params: a params.yaml; None for the defaults.
         preset: a name under `presets/` beside params.yaml, or the path of a YAML file.
         overrides: `section.key=value` strings; values are YAML.
-        trusted: whether who asks may read any file as a preset; else one in the folder of params.yaml alone.
+        trusted: whether the caller may read any file as a preset; else only files in the folder of params.yaml.
 
     Returns:
         The validated settings, with `${NAME:-default}` in the strings of files replaced from the environment, but for
         `tune.storage` and `tracking.uri`.
 
     Raises:
-        SettingsError: a file is missing or no YAML, or a key or value is not allowed; the message has one line
-            per problem with the key's path, the value and what is allowed.
+        SettingsError: a file is missing or not YAML, or a key or value is not allowed; the message has one
+            line per problem, with the key's path, the value and what is allowed.
     """
     merged: dict[str, Any] = {}
     if params is not None:
@@ -50,7 +50,7 @@ def load_settings(
 
 
 def parse_settings(values: dict[str, Any]) -> Settings:
-    """Turn a plain mapping into `Settings`; see `load_settings` for the errors."""
+    """Validate a plain mapping as `Settings`; see `load_settings` for the errors."""
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -58,12 +58,12 @@ def parse_settings(values: dict[str, Any]) -> Settings:
 
 
 def dump_settings(settings: Settings) -> str:
-    """The settings as the text of a params.yaml; reading it gives the same settings."""
+    """Write settings as the text of a params.yaml, which reads back as the same settings."""
     return dump(settings.model_dump(mode="json"))
 
 
 def flatten(settings: Settings) -> dict[str, Any]:
-    """Dotted key → value, for run parameters; the reverse of `unflatten`."""
+    """Map dotted keys to values, for run parameters; the reverse of `unflatten`."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -78,7 +78,7 @@ def flatten(settings: Settings) -> dict[str, Any]:
 
 
 def replace_values(settings: Settings, values: dict[str, Any]) -> Settings:
-    """A validated copy with dotted keys replaced, as tuning does for a trial."""
+    """Return a validated copy with the values of some dotted keys replaced."""
     return parse_settings(merge(settings.model_dump(mode="json"), unflatten(values)))
 
 
@@ -87,11 +87,11 @@ _YAML_TERMS = {
     "valid boolean": "true or false",
     "valid dictionary or instance of": "section like",
 }
-"""Pydantic's words for what a value should be → those of somebody who writes YAML."""
+"""Pydantic's term for a type → the term of YAML."""
 
 
 def _explain(problem: Any) -> str:
-    """One line for one pydantic problem: the key's path, the value, what is allowed."""
+    """Describe one pydantic problem in a line: the key's path, the value, what is allowed."""
     path = ".".join(str(part) for part in problem["loc"]) or "params.yaml"
     if problem["type"] == "extra_forbidden":
         section: Any = Settings

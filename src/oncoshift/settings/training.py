@@ -13,27 +13,32 @@ from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, Stain
 RUNTIME_SETTINGS = frozenset(
     {"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"}
 )
-"""Settings of section `train` that do not decide a job's network, but for rounding and the draws of dropout.
+"""Settings of section `train` that change no more of a job's network than rounding and the draws of dropout.
 
-So a job that was begun on one machine goes on, and is found, on another. `precision` and `micro_batches` do decide it,
-and `precision: auto` counts as that: what a device made of it is in done.json.
+They are no part of a job's id, so a job begun on one machine is found and continued on another.
+`precision` and `micro_batches` are part of it; `precision: auto` counts as `auto`, and done.json
+records the precision that the device chose.
 """
 
 
 class ModelSettings(Section):
     """The network."""
 
-    backbone: Annotated[str, OneOf(TRUNKS)] = Field("resnet18", description="the trunk")
-    weights: str = Field("none", description="none | imagenet | path of a .safetensors state dict")
+    backbone: Annotated[str, OneOf(TRUNKS)] = Field("resnet18", description="architecture of the trunk")
+    weights: str = Field(
+        "none", description="pretrained weights: none, imagenet or the path of a .safetensors state dict"
+    )
     freeze: Annotated[str, OneOf(("none", *PARTS, "all"))] = Field(
-        "none", description="the trunk is frozen from the stem up to and including this part"
+        "none", description="last frozen part of the trunk; all parts from the stem up to it are frozen"
     )
     bottleneck: Annotated[int, Field(ge=8), Choices((64, 128, 256, 512))] = Field(
-        256, description="width of the shared feature, paper: 512"
+        256, description="width of the shared feature (paper: 512)"
     )
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.7)] = Field(0.5, description="of the shared feature")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.7)] = Field(
+        0.5, description="dropout rate of the shared feature"
+    )
     batch_norm: Literal["shared", "per_domain"] = Field(
-        "shared", description="per_domain: sources and target have statistics of their own, and one scale and shift"
+        "shared", description="per_domain: separate statistics for sources and target, with one scale and shift"
     )
 
     @field_validator("weights")
@@ -47,53 +52,71 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """One training job: a method, a stain variant and a seed."""
 
-    method: Annotated[str, OneOf(tuple(METHODS))] = Field("dann", description="the adaptation, or a source-only method")
-    variant: StainVariant = Field("none", description="stain normalisation of the tiles; one of normalize.variants")
-    epochs: int = Field(12, ge=1, description="after each, the network is validated")
-    steps_per_epoch: int | None = Field(15, ge=1, description="null: one pass over the source tiles")
-    batch_size: Annotated[int, Field(ge=2), Choices((16, 32, 64))] = Field(
-        32, description="source tiles a step; as many target tiles come beside them"
+    method: Annotated[str, OneOf(tuple(METHODS))] = Field(
+        "dann", description="adaptation method, or a source-only method"
     )
-    balance: bool = Field(True, description="fill batches evenly from every source organ and label")
-    optimizer: Annotated[Literal["adamw", "sgd"], Choices()] = Field("sgd", description="sgd has train.momentum")
+    variant: StainVariant = Field("none", description="stain normalisation of the tiles; one of normalize.variants")
+    epochs: int = Field(12, ge=1, description="number of epochs; the network is validated after each")
+    steps_per_epoch: int | None = Field(15, ge=1, description="steps in an epoch; null: one pass over the source tiles")
+    batch_size: Annotated[int, Field(ge=2), Choices((16, 32, 64))] = Field(
+        32, description="source tiles in a step; the same number of target tiles is added"
+    )
+    balance: bool = Field(True, description="whether batches hold every source organ and label evenly")
+    optimizer: Annotated[Literal["adamw", "sgd"], Choices()] = Field(
+        "sgd", description="optimiser; sgd uses train.momentum"
+    )
     lr: Annotated[float, Field(gt=0), Range(1e-3, 3e-2, log=True)] = Field(1e-2, description="highest learning rate")
     weight_decay: Annotated[float, Field(ge=0), Range(1e-5, 1e-2, log=True)] = Field(
-        1e-4, description="as the optimizer applies it"
+        1e-4, description="weight decay, as the optimiser applies it"
     )
     momentum: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.95)] = Field(
-        0.9, description="of sgd, in Nesterov's form"
+        0.9, description="Nesterov momentum of sgd"
     )
     schedule: Annotated[Literal["constant", "linear", "cosine"], Choices()] = Field(
-        "linear", description="of the learning rate after the warm-up; linear and cosine end at 0"
+        "linear", description="schedule of the learning rate after the warm-up; linear and cosine end at 0"
     )
     warmup: Annotated[Share, Range(0.0, 0.2)] = Field(
-        0.0, description="share of all steps over which the learning rate rises to its value"
+        0.0, description="share of all steps over which the learning rate rises from 0"
     )
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.0, 0.2)] = Field(
         0.0, description="share of each label that is spread evenly over the classes"
     )
     ema: Annotated[float | None, Field(gt=0, lt=1), Choices((None, 0.99, 0.999))] = Field(
-        None, description="decay of a running average of the weights, which is then what is kept"
+        None, description="decay of a moving average of the weights, which is then validated and kept"
     )
-    grad_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: no limit")
-    augment: bool = Field(True, description="random dihedral views; not possible behind a frozen trunk part")
+    grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no limit")
+    augment: bool = Field(
+        True, description="whether tiles are randomly turned and mirrored; not possible behind a frozen trunk part"
+    )
     stain_jitter: Annotated[float, Field(ge=0, le=1), Range(0.0, 0.3)] = Field(
-        0.0, description="spread of the strengths of haematoxylin and eosin in random views, log scale"
+        0.0, description="spread of the random strengths of haematoxylin and eosin, log scale"
     )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        "auto", description="auto: bf16-mixed where the device computes in it, else 32-true"
+        "auto", description="auto: bf16-mixed where the device supports it natively, else 32-true"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
-    processes: int = Field(1, ge=1, description="GPUs, or CPU processes, that share each batch (DDP)")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    processes: int = Field(1, ge=1, description="number of GPUs, or of CPU processes, that share each batch (DDP)")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads for torch; default: one for heads alone, else torch's choice"
+        None, ge=1, description="CPU threads of torch; null: one where only heads train, else torch's default"
     )
-    compile: bool = Field(False, description="torch.compile; pays on a GPU, where the first step takes minutes")
-    deterministic: bool = Field(False, description="equal bits twice on a GPU as well, at some cost in speed")
-    micro_batches: int = Field(1, ge=1, description="parts of a batch that go through the network one after another")
-    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a loss that is not finite does")
-    checkpoint_steps: int | None = Field(None, ge=1, description="also within an epoch: every so many steps")
-    checkpoint_minutes: float | None = Field(5.0, gt=0, description="also within an epoch: every so many minutes")
+    compile: bool = Field(
+        False, description="whether to use torch.compile; it pays on a GPU, where the first step takes minutes"
+    )
+    deterministic: bool = Field(
+        False, description="whether a repeated run gives the same bits on a GPU too, at some cost in speed"
+    )
+    micro_batches: int = Field(
+        1, ge=1, description="number of parts of a batch that go through the network one after another"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="what to do at a loss that is not finite: stop the training, or skip the step"
+    )
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="steps between checkpoints within an epoch; null: none by steps"
+    )
+    checkpoint_minutes: float | None = Field(
+        5.0, gt=0, description="minutes between checkpoints within an epoch; null: none by time"
+    )
 
     @model_validator(mode="after")
     def _check_batch_parts(self) -> Self:
@@ -106,7 +129,7 @@ class TrainSettings(Section):
 
 
 class TrainingSections(Section):
-    """One network, and one training of it."""
+    """The sections about the network and its training."""
 
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()

@@ -1,4 +1,4 @@
-"""All settings of one experiment, and what must hold between its sections."""
+"""All settings of one experiment, and the conditions between its sections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from oncoshift.settings.training import TrainingSections
 
 
 class OrganSettings(Section):
-    """What an experiment is about; these stand in no section."""
+    """Settings that stand in no section: the organs and the seed."""
 
-    target: Organ = Field("kidney", description="the organ that is adapted to, without its labels")
-    sources: Names[Organ] = Field(("lung", "colon", "breast"), description="the organs with labels")
-    seed: int = Field(0, ge=0, description="of a single training; seeds of a retraining count up from here")
+    target: Organ = Field("kidney", description="organ to adapt to, without its labels")
+    sources: Names[Organ] = Field(("lung", "colon", "breast"), description="labelled organs")
+    seed: int = Field(0, ge=0, description="seed of a single training, and first seed of a retraining")
 
 
 # Pydantic takes fields from the last base to the first: the order that params.yaml has.
@@ -48,7 +48,7 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
 
     @model_validator(mode="after")
     def _check_frozen_parts(self) -> Self:
-        """What is frozen is computed once from tiles as they are, and keeps its BatchNorm."""
+        """Refuse methods that need what is frozen: its features are computed once and its BatchNorm is kept."""
         freeze, tuned = self.model.freeze, self.tune.parameters
         methods = {name: METHODS[name] for name in (self.train.method, self.retrain.control)}
         changing = {
