@@ -175,7 +175,8 @@ def compute_diagnostics(step: Step) -> dict[str, Tensor]:
 
     Returns:
         `target_entropy`, mean entropy of the target's predictions in nats;
-        `target_train_malignant_share`, the share of target tiles predicted malignant; `feature_norm`, mean Euclidean length of the shared feature.
+        `target_train_malignant_share`, the share of target tiles predicted malignant; `feature_norm`, the
+        mean Euclidean length of the shared feature.
     """
     return {
         "target_entropy": entropy(step.target_logits).mean(),
