@@ -282,7 +282,7 @@ def test_a_byte_order_mark_and_windows_lines_are_taken(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="cannot be read: Is a directory; it must be a file"):
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory; it must be a readable file"):
         load_settings(tmp_path)
 
 
