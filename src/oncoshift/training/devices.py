@@ -1,4 +1,4 @@
-"""Where and in which numbers a training runs: device, precision, determinism, memory."""
+"""Device, precision, determinism and memory of a training."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one."""
+    """Pick the device; `auto` takes a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 def pick_precision(settings: TrainSettings, device: torch.device) -> Precision:
-    """`auto` takes bf16 where the device computes in it; elsewhere it would be emulated, and slower than float32."""
+    """Pick the precision; `auto` takes bf16 where it is native, since emulated it is slower than float32."""
     if settings.precision != "auto":
         return settings.precision
     if device.type == "cuda":
@@ -39,7 +39,7 @@ def pick_precision(settings: TrainSettings, device: torch.device) -> Precision:
 
 
 def check_processes(processes: int, device: torch.device) -> None:
-    """See that each process gets a GPU of its own; the CPU's cores are shared.
+    """Check that each process gets a GPU of its own; the CPU's cores are shared.
 
     Raises:
         SettingsError: there are fewer GPUs.
@@ -64,7 +64,7 @@ def using_one_thread() -> Iterator[None]:
 
 @contextmanager
 def enforcing_determinism(wanted: bool) -> Iterator[None]:
-    """Algorithms that give equal bits twice, also on a GPU, while the context is open.
+    """Use algorithms that repeat the same bits, also on a GPU, while the context is open.
 
     Raises:
         RuntimeError: by torch, for an operation that has no deterministic form on the device.
@@ -88,7 +88,7 @@ def enforcing_determinism(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def explaining_out_of_memory(settings: TrainSettings, side: int, device: torch.device) -> Iterator[None]:
-    """Turn an out-of-memory error into one that says what was asked for and what would help.
+    """Turn an out-of-memory error into one that says what was requested and what helps.
 
     Args:
         settings: section `train`.

@@ -1,4 +1,4 @@
-"""What a training's figures show to have gone wrong, in plain words, without a target label.
+"""Label-free diagnosis of a training from its figures, one sentence per finding.
 
 A finding is a fact about the run, not a verdict: a model without any may be useless (`selection.verdict`).
 """
@@ -33,7 +33,7 @@ the norm that they are cut to."""
 
 
 def list_findings(history: History, settings: Settings) -> tuple[str, ...]:
-    """Everything that is found, one sentence each; empty where nothing is.
+    """List the findings of a training, one sentence each.
 
     Args:
         history: one row of figures an epoch. Which there are depends on method and settings: a row without a domain
@@ -52,7 +52,7 @@ def list_findings(history: History, settings: Settings) -> tuple[str, ...]:
 
 
 def chance_loss(settings: Settings) -> float:
-    """Cross-entropy in nats of a domain head that knows the domains' frequencies and no more.
+    """Compute the cross-entropy in nats of a domain head that knows only the domains' frequencies.
 
     Half of each batch is the target, the other half are the sources: to one head as one domain, ln 2; to one
     that tells organs apart as S domains of equal size, ln 2 + ½ ln S.

@@ -1,4 +1,4 @@
-"""Several processes of this machine train together: they are started, heard, told to stop, and never left behind."""
+"""Training in several processes of this machine: start them, relay messages and stops, and end them all."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Ca
 
 
 def _await_message(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
-    """The next message; an empty one after a while without any."""
+    """Return the next message, or an empty one after a while without any."""
     try:
         return messages.get(timeout=0.1)
     except queue.Empty:
@@ -127,11 +127,11 @@ def _serve_rank(
 
 
 def discard_figures(row: dict[str, float]) -> None:
-    """A hook for figures that nobody is to hear of; it can go to another process."""
+    """Discard figures: a hook that can be sent to another process."""
 
 
 def _end_with_parent() -> None:
-    """A killed parent can not end its children: they watch it."""
+    """End this process when its parent ends, since a killed parent cannot end its children."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

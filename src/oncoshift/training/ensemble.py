@@ -1,4 +1,4 @@
-"""What an ensemble's epochs were like, from those of its members."""
+"""The figures of an ensemble's epochs, from those of its members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LATEST = "timestamp_ms"
 
 
 def average_histories(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """One row an epoch: figures are the members' means, seconds their sum, the time that of the last to get there.
+    """Average the members' figures of each epoch; seconds are summed, and the latest end counts.
 
     Args:
         histories: a member's rows each, of equal length and names.

@@ -1,4 +1,4 @@
-"""What one epoch of a training came to."""
+"""The figures of one epoch of a training."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Epoch(Mapping[str, float]):
         return {name: value for name, value in self.items() if name not in ("epoch", "timestamp_ms")}
 
     def with_figures(self, **figures: float) -> Epoch:
-        """The same epoch with more figures, or with others in their place."""
+        """Return a copy with figures added or replaced."""
         return Epoch({**self, **figures})
 
     def to_line(self, epochs: int) -> str:
-        """Say it to people.
+        """Format the epoch as a line for people.
 
         Args:
             epochs: how many there are to be.

@@ -67,7 +67,7 @@ def make_inputs(
     device: torch.device,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inputs:
-    """The network's inputs for a pack: its pixels, or, where parts are frozen, their cached outputs.
+    """Make the network's inputs for a pack: its pixels or, with frozen parts, their cached outputs.
 
     Args:
         net: the network whose frozen parts count.
@@ -93,7 +93,7 @@ def make_inputs(
 
 
 def _find_fault(done: Path) -> str | None:
-    """What is wrong with a file of features, or None."""
+    """Find what is wrong with a file of features, or None."""
     try:
         file = done.stat()
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _find_fault(done: Path) -> str | None:
 
 @cache
 def _check_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa: ARG001 - a file made anew is another
-    """The same of its bytes, which are read once in a process: there may be gigabytes."""
+    """Check a file's bytes, once in a process, since there may be gigabytes."""
     try:
         check_seal(done)
     except DamagedFileError as error:
@@ -166,7 +166,7 @@ def _compute(
 
 
 def _resume_partial(partial: Path, marker: Path) -> tuple[int, xxhash.xxh3_128]:
-    """How many rows a killed run has computed, and the digest of the file up to there; what follows is cut off."""
+    """Resume the file of a killed run: truncate it to its noted rows, and return their number and digest."""
     try:
         noted = read_json(marker, "rows", "bytes", "xxh3")
         digest = check_file(partial, noted["xxh3"], noted["bytes"])

@@ -1,4 +1,4 @@
-"""SIGTERM as a wish: training ends at its next step, with a checkpoint, and whatever else is done ends where it is."""
+"""Handling of SIGTERM: a training ends at its next step with a checkpoint, all other work at once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MESSAGE = "asked to stop; start it again and it goes on from there"
 
 
 class _State(threading.local):
-    """What a thread is at; the handler reads what the main thread is, as it runs there.
+    """The state of a thread; the signal handler runs in the main thread and reads its state.
 
     Attributes:
-        stop_requested: SIGTERM has come in the training under way.
-        stops_at_once: it does something beside the training, see `stopping_at_once`.
+        stop_requested: whether SIGTERM came during the present training.
+        stops_at_once: whether SIGTERM ends the present block at once; see `stopping_at_once`.
     """
 
     stop_requested = False
@@ -33,7 +33,7 @@ _state = _State()
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGTERM has come; the handler that was there before is put back.
+    """Yield a function that says whether SIGTERM has come; restore the earlier handler afterwards.
 
     Only the main thread can take signals; in another one nothing changes, and the answer is always no.
     """
@@ -59,7 +59,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Let SIGTERM end the block at once, also within a training: for what may wait long, and can be done again.
+    """Let SIGTERM end the block at once, also within a training: for long waits that can be repeated.
 
     Raises:
         TrainingInterrupted: SIGTERM came in the training before the block, or comes in it.
@@ -75,7 +75,7 @@ def stopping_at_once() -> Iterator[None]:
 
 
 def find_interruption(error: BaseException) -> TrainingInterrupted | None:
-    """The interruption that led to an error, or None.
+    """Find the interruption that led to an error, or None.
 
     SIGTERM raises wherever the process is, and a library that is called there may make an error of its own of it.
     """
@@ -86,7 +86,7 @@ def find_interruption(error: BaseException) -> TrainingInterrupted | None:
 
 
 def stop_on_sigterm() -> None:
-    """For the rest of this process SIGTERM raises `TrainingInterrupted`, wherever no training is `interruptible`.
+    """Let SIGTERM raise `TrainingInterrupted` from now on, outside `interruptible` trainings.
 
     Once: it is ignored from then on, also where a training took it, so that a second one does not stop what the first
     one has to end.

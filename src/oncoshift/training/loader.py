@@ -77,7 +77,7 @@ class Loader:
         return self.settings.steps_per_epoch or -(-len(self.data.source.rows) // self.settings.batch_size)
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Which tiles each step of an epoch uses."""
+        """Plan the tiles of each step of an epoch."""
         rng, size = make_epoch_generator(self.seed, epoch), self.settings.batch_size
         source = draw_source_batches(self.data.source, self.steps, size, self.settings.balance, rng)
         return EpochPlan(source, cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size))
@@ -119,7 +119,7 @@ class Loader:
 
 
 def _prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """The same items, up to `depth` of them made ahead by another thread; its error is raised here."""
+    """Yield the same items, up to `depth` of them prepared by another thread, whose error is raised here."""
     ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 

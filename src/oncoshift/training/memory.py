@@ -1,4 +1,4 @@
-"""What becomes of memory that a step frees on the CPU: the C library keeps it for the next one."""
+"""Reuse of freed CPU memory: the C library keeps what a step frees for the next step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Names of glibc's settings, from its malloc.h; see mallopt(3)."""
 
 _DEFAULTS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
-"""What glibc itself comes to once something large was freed, which in a process with torch is soon."""
+"""The values that glibc adapts to after a large block was freed, as soon happens with torch."""
 
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 
@@ -23,7 +23,7 @@ _depth = 0
 
 @contextmanager
 def keeping_freed_memory() -> Iterator[None]:
-    """Large blocks that are freed stay with the process while the context is open, and are given back at its end.
+    """Keep large freed blocks with the process while the context is open, and return them at its end.
 
     Left to itself, glibc asks the system for each large activation and gives it back at once, and the system clears
     each of its pages, every time. A context in a context changes nothing. Other C libraries are left alone.

@@ -1,4 +1,4 @@
-"""What a network says of rows of a pack: class probabilities, and the shared features behind them."""
+"""Predictions of a network for rows of a pack: class probabilities and shared features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Domain = Literal["source", "target"]
 
 
 class Outputs(NamedTuple):
-    """Of N rows.
+    """The outputs for N rows.
 
     Attributes:
         probabilities: of malignant, float64 [N].
@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
 
 
 def predict(net: TrainedNet, inputs: Inputs, rows: NDArray[np.int64], device: torch.device) -> NDArray[np.float64]:
-    """Probability of malignant for each row, float64 [N], as it would be served; see `compute_outputs`."""
+    """Predict the probability of malignant for each row, float64 [N], as served; see `compute_outputs`."""
     return compute_outputs(net, inputs, rows, device).probabilities
 
 
@@ -45,7 +45,7 @@ def compute_outputs(
     domain: Domain = "target",
     batch: int = 64,
 ) -> Outputs:
-    """Probabilities and features by one forward; the network's mode is restored afterwards.
+    """Compute probabilities and features in one forward; the network's mode is restored afterwards.
 
     Args:
         net: on `device`.

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 def make_epoch_generator(seed: int, epoch: int) -> np.random.Generator:
-    """The random numbers of one epoch."""
+    """Make the generator of one epoch."""
     return np.random.default_rng(np.random.SeedSequence([seed, epoch]))
 
 
 def make_step_generators(seed: int, epoch: int, step: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """The random numbers for the views of one step's source tiles, and for those of its target tiles."""
+    """Make the generators of one step's views, of source and of target tiles."""
     source, target = np.random.SeedSequence([seed, epoch, step]).spawn(2)
     return np.random.default_rng(source), np.random.default_rng(target)
 
 
 def derive_dropout_seed(seed: int, epoch: int, step: int) -> int:
-    """Torch's seed for one step: the random numbers of dropout."""
+    """Derive torch's seed of one step, which decides dropout."""
     return int(np.random.SeedSequence([seed, epoch, step], spawn_key=(2,)).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -37,7 +37,7 @@ def cycle(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64
 def draw_source_batches(
     tiles: SourceTiles, steps: int, batch: int, balance: bool, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Positions into the source split, int64 [steps, batch].
+    """Draw the positions of each batch in the source split, int64 [steps, batch].
 
     With `balance`, every batch holds each organ × label as evenly as its size allows; tiles of a small cell come
     round more often. Without, passes over all tiles in random order.

@@ -1,4 +1,4 @@
-"""What is known of a network after an epoch: source validation, and scores on the target that need no label."""
+"""Validation after an epoch: source validation, and label-free scores on the target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def validate(net: TrainedNet, data: TrainingData, inputs: Inputs, device: torch.device) -> dict[str, float]:
-    """Figures by name, from one forward over source validation and target; the network's mode is restored afterwards.
+    """Compute figures by name from one forward over source validation and target; restore the network's mode.
 
     Returns:
         The scores of `selection.validators` by their names; `target_malignant_share`, the share of target tiles

@@ -1,4 +1,4 @@
-"""A database of studies that is away for a while: what was asked of it is asked again, for a bounded time."""
+"""Retries of database operations for a bounded time while the study's database is unavailable."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _COLOURS: Colormap = colormaps["viridis"]
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What is drawn.
+    """The results of a study to draw.
 
     Attributes:
         trials: all of the study.

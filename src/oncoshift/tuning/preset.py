@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def format_preset(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
-    """A preset's text.
+    """Format a preset.
 
     Args:
         values: settings by dotted key.

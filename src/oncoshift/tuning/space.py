@@ -21,7 +21,7 @@ ALL = "all"
 
 
 def list_tunable(section: type[BaseModel] = Settings, prefix: str = "") -> Space:
-    """Every setting that has a range or choices, by dotted key."""
+    """List every setting that has a range or choices, by dotted key."""
     found: Space = {}
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -36,7 +36,7 @@ def list_tunable(section: type[BaseModel] = Settings, prefix: str = "") -> Space
 
 
 def select_parameters(parameters: Iterable[str], sections: set[str], settings: Settings) -> tuple[list[str], list[str]]:
-    """Which settings to search: those that training reads, as a search over others would be a search over nothing.
+    """Select the settings to search: those that the training reads, since others have no effect.
 
     Args:
         parameters: `tune.parameters`.
@@ -64,7 +64,7 @@ def select_parameters(parameters: Iterable[str], sections: set[str], settings: S
 
 
 def build_search_space(present: Mapping[str, Any]) -> Space:
-    """What tuning may try for some settings, widened where their present values lie outside, since these come first.
+    """Build the search space of some settings, widened to include their present values.
 
     Args:
         present: values by dotted key, of keys that can be tuned.
@@ -77,7 +77,7 @@ def build_search_space(present: Mapping[str, Any]) -> Space:
 
 
 def to_distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space in Optuna's words."""
+    """Convert the space to Optuna's distributions."""
     return {
         key: CategoricalDistribution(item.values)
         if isinstance(item, Choices)

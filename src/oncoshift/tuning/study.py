@@ -168,7 +168,7 @@ class SharedStudy:
             return Claim(trial, number, done=False)
 
     def report(self, trial: optuna.Trial, step: int, score: float) -> None:
-        """Note a score on the way, and give up a hopeless trial.
+        """Report an intermediate score, and prune a hopeless trial.
 
         Raises:
             optuna.TrialPruned: the trial's best score so far is below the median of the completed trials' at this step.
@@ -182,7 +182,7 @@ class SharedStudy:
             raise optuna.TrialPruned
 
     def end(self, trial: optuna.Trial, state: TrialState, value: float | None = None, **facts: Any) -> bool:
-        """Give a trial its outcome. One that FAILED without a fact `error` was not the values' fault: it is run again.
+        """Record a trial's outcome. One that FAILED without a fact `error` was not the values' fault: it is run again.
 
         Args:
             trial: claimed by this worker.
@@ -237,7 +237,7 @@ class SharedStudy:
         return _count_finished(self._patiently(self._trials))
 
     def list_trials(self) -> tuple[Trial, ...]:
-        """All trials, but those that lost their worker and were run again."""
+        """List all trials but those that lost their worker and were run again."""
         past = self._patiently(self._trials)
         again = {trial.user_attrs.get("resumes") for trial in past}
         return tuple(_summarise(trial, past) for trial in past if trial.number not in again)
@@ -292,23 +292,23 @@ class SharedStudy:
 
 
 def _count_finished(trials: Iterable[FrozenTrial]) -> int:
-    """How many trials have an outcome."""
+    """Count the trials that have an outcome."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     return sum(trial.state in ended or _find_error(trial) is not None for trial in trials)
 
 
 def list_completed(trials: Iterable[Trial]) -> list[Trial]:
-    """Those with a score that counts."""
+    """List the completed trials."""
     return [trial for trial in trials if trial.state == TrialState.COMPLETE.name]
 
 
 def find_best(trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial with the highest score, the first of equals; None where none completed."""
+    """Find the completed trial with the highest score, the first of equals; None where none completed."""
     return max(list_completed(trials), key=lambda trial: (trial.score, -trial.number), default=None)
 
 
 def _find_number(trial: FrozenTrial | optuna.Trial, past: Sequence[FrozenTrial]) -> int:
-    """Number of the trial's configuration: how many others came before it."""
+    """Find the number of the trial's configuration: how many others came before it."""
     others = sum("resumes" not in other.user_attrs for other in past[: trial.number])
     return int(trial.user_attrs.get("configuration", others))
 
@@ -326,7 +326,7 @@ def _summarise(trial: FrozenTrial, past: Sequence[FrozenTrial]) -> Trial:
 
 
 def _find_error(trial: FrozenTrial) -> str | None:
-    """Why a configuration failed for good, or None."""
+    """Find why a configuration failed for good, or None."""
     if trial.state != TrialState.FAIL:
         return None
     if "error" not in trial.user_attrs and _count_deaths(trial) >= MAX_DEATHS:
@@ -336,13 +336,13 @@ def _find_error(trial: FrozenTrial) -> str | None:
 
 
 def _count_deaths(trial: FrozenTrial) -> int:
-    """How many workers a failed trial's values have cost; one that was told to stop is no death."""
+    """Count the workers that died of a failed trial's values; one that was asked to stop does not count."""
     return int(trial.user_attrs.get("deaths", 0)) + ("stopped" not in trial.user_attrs)
 
 
 @contextmanager
 def _silencing_optuna() -> Iterator[None]:
-    """Optuna has called its heartbeats experimental since 2.8, and expects them with `Study.optimize` alone."""
+    """Silence Optuna's warnings that heartbeats are experimental and meant for `Study.optimize`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")

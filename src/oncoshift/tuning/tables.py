@@ -1,4 +1,4 @@
-"""A study in words: its trials with mean and worst score, and what its settings were worth."""
+"""The report of a study: its trials with mean and worst score, and the importance of settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def to_markdown(
 
 
 def describe_importances(complete: int) -> str:
-    """What importances are, from how many completed trials, and whether those are enough to mean something."""
+    """Describe importances: their meaning, the number of completed trials, and whether it suffices."""
     words = f"share of the variance of {complete} scores, fANOVA"
     if complete >= _RELIABLE_TRIALS:
         return words
@@ -58,12 +58,12 @@ def describe_importances(complete: int) -> str:
 
 
 def _replace_nan(score: float) -> float:
-    """NaN compares with nothing, and would leave the others in disorder."""
+    """Replace NaN, which cannot be ordered, by −∞."""
     return -math.inf if math.isnan(score) else score
 
 
 def format_value(value: Any) -> str:
-    """A setting's value or a score in few figures, and none of them as YAML has it."""
+    """Format a setting's value or a score in four significant digits; None as in YAML."""
     if value is None:
         return "null"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
