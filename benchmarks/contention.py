@@ -24,7 +24,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
-from oncoshift.parallel import usable_cores
+from oncoshift.parallel import count_usable_cores
 from oncoshift.settings import Settings, parse_settings
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -104,7 +104,7 @@ class Worker:
 def measure(kind: str, rounds: int) -> dict[str, float]:
     """Median seconds alone, and the ratios to it."""
     first, second = Worker(kind), Worker(kind)
-    before = Worker(kind, usable_cores(), **SPINNING)
+    before = Worker(kind, count_usable_cores(), **SPINNING)
     alone, pair, ratio = [], [], []
     for _ in range(rounds):
         first.ask()

@@ -38,7 +38,7 @@ from train_contenders import PEERS, Report, Setup, Tile, experiment, serve
 from oncoshift.data.packs.make import PackRecipe, update_pack
 from oncoshift.data.packs.pack import PackNormalization
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
-from oncoshift.parallel import usable_cores
+from oncoshift.parallel import count_usable_cores
 from oncoshift.phantom import phantom_tile
 from oncoshift.settings import PhantomSettings
 from oncoshift.training.devices import pick_precision
@@ -149,7 +149,7 @@ def check_learning(names: list[str], setup: Setup) -> None:
 def pick_workers(setup: Setup) -> int:
     """Processes of the peers' DataLoader, none or one a core: with which the plain loop's second step was faster."""
     seconds = {}
-    for workers in (0, usable_cores()):
+    for workers in (0, count_usable_cores()):
         with closing(Contender("plain", replace(setup, workers=workers))) as contender:
             contender.run(1)
             seconds[workers] = contender.run(1).seconds
@@ -262,7 +262,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="source tiles a step; as many target tiles come beside them")
     parser.add_argument("--steps", type=int, help="in a turn")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch; fewer where cores are busy")
+    parser.add_argument(
+        "--threads", type=int, default=count_usable_cores(), help="of torch; fewer where cores are busy"
+    )
     parser.add_argument("--all", action="store_true", help="on the CPU too: the compiled loop, more data, more organs")
     given = parser.parse_args()
     for name, value in DEFAULTS[given.device].items():

@@ -28,11 +28,11 @@ from flows.server import project_server
 from oncoshift import cli
 from oncoshift.commands.retraining import show
 from oncoshift.errors import OncoshiftError, SettingsError, TrainingInterrupted
-from oncoshift.experiments import experiment_lock
+from oncoshift.experiments import hold_experiment
 from oncoshift.files import FULL
 from oncoshift.program import run_program
 from oncoshift.retraining import prepare, recipe, recorded
-from oncoshift.secrets import without_credentials
+from oncoshift.secrets import remove_credentials
 from oncoshift.settings import load_settings
 from oncoshift.training.interruption import stop_on_sigterm
 
@@ -129,7 +129,7 @@ def retrain(
                 trusted=not is_scheduled(),
             )
             name_run(f"{plan.settings.target} ← {', '.join(plan.settings.sources)}")
-            with experiment_lock(plan.layout):
+            with hold_experiment(plan.layout):
                 ensure_gpu_limit()
                 return publish(recipe.retrain(plan, STEPS))
         except TrainingInterrupted as stopped:
@@ -142,7 +142,7 @@ def publish(ending: Ending) -> State[Ending]:
     key = f"retrain-{summary.target}"
     create_markdown_artifact(ending.to_markdown(), key=key, description="source-only against adapted, verdict, gate")
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    base = without_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
+    base = remove_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
     link = f"{base.rstrip('/')}/#/experiments/{summary.experiment}/runs/{summary.run}"
     create_link_artifact(link, "MLflow run", key=f"{key}-run", description="needs `make ui`, or the MLflow server")
     name_run(f"{summary.target}: {ending.name.lower()}, {ending.champion}")

@@ -37,7 +37,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 
-from oncoshift.files import held
+from oncoshift.files import hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ def living(run: UUID | str) -> Iterator[None]:
     """Hold the lock that says that a run's process lives; a scheduled run also ends when its runner does."""
     path = _lock_of(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path):
+    with hold_lock(path):
         try:
             _end_with_runner()
             yield
@@ -81,7 +81,7 @@ def is_living(run: UUID | str) -> bool:
     if not path.is_file():
         return False
     try:
-        with held(path, busy=_BusyError):
+        with hold_lock(path, busy=_BusyError):
             return False
     except _BusyError:
         return True

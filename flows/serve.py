@@ -32,9 +32,9 @@ from flows.retrain import retrain
 from flows.runs import RUNNER, ensure_gpu_limit, mend, skip_missed
 from flows.server import project_server
 from oncoshift.errors import OncoshiftError, SettingsError
-from oncoshift.files import held
+from oncoshift.files import hold_lock
 from oncoshift.program import run_program
-from oncoshift.secrets import without_credentials
+from oncoshift.secrets import remove_credentials
 from oncoshift.settings import load_settings
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ def serve(given: argparse.Namespace) -> None:
     lock = Path(get_current_settings().home) / f"serve-{given.name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     busy = ScheduleError(f"another `python -m flows.serve` serves {given.name!r} here; stop it, or give another --name")
-    with held(lock, busy=lambda: busy), project_server(given.port, ui=True) as own:
+    with hold_lock(lock, busy=lambda: busy), project_server(given.port, ui=True) as own:
         print(f"project: {PROJECT}", flush=True)
         for run in mend(own=own, pending=True):
             print(f"run {run!r} was killed earlier; Prefect now shows it as Crashed", flush=True)
         ensure_gpu_limit()
-        api = without_credentials(get_current_settings().api.url or "")
+        api = remove_credentials(get_current_settings().api.url or "")
         print(f"Prefect's UI: {api.removesuffix('/api')}", flush=True)
         prefect = Path(sys.executable).with_name("prefect")
         start = f"{shlex.quote(str(prefect))} deployment run {shlex.quote(f'{retrain.name}/{given.name}')}"

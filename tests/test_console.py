@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from oncoshift.console import tenths
+from oncoshift.console import report_tenths
 
 
 def test_a_line_every_tenth_and_again_for_the_next_phase() -> None:
     lines: list[str] = []
-    show = tenths("ingest", lines.append)
+    show = report_tenths("ingest", lines.append)
     for total in (40, 20):
         for done in range(1, total + 1):
             show(done, total)

@@ -12,11 +12,11 @@ import pytest
 from oncoshift.errors import SettingsError
 from oncoshift.experiments import (
     ExperimentError,
-    experiment_lock,
     find_project,
+    hold_experiment,
     prepare_experiment,
-    resolved_url,
-    tracking_uri,
+    resolve_tracking_uri,
+    resolve_url,
 )
 from oncoshift.layout import Layout
 from oncoshift.settings import Settings, TrackingSettings, load_settings, replace_values
@@ -91,40 +91,40 @@ def test_names_cannot_leave_the_folder(project: Path, name: str) -> None:
 
 
 def test_the_tracking_store_is_the_projects(project: Path) -> None:
-    assert tracking_uri(project, TrackingSettings(), {}) == f"sqlite:///{project}/mlruns/mlflow.db"
+    assert resolve_tracking_uri(project, TrackingSettings(), {}) == f"sqlite:///{project}/mlruns/mlflow.db"
     assert (project / "mlruns").is_dir()
-    assert tracking_uri(project, TrackingSettings(uri="sqlite:////there/m.db".replace("/there", str(project))), {}) == (
-        f"sqlite:///{project}/m.db"
-    )
-    assert tracking_uri(project, TrackingSettings(uri="http://server"), {}) == "http://server"
-    assert tracking_uri(project, TrackingSettings(), {"MLFLOW_TRACKING_URI": "http://other"}) == "http://other"
+    assert resolve_tracking_uri(
+        project, TrackingSettings(uri="sqlite:////there/m.db".replace("/there", str(project))), {}
+    ) == (f"sqlite:///{project}/m.db")
+    assert resolve_tracking_uri(project, TrackingSettings(uri="http://server"), {}) == "http://server"
+    assert resolve_tracking_uri(project, TrackingSettings(), {"MLFLOW_TRACKING_URI": "http://other"}) == "http://other"
 
 
 def test_a_servers_credentials_move_from_its_address_to_mlflows_variables(project: Path) -> None:
     """MLflow prints the address, and repeats it in each of its errors."""
     environ = {"MLFLOW_TRACKING_URI": "http://me:hun%40ter2@127.0.0.1:5000/prefix"}
-    assert tracking_uri(project, TrackingSettings(), environ) == "http://127.0.0.1:5000/prefix"
+    assert resolve_tracking_uri(project, TrackingSettings(), environ) == "http://127.0.0.1:5000/prefix"
     given = [environ[f"MLFLOW_TRACKING_{name}"] for name in ("USERNAME", "PASSWORD")]
     assert given == ["me", "hun@ter2"]
 
 
 def test_an_address_with_a_user_alone_leaves_the_password_as_it_is(project: Path) -> None:
     environ = {"MLFLOW_TRACKING_URI": "http://me@host", "MLFLOW_TRACKING_PASSWORD": "hunter2"}
-    assert tracking_uri(project, TrackingSettings(), environ) == "http://host"
+    assert resolve_tracking_uri(project, TrackingSettings(), environ) == "http://host"
     given = [environ[f"MLFLOW_TRACKING_{name}"] for name in ("USERNAME", "PASSWORD")]
     assert given == ["me", "hunter2"]
 
 
 def test_an_address_that_is_none_is_named_without_its_password(project: Path) -> None:
     with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI: is no address; percent-encode") as raised:
-        tracking_uri(project, TrackingSettings(), {"MLFLOW_TRACKING_URI": "http://me:hunter2[@host"})
+        resolve_tracking_uri(project, TrackingSettings(), {"MLFLOW_TRACKING_URI": "http://me:hunter2[@host"})
     assert "hunter2" not in str(raised.value)
 
 
 def test_a_variable_in_a_url_is_replaced_where_it_is_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_PASSWORD", "hunter2")
-    assert resolved_url("postgresql://me:${DB_PASSWORD}@db/s", project) == "postgresql://me:hunter2@db/s"
-    assert resolved_url("sqlite:///${NO_SUCH:-runs}/o.db", project) == f"sqlite:///{project}/runs/o.db"
+    assert resolve_url("postgresql://me:${DB_PASSWORD}@db/s", project) == "postgresql://me:hunter2@db/s"
+    assert resolve_url("sqlite:///${NO_SUCH:-runs}/o.db", project) == f"sqlite:///{project}/runs/o.db"
     assert (project / "runs").is_dir()
     settings = replace_values(Settings(), {"tune.storage": "postgresql://me:${DB_PASSWORD}@db/s"})
     layout = prepare_experiment(project, settings, "a")
@@ -135,8 +135,8 @@ def test_a_variable_in_a_url_is_replaced_where_it_is_used(project: Path, monkeyp
 def test_a_second_process_is_told_who_works_in_the_experiment(project: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from oncoshift.layout import Layout\n"
-        "from oncoshift.experiments import experiment_lock\n"
-        "with experiment_lock(Layout(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
+        "from oncoshift.experiments import hold_experiment\n"
+        "with hold_experiment(Layout(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(project)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -145,11 +145,11 @@ def test_a_second_process_is_told_who_works_in_the_experiment(project: Path) -> 
         assert other.stdout.readline() == "held\n"
         with (
             pytest.raises(ExperimentError, match=f"process {other.pid} works in this"),
-            experiment_lock(Layout(project)),
+            hold_experiment(Layout(project)),
         ):
             pass
         other.kill()
-    with experiment_lock(Layout(project)):
+    with hold_experiment(Layout(project)):
         assert (project / "runs" / "experiment.lock").read_text() == str(os.getpid())
-    with experiment_lock(Layout(project)):
+    with hold_experiment(Layout(project)):
         pass

@@ -17,9 +17,9 @@ from oncoshift.fingerprint import (
     SETTINGS,
     SETTINGS_AND_DATA,
     TILE_LIBRARIES,
-    code_fingerprint,
-    import_closure,
-    stage_fingerprints,
+    find_import_closure,
+    fingerprint_code,
+    fingerprint_stages,
 )
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def write(path: Path, text: str) -> None:
 
 def keys() -> dict[str, str]:
     """Every hash of code that something is kept by."""
-    return stage_fingerprints() | {
-        name: code_fingerprint(*entries, without=without) for name, (entries, without) in OTHER_KEYS.items()
+    return fingerprint_stages() | {
+        name: fingerprint_code(*entries, without=without) for name, (entries, without) in OTHER_KEYS.items()
     }
 
 
@@ -64,7 +64,7 @@ def modules_by_key() -> dict[str, set[Path]]:
     }
     entries |= {stage: (names, SETTINGS_AND_DATA) for stage, names in fingerprint._MODEL_STAGES.items()}
     full = {key: ([f"oncoshift.{name}" for name in names], without) for key, (names, without) in entries.items()}
-    return {key: set(import_closure(*each).values()) for key, each in (full | OTHER_KEYS).items()}
+    return {key: set(find_import_closure(*each).values()) for key, each in (full | OTHER_KEYS).items()}
 
 
 def with_other_docstrings(source: str) -> str:
@@ -105,7 +105,7 @@ def test_an_edit_changes_the_keys_of_what_imports_the_module_and_no_other(packag
         ("a tile", "serving/stain/macenko.py"), ("a tile", "serving/colour.py"), ("a tile", "serving/limits.py"),
         ("a job", "training/loop.py"), ("a job", "methods/dann.py"), ("a job", "models/batch_norm.py"),
         ("train", "training/loop.py"), ("evaluate", "evaluation/metrics.py"), ("explain", "explain/attributions.py"),
-        ("a retraining", "evaluation/intervals.py"), ("a retraining", "registry/gate.py"),
+        ("a retraining", "evaluation/intervals.py"), ("a retraining", "registry/decision.py"),
         ("a retraining", "selection/verdict.py"), ("a retraining", "tuning/study.py"),
     ],
 )  # fmt: skip
@@ -129,23 +129,23 @@ def test_a_library_counts_by_its_version(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_module_that_a_string_names_is_followed(package: Path) -> None:
     (package / "table.py").write_text('ROWS = {"erm": "oncoshift.methods.erm:Erm"}\n')
-    assert package / "methods/erm.py" in import_closure(["oncoshift.table"]).values()
+    assert package / "methods/erm.py" in find_import_closure(["oncoshift.table"]).values()
 
 
 def test_imports_for_type_checkers_are_not_followed(package: Path) -> None:
     (package / "typed.py").write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import oncoshift.layout\nimport oncoshift.errors\n"
     )
-    assert {"oncoshift.errors", "oncoshift.typed"} < set(import_closure(["oncoshift.typed"]))
-    assert "oncoshift.layout" not in import_closure(["oncoshift.typed"])
+    assert {"oncoshift.errors", "oncoshift.typed"} < set(find_import_closure(["oncoshift.typed"]))
+    assert "oncoshift.layout" not in find_import_closure(["oncoshift.typed"])
 
 
 def test_an_entry_that_is_no_module_is_told() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"oncoshift\.nothing"):
-        code_fingerprint("oncoshift.nothing")
+        fingerprint_code("oncoshift.nothing")
 
 
 def test_each_stage_depends_on_the_hash_of_its_own_code() -> None:
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
-    assert {name for name in stages if name != "code"} == set(stage_fingerprints()) == set(STAGES)
+    assert {name for name in stages if name != "code"} == set(fingerprint_stages()) == set(STAGES)
     assert all(f"data/code/{name}.txt" in stages[name]["deps"] for name in STAGES)

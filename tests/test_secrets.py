@@ -8,7 +8,7 @@ import pytest
 
 from oncoshift.cli import main
 from oncoshift.errors import RegistryError
-from oncoshift.secrets import has_password, without_credentials
+from oncoshift.secrets import has_password, remove_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     ],
 )  # fmt: skip
 def test_credentials_are_cut(text: str, shown: str) -> None:
-    assert without_credentials(text) == shown
+    assert remove_credentials(text) == shown
     assert has_password(text)
     assert not has_password(shown.replace("***", ""))
 
@@ -60,12 +60,12 @@ def test_credentials_are_cut(text: str, shown: str) -> None:
     ],
 )
 def test_what_is_no_credential_stays(text: str) -> None:
-    assert without_credentials(text) == text
+    assert remove_credentials(text) == text
     assert not has_password(text)
 
 
 def test_a_user_alone_is_not_shown_and_is_no_password() -> None:
-    assert without_credentials("ssh://me@host/data") == "ssh://host/data"
+    assert remove_credentials("ssh://me@host/data") == "ssh://host/data"
     assert not has_password("ssh://me@host/data")
 
 
@@ -87,5 +87,5 @@ def test_doctor_shows_no_password(
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     main(["doctor"])
     said = "".join(capsys.readouterr())
-    assert without_credentials(uri) in said
+    assert remove_credentials(uri) in said
     assert "hunter2" not in said

@@ -14,8 +14,8 @@ from support.tiny_tiles import write_tree
 
 from oncoshift.data.loading import load_training_data
 from oncoshift.experiments import prepare_experiment
-from oncoshift.files import held
-from oncoshift.fingerprint import stage_fingerprints
+from oncoshift.files import hold_lock
+from oncoshift.fingerprint import fingerprint_stages
 from oncoshift.layout import Layout
 from oncoshift.methods.factory import select_method_settings
 from oncoshift.methods.registry import METHODS
@@ -23,11 +23,11 @@ from oncoshift.settings import Settings, dump_settings, replace_values
 from oncoshift.versioning import (
     DvcError,
     ensure_local_remote,
-    file_hash,
+    hash_file,
     is_current,
     push,
+    read_stage_outs,
     repro,
-    stage_outs,
     version_raw,
 )
 
@@ -58,25 +58,25 @@ def test_only_what_has_changed_runs(project: Path) -> None:
     lines: list[str] = []
     assert repro(project, "normalize", lines.append) == DATA_STAGES
     assert "normalize: none: 48 made, 0 kept; 48 untouched: data/packs/none" in lines
-    outs = stage_outs(project)
+    outs = read_stage_outs(project)
     assert set(outs) == {"data/code", "data/tiles", "data/splits", "data/packs"}
     assert repro(project, "normalize") == []
-    assert is_current(project, "normalize", stage_fingerprints())
-    assert not is_current(project, "normalize", stage_fingerprints() | {"split": "of other code"})
+    assert is_current(project, "normalize", fingerprint_stages())
+    assert not is_current(project, "normalize", fingerprint_stages() | {"split": "of other code"})
 
     write_params(project, split__test_share=0.25)
-    assert not is_current(project, "normalize", stage_fingerprints())
+    assert not is_current(project, "normalize", fingerprint_stages())
     assert repro(project, "normalize") == ["split"]
-    assert stage_outs(project)["data/packs"] == outs["data/packs"]
+    assert read_stage_outs(project)["data/packs"] == outs["data/packs"]
 
     write_params(project, split__seed=1)
     assert repro(project, "normalize") == ["split", "normalize"]
-    assert stage_outs(project)["data/tiles"] == outs["data/tiles"]
-    assert stage_outs(project)["data/splits"] != outs["data/splits"]
+    assert read_stage_outs(project)["data/tiles"] == outs["data/tiles"]
+    assert read_stage_outs(project)["data/splits"] != outs["data/splits"]
 
     write_params(project)
     assert repro(project, "normalize") == ["normalize"], "the first split comes back from DVC's cache"
-    assert stage_outs(project) == outs
+    assert read_stage_outs(project) == outs
 
 
 def test_raw_data_are_versioned_and_pushed(project: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_table_of_locks_is_left_to_who_holds_it(project: Path) -> None:
     table.parent.mkdir()
     table.write_bytes(b"")
     with ThreadPoolExecutor() as pool:
-        with held(table.with_name("rwlock.lock")):
+        with hold_lock(table.with_name("rwlock.lock")):
             added = pool.submit(version_raw, project, project / "data" / "raw")
             time.sleep(0.5)
             assert not added.done()
@@ -165,11 +165,11 @@ def test_a_damaged_dvc_lock_is_named_with_the_remedy(project: Path, length: int)
     lock = project / "dvc.lock"
     whole = b"schema: '2.0'\nstages:\n  code:\n    cmd: make it\n    outs:\n    - path: data/code\n      md5: a.dir\n"
     lock.write_bytes(whole[:length])
-    for call in (lambda: repro(project, "ingest"), lambda: stage_outs(project)):
+    for call in (lambda: repro(project, "ingest"), lambda: read_stage_outs(project)):
         with pytest.raises(DvcError, match=r"dvc\.lock: damaged, perhaps cut short; restore it from git, or remove it"):
             call()
     lock.write_bytes(whole)
-    assert stage_outs(project) == {"data/code": "a.dir"}
+    assert read_stage_outs(project) == {"data/code": "a.dir"}
 
 
 def test_a_damaged_pointer_to_raw_data_is_named_with_the_remedy(project: Path) -> None:
@@ -213,8 +213,8 @@ def test_a_password_in_an_address_is_neither_said_nor_in_the_error(project: Path
 
 def test_hash_of_a_file_is_the_one_that_dvc_keeps_it_under(tmp_path: Path) -> None:
     (tmp_path / "tile").write_bytes(b"hello\n")
-    assert file_hash(tmp_path / "tile") == "b1946ac92492d2347c6235b4d2611184"
-    assert stage_outs(tmp_path) == {}
+    assert hash_file(tmp_path / "tile") == "b1946ac92492d2347c6235b4d2611184"
+    assert read_stage_outs(tmp_path) == {}
 
 
 def test_dvc_yaml_keeps_target_labels_from_training() -> None:

@@ -18,37 +18,37 @@ _LINES = 10
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+def showing_progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function to call with how many items are done and how many there are."""
-    with _display() as show:
+    with _displaying() as show:
         yield show(label)
 
 
 @contextmanager
-def phases(label: str) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Yield a function that gives, for a phase's name, what `progress` yields; each phase has a bar of its own."""
-    with _display() as show:
+def showing_phases(label: str) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Yield a function that gives a progress function for a phase's name; each phase has its own bar."""
+    with _displaying() as show:
         yield lambda phase: show(f"{label}: {phase}")
 
 
 @contextmanager
-def _display() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+def _displaying() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda label: tenths(label, lambda line: console.print(line, highlight=False, markup=False))
+        yield lambda label: report_tenths(label, lambda line: console.print(line, highlight=False, markup=False))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
-        yield lambda label: _task(bar, label)
+        yield lambda label: _add_task(bar, label)
 
 
-def _task(bar: Progress, label: str) -> Callable[[int, int], None]:
+def _add_task(bar: Progress, label: str) -> Callable[[int, int], None]:
     """A line of the display, which appears when the first item is done."""
     task = bar.add_task(label, total=None, visible=False)
     return lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
-def tenths(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+def report_tenths(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
     """A function to call with how many items are done and how many there are; it says so ten times in all."""
     shown = 0
 

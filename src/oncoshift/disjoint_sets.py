@@ -29,12 +29,12 @@ class Forest:
         one, other = self.find(first), self.find(second)
         self._parent[max(one, other)] = min(one, other)
 
-    def roots(self) -> list[int]:
+    def find_roots(self) -> list[int]:
         """For each position the smallest one of its set."""
         return [self.find(position) for position in range(len(self._parent))]
 
 
-def merged_names(together: Iterable[Sequence[str]]) -> dict[str, str]:
+def merge_names(together: Iterable[Sequence[str]]) -> dict[str, str]:
     """Join groups that belong together, also by way of others.
 
     Args:

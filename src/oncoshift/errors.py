@@ -16,7 +16,7 @@ A program that one of them ends says its text without a traceback. By its exit c
 
 from __future__ import annotations
 
-from oncoshift.secrets import without_credentials
+from oncoshift.secrets import remove_credentials
 
 CRASHED = 70
 INTERRUPTED = 130
@@ -32,7 +32,7 @@ class OncoshiftError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(without_credentials(message))
+        super().__init__(remove_credentials(message))
 
     heading = "error"
     """Before its text, where it ends a program."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from oncoshift.errors import OncoshiftError, SettingsError
-from oncoshift.files import atomic, held
+from oncoshift.files import atomic, hold_lock
 from oncoshift.layout import Layout
 from oncoshift.settings import dump_settings, replace_values
 from oncoshift.settings.files import expand
@@ -61,7 +61,7 @@ def find_project(start: Path) -> Path:
     raise ExperimentError(f"{start}: no project here or above; run inside a folder that has params.yaml and dvc.yaml")
 
 
-def experiment_layout(project: Path, name: str) -> Layout:
+def locate_experiment(project: Path, name: str) -> Layout:
     """Where the experiment `name` of a project lies; what it shares with the others is the project's.
 
     Raises:
@@ -87,14 +87,14 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     Raises:
         ExperimentError: the name is not usable.
     """
-    layout = experiment_layout(project, name)
-    _write_if_changed(layout.params, dump_settings(_with_absolute_paths(settings, project)))
+    layout = locate_experiment(project, name)
+    _write_if_changed(layout.params, dump_settings(_make_paths_absolute(settings, project)))
     _write_if_changed(layout.folder / "dvc.yaml", (project / "dvc.yaml").read_text(encoding="utf-8"))
     _write_if_changed(layout.folder / ".dvc" / "config", _DVC_CONFIG)
     return layout
 
 
-def tracking_uri(project: Path, settings: TrackingSettings, environ: MutableMapping[str, str]) -> str:
+def resolve_tracking_uri(project: Path, settings: TrackingSettings, environ: MutableMapping[str, str]) -> str:
     """Where MLflow keeps everything: `MLFLOW_TRACKING_URI` as it stands, if set, else the setting.
 
     A relative SQLite path in the setting is the project's, whichever experiment asks; its folder is made if need be.
@@ -105,7 +105,7 @@ def tracking_uri(project: Path, settings: TrackingSettings, environ: MutableMapp
         SettingsError: it is no address, or a variable in the setting is not set.
     """
     given = environ.get("MLFLOW_TRACKING_URI")
-    uri = given or resolved_url(settings.uri, project)
+    uri = given or resolve_url(settings.uri, project)
     try:
         parts = urlsplit(uri)
     except ValueError:
@@ -119,7 +119,7 @@ def tracking_uri(project: Path, settings: TrackingSettings, environ: MutableMapp
     return uri
 
 
-def resolved_url(url: str, folder: Path) -> str:
+def resolve_url(url: str, folder: Path) -> str:
     """A setting's URL as it is used.
 
     Args:
@@ -139,7 +139,7 @@ def resolved_url(url: str, folder: Path) -> str:
 
 
 @contextmanager
-def experiment_lock(layout: Layout) -> Iterator[None]:
+def hold_experiment(layout: Layout) -> Iterator[None]:
     """Hold an experiment for this process. The system lets go of it when the process ends, however it ends.
 
     Raises:
@@ -154,12 +154,12 @@ def experiment_lock(layout: Layout) -> Iterator[None]:
             "wait until it is done, or end it"
         )
 
-    with held(path, busy):
+    with hold_lock(path, busy):
         path.write_text(str(os.getpid()), encoding="utf-8")
         yield
 
 
-def _with_absolute_paths(settings: Settings, project: Path) -> Settings:
+def _make_paths_absolute(settings: Settings, project: Path) -> Settings:
     project = project.resolve()
     changed = {"ingest.root": str(project / settings.ingest.root)}
     if settings.model.weights.endswith(".safetensors"):

@@ -101,7 +101,7 @@ def writing(folder: Path, needed: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def held(path: Path, busy: Callable[[], Exception] | None = None) -> Iterator[None]:
+def hold_lock(path: Path, busy: Callable[[], Exception] | None = None) -> Iterator[None]:
     """Hold a folder that is there, or a file, made where absent, for this process; however it ends, it lets go.
 
     Args:
@@ -155,7 +155,7 @@ def check_file(path: Path, expected: str, size: int | None = None) -> xxhash.xxh
         raise DamagedFileError(f"{path}: is gone")
     digest = xxh3_file(path, size)
     if digest.hexdigest() != expected:
-        raise _damaged(path, expected, digest.hexdigest())
+        raise _make_damage_error(path, expected, digest.hexdigest())
     return digest
 
 
@@ -184,13 +184,13 @@ def check_seal(path: Path) -> None:
         expected = file.read().decode("latin-1")
     found = xxh3_file(path, size).hexdigest()
     if found != expected:
-        raise _damaged(path, expected if expected.isalnum() else "none", found)
+        raise _make_damage_error(path, expected if expected.isalnum() else "none", found)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON whole or not at all, with a digest of its values among them."""
     with atomic(path) as temporary:
-        temporary.write_text(sealed_json(values), encoding="utf-8")
+        temporary.write_text(seal_json(values), encoding="utf-8")
 
 
 def read_json(path: Path, *needed: str) -> dict[str, Any]:
@@ -203,14 +203,14 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     return open_json(path.read_bytes(), str(path), *needed)
 
 
-def sealed_json(values: dict[str, Any]) -> str:
+def seal_json(values: dict[str, Any]) -> str:
     """JSON with a digest of its values among them, for `open_json`."""
     plain = json.loads(json.dumps(values))  # as it will be read: all keys are text
-    return json.dumps({**plain, _DIGEST: _json_digest(plain)}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({**plain, _DIGEST: _hash_json(plain)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def open_json(text: bytes, name: str, *needed: str) -> dict[str, Any]:
-    """The values of `sealed_json`, if they are those that were written.
+    """The values of `seal_json`, if they are those that were written.
 
     Args:
         text: the JSON; one without a digest is of an earlier version, and accepted with a warning.
@@ -230,17 +230,17 @@ def open_json(text: bytes, name: str, *needed: str) -> dict[str, Any]:
     expected = values.pop(_DIGEST, None)
     if expected is None:
         _log.warning("%s: has no digest, as an earlier version wrote it; whether it has changed cannot be told", name)
-    elif (found := _json_digest(values)) != expected:
-        raise _damaged(name, expected, found)
+    elif (found := _hash_json(values)) != expected:
+        raise _make_damage_error(name, expected, found)
     return values
 
 
-def _json_digest(values: dict[str, Any]) -> str:
+def _hash_json(values: dict[str, Any]) -> str:
     text: str = xxhash.xxh3_128(json.dumps(values, sort_keys=True).encode()).hexdigest()
     return text
 
 
-def _damaged(path: Path | str, expected: str, found: str) -> DamagedFileError:
+def _make_damage_error(path: Path | str, expected: str, found: str) -> DamagedFileError:
     return DamagedFileError(f"{path}: damaged: expected XXH3 {expected}, found {found}")
 
 

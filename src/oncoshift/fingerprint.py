@@ -39,7 +39,7 @@ _MODEL_STAGES = {
 _IMPORT_STRING = re.compile(rf"{_NAME}(\.\w+)+(:\w+)?")
 
 
-def code_fingerprint(
+def fingerprint_code(
     *entries: str, libraries: Iterable[str] = ("torch",), without: Collection[str] = SETTINGS_AND_DATA
 ) -> str:
     """Hash the source of some modules, of all that they import within this package, and libraries' versions.
@@ -52,21 +52,21 @@ def code_fingerprint(
         without: full names of modules and packages that are neither hashed nor followed.
     """
     digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in libraries).encode())
-    for name, path in sorted(import_closure(entries, without).items()):
-        digest.update(f"\n{name} {_read(path, path.stat().st_mtime_ns).digest}".encode())
+    for name, path in sorted(find_import_closure(entries, without).items()):
+        digest.update(f"\n{name} {_read_source(path, path.stat().st_mtime_ns).digest}".encode())
     return digest.hexdigest()[:16]
 
 
-def stage_fingerprints() -> dict[str, str]:
+def fingerprint_stages() -> dict[str, str]:
     """Hash the code behind each stage of dvc.yaml; DVC runs a stage again when its hash changes."""
     data = {
-        stage: code_fingerprint(*_in_package(names), libraries=TILE_LIBRARIES, without=SETTINGS)
+        stage: fingerprint_code(*_qualify(names), libraries=TILE_LIBRARIES, without=SETTINGS)
         for stage, names in _DATA_STAGES.items()
     }
-    return data | {stage: code_fingerprint(*_in_package(names)) for stage, names in _MODEL_STAGES.items()}
+    return data | {stage: fingerprint_code(*_qualify(names)) for stage, names in _MODEL_STAGES.items()}
 
 
-def import_closure(entries: Iterable[str], without: Collection[str] = ()) -> dict[str, Path]:
+def find_import_closure(entries: Iterable[str], without: Collection[str] = ()) -> dict[str, Path]:
     """Find the modules of this package that some modules import when they run, directly or not, and where they lie.
 
     An import within a function counts, and so does a string that names a module (`package.module:name`), as tables of
@@ -81,19 +81,19 @@ def import_closure(entries: Iterable[str], without: Collection[str] = ()) -> dic
     """
     waiting: list[str] = []
     for entry in entries:
-        path = _find(entry, _PACKAGE)
+        path = _find_module(entry, _PACKAGE)
         if path is None:
             raise ModuleNotFoundError(f"no module {entry}")
-        waiting += _modules_below(path) if path.name == "__init__.py" else [entry]
+        waiting += _list_modules(path) if path.name == "__init__.py" else [entry]
     left_out = tuple(f"{name}." for name in without)
     found: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
         if name in found or f"{name}.".startswith(left_out):
             continue
-        if (path := _find(name, _PACKAGE)) is not None:
+        if (path := _find_module(name, _PACKAGE)) is not None:
             found[name] = path
-            waiting += _read(path, path.stat().st_mtime_ns).imports
+            waiting += _read_source(path, path.stat().st_mtime_ns).imports
             waiting.append(name.rpartition(".")[0])  # importing a module runs the __init__ of its packages
     return found
 
@@ -106,13 +106,13 @@ class _Source(NamedTuple):
 
 
 @cache
-def _read(path: Path, modified_ns: int) -> _Source:  # noqa: ARG001 - a file that has changed is read again
-    code = _WhatRuns()
+def _read_source(path: Path, modified_ns: int) -> _Source:  # noqa: ARG001 - a file that has changed is read again
+    code = _RuntimeCode()
     tree = code.visit(ast.parse(path.read_bytes()))
     return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(code.imports))
 
 
-class _WhatRuns(ast.NodeTransformer):
+class _RuntimeCode(ast.NodeTransformer):
     """Leaves out docstrings and what stands under `if TYPE_CHECKING:`, and notes the imports that are left."""
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class _WhatRuns(ast.NodeTransformer):
 
 
 @cache
-def _find(name: str, package: Path) -> Path | None:
+def _find_module(name: str, package: Path) -> Path | None:
     """The file of a module or of a package's `__init__`; None for a name that is neither, or of another package."""
     first, *parts = name.split(".")
     if first != _NAME:
@@ -153,23 +153,23 @@ def _find(name: str, package: Path) -> Path | None:
     return None
 
 
-def _modules_below(init: Path) -> list[str]:
+def _list_modules(init: Path) -> list[str]:
     return [
         ".".join((_NAME, *file.relative_to(_PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for file in init.parent.rglob("*.py")
     ]
 
 
-def _in_package(names: Iterable[str]) -> list[str]:
+def _qualify(names: Iterable[str]) -> list[str]:
     return [f"{_NAME}.{name}" for name in names]
 
 
-def weights_fingerprint(weights: str) -> str:
+def fingerprint_weights(weights: str) -> str:
     """`model.weights`, as what it is and not where: the content of a file, or the word."""
     path = Path(weights)
     return sha256_file(path) if path.is_file() else weights
 
 
-def value_fingerprint(value: Any) -> str:
+def fingerprint_value(value: Any) -> str:
     """Hash of a JSON-like value; the order of keys does not count."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

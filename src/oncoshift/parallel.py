@@ -25,17 +25,17 @@ _AHEAD = 16
 """Items handed out ahead for each thread; all of them at once would hold a kilobyte for every tile."""
 
 
-def silent(_phase: str) -> Progress:
+def ignore_progress(_phase: str) -> Progress:
     """`Phases` that nobody watches."""
     return lambda _done, _total: None
 
 
-def usable_cores() -> int:
+def count_usable_cores() -> int:
     """Cores that this process may use, which a container or a scheduler may hold below what the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ordered_map(
+def map_in_order(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     progress: Progress | None = None,
@@ -58,7 +58,7 @@ def ordered_map(
         if progress is not None:
             progress(len(results), len(items))
 
-    count = threads or usable_cores()
+    count = threads or count_usable_cores()
     if count == 1:
         for item in items:
             done(function(item))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from oncoshift.errors import CRASHED, INTERRUPTED, READER_GONE, OncoshiftError
 from oncoshift.files import FULL
-from oncoshift.secrets import without_credentials
+from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,23 +46,23 @@ def run_program(body: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
+        if isinstance(error, BrokenPipeError) and _has_lost_reader(sys.stdout):
             _drop_output()
             return READER_GONE
-        if isinstance(error, OSError) and (words := _refusal(error)):
+        if isinstance(error, OSError) and (words := _explain_refusal(error)):
             print(f"error: {words}", file=sys.stderr)
             try:
                 sys.stdout.flush()
             except OSError:  # it is what cannot be written to
                 _drop_output()
             return OncoshiftError.exit_code
-        sys.stderr.write(without_credentials(traceback.format_exc()))
+        sys.stderr.write(remove_credentials(traceback.format_exc()))
         print("crashed: this is a fault of the program; please report it with the lines above", file=sys.stderr)
         return CRASHED
     return code
 
 
-def _refusal(error: OSError) -> str | None:
+def _explain_refusal(error: OSError) -> str | None:
     """What the system refused, and what to do about it; None for other errors.
 
     That a disk is full the system says of a write, which unlike the opening of a file names none.
@@ -78,7 +78,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _nobody_reads(stream: TextIO) -> bool:
+def _has_lost_reader(stream: TextIO) -> bool:
     """Whether the reader of a pipe has gone, as `| head` does; another pipe than this one may have broken."""
     poll = select.poll()
     poll.register(stream, select.POLLOUT)

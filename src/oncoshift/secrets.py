@@ -17,7 +17,7 @@ _USER = re.compile(rf"(?<=://)[^\s/?#]*@|{_NAME}[^\s@]*@(?:[^\s/?#@]*@)*")
 _PASSWORD = re.compile(rf"{_NAME}[^\s@]+@")
 
 
-def without_credentials(text: str) -> str:
+def remove_credentials(text: str) -> str:
     """A text without the credentials of the URLs in it: neither user nor password, and *** for secret parameters.
 
     Args:

@@ -6,7 +6,7 @@ import os
 import pwd
 
 
-def user_name() -> str:
+def find_user_name() -> str:
     """The name of the user that the system runs this process as; `uid 1234` where it has no name for that one.
 
     Not `getpass.getuser`, which believes the variables LOGNAME and USER, and fails in a container that lacks both.

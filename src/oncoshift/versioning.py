@@ -21,9 +21,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from oncoshift.errors import OncoshiftError
-from oncoshift.files import atomic, held
+from oncoshift.files import atomic, hold_lock
 from oncoshift.layout import Layout
-from oncoshift.secrets import without_credentials
+from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +63,8 @@ def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None]
     Raises:
         DvcError: a stage failed, or dvc.lock is damaged.
     """
-    stage_outs(folder)  # raises where dvc.lock is damaged
-    lines = _dvc(folder, "repro", *([stage] if stage else []), on_line=on_line)
+    read_stage_outs(folder)  # raises where dvc.lock is damaged
+    lines = _run_dvc(folder, "repro", *([stage] if stage else []), on_line=on_line)
     ran = [match[1] for line in lines if (match := _RUNNING.fullmatch(line.strip()))]
     return [name for name in ran if name != "code"]
 
@@ -75,15 +75,15 @@ def is_current(folder: Path, stage: str, fingerprints: dict[str, str]) -> bool:
     Args:
         folder: the experiment.
         stage: this stage and what it depends on.
-        fingerprints: hashes of the stages' code as it is now; see `fingerprint.stage_fingerprints`.
+        fingerprints: hashes of the stages' code as it is now; see `fingerprint.fingerprint_stages`.
 
     Raises:
         DvcError: DVC failed, or dvc.lock is damaged.
     """
     kept = {file.stem: file.read_text(encoding="utf-8").strip() for file in Layout(folder).code.glob("*.txt")}
-    if kept != fingerprints or not stage_outs(folder):
+    if kept != fingerprints or not read_stage_outs(folder):
         return False
-    changed: dict[str, Any] = json.loads(_dvc(folder, "status", "--json", "--with-deps", stage)[-1])
+    changed: dict[str, Any] = json.loads(_run_dvc(folder, "status", "--json", "--with-deps", stage)[-1])
     return changed.keys() <= {"code"}  # which counts as changed always
 
 
@@ -106,9 +106,9 @@ def version_raw(project: Path, path: Path) -> str | None:
     relative = path.relative_to(project).as_posix()
     pointer = project / f"{relative}.dvc"
     if pointer.exists():
-        _pointer_hash(pointer)
-    _dvc(project, "add", relative)
-    return _pointer_hash(pointer)
+        _read_pointer_hash(pointer)
+    _run_dvc(project, "add", relative)
+    return _read_pointer_hash(pointer)
 
 
 def ensure_local_remote(project: Path) -> None:
@@ -116,8 +116,8 @@ def ensure_local_remote(project: Path) -> None:
 
     It is not made the default: a local default would silently win over one that the user adds later.
     """
-    if not _remotes(project):
-        _dvc(project, "remote", "add", "--local", REMOTE, REMOTE_FOLDER)
+    if not _list_remotes(project):
+        _run_dvc(project, "remote", "add", "--local", REMOTE, REMOTE_FOLDER)
 
 
 def push(folder: Path) -> None:
@@ -126,15 +126,15 @@ def push(folder: Path) -> None:
     Raises:
         DvcError: there is no remote, or it cannot be reached.
     """
-    _dvc(folder, "push", *(["--remote", REMOTE] if _remotes(folder) == [REMOTE] else []))
+    _run_dvc(folder, "push", *(["--remote", REMOTE] if _list_remotes(folder) == [REMOTE] else []))
 
 
-def _remotes(folder: Path) -> list[str]:
+def _list_remotes(folder: Path) -> list[str]:
     """Names of the configured remotes; `dvc remote list` would break long lines."""
-    return [match[1] for line in _dvc(folder, "config", "--list") if (match := _REMOTE_URL.match(line))]
+    return [match[1] for line in _run_dvc(folder, "config", "--list") if (match := _REMOTE_URL.match(line))]
 
 
-def stage_outs(folder: Path) -> dict[str, str]:
+def read_stage_outs(folder: Path) -> dict[str, str]:
     """Path → DVC hash of every output in the experiment's dvc.lock; empty where no stage has run.
 
     Raises:
@@ -148,17 +148,17 @@ def stage_outs(folder: Path) -> dict[str, str]:
         stages = content["stages"].values() if content["schema"] else ()
         return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
 
-    return _pick(lock, pick, "restore it from git, or remove it: what has run comes back from DVC's cache")
+    return _read_part(lock, pick, "restore it from git, or remove it: what has run comes back from DVC's cache")
 
 
-def file_hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The hash that DVC knows a file by, alone or inside a tracked folder: its MD5, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | None = None) -> list[str]:
-    _say_whether_git(folder)
+def _run_dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | None = None) -> list[str]:
+    _set_no_scm(folder)
     _mend_rwlock(folder)
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     # Stages call `oncoshift`, which lies beside the interpreter, also where nobody activated its environment.
@@ -169,7 +169,7 @@ def _dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | None = 
     with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
         try:
             for line in process.stdout or ():
-                lines.append(without_credentials(line.rstrip("\n")))  # a remote's address may hold some
+                lines.append(remove_credentials(line.rstrip("\n")))  # a remote's address may hold some
                 if on_line is not None:
                     on_line(lines[-1])
         except BaseException:
@@ -192,7 +192,7 @@ def _mend_rwlock(folder: Path) -> None:
     table = folder / ".dvc" / "tmp" / "rwlock"
     if _is_table(table):
         return
-    with held(table.with_name("rwlock.lock")):
+    with hold_lock(table.with_name("rwlock.lock")):
         if not _is_table(table):
             _log.warning("%s: removed; a process was killed while it wrote it", table)
             table.unlink()
@@ -209,7 +209,7 @@ def _is_table(path: Path) -> bool:
     return isinstance(content, dict) and all(isinstance(entries, dict) for entries in content.values())
 
 
-def _say_whether_git(folder: Path) -> None:
+def _set_no_scm(folder: Path) -> None:
     """Set `core.no_scm` for this copy of the project where no folder above it is a git checkout."""
     if any((parent / ".git").exists() for parent in (folder.resolve(), *folder.resolve().parents)):
         return
@@ -227,13 +227,13 @@ def _say_whether_git(folder: Path) -> None:
             own.write(file)
 
 
-def _pointer_hash(pointer: Path) -> str:
-    """The hash in a .dvc file; see `_pick` for the error."""
+def _read_pointer_hash(pointer: Path) -> str:
+    """The hash in a .dvc file; see `_read_part` for the error."""
     remedy = "restore it from git, or remove it: it is made again from the data"
-    return _pick(pointer, lambda content: str(content["outs"][0]["path"] and content["outs"][0]["md5"]), remedy)
+    return _read_part(pointer, lambda content: str(content["outs"][0]["path"] and content["outs"][0]["md5"]), remedy)
 
 
-def _pick(path: Path, pick: Callable[[Any], T], remedy: str) -> T:
+def _read_part(path: Path, pick: Callable[[Any], T], remedy: str) -> T:
     """Part of a YAML file that DVC wrote.
 
     Raises:

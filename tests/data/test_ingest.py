@@ -18,7 +18,7 @@ from support.tiny_tiles import tissue
 from oncoshift.data.ingest import ingest
 from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.errors import DataError
-from oncoshift.parallel import silent
+from oncoshift.parallel import ignore_progress
 from oncoshift.phantom import phantom_tile
 from oncoshift.settings import IngestSettings, PhantomSettings
 
@@ -203,7 +203,7 @@ def test_a_file_that_goes_or_changes_while_ingest_runs_is_named_and_stops_nothin
             (benign / "lung-b0_0.png").unlink()
             (benign / "lung-b1_0.png").write_bytes((benign / "lung-b2_0.png").read_bytes())
             (benign / "lung-b3_0.png").write_text("no image")
-        return silent(phase)
+        return ignore_progress(phase)
 
     report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, phases=meddle)
     (warning,) = [line for line in report.warnings if line.startswith("changed or gone")]

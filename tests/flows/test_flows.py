@@ -20,7 +20,7 @@ from prefect.states import Failed
 from flows import retrain as flow_module
 from flows.logs import tell_errors_in_one_line
 from oncoshift.errors import DataError
-from oncoshift.registry.gate import Decision
+from oncoshift.registry.decision import Decision
 from oncoshift.retraining.recipe import Steps
 from oncoshift.retraining.summary import Ending, Summary
 from oncoshift.selection.verdict import Kind, Verdict

@@ -11,7 +11,7 @@ from prefect.schedules import Schedule
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from flows import serve
-from oncoshift.files import held
+from oncoshift.files import hold_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def test_a_wrong_command_line_is_one_line_and_starts_no_server(
 
 
 def test_one_process_serves_a_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with temporary_settings({PREFECT_HOME: tmp_path}), held(tmp_path / "serve-scheduled.lock"):
+    with temporary_settings({PREFECT_HOME: tmp_path}), hold_lock(tmp_path / "serve-scheduled.lock"):
         assert serve.main([]) == 2
     assert "another `python -m flows.serve` serves 'scheduled' here" in capsys.readouterr().err
 

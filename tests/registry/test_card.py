@@ -2,8 +2,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from oncoshift.registry.card import MADE_UP, NOT_JUDGED, RESEARCH_ONLY, CardFacts, judgement, model_card, with_sections
-from oncoshift.registry.gate import Decision, Reason
+from oncoshift.registry.card import (
+    MADE_UP,
+    NOT_JUDGED,
+    RESEARCH_ONLY,
+    CardFacts,
+    render_card,
+    render_judgement,
+    replace_sections,
+)
+from oncoshift.registry.decision import Decision, Reason
 from oncoshift.selection.verdict import Kind, Verdict
 
 FACTS = CardFacts(
@@ -26,7 +34,7 @@ FACTS = CardFacts(
 
 
 def test_the_card_tells_what_how_well_on_what_and_how_to_load() -> None:
-    card = model_card(FACTS)
+    card = render_card(FACTS)
     assert card.startswith("# oncoshift-kidney\n")
     assert "kidney, audit tiles;" in card
     assert "| kidney/audit | abc.dir |" in card
@@ -43,32 +51,32 @@ def test_figures_are_this_models_beside_the_mean_of_the_seeds() -> None:
         "| metric | this model (seed 1) | mean of dann over seeds 0, 1, 2 |\n"
         "| --- | --- | --- |\n"
         "| AUROC | 0.851 [0.700, 0.950] | 0.700 [0.500, 0.900] |\n"
-    ) in model_card(FACTS)
+    ) in render_card(FACTS)
 
 
 def test_made_up_data_are_named() -> None:
-    assert MADE_UP in model_card(replace(FACTS, phantom=True))
+    assert MADE_UP in render_card(replace(FACTS, phantom=True))
 
 
 def test_the_gates_decision_takes_its_place_however_often_it_is_made() -> None:
     refused = Decision(promote=False, reasons=(Reason("AUROC", False, 0.5, 0.75, "too low"),))
     promoted = replace(refused, promote=True)
-    card = model_card(FACTS)
-    once = with_sections(card, {"Gate": refused.to_markdown()})
+    card = render_card(FACTS)
+    once = replace_sections(card, {"Gate": refused.to_markdown()})
     assert "| **failed** | AUROC | 0.500 | 0.750 | too low |\n\n## Use and limits" in once
     assert NOT_JUDGED not in once
-    assert with_sections(once, {"Gate": refused.to_markdown()}) == once
-    again = with_sections(once, {"Gate": promoted.to_markdown()})
+    assert replace_sections(once, {"Gate": refused.to_markdown()}) == once
+    again = replace_sections(once, {"Gate": promoted.to_markdown()})
     assert again.count("## Gate\n\n**promote**") == again.count("## Gate") == 1
 
 
 def test_what_is_judged_otherwise_is_replaced_and_all_else_stays() -> None:
     """What a person has written in it, too."""
-    card = model_card(FACTS) + "\n## Note\n\nby a person\n"
+    card = render_card(FACTS) + "\n## Note\n\nby a person\n"
     other = replace(FACTS, selection="seed 1 of 3, entropy", figures={"AUROC": "0.600"})
-    found = with_sections(card, judgement(other))
-    assert found == model_card(other) + "\n## Note\n\nby a person\n"
+    found = replace_sections(card, render_judgement(other))
+    assert found == render_card(other) + "\n## Note\n\nby a person\n"
 
 
 def test_a_card_without_the_section_gets_it_at_its_end() -> None:
-    assert with_sections("# card", {"Gate": "refuse\n"}) == "# card\n\n## Gate\n\nrefuse\n"
+    assert replace_sections("# card", {"Gate": "refuse\n"}) == "# card\n\n## Gate\n\nrefuse\n"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.embedded import SQLITE, connected, database_path
+from oncoshift.registry.embedded import SQLITE, find_database, open_database
 from oncoshift.registry.promotion import promote
 from oncoshift.registry.relocation import relocate
-from oncoshift.registry.store import artifact_root, ensure_experiment, open_client
+from oncoshift.registry.store import ensure_experiment, find_artifact_root, open_client
 from oncoshift.registry.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_a_project_elsewhere_is_refused_and_relocated(
     assert (done.places, done.folder) == (5, project / "mlruns" / "artifacts")
     assert database.read_bytes() != done.backup.read_bytes()
     tracker = Tracker(uri, "e")
-    root = artifact_root(uri)
+    root = find_artifact_root(uri)
     assert root is not None
     assert all(place is not None and place.startswith(root) for place in places(tracker.client))
     run = tracker.find_or_start_run("key", "run")
@@ -169,7 +169,7 @@ def test_another_programs_database_is_not_called_one_that_may_not_be_read(tmp_pa
     database.touch()
     with (
         pytest.raises(RegistryError, match="no such table: runs; is it another program's"),
-        connected(database) as other,
+        open_database(database) as other,
     ):
         other.execute("SELECT * FROM runs")
 
@@ -185,5 +185,5 @@ def test_an_error_of_the_database_is_one_line(pristine: Path, tmp_path: Path) ->
 
 
 def test_a_servers_address_is_no_database() -> None:
-    assert database_path("http://127.0.0.1:5000") is None
-    assert artifact_root("http://127.0.0.1:5000") is None
+    assert find_database("http://127.0.0.1:5000") is None
+    assert find_artifact_root("http://127.0.0.1:5000") is None

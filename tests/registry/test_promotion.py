@@ -8,11 +8,11 @@ import pytest
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry import promotion
-from oncoshift.registry.gate import Decision, Reason
+from oncoshift.registry.decision import Decision, Reason
 from oncoshift.registry.promotion import (
     INTENT_TAG,
-    describe,
-    history,
+    list_events,
+    list_versions,
     promote,
     recover,
     rollback,
@@ -83,8 +83,8 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def state(client: MlflowClient, name: str) -> tuple[dict[str, str], list[str], list[tuple[str, str, str | None]], Any]:
-    rows = describe(client, name)
-    events = [(str(event.kind), event.version, event.replaced) for event in history(client, name)]
+    rows = list_versions(client, name)
+    events = [(str(event.kind), event.version, event.replaced) for event in list_events(client, name)]
     return aliases(client, name), [row.withdrawn for row in rows], events, client.get_registered_model(name).tags
 
 
@@ -96,7 +96,7 @@ def test_aliases_follow_promotions(client: MlflowClient, name: str) -> None:
     set_challenger(client, name, "2", "trained", "flow")
     promote(client, name, "2", "gate", "flow")
     assert aliases(client, name) == {"champion": "2", "previous": "1"}
-    assert [(event.kind, event.version, event.replaced) for event in history(client, name)] == [
+    assert [(event.kind, event.version, event.replaced) for event in list_events(client, name)] == [
         ("challenge", "1", None),
         ("promote", "1", None),
         ("challenge", "2", None),
@@ -124,13 +124,13 @@ def test_rollback_swaps_and_keeps_automation_from_undoing_it(client: MlflowClien
     promote(client, name, "2", "gate", "flow")
     assert rollback(client, name, "drifts on scanner B", "anna") == "1"
     assert aliases(client, name) == {"champion": "1", "previous": "2"}
-    assert {row.version: row.withdrawn for row in describe(client, name)}["2"] == "drifts on scanner B"
+    assert {row.version: row.withdrawn for row in list_versions(client, name)}["2"] == "drifts on scanner B"
     with pytest.raises(RegistryError, match="rolled back \\(drifts on scanner B\\)"):
         promote(client, name, "2", "gate", "flow")
     promote(client, name, "2", "scanner fixed", "anna", force=True)
     assert aliases(client, name) == {"champion": "2", "previous": "1"}
-    assert [row.withdrawn for row in describe(client, name)] == ["", "", ""]
-    assert history(client, name)[-2].reason == "drifts on scanner B"
+    assert [row.withdrawn for row in list_versions(client, name)] == ["", "", ""]
+    assert list_events(client, name)[-2].reason == "drifts on scanner B"
 
 
 def test_a_second_rollback_does_not_bring_back_what_was_rolled_back(client: MlflowClient, name: str) -> None:
@@ -165,7 +165,7 @@ def test_promotions_and_rollbacks_at_once_make_one_chain(uri: str, client: Mlflo
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(change, (1, 2, 3)))
-    changes = [event for event in history(client, name) if event.kind != "challenge"]
+    changes = [event for event in list_events(client, name) if event.kind != "challenge"]
     assert len(changes) > 10
     assert [event.replaced for event in changes[1:]] == [event.version for event in changes[:-1]]
     assert aliases(client, name)["champion"] == changes[-1].version
@@ -200,7 +200,7 @@ def test_a_refused_version_is_promoted_by_force_only(client: MlflowClient, name:
     assert aliases(client, name) == {}
     promote(client, name, "1", "for a comparison", "anna", force=True)
     assert aliases(client, name) == {"champion": "1"}
-    assert describe(client, name)[-1].gate == "refuse"
+    assert list_versions(client, name)[-1].gate == "refuse"
 
 
 def to_third(client: Any, name: str) -> None:

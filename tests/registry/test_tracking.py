@@ -15,7 +15,7 @@ import pytest
 from oncoshift.errors import RegistryError
 from oncoshift.files import DamagedFileError
 from oncoshift.registry.embedded import SQLITE
-from oncoshift.registry.source import git_tags
+from oncoshift.registry.source import read_git_tags
 from oncoshift.registry.tracking import KEY_TAG, Tracker
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def test_inputs_carry_their_dvc_digest_once(tracker: Tracker, unique: Callable[[
 def test_system_metrics_of_a_short_job_and_of_its_second_start(tracker: Tracker, unique: Callable[[str], str]) -> None:
     run_id = tracker.find_or_start_run(unique("run"), "x")
     for _ in range(2):
-        with tracker.system_metrics(run_id, interval=0.2):
+        with tracker.sampling_system_metrics(run_id, interval=0.2):
             time.sleep(1.2)
     samples = tracker.client.get_metric_history(run_id, "system/system_memory_usage_megabytes")
     steps = sorted(sample.step for sample in samples)
@@ -182,7 +182,7 @@ def test_system_metrics_of_a_short_job_and_of_its_second_start(tracker: Tracker,
 
 def test_system_metrics_never_fail_the_job(tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:
     done = False
-    with tracker.system_metrics("no-such-run", interval=0.05):
+    with tracker.sampling_system_metrics("no-such-run", interval=0.05):
         time.sleep(0.2)
         done = True
     assert done
@@ -196,13 +196,13 @@ def commit(folder: Path) -> None:
 
 
 def test_git_tags_of_a_clean_a_changed_and_no_working_tree(tmp_path: Path) -> None:
-    assert git_tags(tmp_path) == {}
+    assert read_git_tags(tmp_path) == {}
     commit(tmp_path)
-    tags = git_tags(tmp_path)
+    tags = read_git_tags(tmp_path)
     assert len(tags["mlflow.source.git.commit"]) == 40
     assert tags["mlflow.source.git.dirty"] == "false"
     (tmp_path / "file").write_text("2")
-    assert git_tags(tmp_path)["mlflow.source.git.dirty"] == "true"
+    assert read_git_tags(tmp_path)["mlflow.source.git.dirty"] == "true"
 
 
 def test_a_checkout_of_another_user_is_told_with_the_remedy(
@@ -212,7 +212,7 @@ def test_a_checkout_of_another_user_is_told_with_the_remedy(
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to test it
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     (tmp_path / "project").mkdir()
-    tags = git_tags(tmp_path / "project")
+    tags = read_git_tags(tmp_path / "project")
     assert tags.keys() == {"oncoshift.git_error"}
     remedy = f"git config --global --add safe.directory {tmp_path}"
     assert tags["oncoshift.git_error"].endswith(remedy)
@@ -221,7 +221,7 @@ def test_a_checkout_of_another_user_is_told_with_the_remedy(
     config = tmp_path / "gitconfig"
     config.write_text(f"[safe]\n    directory = {tmp_path}\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    assert len(git_tags(tmp_path / "project")["mlflow.source.git.commit"]) == 40, "the remedy helps"
+    assert len(read_git_tags(tmp_path / "project")["mlflow.source.git.commit"]) == 40, "the remedy helps"
 
 
 def test_git_that_is_absent_has_no_commit_or_fails_is_told_in_a_checkout_alone(
@@ -230,20 +230,20 @@ def test_git_that_is_absent_has_no_commit_or_fails_is_told_in_a_checkout_alone(
     (tmp_path / "outside").mkdir()
     checkout = tmp_path / "checkout"
     subprocess.run(["git", "init", "-q", str(checkout)], check=True)
-    assert git_tags(checkout) == {"oncoshift.git_error": "there is no commit yet; make one"}
+    assert read_git_tags(checkout) == {"oncoshift.git_error": "there is no commit yet; make one"}
     commit(checkout)
     (checkout / ".git" / "index").write_bytes(b"cut short")
-    tags = git_tags(checkout)
+    tags = read_git_tags(checkout)
     assert len(tags["mlflow.source.git.commit"]) == 40
     assert tags["oncoshift.git_error"].startswith("`git status --porcelain --untracked-files=no`: ")
     (checkout / ".git" / "HEAD").write_text("")
-    assert git_tags(checkout).keys() == {"oncoshift.git_error"}
+    assert read_git_tags(checkout).keys() == {"oncoshift.git_error"}
     caplog.clear()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_tags(checkout) == {"oncoshift.git_error": "git is not installed, or not on PATH"}
+    assert read_git_tags(checkout) == {"oncoshift.git_error": "git is not installed, or not on PATH"}
     assert "git is not installed" in caplog.text
     caplog.clear()
-    assert git_tags(tmp_path / "outside") == {}
+    assert read_git_tags(tmp_path / "outside") == {}
     assert not caplog.text
 
 

@@ -16,8 +16,8 @@ from mlflow.exceptions import MlflowException
 from oncoshift.errors import RegistryError, TrainingInterrupted, UnavailableError
 from oncoshift.registry import waiting
 from oncoshift.registry.embedded import SQLITE
-from oncoshift.registry.store import open_client, store_lock
-from oncoshift.registry.waiting import patience, patiently
+from oncoshift.registry.store import hold_store, open_client
+from oncoshift.registry.waiting import patience, retry_while_transient
 from oncoshift.training.interruption import interruptible
 
 if TYPE_CHECKING:
@@ -88,12 +88,12 @@ def test_a_database_that_stays_locked_is_named(tracker: Tracker, uri: str) -> No
 def test_a_database_that_another_process_writes_to_can_be_read_and_the_lock_waits(tracker: Tracker, uri: str) -> None:
     with locked(uri, "IMMEDIATE"):
         open_client(uri).search_registered_models()
-        with pytest.raises(UnavailableError, match="another process is writing to it; waited for 1 s"), store_lock(uri):
+        with pytest.raises(UnavailableError, match="another process is writing to it; waited for 1 s"), hold_store(uri):
             pytest.fail("it is locked")
 
 
 def test_a_lock_that_another_holds_is_named(tracker: Tracker, uri: str) -> None:
-    with store_lock(uri), pytest.raises(UnavailableError, match=r"holds .*\.mlflow\.db\.lock"), store_lock(uri):
+    with hold_store(uri), pytest.raises(UnavailableError, match=r"holds .*\.mlflow\.db\.lock"), hold_store(uri):
         pytest.fail("it is held")
 
 
@@ -151,13 +151,13 @@ def test_sigterm_in_a_training_ends_a_wait_though_the_library_makes_an_error_of_
 
     with interruptible() as asked:
         with pytest.raises(TrainingInterrupted):
-            patiently(call, passing)
+            retry_while_transient(call, passing)
         assert asked()
 
 
 def test_a_stop_is_not_its_own_cause() -> None:
     with interruptible(), pytest.raises(TrainingInterrupted) as raised:
-        patiently(ask_to_stop, passing)
+        retry_while_transient(ask_to_stop, passing)
     assert raised.value.__cause__ is None
 
 
@@ -165,8 +165,8 @@ def test_after_sigterm_in_a_training_nothing_is_asked_of_the_store() -> None:
     with interruptible():
         ask_to_stop()
         with pytest.raises(TrainingInterrupted):
-            patiently(lambda: pytest.fail("the store was asked"), passing)
-    assert patiently(lambda: 1, passing) == 1
+            retry_while_transient(lambda: pytest.fail("the store was asked"), passing)
+    assert retry_while_transient(lambda: 1, passing) == 1
 
 
 @pytest.mark.parametrize("kind", ["IMMEDIATE", "EXCLUSIVE"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncoshift.files import DamagedFileError
-from oncoshift.registry.gate import Decision, Reason
+from oncoshift.registry.decision import Decision, Reason
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.recipe import ended_before
 from oncoshift.retraining.summary import SUMMARY, Ending, Row, Summary

@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 import pytest
 from PIL import Image
 
-from oncoshift.files import held, sha256_file
+from oncoshift.files import hold_lock, sha256_file
 from oncoshift.registry.packaging import log_and_register
 from oncoshift.registry.promotion import promote
 from oncoshift.registry.tracking import Tracker
@@ -69,7 +69,7 @@ def python(store: tuple[str, Path], pytestconfig: pytest.Config) -> Path:
     cache = pytestconfig.cache.mkdir("fresh-environment")
     folder = cache / sha256_file(requirements)[:16]
     python = folder / "bin" / "python"
-    with held(cache / "lock"):
+    with hold_lock(cache / "lock"):
         if not (folder / "complete").is_file():
             for old in cache.iterdir():
                 if old.is_dir():

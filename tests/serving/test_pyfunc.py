@@ -16,7 +16,7 @@ from mlflow.pyfunc import scoring_server
 from PIL import Image
 
 import oncoshift.serving
-from oncoshift.registry.folder import Package, requirements, save_folder
+from oncoshift.registry.folder import Package, list_requirements, save_folder
 from oncoshift.serving.predictor import TilePredictor
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def test_the_folder_holds_no_pickle_and_the_serving_code_alone(model_folder: Pat
 
 
 def test_requirements_are_pinned_and_few(package: Package, reinhard_package: Package, model_folder: Path) -> None:
-    plain, stained = requirements(package.config), requirements(reinhard_package.config)
+    plain, stained = list_requirements(package.config), list_requirements(reinhard_package.config)
     assert (model_folder / "requirements.txt").read_text().split() == plain
     assert {line.split("==")[0] for line in plain} == {
         "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg",

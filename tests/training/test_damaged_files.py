@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.small_training import Watched, maps, trainer
 
-from oncoshift.files import DamagedFileError, held
+from oncoshift.files import DamagedFileError, hold_lock
 from oncoshift.training import features
 from oncoshift.training.checkpoint import load_checkpoint
 from oncoshift.training.inputs import FeatureInputs
@@ -241,8 +241,8 @@ def test_a_job_removes_what_a_killed_process_left_in_its_folder(
 HOLDS = """
 import sys
 from pathlib import Path
-from oncoshift.files import held
-with held(Path(sys.argv[1])):
+from oncoshift.files import hold_lock
+with hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -265,5 +265,5 @@ def test_the_sweep_spares_a_job_that_another_process_trains(tmp_path: Path) -> N
     holder.communicate("end\n", timeout=60)
     sweep_jobs(tmp_path)
     assert [path.name for path in busy.iterdir()] == ["checkpoint.pt"]
-    with held(busy):
+    with hold_lock(busy):
         pass

@@ -135,7 +135,7 @@ def test_a_job_keeps_its_id_and_folder_though_code_changes_while_it_trains(
     job = make_job(model__freeze="all", train__augment=False, train__epochs=1)
 
     def change_code(row: Mapping[str, float]) -> None:
-        monkeypatch.setattr("oncoshift.training.job.code_fingerprint", lambda _entry: "another")
+        monkeypatch.setattr("oncoshift.training.job.fingerprint_code", lambda _entry: "another")
 
     trained = train_job(job, data, change_code)
     assert find_trained(job) == trained

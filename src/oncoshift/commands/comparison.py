@@ -104,13 +104,13 @@ def compare(context: Context) -> None:
 
 def _finished_runs(context: Context) -> Sequence[Run]:
     """Newest first; none where there is no store yet, and none is made."""
-    from oncoshift.experiments import tracking_uri
-    from oncoshift.registry.store import is_there
+    from oncoshift.experiments import resolve_tracking_uri
+    from oncoshift.registry.store import has_store
     from oncoshift.registry.tracking import Tracker
 
     settings = context.settings
-    uri = tracking_uri(context.project, settings.tracking, os.environ)
-    if not is_there(uri):
+    uri = resolve_tracking_uri(context.project, settings.tracking, os.environ)
+    if not has_store(uri):
         return []
     tracker = Tracker(uri, settings.tracking.experiment)
     return tracker.client.search_runs(

@@ -175,10 +175,10 @@ class _Images:
 
 
 def _find_pairs(label: str, images: _Images) -> list[Pair]:
-    from oncoshift.console import phases
+    from oncoshift.console import showing_phases
     from oncoshift.copies import find_pairs
 
-    with phases(label) as steps:
+    with showing_phases(label) as steps:
         return find_pairs(images, len(images.files), steps)
 
 

@@ -41,10 +41,10 @@ def models(context: Context) -> None:
     from rich.text import Text
 
     from oncoshift.console import print_table
-    from oncoshift.registry.promotion import describe
+    from oncoshift.registry.promotion import list_versions
 
     name = _name(context)
-    rows = describe(_client(context), name)
+    rows = list_versions(_client(context), name)
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
         return
@@ -64,10 +64,10 @@ def models(context: Context) -> None:
 def promote(context: Context) -> None:
     """Make a version champion."""
     from oncoshift.registry.promotion import promote as run
-    from oncoshift.user import user_name
+    from oncoshift.user import find_user_name
 
     given, name = context.arguments, _name(context)
-    if run(_client(context), name, given.version, _reason(context), user_name(), force=given.force):
+    if run(_client(context), name, given.version, _reason(context), find_user_name(), force=given.force):
         print(f"{name}: version {given.version} is champion")
     else:
         print(f"{name}: version {given.version} is champion already; nothing changed, no reason recorded")
@@ -76,28 +76,28 @@ def promote(context: Context) -> None:
 def rollback(context: Context) -> None:
     """Go back to the previous champion."""
     from oncoshift.registry.promotion import rollback as run
-    from oncoshift.user import user_name
+    from oncoshift.user import find_user_name
 
     name = _name(context)
-    version = run(_client(context), name, _reason(context), user_name())
+    version = run(_client(context), name, _reason(context), find_user_name())
     print(f"{name}: version {version} is champion again")
 
 
 def relocate(context: Context) -> None:
     """Have the database of a project that was copied or moved name the artifacts beside it."""
     from oncoshift.errors import RegistryError
-    from oncoshift.registry.embedded import check_whole, database_path
+    from oncoshift.registry.embedded import check_whole, find_database
     from oncoshift.registry.relocation import relocate as run
-    from oncoshift.registry.store import store_lock
-    from oncoshift.secrets import without_credentials
+    from oncoshift.registry.store import hold_store
+    from oncoshift.secrets import remove_credentials
 
-    database = database_path(_uri(context))
+    database = find_database(_uri(context))
     if database is None:
-        raise RegistryError(f"{without_credentials(_uri(context))}: is a server, and knows where its artifacts are")
+        raise RegistryError(f"{remove_credentials(_uri(context))}: is a server, and knows where its artifacts are")
     if not database.is_file():
         raise RegistryError(f"{database}: is not there")
     check_whole(database)
-    with store_lock(_uri(context)):
+    with hold_store(_uri(context)):
         done = run(database)
     if done is None:
         print(f"{database}: names no other project's artifacts; nothing was changed")
@@ -125,17 +125,17 @@ def _name(context: Context) -> str:
 
 
 def _uri(context: Context) -> str:
-    from oncoshift.experiments import tracking_uri
+    from oncoshift.experiments import resolve_tracking_uri
 
-    return tracking_uri(context.project, context.settings.tracking, os.environ)
+    return resolve_tracking_uri(context.project, context.settings.tracking, os.environ)
 
 
 def _client(context: Context) -> MlflowClient:
     from oncoshift.errors import RegistryError
-    from oncoshift.registry.store import is_there, open_client
-    from oncoshift.secrets import without_credentials
+    from oncoshift.registry.store import has_store, open_client
+    from oncoshift.secrets import remove_credentials
 
     uri = _uri(context)
-    if not is_there(uri):
-        raise RegistryError(f"{without_credentials(uri)}: there is no store, so there are no registered models")
+    if not has_store(uri):
+        raise RegistryError(f"{remove_credentials(uri)}: there is no store, so there are no registered models")
     return open_client(uri)

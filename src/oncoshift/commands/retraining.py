@@ -57,7 +57,7 @@ def retrain(context: Context) -> None:
 
     Where there is nothing to do this is said at once, unless a Prefect server is there to be told of the run as well.
     """
-    from oncoshift.experiments import experiment_layout
+    from oncoshift.experiments import locate_experiment
     from oncoshift.retraining.inputs import check_inputs
 
     given, project = context.arguments, context.project
@@ -65,7 +65,7 @@ def retrain(context: Context) -> None:
     check_inputs(project, context.settings)  # what is to be mended is told here, before Prefect starts
     options = [*(["--preset", context.preset] if context.preset else []), *(["--force"] if given.force else [])]
     if given.name is not None:
-        experiment_layout(project, given.name)
+        locate_experiment(project, given.name)
         options += ["--name", given.name]
     for override in given.overrides:
         options += ["--set", override]
@@ -79,7 +79,7 @@ def retrain(context: Context) -> None:
 
 def _find_unchanged(context: Context) -> Ending | None:
     """How the retraining ended that this one would repeat, or None."""
-    from oncoshift.experiments import experiment_lock
+    from oncoshift.experiments import hold_experiment
     from oncoshift.retraining.prepare import make_plan
     from oncoshift.retraining.recipe import find_unchanged
 
@@ -93,7 +93,7 @@ def _find_unchanged(context: Context) -> Ending | None:
         say=print,
         name=given.name,
     )
-    with experiment_lock(plan.layout):
+    with hold_experiment(plan.layout):
         return find_unchanged(plan)
 
 
@@ -210,14 +210,14 @@ def _machine() -> dict[str, str]:
 
 
 def _experiment(context: Context) -> dict[str, str]:
-    from oncoshift.experiments import tracking_uri
-    from oncoshift.secrets import without_credentials
+    from oncoshift.experiments import resolve_tracking_uri
+    from oncoshift.secrets import remove_credentials
 
     settings, project = context.settings, context.project
     return {
         "project": str(project),
         "settings": f"valid; {settings.target} from {', '.join(settings.sources)}",
-        "tracking": without_credentials(tracking_uri(project, settings.tracking, os.environ)),
+        "tracking": remove_credentials(resolve_tracking_uri(project, settings.tracking, os.environ)),
     }
 
 

@@ -42,14 +42,14 @@ def score(context: Context) -> int:
     Returns:
         1 with `--strict` if an image could not be scored, else 0.
     """
-    from oncoshift.experiments import tracking_uri
+    from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.registry.loading import is_in_store, load_served
 
     given = context.arguments
     files = _files(given.images)
     uri = given.model or f"models:/{context.settings.registered_model}@champion"
     # A model in a folder needs neither settings nor a store.
-    store = tracking_uri(context.project, context.settings.tracking, os.environ) if is_in_store(uri) else None
+    store = resolve_tracking_uri(context.project, context.settings.tracking, os.environ) if is_in_store(uri) else None
     model = load_served(uri, store)
     write = _writer(as_json=given.json)
     done = failed = 0

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def phantom(context: Context) -> None:
     """Write the made-up data set to `ingest.root`."""
-    from oncoshift.console import progress
+    from oncoshift.console import showing_progress
     from oncoshift.files import writing
     from oncoshift.phantom import write_phantom
 
-    with writing(context.raw.parent), progress("phantom") as step:
+    with writing(context.raw.parent), showing_progress("phantom") as step:
         written = write_phantom(context.settings.phantom, context.raw, step)
     print(f"phantom: {'written to' if written else 'already there, unchanged:'} {context.raw}")
 
@@ -32,10 +32,10 @@ def add_ingest(parser: argparse.ArgumentParser) -> None:
 def code(context: Context) -> None:
     """Stage `code`."""
     from oncoshift.files import atomic, writing
-    from oncoshift.fingerprint import stage_fingerprints
+    from oncoshift.fingerprint import fingerprint_stages
 
     with writing(context.layout.code):
-        for stage, digest in stage_fingerprints().items():
+        for stage, digest in fingerprint_stages().items():
             with atomic(context.layout.code / f"{stage}.txt") as temporary:
                 temporary.write_text(f"{digest}\n", encoding="utf-8")
 
@@ -45,14 +45,14 @@ def ingest(context: Context) -> None:
     if context.arguments.list:
         _list_adapters()
         return
-    from oncoshift.console import phases
+    from oncoshift.console import showing_phases
     from oncoshift.data.ingest import ingest as run
     from oncoshift.data.names import visible
     from oncoshift.data.source.passed_over import summary
     from oncoshift.files import writing
 
     layout = context.layout
-    with writing(layout.tiles), phases("ingest") as steps:
+    with writing(layout.tiles), showing_phases("ingest") as steps:
         report = run(context.settings.ingest, context.raw, layout.tiles, base=layout.folder, phases=steps)
     made_up = ", made up" if report.made_up else ""
     kinds = ", ".join(f"{number} {kind}" for kind, number in report.kinds.items() if kind != "duplicate")
@@ -93,11 +93,11 @@ def split(context: Context) -> None:
 
 def normalize(context: Context) -> None:
     """Stage `normalize`."""
-    from oncoshift.console import phases
+    from oncoshift.console import showing_phases
     from oncoshift.data.normalize import run_normalize
     from oncoshift.files import writing
 
-    with writing(context.layout.packs), phases("normalize") as steps:
+    with writing(context.layout.packs), showing_phases("normalize") as steps:
         packs = run_normalize(context.settings.normalize, context.layout, steps)
     for variant, (pack, report) in packs.items():
         outcomes = ", ".join(f"{number} {outcome}" for outcome, number in (pack.stain.outcomes or {}).items())
@@ -138,12 +138,12 @@ def evaluate(context: Context) -> None:
 
 def explain(context: Context) -> None:
     """Stage `explain`: Integrated Gradients of outputs/train on target tiles, into outputs/explain."""
-    from oncoshift.console import progress
+    from oncoshift.console import showing_progress
     from oncoshift.steps import explain as step
     from oncoshift.steps.recorder import FolderRecorder
 
     jobs = _open_jobs(context)
-    with progress("explain") as on_progress:
+    with showing_progress("explain") as on_progress:
         explained = step.run(jobs, _read_trained(context, jobs), on_progress)
     explained.record(FolderRecorder(context.layout.outputs / "explain"))
     for name, value in explained.explanation.as_dict().items():

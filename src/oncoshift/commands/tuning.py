@@ -24,7 +24,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
 
 def tune(context: Context) -> None:
     """Run the study, go on with it, or find it done; a retraining with the same settings finds it, too."""
-    from oncoshift.experiments import experiment_lock
+    from oncoshift.experiments import hold_experiment
     from oncoshift.registry.store import open_client
     from oncoshift.retraining.prepare import data_step, make_plan
     from oncoshift.retraining.recorded import run_study
@@ -54,7 +54,7 @@ def tune(context: Context) -> None:
         raise SettingsError("tune.trials is 0, so there is nothing to tune; give --trials")
     stop_on_sigterm()
     open_client(plan.uri)  # a store that is away is told before the data step
-    with experiment_lock(plan.layout):
+    with hold_experiment(plan.layout):
         session = open_session(plan, data_step(plan))
         log_start(session)
         best = best_preset(plan.layout)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from oncoshift.copies.verification import MIN_INLIERS
-from oncoshift.disjoint_sets import Forest, merged_names
+from oncoshift.disjoint_sets import Forest, merge_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
         A group for each tile. Joined groups take the name that comes first in sorted order, so the result does not
         depend on the order of the pairs.
     """
-    names = merged_names((groups[pair.first], groups[pair.second]) for pair in pairs)
+    names = merge_names((groups[pair.first], groups[pair.second]) for pair in pairs)
     return [names.get(group, group) for group in groups]
 
 
@@ -55,7 +55,7 @@ def supported(count: int, pairs: Sequence[Pair], inliers: Sequence[int]) -> list
     for pair, features in zip(pairs, inliers, strict=True):
         if features >= STRONG:
             forest.join(pair.first, pair.second)
-    roots = forest.roots()
+    roots = forest.find_roots()
     large = {root for root, size in Counter(roots).items() if size >= _LARGE}
     links: dict[tuple[int, int], list[float]] = {}
     for pair in pairs:

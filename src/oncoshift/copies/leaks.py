@@ -97,6 +97,6 @@ def _copies(count: int, pairs: Sequence[Pair]) -> list[list[int]]:
     for pair in pairs:
         forest.join(pair.first, pair.second)
     members: dict[int, list[int]] = {}
-    for position, root in enumerate(forest.roots()):
+    for position, root in enumerate(forest.find_roots()):
         members.setdefault(root, []).append(position)
     return [positions for positions in members.values() if len(positions) > 1]

@@ -12,7 +12,7 @@ from oncoshift.copies.features import CODE, FEATURES, THUMBNAIL, describe
 from oncoshift.copies.join import STRONG, supported
 from oncoshift.copies.scratch import scratch
 from oncoshift.copies.verification import compare
-from oncoshift.parallel import ordered_map, silent
+from oncoshift.parallel import ignore_progress, map_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ class Pair:
     score: float
 
 
-def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Phases = silent) -> list[Pair]:
+def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Phases = ignore_progress) -> list[Pair]:
     """Find tiles that are copies of one original: rotated, mirrored, zoomed, cropped, recoloured or encoded again.
 
     Not every pair of a large set of copies is named, but the pairs link them all. Tiles that show nothing are never
@@ -84,7 +84,7 @@ def _compared(kept: _Kept, room: Scratch, progress: Progress) -> tuple[list[Pair
     def in_tiles(done: int, total: int) -> None:
         progress(count * done // total, count)
 
-    found = [item for block in ordered_map(compare_block, blocks, in_tiles) for item in block]
+    found = [item for block in map_in_order(compare_block, blocks, in_tiles) for item in block]
     pairs = [*copies, *(pair for pair, _ in found)]
     return pairs, [*(STRONG for _ in copies), *(features for _, features in found)]
 
@@ -118,7 +118,7 @@ def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, room: Sc
         used[position], thumbnails[position] = seen.used, seen.thumbnail
         return seen.digest
 
-    return _Kept(codes, frames, used, thumbnails, ordered_map(keep, range(count), progress))
+    return _Kept(codes, frames, used, thumbnails, map_in_order(keep, range(count), progress))
 
 
 def _equal(digests: list[bytes]) -> list[Pair]:

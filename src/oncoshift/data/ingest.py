@@ -30,10 +30,10 @@ from oncoshift.data.validation.report import MEASURES, Findings, write_report
 from oncoshift.data.validation.schema import check_tiles
 from oncoshift.data.validation.stains import colour_auroc
 from oncoshift.data.validation.warnings import warnings_of
-from oncoshift.disjoint_sets import merged_names
+from oncoshift.disjoint_sets import merge_names
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
-from oncoshift.parallel import Phases, ordered_map, silent
+from oncoshift.parallel import Phases, ignore_progress, map_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,9 @@ class IngestReport:
     warnings: list[str]
 
 
-def ingest(settings: IngestSettings, root: Path, out: Path, *, base: Path, phases: Phases = silent) -> IngestReport:
+def ingest(
+    settings: IngestSettings, root: Path, out: Path, *, base: Path, phases: Phases = ignore_progress
+) -> IngestReport:
     """Check every tile of a data set; write the tables, the quarantine and the report to `out`.
 
     `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded),
@@ -97,12 +99,12 @@ def ingest(settings: IngestSettings, root: Path, out: Path, *, base: Path, phase
             case everything is written nevertheless.
     """
     scanned = scan(settings, open_data_set(settings.adapter, root, out / "unpacked", phases("unpacking")))
-    checked = ordered_map(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, phases("checking"))
+    checked = map_in_order(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, phases("checking"))
     inspected = name_twice(checked)
     same_bytes = shared_bytes(inspected)
     inspected = mark_duplicates(inspected)
     near, changed = find_near_duplicates(inspected, phases) if settings.join_near_duplicates else ([], [])
-    joined = merged_names([*same_bytes, *(pair.groups for pair in near)])
+    joined = merge_names([*same_bytes, *(pair.groups for pair in near)])
     before = [one.tile.group for one in inspected if one.fault is None]
     inspected = with_groups(inspected, joined)
 

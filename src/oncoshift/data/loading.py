@@ -22,7 +22,7 @@ from oncoshift.data.split_checks import assert_disjoint
 from oncoshift.data.tables import EvaluationTiles, SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
-from oncoshift.parallel import ordered_map
+from oncoshift.parallel import map_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def load_masks(layout: Layout, tile_ids: Sequence[str], side: int) -> NDArray[np
     root = _root(tile_paths(layout, tile_ids)[0], tile_ids[0])
     if not (root / MASKS).is_dir():
         return None
-    return np.stack(ordered_map(lambda tile_id: _read_mask(mask_path(root, tile_id), side), tile_ids))
+    return np.stack(map_in_order(lambda tile_id: _read_mask(mask_path(root, tile_id), side), tile_ids))
 
 
 def data_fingerprint(layout: Layout, variant: str) -> str:

@@ -20,8 +20,8 @@ from oncoshift.data.stain import pick_backend, pick_reference, tile_statistics
 from oncoshift.data.stain.sheet import stain_sheet
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
-from oncoshift.fingerprint import SETTINGS, TILE_LIBRARIES, code_fingerprint, value_fingerprint
-from oncoshift.parallel import ordered_map, silent
+from oncoshift.fingerprint import SETTINGS, TILE_LIBRARIES, fingerprint_code, fingerprint_value
+from oncoshift.parallel import ignore_progress, map_in_order
 from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class Normalized(NamedTuple):
     report: PackReport
 
 
-def run_normalize(settings: NormalizeSettings, layout: Layout, phases: Phases = silent) -> dict[str, Normalized]:
+def run_normalize(
+    settings: NormalizeSettings, layout: Layout, phases: Phases = ignore_progress
+) -> dict[str, Normalized]:
     """Bring the pack of each of `settings.variants` up to date, and draw them; packs of other variants are removed.
 
     Memory holds a few tiles and a record for each at a time, whatever the data set's size.
@@ -127,12 +129,12 @@ class _Stage:
 
     def _statistics(self, tiles: Sequence[TileSource]) -> list[Statistics | None]:
         """Of each tile; kept beside the packs, so that only new tiles are measured the next time."""
-        made_by = value_fingerprint([self._code, self.settings.tile_size])
+        made_by = fingerprint_value([self._code, self.settings.tile_size])
         path = self.layout.packs / f"statistics-{made_by}.parquet"
         kept = _read_statistics(path)
         read = self._reader("reinhard")
         missing = [tile for tile in tiles if tile.sha256 not in kept]
-        measured = ordered_map(lambda tile: tile_statistics(read(tile)), missing)
+        measured = map_in_order(lambda tile: tile_statistics(read(tile)), missing)
         known = kept | dict(zip((tile.sha256 for tile in missing), measured, strict=True))
         found = {digest: known[digest] for digest in sorted(tile.sha256 for tile in tiles)}
         if found != kept:
@@ -146,7 +148,7 @@ class _Stage:
     @cached_property
     def _code(self) -> str:
         entries = "oncoshift.data.packs.tiles", "oncoshift.data.stain.backend"
-        return code_fingerprint(*entries, libraries=TILE_LIBRARIES, without=SETTINGS)
+        return fingerprint_code(*entries, libraries=TILE_LIBRARIES, without=SETTINGS)
 
 
 def _read_statistics(path: Path) -> dict[str, Statistics | None]:
@@ -163,7 +165,7 @@ def _draw_sheet(layout: Layout, table: pd.DataFrame, done: dict[str, Normalized]
     if len(done) < 2:
         path.unlink(missing_ok=True)
         return
-    shows = value_fingerprint({variant: each.pack.content for variant, each in done.items()})
+    shows = fingerprint_value({variant: each.pack.content for variant, each in done.items()})
     if _shown_by(path) == shows:
         return
     rows = table.sort_values("sha256").groupby("organ", sort=True).head(_SHOWN_EACH).sort_values("organ", kind="stable")

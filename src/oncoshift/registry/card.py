@@ -62,31 +62,31 @@ class CardFacts:
     phantom: bool = False
 
 
-def model_card(facts: CardFacts) -> str:
+def render_card(facts: CardFacts) -> str:
     """The card as markdown."""
     sections = {
-        **judgement(facts),
+        **render_judgement(facts),
         "Gate": NOT_JUDGED,
-        "Use and limits": _limits(facts),
-        "Data": _table(("data set", "DVC digest"), facts.data.items()),
-        "Load": _load(facts.name),
+        "Use and limits": _render_limits(facts),
+        "Data": _render_table(("data set", "DVC digest"), facts.data.items()),
+        "Load": _render_example(facts.name),
     }
-    return with_sections(f"# {escape(facts.name)}\n\n{_summary(facts)}\n", sections)
+    return replace_sections(f"# {escape(facts.name)}\n\n{_render_summary(facts)}\n", sections)
 
 
-def judgement(facts: CardFacts) -> dict[str, str]:
+def render_judgement(facts: CardFacts) -> dict[str, str]:
     """The sections, by title, that another retraining may come to judge otherwise for the same model."""
-    return {"Figures": _figures(facts), "Verdict without labels": _verdict(facts)}
+    return {"Figures": _render_figures(facts), "Verdict without labels": _render_verdict(facts)}
 
 
-def with_sections(card: str, sections: Mapping[str, str]) -> str:
+def replace_sections(card: str, sections: Mapping[str, str]) -> str:
     """A card with the text of some sections, by title, replaced; one that it has not is put at its end."""
     head, *rest = card.rstrip("\n").split(_SECTION)
     texts = dict(section.partition("\n\n")[::2] for section in rest) | dict(sections)
     return _SECTION.join([head, *(f"{title}\n\n{text.strip()}" for title, text in texts.items())]) + "\n"
 
 
-def _summary(facts: CardFacts) -> str:
+def _render_summary(facts: CardFacts) -> str:
     target, sources = escape(facts.target), escape(", ".join(facts.sources))
     return (
         f"Tells malignant from benign in H&E tiles of {target}. Adapted by {facts.method} from labelled {sources} "
@@ -96,20 +96,20 @@ def _summary(facts: CardFacts) -> str:
     )
 
 
-def _figures(facts: CardFacts) -> str:
+def _render_figures(facts: CardFacts) -> str:
     seeds = ", ".join(str(seed) for seed in facts.seeds)
     header = ("metric", f"this model (seed {facts.seed})", f"mean of {facts.method} over seeds {seeds}")
     rows = [(name, words, facts.means[name]) for name, words in facts.figures.items()]
     what = f"{escape(facts.target)}, {facts.split} tiles; intervals are bootstrapped over groups, not tiles."
-    return f"{what}\n\n{_table(header, rows)}"
+    return f"{what}\n\n{_render_table(header, rows)}"
 
 
-def _verdict(facts: CardFacts) -> str:
+def _render_verdict(facts: CardFacts) -> str:
     reasons = [f"- {escape(reason)}" for reason in facts.verdict.reasons]
     return "\n".join([f"Picked: {facts.selection}.", "", f"**{facts.verdict.kind.value}**", "", *reasons])
 
 
-def _limits(facts: CardFacts) -> str:
+def _render_limits(facts: CardFacts) -> str:
     made_up = [MADE_UP] if facts.phantom else []
     scope = (
         f"It knows {escape(facts.target)} tiles at the magnification and from the scanners of its training data, and "
@@ -118,7 +118,7 @@ def _limits(facts: CardFacts) -> str:
     return "\n\n".join([*made_up, RESEARCH_ONLY, scope])
 
 
-def _load(name: str) -> str:
+def _render_example(name: str) -> str:
     return f"""```python
 import mlflow
 
@@ -129,5 +129,5 @@ with open("tile.jpg", "rb") as file:
 ```"""
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(escape, cells))} |" for cells in (header, ["---"] * len(header), *rows))

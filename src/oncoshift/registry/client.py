@@ -20,8 +20,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from oncoshift.errors import RegistryError, UnavailableError
 from oncoshift.proxies import spare_loopback
 from oncoshift.registry.embedded import SQLITE
-from oncoshift.registry.waiting import patiently
-from oncoshift.secrets import without_credentials
+from oncoshift.registry.waiting import retry_while_transient
+from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,8 @@ _DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRI
 """MLflow's own retries are silent and heed no signal; ours are around its calls."""
 
 
-def patient_client(uri: str) -> MlflowClient:
-    """MLflow's client for tracking and registry, each of whose calls is `patiently` made.
+def make_patient_client(uri: str) -> MlflowClient:
+    """MLflow's client for tracking and registry, each of whose calls is `retry_while_transient` made.
 
     A call raises MLflow's exceptions for what the store answers, such as that there is no such model;
     `UnavailableError` where it stays away or locked; and `RegistryError` for other errors of its database.
@@ -45,7 +45,7 @@ class _PatientClient:
     """Not a subclass: there, methods that call each other would each wait."""
 
     def __init__(self, uri: str) -> None:
-        self._uri = without_credentials(uri)
+        self._uri = remove_credentials(uri)
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def __getattr__(self, name: str) -> Any:
@@ -56,22 +56,22 @@ class _PatientClient:
         @wraps(attribute)
         def call(*arguments: Any, **options: Any) -> Any:
             try:
-                return patiently(lambda: attribute(*arguments, **options), self._may_pass)
+                return retry_while_transient(lambda: attribute(*arguments, **options), self._explain_transient)
             except MlflowException as error:
-                if fault := _database_fault(error):
+                if fault := _find_database_fault(error):
                     raise RegistryError(f"{self._uri}: {fault}") from error
                 raise
 
         return call
 
-    def _may_pass(self, error: Exception) -> str | None:
-        for link in _chain(error):
+    def _explain_transient(self, error: Exception) -> str | None:
+        for link in _iterate_causes(error):
             if isinstance(link, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
-                return f"{self._uri}: the MLflow server does not answer ({_reason(error)})"
+                return f"{self._uri}: the MLflow server does not answer ({_explain_lost_connection(error)})"
             if isinstance(link, OperationalError):
                 if "locked" in str(link.orig):
                     return f"{self._uri}: another process is writing to it"
-                return None if self._uri.startswith(SQLITE) else f"{self._uri}: {first_line(link)}"
+                return None if self._uri.startswith(SQLITE) else f"{self._uri}: {shorten_error(link)}"
         return None
 
 
@@ -85,7 +85,7 @@ def check_server(uri: str) -> None:
     spare_loopback()
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    shown = without_credentials(uri)
+    shown = remove_credentials(uri)
     try:
         answer = http_request(
             get_default_host_creds(uri),  # type: ignore[no-untyped-call]
@@ -98,14 +98,14 @@ def check_server(uri: str) -> None:
         )
     except MlflowException as error:
         raise UnavailableError(
-            f"{shown}: no MLflow server answers ({_reason(error)}); start it, or see tracking.uri and "
+            f"{shown}: no MLflow server answers ({_explain_lost_connection(error)}); start it, or see tracking.uri and "
             "MLFLOW_TRACKING_URI"
         ) from error
-    if fault := _refusal(answer):
+    if fault := _explain_refusal(answer):
         raise RegistryError(f"{shown}: {fault}")
 
 
-def _refusal(answer: requests.Response) -> str | None:
+def _explain_refusal(answer: requests.Response) -> str | None:
     code = answer.status_code
     said = f"answers {code} {answer.reason}".rstrip()
     if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -121,30 +121,30 @@ def _refusal(answer: requests.Response) -> str | None:
     return None if code == HTTPStatus.OK and is_mlflow else f"{said}, so it is not an MLflow server; see tracking.uri"
 
 
-def _database_fault(error: MlflowException) -> str | None:
+def _find_database_fault(error: MlflowException) -> str | None:
     if error.error_code == "RESOURCE_ALREADY_EXISTS":  # so the database said, but it is an answer
         return None
-    return next((first_line(link) for link in _chain(error) if isinstance(link, SQLAlchemyError)), None)
+    return next((shorten_error(link) for link in _iterate_causes(error) if isinstance(link, SQLAlchemyError)), None)
 
 
-def first_line(error: Exception) -> str:
+def shorten_error(error: Exception) -> str:
     """Give an error's first line: MLflow's message, or the database's own words; without any, the error's type."""
     message = error.message if isinstance(error, MlflowException) else getattr(error, "orig", None) or error
     return str(message).strip().partition("\n")[0] or type(error).__name__
 
 
-def _reason(error: Exception) -> str:
+def _explain_lost_connection(error: Exception) -> str:
     """The system's words for what went wrong with a connection, which are the last link; or what the server said."""
-    words = [link.strerror for link in _chain(error) if isinstance(link, OSError) and link.strerror]
+    words = [link.strerror for link in _iterate_causes(error) if isinstance(link, OSError) and link.strerror]
     if words:
         return words[-1]
-    if any(isinstance(link, requests.Timeout) for link in _chain(error)):
+    if any(isinstance(link, requests.Timeout) for link in _iterate_causes(error)):
         return "no answer in time"
     answered = re.search(r"too many (\d+) error responses", str(error))
     return f"error {answered[1]}" if answered else "the connection broke"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
     link: BaseException | None = error
     while link is not None:
         yield link

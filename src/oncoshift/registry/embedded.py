@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.waiting import TRY_SECONDS, patiently
+from oncoshift.registry.waiting import TRY_SECONDS, retry_while_transient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 
 
-def database_path(uri: str) -> Path | None:
+def find_database(uri: str) -> Path | None:
     """The database of an embedded store; None for a server."""
     return Path(uri.removeprefix(SQLITE)).resolve() if uri.startswith(SQLITE) else None
 
 
-def artifact_folder(database: Path) -> Path:
+def find_artifact_folder(database: Path) -> Path:
     """Where an embedded store keeps artifacts."""
     return database.parent / "artifacts"
 
@@ -35,7 +35,7 @@ def check_absent(database: Path) -> None:
     Raises:
         RegistryError: an earlier one left artifacts.
     """
-    artifacts = artifact_folder(database)
+    artifacts = find_artifact_folder(database)
     if artifacts.is_dir() and any(artifacts.iterdir()):
         raise RegistryError(
             f"{database}: is gone, and {artifacts} has what it knew of; restore it from a backup, "
@@ -52,18 +52,18 @@ def check_whole(database: Path) -> None:
     """
 
     def look() -> tuple[str, int]:
-        with connected(database) as connection:
+        with open_database(database) as connection:
             (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return str(answer), int(tables)
 
-    answer, tables = patiently(look, lambda error: locked(database, error))
+    answer, tables = retry_while_transient(look, lambda error: explain_lock(database, error))
     if answer != "ok":
-        raise _damaged(database, answer.splitlines()[-1])
+        raise _make_damage_error(database, answer.splitlines()[-1])
     if tables == 0:
         raise RegistryError(
             f"{database}: is empty ({database.stat().st_size} bytes), and with it runs, versions and aliases are lost; "
-            f"restore it from a backup, or delete it and move {artifact_folder(database)} away to begin anew"
+            f"restore it from a backup, or delete it and move {find_artifact_folder(database)} away to begin anew"
         )
 
 
@@ -76,14 +76,14 @@ def wait_until_writable(database: Path) -> None:
     """
 
     def begin() -> None:
-        with connected(database) as connection:
+        with open_database(database) as connection:
             connection.execute("BEGIN IMMEDIATE")
 
-    patiently(begin, lambda error: locked(database, error))
+    retry_while_transient(begin, lambda error: explain_lock(database, error))
 
 
 @contextmanager
-def connected(database: Path) -> Iterator[sqlite3.Connection]:
+def open_database(database: Path) -> Iterator[sqlite3.Connection]:
     """A connection to a database that is there; what was not committed is undone.
 
     Raises:
@@ -94,22 +94,22 @@ def connected(database: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=TRY_SECONDS)) as connection:
             yield connection
     except sqlite3.OperationalError as error:
-        if locked(database, error):
+        if explain_lock(database, error):
             raise
         remedy = "is it another program's?" if "no such" in str(error) else "may you read and write it and its folder?"
         raise RegistryError(f"{database}: {error}; {remedy}") from error
     except sqlite3.DatabaseError as error:
-        raise _damaged(database, error) from error
+        raise _make_damage_error(database, error) from error
 
 
-def _damaged(database: Path, why: object) -> RegistryError:
+def _make_damage_error(database: Path, why: object) -> RegistryError:
     return RegistryError(
         f"{database}: is not an intact SQLite database ({why}); restore it from a backup, or save what is left by "
         f"`sqlite3 {database} .recover`"
     )
 
 
-def locked(database: Path, error: Exception) -> str | None:
+def explain_lock(database: Path, error: Exception) -> str | None:
     """What is the matter, in words, if an error says that a database is locked."""
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return f"{database}: another process is writing to it"

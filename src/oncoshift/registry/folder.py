@@ -52,7 +52,7 @@ __path__ = extend_path(__path__, __name__)
 '''
 
 # MLflow keeps the model that a models-from-code script sets in a module's global.
-_saving = threading.Lock()
+_save_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
         folder: must not exist, or be empty.
         model: MLflow's metadata with the ids of a logged model; default: without.
     """
-    with TemporaryDirectory() as scratch, _saving:
+    with TemporaryDirectory() as scratch, _save_lock:
         work = Path(scratch)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in package.state.items()}
         save_file(state, work / "weights.safetensors")
@@ -95,17 +95,17 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
         names = {"weights": "weights.safetensors", "config": "config.json", "card": "card.md"}
         mlflow.pyfunc.save_model(
             folder,
-            python_model=str(_served_code() / "pyfunc.py"),
+            python_model=str(_find_serving_code() / "pyfunc.py"),
             artifacts={name: str(work / file) for name, file in names.items()},
-            code_paths=[str(_copy_served_code(work / "oncoshift"))],
-            signature=_signature(),
-            input_example=pd.DataFrame({"image": [_png(tile) for tile in package.examples]}),
-            pip_requirements=requirements(package.config),
+            code_paths=[str(_copy_serving_code(work / "oncoshift"))],
+            signature=_build_signature(),
+            input_example=pd.DataFrame({"image": [_encode_png(tile) for tile in package.examples]}),
+            pip_requirements=list_requirements(package.config),
             mlflow_model=model,
         )
 
 
-def requirements(config: ServedConfig) -> list[str]:
+def list_requirements(config: ServedConfig) -> list[str]:
     """What the model needs to be served, pinned to the versions installed here, without local build suffixes."""
     pins = {name: version(name) for name in SERVED_PACKAGES}
     if config.reference is not None:
@@ -113,7 +113,7 @@ def requirements(config: ServedConfig) -> list[str]:
     return [f"{name}=={Version(pin).public}" for name, pin in pins.items()]
 
 
-def _signature() -> ModelSignature:
+def _build_signature() -> ModelSignature:
     # `Any`, because bytes, base64 text and pixel arrays are all images; MLflow's `binary` would refuse the last two.
     inputs = Schema([ColSpec(AnyType(), "image")])  # type: ignore[no-untyped-call]
     outputs = Schema(
@@ -127,18 +127,18 @@ def _signature() -> ModelSignature:
     return ModelSignature(inputs, outputs, params)
 
 
-def _served_code() -> Path:
+def _find_serving_code() -> Path:
     return Path(oncoshift.serving.__path__[0])
 
 
-def _copy_served_code(folder: Path) -> Path:
+def _copy_serving_code(folder: Path) -> Path:
     """The package `oncoshift` with its serving part alone."""
-    shutil.copytree(_served_code(), folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(_find_serving_code(), folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "__init__.py").write_text(_SHIPPED_INIT, encoding="utf-8")
     return folder
 
 
-def _png(tile: NDArray[np.uint8]) -> bytes:
+def _encode_png(tile: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(tile).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -20,7 +20,7 @@ from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from oncoshift.errors import OncoshiftError, RegistryError
-from oncoshift.registry.client import first_line
+from oncoshift.registry.client import shorten_error
 from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums
 from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.store import open_client
@@ -36,7 +36,7 @@ _LOADER = "mlflow.pyfunc.loaders.code_model"
 _IN_STORE = frozenset({"models", "runs", "mlflow-artifacts"})
 
 
-class _Found(NamedTuple):
+class _StoredModel(NamedTuple):
     """What a store says of a model.
 
     Attributes:
@@ -67,7 +67,7 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
             fails.
         UnavailableError: the store does not answer, or stays locked.
     """
-    found = _find(uri, tracking_uri) if is_in_store(uri) else _Found(uri, uri, None)
+    found = _find_in_store(uri, tracking_uri) if is_in_store(uri) else _StoredModel(uri, uri, None)
     folder = _fetch(uri, found.location, tracking_uri)
     if is_in_store(uri):
         check_sums(folder, found.name, found.sums_digest)
@@ -76,20 +76,20 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
     # MLflow's own guard: for what the model's code may load by MLflow in its turn, and for processes started from here.
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(False)  # type: ignore[no-untyped-call]
     try:
-        _check_form(uri, folder)
+        _check_loader(uri, folder)
         model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
         return model
     except RegistryError:
         raise
     except Exception as error:  # the model's own code runs here, and may raise anything
-        raise RegistryError(f"{uri}: the model cannot be loaded: {first_line(error)}") from error
+        raise RegistryError(f"{uri}: the model cannot be loaded: {shorten_error(error)}") from error
 
 
 def _fetch(uri: str, location: str, tracking_uri: str | None) -> Path:
     """The model's folder on this machine; downloaded only where it is not here."""
     parsed = urlparse(location)
     if parsed.scheme not in ("", "file"):
-        with _errors_named(uri):
+        with _naming_errors(uri):
             return Path(download_artifacts(artifact_uri=location, tracking_uri=tracking_uri, registry_uri=tracking_uri))
     folder = Path(unquote(parsed.path) if parsed.scheme else location)
     if not folder.is_dir():
@@ -98,7 +98,7 @@ def _fetch(uri: str, location: str, tracking_uri: str | None) -> Path:
     return folder
 
 
-def _find(uri: str, tracking_uri: str | None) -> _Found:
+def _find_in_store(uri: str, tracking_uri: str | None) -> _StoredModel:
     """Ask a store for a model; MLflow itself would ask the process's global one."""
     if tracking_uri is None:
         raise RegistryError(f"{uri}: give the tracking store that knows it")
@@ -106,30 +106,30 @@ def _find(uri: str, tracking_uri: str | None) -> _Found:
         raise RegistryError(f"{uri}: there is no store {tracking_uri}, so there are no registered models")
     client = open_client(tracking_uri)
     if urlparse(uri).scheme != "models":
-        return _Found(uri, uri, None)
-    with _errors_named(uri):
+        return _StoredModel(uri, uri, None)
+    with _naming_errors(uri):
         named = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
         if len(named) == 1:
             model = client.get_logged_model(named[0])
-            return _Found(model.artifact_location, uri, model.tags.get(SUMS_TAG))
+            return _StoredModel(model.artifact_location, uri, model.tags.get(SUMS_TAG))
         name, version = named
         tags = client.get_model_version(name, version).tags
         location = client.get_model_version_download_uri(name, version)
-        return _Found(location, f"{name} version {version}", tags.get(SUMS_TAG))
+        return _StoredModel(location, f"{name} version {version}", tags.get(SUMS_TAG))
 
 
 @contextmanager
-def _errors_named(uri: str) -> Iterator[None]:
+def _naming_errors(uri: str) -> Iterator[None]:
     """Every kind of storage has errors of its own."""
     try:
         yield
     except OncoshiftError:
         raise
     except Exception as error:
-        raise RegistryError(f"{uri}: {first_line(error)}; `oncoshift models` lists what there is") from error
+        raise RegistryError(f"{uri}: {shorten_error(error)}; `oncoshift models` lists what there is") from error
 
 
-def _check_form(uri: str, folder: Path) -> None:
+def _check_loader(uri: str, folder: Path) -> None:
     """Refuse a model whose MLmodel names any loader but that of models-from-code: most others unpickle something."""
     flavour = Model.load(folder).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
     if flavour.get(mlflow.pyfunc.MAIN) != _LOADER or mlflow.pyfunc.model.MODEL_CODE_PATH not in flavour:

@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from oncoshift.registry.card import with_sections
+from oncoshift.registry.card import replace_sections
 from oncoshift.registry.digests import SUMS_TAG, write_sums
 from oncoshift.registry.folder import Package, save_folder
-from oncoshift.registry.store import store_lock
-from oncoshift.registry.tracking import KEY_TAG, quoted
+from oncoshift.registry.store import hold_store
+from oncoshift.registry.tracking import KEY_TAG, quote_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def log_and_register(
         The new version, or the one that this key has already.
     """
     client, name = tracker.client, package.config.name
-    with store_lock(tracker.uri):
+    with hold_store(tracker.uri):
         version = find_version(client, name, key) or _make_version(tracker, run_id, key, package, tags or {})
         # The UI's link from the logged model to its version.
         link = json.dumps([{"name": name, "version": str(version.version)}])
@@ -64,14 +64,14 @@ def log_and_register(
 
 def find_version(client: MlflowClient, name: str, key: str) -> ModelVersion | None:
     """The version with this key, or None."""
-    found = client.search_model_versions(f"name = {quoted(name)} and tags.`{KEY_TAG}` = {quoted(key)}")
+    found = client.search_model_versions(f"name = {quote_text(name)} and tags.`{KEY_TAG}` = {quote_text(key)}")
     return min(found, key=lambda each: int(each.version), default=None)
 
 
 def update_card(client: MlflowClient, name: str, version: str, sections: Mapping[str, str]) -> None:
     """Replace sections, by title, of the card in a version's description; the model's own copy stays as it was."""
     card = client.get_model_version(name, version).description or ""
-    updated = _description(with_sections(card, sections))
+    updated = _shorten_card(replace_sections(card, sections))
     if updated != card:
         client.update_model_version(name, version, updated)
 
@@ -91,14 +91,14 @@ def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tag
         source=model.artifact_location,
         run_id=run_id,
         tags={**tags, **sums, KEY_TAG: key, MODEL_TAG: model.model_id},
-        description=_description(package.card),
+        description=_shorten_card(package.card),
         model_id=model.model_id,
     )
 
 
 def _find_model(tracker: Tracker, name: str, key: str) -> LoggedModel | None:
     found = tracker.client.search_logged_models(
-        [tracker.experiment_id], filter_string=f"name = {quoted(name)} and tags.`{KEY_TAG}` = {quoted(key)}"
+        [tracker.experiment_id], filter_string=f"name = {quote_text(name)} and tags.`{KEY_TAG}` = {quote_text(key)}"
     )
     return min(found, key=lambda each: (each.creation_timestamp, each.model_id), default=None)
 
@@ -125,5 +125,5 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _description(card: str) -> str:
+def _shorten_card(card: str) -> str:
     return card if len(card) <= MAX_DESCRIPTION else f"{card[: MAX_DESCRIPTION - 2]} …"

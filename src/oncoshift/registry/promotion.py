@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.client import first_line
-from oncoshift.registry.store import store_lock
-from oncoshift.registry.tracking import quoted
+from oncoshift.registry.client import shorten_error
+from oncoshift.registry.store import hold_store
+from oncoshift.registry.tracking import quote_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-    from oncoshift.registry.gate import Decision
+    from oncoshift.registry.decision import Decision
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -88,7 +88,7 @@ class VersionRow:
 def record_decision(client: MlflowClient, name: str, version: str | int, decision: Decision) -> None:
     """Keep the gate's decision with the version; `promote` obeys it."""
     client.set_model_version_tag(name, str(version), GATE_DETAIL_TAG, json.dumps(decision.to_dict()))
-    client.set_model_version_tag(name, str(version), GATE_TAG, decision.verdict)
+    client.set_model_version_tag(name, str(version), GATE_TAG, decision.action)
 
 
 def set_challenger(client: MlflowClient, name: str, version: str | int, reason: str, by: str) -> None:
@@ -97,15 +97,15 @@ def set_challenger(client: MlflowClient, name: str, version: str | int, reason: 
     Raises:
         RegistryError: no such model or version.
     """
-    with _changing(client):
+    with _changing_aliases(client):
         _recover(client, name)
-        aliases = _aliases(client, name)
-        target = _version(client, name, version)
-        version, known = str(target.version), _events(target)
+        aliases = _read_aliases(client, name)
+        target = _get_version(client, name, version)
+        version, known = str(target.version), _read_events(target)
         if version in (aliases.get(CHALLENGER), aliases.get(CHAMPION)):
             return
         if not known or known[-1].kind != "challenge":  # else a killed process recorded it, and not set the alias
-            _record(client, name, Event("challenge", version, None, by, reason, _now()))
+            _record_event(client, name, Event("challenge", version, None, by, reason, _format_now()))
         client.set_registered_model_alias(name, CHALLENGER, version)
 
 
@@ -126,10 +126,10 @@ def promote(client: MlflowClient, name: str, version: str | int, reason: str, by
     Raises:
         RegistryError: no such model or version, or the version is refused or withdrawn.
     """
-    with _changing(client):
+    with _changing_aliases(client):
         finished = _recover(client, name)
-        champion = _aliases(client, name).get(CHAMPION)
-        target = _version(client, name, version)
+        champion = _read_aliases(client, name).get(CHAMPION)
+        target = _get_version(client, name, version)
         version, tags = str(target.version), target.tags
         if version == champion:
             return finished is not None and finished.kind == "promote"  # asked again after a crash
@@ -138,7 +138,7 @@ def promote(client: MlflowClient, name: str, version: str | int, reason: str, by
         if not force and WITHDRAWN_TAG in tags:
             why = tags[WITHDRAWN_TAG]
             raise RegistryError(f"{name} version {version}: was rolled back ({why}); force it to go back")
-        _begin(client, name, Event("promote", version, champion, by, reason, _now()))
+        _begin_change(client, name, Event("promote", version, champion, by, reason, _format_now()))
         return True
 
 
@@ -151,19 +151,19 @@ def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
     Raises:
         RegistryError: no such model, or no previous champion.
     """
-    with _changing(client):
+    with _changing_aliases(client):
         finished = _recover(client, name)
         if finished is not None and finished.kind == "rollback":
             return finished.version  # asked again after a crash: swapping once more would undo it
-        aliases = _aliases(client, name)
+        aliases = _read_aliases(client, name)
         previous = aliases.get(PREVIOUS)
         if previous is None:
             raise RegistryError(f"{name}: there is no version with the alias {PREVIOUS!r} to go back to")
-        withdrawn = _version(client, name, previous).tags.get(WITHDRAWN_TAG)
+        withdrawn = _get_version(client, name, previous).tags.get(WITHDRAWN_TAG)
         if withdrawn is not None:
             why = f"was rolled back itself ({withdrawn})"
             raise RegistryError(f"{name}: version {previous} {why}; promote one by --force")
-        _begin(client, name, Event("rollback", previous, aliases.get(CHAMPION), by, reason, _now()))
+        _begin_change(client, name, Event("rollback", previous, aliases.get(CHAMPION), by, reason, _format_now()))
         return previous
 
 
@@ -173,74 +173,74 @@ def recover(client: MlflowClient, name: str) -> Event | None:
     Raises:
         RegistryError: no such model, or the version that was to become champion has been deleted since.
     """
-    with _changing(client):
+    with _changing_aliases(client):
         return _recover(client, name)
 
 
 @contextmanager
-def _changing(client: MlflowClient) -> Iterator[None]:
+def _changing_aliases(client: MlflowClient) -> Iterator[None]:
     """Keep others from changing aliases meanwhile; what MLflow refuses is told in a line.
 
     Raises:
         RegistryError: MLflow takes a name, a version or a reason for wrong.
     """
     try:
-        with store_lock(client.tracking_uri):
+        with hold_store(client.tracking_uri):
             yield
     except MlflowException as error:
-        raise RegistryError(first_line(error)) from error
+        raise RegistryError(shorten_error(error)) from error
 
 
 def _recover(client: MlflowClient, name: str) -> Event | None:
-    intent = _model(client, name).tags.get(INTENT_TAG)
+    intent = _get_model(client, name).tags.get(INTENT_TAG)
     if intent is None:
         return None
     event = Event(**json.loads(intent))
     try:
-        _version(client, name, event.version)
+        _get_version(client, name, event.version)
     except RegistryError as error:
         raise RegistryError(
             f"{name}: a change to version {event.version} was left half done, and that version is deleted; "
             f"set the aliases by hand and delete the model's tag {INTENT_TAG}"
         ) from error
-    _complete(client, name, event)
+    _complete_change(client, name, event)
     return event
 
 
-def history(client: MlflowClient, name: str) -> list[Event]:
+def list_events(client: MlflowClient, name: str) -> list[Event]:
     """All changes, oldest first."""
-    return sorted((event for row in describe(client, name) for event in row.events), key=lambda event: event.at)
+    return sorted((event for row in list_versions(client, name) for event in row.events), key=lambda event: event.at)
 
 
-def champion_version(client: MlflowClient, name: str) -> str | None:
+def find_champion(client: MlflowClient, name: str) -> str | None:
     """The version that is champion now, or None."""
     version = client.get_registered_model(name).aliases.get("champion")
     return None if version is None else str(version)
 
 
-def describe(client: MlflowClient, name: str) -> list[VersionRow]:
+def list_versions(client: MlflowClient, name: str) -> list[VersionRow]:
     """All versions, newest first.
 
     Raises:
         RegistryError: no such model.
     """
-    aliases = _aliases(client, name)
+    aliases = _read_aliases(client, name)
     versions: list[ModelVersion] = []
     token: str | None = ""
     while token is not None:
-        page = client.search_model_versions(f"name = {quoted(name)}", page_token=token or None)
+        page = client.search_model_versions(f"name = {quote_text(name)}", page_token=token or None)
         versions.extend(page)
         token = page.token or None
-    rows = [_row(version, aliases) for version in versions]
+    rows = [_make_row(version, aliases) for version in versions]
     return sorted(rows, key=lambda row: int(row.version), reverse=True)
 
 
-def _begin(client: MlflowClient, name: str, event: Event) -> None:
+def _begin_change(client: MlflowClient, name: str, event: Event) -> None:
     client.set_registered_model_tag(name, INTENT_TAG, json.dumps(asdict(event)))
-    _complete(client, name, event)
+    _complete_change(client, name, event)
 
 
-def _complete(client: MlflowClient, name: str, event: Event) -> None:
+def _complete_change(client: MlflowClient, name: str, event: Event) -> None:
     """Each step can be done again, so that it does not matter how many were done before.
 
     `previous` moves before `champion`: killed between the two, the champion is still the old one.
@@ -250,22 +250,22 @@ def _complete(client: MlflowClient, name: str, event: Event) -> None:
             client.set_model_version_tag(name, event.replaced, WITHDRAWN_TAG, event.reason)
         client.set_registered_model_alias(name, PREVIOUS, event.replaced)
     client.set_registered_model_alias(name, CHAMPION, event.version)
-    aliases = _aliases(client, name)
+    aliases = _read_aliases(client, name)
     for other in (CHALLENGER, PREVIOUS):
         if aliases.get(other) == event.version:
             client.delete_registered_model_alias(name, other)
-    if WITHDRAWN_TAG in _version(client, name, event.version).tags:
+    if WITHDRAWN_TAG in _get_version(client, name, event.version).tags:
         client.delete_model_version_tag(name, event.version, WITHDRAWN_TAG)
-    _record(client, name, event)
+    _record_event(client, name, event)
     client.delete_registered_model_tag(name, INTENT_TAG)
 
 
-def _record(client: MlflowClient, name: str, event: Event) -> None:
+def _record_event(client: MlflowClient, name: str, event: Event) -> None:
     """The tag is named by the event's time, so that recording it again changes nothing."""
     client.set_model_version_tag(name, event.version, f"{EVENT_TAG}{event.at}", json.dumps(asdict(event)))
 
 
-def _row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
+def _make_row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
     number = str(version.version)
     return VersionRow(
         version=number,
@@ -274,32 +274,32 @@ def _row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
         withdrawn=version.tags.get(WITHDRAWN_TAG, ""),
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         run_id=version.run_id or "",
-        events=_events(version),
+        events=_read_events(version),
     )
 
 
-def _events(version: ModelVersion) -> tuple[Event, ...]:
+def _read_events(version: ModelVersion) -> tuple[Event, ...]:
     texts = [text for key, text in version.tags.items() if key.startswith(EVENT_TAG)]
     return tuple(sorted((Event(**json.loads(text)) for text in texts), key=lambda event: event.at))
 
 
-def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    return {alias: str(version) for alias, version in _model(client, name).aliases.items()}
+def _read_aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in _get_model(client, name).aliases.items()}
 
 
-def _model(client: MlflowClient, name: str) -> RegisteredModel:
+def _get_model(client: MlflowClient, name: str) -> RegisteredModel:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        raise RegistryError(f"no registered model {name!r}: {first_line(error)}") from error
+        raise RegistryError(f"no registered model {name!r}: {shorten_error(error)}") from error
 
 
-def _version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
+def _get_version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
     try:
         return client.get_model_version(name, str(version))
     except MlflowException as error:
-        raise RegistryError(f"no version {version!r} of {name}: {first_line(error)}") from error
+        raise RegistryError(f"no version {version!r} of {name}: {shorten_error(error)}") from error
 
 
-def _now() -> str:
+def _format_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # MLflow allows no + in a tag's name

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.embedded import artifact_folder, connected, locked
-from oncoshift.registry.waiting import patiently
+from oncoshift.registry.embedded import explain_lock, find_artifact_folder, open_database
+from oncoshift.registry.waiting import retry_while_transient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,12 +60,13 @@ def check_location(database: Path) -> None:
     Raises:
         RegistryError: it does.
     """
-    with connected(database) as connection:
-        elsewhere = _elsewhere(connection, database)
+    with open_database(database) as connection:
+        elsewhere = _find_foreign_places(connection, database)
     for folder in elsewhere.values():
         raise RegistryError(
-            f"{database}: its artifacts are in {folder} by its own account, not in {artifact_folder(database)}: the "
-            "project was copied or moved; `oncoshift relocate` makes it name its own folder"
+            f"{database}: its artifacts are in {folder} by its own account, not in "
+            f"{find_artifact_folder(database)}: the project was copied or moved; `oncoshift relocate` makes it name "
+            "its own folder"
         )
 
 
@@ -81,55 +82,55 @@ def relocate(database: Path) -> Relocation | None:
         RegistryError: the artifacts were not copied or moved with the database.
         UnavailableError: another process goes on writing to it.
     """
-    return patiently(lambda: _relocate(database), lambda error: locked(database, error))
+    return retry_while_transient(lambda: _relocate(database), lambda error: explain_lock(database, error))
 
 
 def _relocate(database: Path) -> Relocation | None:
-    with connected(database) as connection, connection:
+    with open_database(database) as connection, connection:
         connection.execute("BEGIN IMMEDIATE")
-        elsewhere = _elsewhere(connection, database)
+        elsewhere = _find_foreign_places(connection, database)
         if not elsewhere:
             return None
-        folder, former = artifact_folder(database), tuple(dict.fromkeys(elsewhere.values()))
+        folder, former = find_artifact_folder(database), tuple(dict.fromkeys(elsewhere.values()))
         if not folder.is_dir() and any(each.is_dir() for each in former):
             raise RegistryError(f"{folder}: is not there; first copy {former[0]} to it, or move it there")
         backup = _back_up(database)
-        places = sum(_rename(connection, root, folder.as_uri()) for root in elsewhere)
+        places = sum(_replace_prefix(connection, root, folder.as_uri()) for root in elsewhere)
     return Relocation(former, folder, places, backup)
 
 
-def _elsewhere(connection: sqlite3.Connection, database: Path) -> dict[str, Path]:
+def _find_foreign_places(connection: sqlite3.Connection, database: Path) -> dict[str, Path]:
     """Experiments' places that are another project's, as the database has them, and the folders that they are."""
     within: dict[str, list[str]] = {}
-    for place in _places(connection):
+    for place in _list_places(connection):
         owner = _OWNER.search(place)
         root = place[: owner.start()] if owner else place
         within.setdefault(root, []).append(place[len(root) + 1 :])
-    folders = {root: _local_folder(root) for root in within}
-    return {root: folder for root, folder in folders.items() if folder and _is_anothers(folder, within[root], database)}
+    folders = {root: _parse_local_folder(root) for root in within}
+    return {root: folder for root, folder in folders.items() if folder and _is_foreign(folder, within[root], database)}
 
 
-def _places(connection: sqlite3.Connection) -> Iterator[str]:
+def _list_places(connection: sqlite3.Connection) -> Iterator[str]:
     for table, column in _COLUMNS:
         for (place,) in connection.execute(f"SELECT DISTINCT {column} FROM {table}"):  # noqa: S608 - names of ours
             if place:
                 yield place
 
 
-def _local_folder(place: str) -> Path | None:
+def _parse_local_folder(place: str) -> Path | None:
     parts = urlsplit(place)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return Path(place) if place.startswith("/") else None
 
 
-def _is_anothers(folder: Path, within: Sequence[str], database: Path) -> bool:
+def _is_foreign(folder: Path, within: Sequence[str], database: Path) -> bool:
     """Whether a folder looks like the `artifacts` of an embedded store, and is not this database's.
 
     Another store's has a database beside it. Where the folder is gone, as after a move, it is told from one that
     somebody chose and that is away by its name, or by what lay in it and is here now.
     """
-    own = artifact_folder(database)
+    own = find_artifact_folder(database)
     if folder.name != own.name or folder == own or (own.exists() and folder.exists() and own.samefile(folder)):
         return False
     if (folder.parent / database.name).is_file():
@@ -140,12 +141,12 @@ def _is_anothers(folder: Path, within: Sequence[str], database: Path) -> bool:
 
 def _back_up(database: Path) -> Path:
     path = database.with_name(f"{database.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
-    with connected(database) as connection, closing(sqlite3.connect(path)) as backup:
+    with open_database(database) as connection, closing(sqlite3.connect(path)) as backup:
         connection.backup(backup)
     return path
 
 
-def _rename(connection: sqlite3.Connection, former: str, new: str) -> int:
+def _replace_prefix(connection: sqlite3.Connection, former: str, new: str) -> int:
     """Change what a place and all that lie in it begin with; how many there were."""
     changed = 0
     for table, column in _COLUMNS:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_DIRTY
 
-from oncoshift.secrets import without_credentials
+from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,15 +26,15 @@ class _GitError(Exception):
     """Git gave no answer; why, in one line."""
 
 
-def git_tags(folder: Path) -> dict[str, str]:
+def read_git_tags(folder: Path) -> dict[str, str]:
     """Tags for the commit checked out in `folder`; empty outside a git checkout.
 
     Where git does not tell the commit, a tag says why, and a warning in the log how to mend it.
     """
     tags: dict[str, str] = {}
     try:
-        tags[MLFLOW_GIT_COMMIT] = _git(folder, "rev-parse", "HEAD")
-        tags[MLFLOW_GIT_DIRTY] = str(_git(folder, "status", "--porcelain", "--untracked-files=no") != "").lower()
+        tags[MLFLOW_GIT_COMMIT] = _run_git(folder, "rev-parse", "HEAD")
+        tags[MLFLOW_GIT_DIRTY] = str(_run_git(folder, "status", "--porcelain", "--untracked-files=no") != "").lower()
     except _GitError as error:
         if any((parent / ".git").exists() for parent in (folder.resolve(), *folder.resolve().parents)):
             _log.warning("%s: runs do not name the code that made them: %s", folder, error)
@@ -42,7 +42,7 @@ def git_tags(folder: Path) -> dict[str, str]:
     return tags
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _run_git(folder: Path, *arguments: str) -> str:
     """What git answers.
 
     Raises:
@@ -70,4 +70,4 @@ def _git(folder: Path, *arguments: str) -> str:
     if "unknown revision" in done.stderr:
         raise _GitError("there is no commit yet; make one")
     said = next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
-    raise _GitError(f"`git {' '.join(arguments)}`: {without_credentials(said)}")
+    raise _GitError(f"`git {' '.join(arguments)}`: {remove_credentials(said)}")

@@ -17,19 +17,19 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
-from oncoshift.files import held
-from oncoshift.registry.client import check_server, patient_client
+from oncoshift.files import hold_lock
+from oncoshift.registry.client import check_server, make_patient_client
 from oncoshift.registry.embedded import (
     SQLITE,
-    artifact_folder,
     check_absent,
     check_whole,
-    database_path,
+    find_artifact_folder,
+    find_database,
     wait_until_writable,
 )
 from oncoshift.registry.relocation import check_location
-from oncoshift.registry.waiting import patiently
-from oncoshift.secrets import without_credentials
+from oncoshift.registry.waiting import retry_while_transient
+from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI guesses, and shows runs as GenAI traces
 
 
-def is_there(uri: str) -> bool:
+def has_store(uri: str) -> bool:
     """Whether there is a store to read: an embedded one is made by who first writes to it; a server is asked.
 
     Raises:
         RegistryError: an embedded one was there, and is gone.
     """
-    database = database_path(uri)
+    database = find_database(uri)
     if database is None or database.is_file():
         return True
     check_absent(database)
@@ -63,17 +63,17 @@ def open_client(uri: str) -> MlflowClient:
             what answers is no MLflow server, or refuses.
         UnavailableError: no server answers, or the database stays locked.
     """
-    database = database_path(uri)
+    database = find_database(uri)
     if database is not None:
         _create_database(uri, database)
         check_whole(database)
     elif uri.startswith(("http://", "https://")):
         check_server(uri)
     try:
-        client = patient_client(uri)
+        client = make_patient_client(uri)
         client.search_experiments(max_results=1)
     except MlflowException as error:
-        shown = without_credentials(uri)
+        shown = remove_credentials(uri)
         raise RegistryError(
             f"{shown}: cannot open the MLflow store: {error}. If another version of MLflow made it, back it up and run "
             f"`mlflow db upgrade {shown}`"
@@ -83,10 +83,10 @@ def open_client(uri: str) -> MlflowClient:
     return client
 
 
-def artifact_root(uri: str) -> str | None:
+def find_artifact_root(uri: str) -> str | None:
     """Where the embedded store keeps artifacts: the folder `artifacts` beside the database; None for a server."""
-    database = database_path(uri)
-    return None if database is None else artifact_folder(database).as_uri()
+    database = find_database(uri)
+    return None if database is None else find_artifact_folder(database).as_uri()
 
 
 def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> Experiment:
@@ -111,7 +111,7 @@ def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> 
 
 
 @contextmanager
-def store_lock(uri: str) -> Iterator[None]:
+def hold_store(uri: str) -> Iterator[None]:
     """Keeps the threads and processes that share an embedded store apart, to find a thing and else make it in one step.
 
     The lock is the operating system's, so a killed process holds it no longer. A server has none: there, two processes
@@ -121,7 +121,7 @@ def store_lock(uri: str) -> Iterator[None]:
         RegistryError: the database's folder cannot be written to.
         UnavailableError: another process keeps the lock, or goes on writing to the database.
     """
-    database = database_path(uri)
+    database = find_database(uri)
     if database is None:
         yield
         return
@@ -133,7 +133,7 @@ def store_lock(uri: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             database.parent.mkdir(parents=True, exist_ok=True)
-            patiently(lambda: stack.enter_context(held(lock, BlockingIOError)), busy)
+            retry_while_transient(lambda: stack.enter_context(hold_lock(lock, BlockingIOError)), busy)
         except OSError as error:
             raise RegistryError(f"{lock}: cannot be written ({error.strerror}); allow it") from error
         if database.exists():
@@ -144,7 +144,7 @@ def store_lock(uri: str) -> Iterator[None]:
 def _create_database(uri: str, path: Path) -> None:
     if path.exists():
         return
-    with store_lock(uri), TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with hold_store(uri), TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         if path.exists():
             return
         check_absent(path)

@@ -27,10 +27,10 @@ from mlflow.utils.validation import (
 )
 
 from oncoshift.errors import OncoshiftError, RegistryError
-from oncoshift.files import DamagedFileError, open_json, sealed_json
-from oncoshift.registry.embedded import database_path, wait_until_writable
-from oncoshift.registry.store import artifact_root, ensure_experiment, open_client, store_lock
-from oncoshift.registry.waiting import hurried
+from oncoshift.files import DamagedFileError, open_json, seal_json
+from oncoshift.registry.embedded import find_database, wait_until_writable
+from oncoshift.registry.store import ensure_experiment, find_artifact_root, hold_store, open_client
+from oncoshift.registry.waiting import trying_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ class Tracker:
         experiment: its name; made where absent.
         artifacts: URI of the folder for a new experiment's artifacts; default: `artifacts` beside an embedded store's
             database, and a server's own choice.
-        tags: given to every new run, for example `source.git_tags`.
+        tags: given to every new run, for example `source.read_git_tags`.
 
     Raises:
         RegistryError: the store cannot be opened, or the experiment is deleted.
@@ -70,7 +70,7 @@ class Tracker:
         self.uri = uri
         self.client = open_client(uri)
         self.experiment_id: str = ensure_experiment(
-            self.client, experiment, artifacts or artifact_root(uri)
+            self.client, experiment, artifacts or find_artifact_root(uri)
         ).experiment_id
         self._tags = dict(tags or {})
 
@@ -78,7 +78,7 @@ class Tracker:
         """The run with this key, or None."""
         found = self.client.search_runs(
             [self.experiment_id],
-            f"tags.`{KEY_TAG}` = {quoted(key)}",
+            f"tags.`{KEY_TAG}` = {quote_text(key)}",
             max_results=1,
             order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
         )
@@ -96,7 +96,7 @@ class Tracker:
             tags: given to the run if it is new.
         """
         nesting = {} if parent is None else {MLFLOW_PARENT_RUN_ID: parent}
-        with store_lock(self.uri):
+        with hold_store(self.uri):
             run = self.find_run(key) or self.client.create_run(
                 self.experiment_id, run_name=name, tags={**self._tags, **(tags or {}), **nesting, KEY_TAG: key}
             )
@@ -133,7 +133,7 @@ class Tracker:
             self.set_tags(run_id, tags)
             self.finish(run_id, status)
 
-        self._on_the_way_out(run_id, end)
+        self._try_before_exit(run_id, end)
 
     def postpone(self, run_id: str) -> None:
         """Have a run that is not finished wait for the next process: with one quick try, as `abandon` does."""
@@ -142,13 +142,13 @@ class Tracker:
             if self.client.get_run(run_id).info.status != "FINISHED":
                 self.client.update_run(run_id, status="SCHEDULED")
 
-        self._on_the_way_out(run_id, wait)
+        self._try_before_exit(run_id, wait)
 
-    def _on_the_way_out(self, run_id: str, work: Callable[[], None]) -> None:
+    def _try_before_exit(self, run_id: str, work: Callable[[], None]) -> None:
         """Do some last work on a run: neither wait for it, nor let its errors hide what ends the process."""
-        database = database_path(self.uri)
+        database = find_database(self.uri)
         try:
-            with hurried():
+            with trying_once():
                 if database is not None:
                     wait_until_writable(database)
                 work()
@@ -158,18 +158,18 @@ class Tracker:
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Set tags; a tag that is there gets the new value."""
         entities = [RunTag(key, str(value)) for key, value in tags.items()]
-        for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
+        for batch in _split_batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
             self.client.log_batch(run_id, tags=batch)
 
     def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
         """Log parameters. One that the run has already keeps its first value: MLflow's parameters never change."""
         known = self.client.get_run(run_id).data.params
-        texts = {key: _param_text(value) for key, value in params.items()}
+        texts = {key: _format_param(value) for key, value in params.items()}
         changed = sorted(key for key, text in texts.items() if known.get(key, text) != text)
         if changed:
             _log.warning("run %s was started with other values of %s; it keeps them", run_id, ", ".join(changed))
         entities = [Param(key, text) for key, text in texts.items() if key not in known]
-        for batch in _batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
+        for batch in _split_batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
             self.client.log_batch(run_id, params=batch)
 
     def log_metrics(self, run_id: str, rows: Iterable[MetricRow]) -> None:
@@ -183,7 +183,7 @@ class Tracker:
             for step, timestamp, values in rows
             for name, value in values.items()
         ]
-        for batch in _batches(entities, MAX_METRICS_PER_BATCH):
+        for batch in _split_batches(entities, MAX_METRICS_PER_BATCH):
             self.client.log_batch(run_id, metrics=batch)
 
     def log_figure(self, run_id: str, figure: Figure, path: str) -> None:
@@ -208,7 +208,7 @@ class Tracker:
 
     def log_sealed(self, run_id: str, values: dict[str, Any], path: str) -> None:
         """Save JSON with its digest as the run's artifact `path`, for `read_sealed`."""
-        self.client.log_text(run_id, sealed_json(values), path)
+        self.client.log_text(run_id, seal_json(values), path)
 
     def read_sealed(self, run_id: str, path: str, *needed: str) -> dict[str, Any]:
         """The values that `log_sealed` saved as the run's artifact `path`.
@@ -268,7 +268,7 @@ class Tracker:
         self.client.log_inputs(run_id, [DatasetInput(dataset, labels)])
 
     @contextmanager
-    def system_metrics(self, run_id: str, interval: float = 5.0) -> Iterator[None]:
+    def sampling_system_metrics(self, run_id: str, interval: float = 5.0) -> Iterator[None]:
         """Sample CPU, memory, disk, network and GPU while the block runs; trouble is logged and never fails the job.
 
         Args:
@@ -287,10 +287,10 @@ class Tracker:
             yield
         finally:
             if monitor is not None:
-                _finish(monitor)
+                _stop_sampling(monitor)
 
 
-def _finish(monitor: SystemMetricsMonitor) -> None:
+def _stop_sampling(monitor: SystemMetricsMonitor) -> None:
     """Stop sampling. The last samples may be waiting for a store that is away, and are not worth a wait."""
     ending = threading.Thread(target=monitor.finish, daemon=True)
     ending.start()
@@ -299,13 +299,13 @@ def _finish(monitor: SystemMetricsMonitor) -> None:
         _log.warning("the last system metrics were not logged: the store does not answer")
 
 
-def _param_text(value: object) -> str:
+def _format_param(value: object) -> str:
     """As MLflow stores it; a longer text says that it was cut."""
     text = str(value)
     return text if len(text) <= MAX_PARAM_VAL_LENGTH else f"{text[: MAX_PARAM_VAL_LENGTH - 2]} …"
 
 
-def quoted(text: str) -> str:
+def quote_text(text: str) -> str:
     """A text in MLflow's filter language, which has no escape: it may hold one kind of quote.
 
     Raises:
@@ -318,5 +318,5 @@ def quoted(text: str) -> str:
     raise RegistryError(f"key {text!r}: holds both kinds of quotes, and MLflow cannot search for it")
 
 
-def _batches(entities: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def _split_batches(entities: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (entities[start : start + size] for start in range(0, len(entities), size))

@@ -29,14 +29,16 @@ _QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES":
 _log = logging.getLogger(__name__)
 
 
-def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | None], seconds: float = 60) -> T:
+def retry_while_transient(
+    attempt: Callable[[], T], explain_transient: Callable[[Exception], str | None], seconds: float = 60
+) -> T:
     """What `attempt` returns, tried again while it fails for a reason that may pass.
 
     SIGTERM ends the waiting, also in a training, and where a library made an error of its own of it.
 
     Args:
         attempt: can be done again, also where it was done in part.
-        may_pass: what is the matter, in words, if an error may pass by itself; None if not.
+        explain_transient: what is the matter, in words, if an error may pass by itself; None if not.
         seconds: for how long to try again.
 
     Raises:
@@ -54,7 +56,7 @@ def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | No
                     if stop is error:
                         raise
                     raise stop from error
-                words, waited = may_pass(error), time.monotonic() - began
+                words, waited = explain_transient(error), time.monotonic() - began
                 if words is None:
                     raise
                 if waited >= limit:
@@ -66,7 +68,7 @@ def patiently(attempt: Callable[[], T], may_pass: Callable[[Exception], str | No
 
 
 @contextmanager
-def hurried() -> Iterator[None]:
+def trying_once() -> Iterator[None]:
     """Give each call of the block one quick try: for a process that is to end, with or without the store."""
     before = {name: os.environ.get(name) for name in _QUICK}
     token = patience.set(0)

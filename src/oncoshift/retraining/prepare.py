@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.experiments import experiment_layout, prepare_experiment, tracking_uri
+from oncoshift.experiments import locate_experiment, prepare_experiment, resolve_tracking_uri
 from oncoshift.files import atomic, sweep
-from oncoshift.fingerprint import stage_fingerprints, value_fingerprint
+from oncoshift.fingerprint import fingerprint_stages, fingerprint_value
 from oncoshift.layout import Layout
 from oncoshift.phantom import write_phantom
 from oncoshift.retraining.inputs import check_inputs
@@ -49,7 +49,7 @@ def make_plan(
         preset: a name under `presets/`, or the path of a YAML file.
         overrides: `section.key=value` strings.
         force: train even if nothing has changed.
-        environ: the process's environment; see `tracking_uri` for what it takes and gives.
+        environ: the process's environment; see `resolve_tracking_uri` for what it takes and gives.
         say: takes lines of progress for people.
         name: of the experiment's folder.
         trusted: whether who asks may read any file as a preset; else one in the project alone.
@@ -63,16 +63,16 @@ def make_plan(
     settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides, trusted=trusted)
     if name is None and (preset is not None or overrides):
         name = _default_name(settings.target, preset, overrides)
-    layout = Layout(project) if name is None else experiment_layout(project, name)
+    layout = Layout(project) if name is None else locate_experiment(project, name)
     check_inputs(project, settings)
     forced = _force_stamp(layout, say) if force else ""
-    return Plan(project, layout, settings, tracking_uri(project, settings.tracking, environ), forced, say)
+    return Plan(project, layout, settings, resolve_tracking_uri(project, settings.tracking, environ), forced, say)
 
 
 def _default_name(target: str, preset: str | None, overrides: tuple[str, ...]) -> str:
     name = f"{Path(preset).stem if preset else 'custom'}-{target}"
     others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
-    return f"{name}-{value_fingerprint(others)[:6]}" if others else name
+    return f"{name}-{fingerprint_value(others)[:6]}" if others else name
 
 
 def _force_stamp(layout: Layout, say: Say) -> str:
@@ -133,7 +133,7 @@ def data_are_current(plan: Plan) -> bool:
     if plan.layout.folder != plan.project:
         prepare_experiment(plan.project, plan.settings, plan.layout.folder.name)
     has_run = (plan.layout.folder / "dvc.lock").is_file()
-    return has_run and is_current(plan.layout.folder, "normalize", stage_fingerprints())
+    return has_run and is_current(plan.layout.folder, "normalize", fingerprint_stages())
 
 
 def open_jobs(plan: Plan) -> ExperimentJobs:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from oncoshift.files import DamagedFileError
-from oncoshift.registry.promotion import champion_version
+from oncoshift.registry.promotion import find_champion
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.prepare import data_are_current, end_force, open_jobs
@@ -22,7 +22,7 @@ from oncoshift.steps.recorder import RunRecorder
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from oncoshift.registry.gate import Decision
+    from oncoshift.registry.decision import Decision
     from oncoshift.retraining.session import Plan
     from oncoshift.settings import Settings
     from oncoshift.steps.evaluate import Evaluation
@@ -103,7 +103,7 @@ def ended_before(session: Session) -> Ending | None:
         return None
     client = recorder.tracker.client
     # A person may have moved the champion since.
-    champion = champion_version(client, summary.model)
+    champion = find_champion(client, summary.model)
     return Ending(replace(summary, champion=champion), client.get_run(recorder.run).info.end_time)
 
 

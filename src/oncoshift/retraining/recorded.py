@@ -9,7 +9,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from oncoshift.console import tenths
+from oncoshift.console import report_tenths
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.retraining.workers import run_workers
 from oncoshift.settings import flatten, replace_values
@@ -27,7 +27,7 @@ from oncoshift.tuning.worker import Budget
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from oncoshift.registry.gate import Decision
+    from oncoshift.registry.decision import Decision
     from oncoshift.retraining.session import Session
     from oncoshift.settings import Settings, TuneSettings
     from oncoshift.steps.evaluate import Evaluation
@@ -140,7 +140,7 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
 def explain(session: Session, selection: Selection) -> None:
     """Explain the pick on target tiles."""
     with session.recorder.step("explain") as recorder:
-        progress = tenths("explain: tiles", session.say)
+        progress = report_tenths("explain: tiles", session.say)
         explaining.run(session.jobs, selection.picked, progress).record(recorder)
 
 
@@ -191,7 +191,7 @@ def _train(session: Session, above: RunRecorder, job: Job, step: str, label: str
             recorder.epoch(epoch)
             tell(epoch)
 
-        done = training.run(session.jobs, job, on_epoch, tenths(f"{label}: features of tiles", session.say))
+        done = training.run(session.jobs, job, on_epoch, report_tenths(f"{label}: features of tiles", session.say))
         for finding in done.findings:
             session.say(f"{label}: {finding}")
         done.record(recorder)

@@ -10,16 +10,16 @@ from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
-from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
+from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.layout import SPLITS
-from oncoshift.registry.source import git_tags
+from oncoshift.registry.source import read_git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.settings import flatten
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.tuning.space import list_tunable
-from oncoshift.user import user_name
-from oncoshift.versioning import file_hash, stage_outs
+from oncoshift.user import find_user_name
+from oncoshift.versioning import hash_file, read_stage_outs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,14 +84,14 @@ class Session:
     def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
         """Log the data that a run reads: some splits and the pack, by the hashes that DVC knows them by."""
         layout, variant, tracker = self.plan.layout, self.settings.train.variant, recorder.tracker
-        outs = stage_outs(layout.folder)
+        outs = read_stage_outs(layout.folder)
         for name in names:
             path = layout.splits / f"{name}.parquet"
             tiles = read_table(path, ("tile_id", "organ", "group"), stage="split")
             tracker.log_input(
                 recorder.run,
                 name,
-                digest=file_hash(path),
+                digest=hash_file(path),
                 source=str(path.relative_to(self.plan.project)),
                 context={"source_val": "validation", "audit": "audit", "test": "test"}.get(name, "training"),
                 profile={"tiles": len(tiles), "groups": int(tiles["group"].nunique())},
@@ -110,7 +110,7 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
     """Start the parent run, or find the one that a killed process left."""
     settings = plan.settings
     key = retraining_key(plan, jobs)
-    tracker = Tracker(plan.uri, settings.tracking.experiment, tags=git_tags(plan.project))
+    tracker = Tracker(plan.uri, settings.tracking.experiment, tags=read_git_tags(plan.project))
     parent = tracker.find_or_start_run(
         key,
         f"retrain-{settings.target}-{time.strftime('%Y%m%d-%H%M%S')}",
@@ -118,7 +118,7 @@ def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
             "oncoshift.step": "retrain",
             "mlflow.source.name": "flows/retrain.py",
             "mlflow.source.type": "LOCAL",
-            "mlflow.user": user_name(),
+            "mlflow.user": find_user_name(),
             "oncoshift.target": settings.target,
             "oncoshift.sources": ",".join(settings.sources),
             "oncoshift.made_up_data": str(settings.ingest.adapter == "phantom").lower(),
@@ -148,6 +148,6 @@ def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
     how_it_runs: dict[str, Any] = {"train": set(RUNTIME_SETTINGS), "tune": who_tunes, "tracking": True}
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
-    settings["model"]["weights"] = weights_fingerprint(plan.settings.model.weights)
-    parts = [settings, jobs.data_digest, held_out, code_fingerprint("oncoshift.retraining"), plan.forced]
-    return f"retrain-{plan.settings.target}-{value_fingerprint(parts)}"
+    settings["model"]["weights"] = fingerprint_weights(plan.settings.model.weights)
+    parts = [settings, jobs.data_digest, held_out, fingerprint_code("oncoshift.retraining"), plan.forced]
+    return f"retrain-{plan.settings.target}-{fingerprint_value(parts)}"

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from oncoshift.files import DamagedFileError
 from oncoshift.markdown import escape
-from oncoshift.registry.gate import Decision, Reason
-from oncoshift.registry.promotion import champion_version
+from oncoshift.registry.decision import Decision, Reason
+from oncoshift.registry.promotion import find_champion
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.training.diagnostics import list_findings
 
@@ -130,7 +130,7 @@ class Summary:
             gate=decision,
             model=settings.registered_model,
             version=version,
-            champion=champion_version(recorder.tracker.client, settings.registered_model),
+            champion=find_champion(recorder.tracker.client, settings.registered_model),
             run=recorder.run,
             experiment=recorder.tracker.experiment_id,
         )
@@ -188,7 +188,7 @@ class Summary:
         lines += ["", f"Gain in balanced accuracy, paired: {self._gain}.", ""]
         lines += [f"Picked: {self.picked}. Verdict without labels: **{self.verdict.kind.value}**.", ""]
         lines += [f"- {escape(reason)}" for reason in self.verdict.reasons]
-        lines += ["", f"Gate: **{self.gate.verdict}** for version {self.version}; champion: {self._champion}.", ""]
+        lines += ["", f"Gate: **{self.gate.action}** for version {self.version}; champion: {self._champion}.", ""]
         lines += [f"- {_mark(reason)} {reason.check}: {escape(reason.words)}" for reason in self.gate.reasons]
         lines += [f"- {escape(flag)}" for flag in self.gate.flags]
         if self.findings:
@@ -213,7 +213,7 @@ class Summary:
             f"picked: {self.picked}",
             f"verdict without labels: {self.verdict.kind.value}",
             *(f"  {reason}" for reason in self.verdict.reasons),
-            f"gate: {self.gate.verdict} version {self.version}",
+            f"gate: {self.gate.action} version {self.version}",
             *(f"  {_mark(reason)} {reason.check}: {reason.words}" for reason in self.gate.reasons),
             *(f"  ! {flag}" for flag in self.gate.flags),
             f"champion of {self.model}: {self._champion}",
@@ -281,7 +281,7 @@ class Ending:
         """In a sentence."""
         summary = self.summary
         if self.unchanged_since_ms is None:
-            words = f"{summary.model}: the gate says {summary.gate.verdict} for version {summary.version}"
+            words = f"{summary.model}: the gate says {summary.gate.action} for version {summary.version}"
         else:
             ended = datetime.fromtimestamp(self.unchanged_since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
             words = f"Nothing was trained: data, settings and code are those of the retraining that ended {ended}"

@@ -25,7 +25,7 @@ import torch
 
 from oncoshift.errors import OncoshiftError, TrainingInterrupted, UnavailableError
 from oncoshift.layout import Layout
-from oncoshift.parallel import usable_cores
+from oncoshift.parallel import count_usable_cores
 from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import Plan, open_session
@@ -112,7 +112,7 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         session.key,
         run,
         budget.deadline,
-        max(1, usable_cores() // count),
+        max(1, count_usable_cores() // count),
     )
     with interruptible() as asked:
         workers: list[_Worker] = []

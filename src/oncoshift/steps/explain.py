@@ -14,8 +14,8 @@ from oncoshift.explain.attributions import mean_image
 from oncoshift.explain.explanation import Explanation, explain
 from oncoshift.explain.kept import KeptParts
 from oncoshift.explain.sample import pick_tiles
-from oncoshift.files import held
-from oncoshift.fingerprint import code_fingerprint, value_fingerprint
+from oncoshift.files import hold_lock
+from oncoshift.fingerprint import fingerprint_code, fingerprint_value
 from oncoshift.training.job import load_net, predict_job
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(
     ids, rows = tiles.tile_ids[picked], tiles.rows[picked]
     folder = trained.job.folder / trained.job.id
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder):
+    with hold_lock(folder):
         kept = KeptParts(folder / f"explain-{_key(jobs, trained, ids)}")
         explanation = explain(
             load_net(trained).classifier,
@@ -92,5 +92,5 @@ def run(
 def _key(jobs: ExperimentJobs, trained: TrainedJob, tile_ids: NDArray[np.str_]) -> str:
     """Hash of all that decides attributions."""
     settings = trained.job.settings.explain.model_dump(mode="json")
-    code = code_fingerprint("oncoshift.explain")
-    return value_fingerprint([trained.digest, jobs.data_digest, jobs.pack_digest, settings, tile_ids.tolist(), code])
+    code = fingerprint_code("oncoshift.explain")
+    return fingerprint_value([trained.digest, jobs.data_digest, jobs.pack_digest, settings, tile_ids.tolist(), code])

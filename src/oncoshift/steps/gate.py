@@ -19,10 +19,10 @@ from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_d
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.files import DamagedFileError
-from oncoshift.registry.gate import Decision, GateEvidence, Reason, decide
+from oncoshift.registry.decision import Decision, GateEvidence, Reason, decide
 from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
-from oncoshift.registry.promotion import WITHDRAWN_TAG, champion_version, promote, record_decision
+from oncoshift.registry.promotion import WITHDRAWN_TAG, find_champion, promote, record_decision
 from oncoshift.selection.consensus import kappa
 from oncoshift.steps.register import BY
 
@@ -68,7 +68,7 @@ class JudgedVersion:
         update_card(client, self.name, self.version, {"Gate": decision.to_markdown()})
         for place in (recorder, recorder.above):
             place.text("gate.md", decision.to_markdown())
-            place.tags({"oncoshift.gate": decision.verdict, "oncoshift.version": self.version})
+            place.tags({"oncoshift.gate": decision.action, "oncoshift.version": self.version})
         if decision.promote:
             promote(client, self.name, self.version, f"passed the gate of retraining {recorder.key}", BY)
 
@@ -131,7 +131,7 @@ def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, s
     if withdrawn is not None:
         words = f"version {challenge.version} was rolled back ({withdrawn}); only a person brings it back"
         return Decision(False, (Reason("not rolled back", False, None, None, words),))
-    champion = champion_version(client, challenge.name)
+    champion = find_champion(client, challenge.name)
     evidence = _evidence(jobs, challenge, champion, recorder.tracker.uri, settings)
     return decide(settings.gate, settings.select, evidence)
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from oncoshift.data.loading import LabelledSplit, data_fingerprint, load_evaluation_tiles, load_training_data
 from oncoshift.data.packs.pack import pack_digest
-from oncoshift.fingerprint import value_fingerprint
+from oncoshift.fingerprint import fingerprint_value
 from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ExperimentJobs:
         Raises:
             DataError: a data stage has not run.
         """
-        pack = value_fingerprint(pack_digest(layout.packs / variant))
+        pack = fingerprint_value(pack_digest(layout.packs / variant))
         return cls(layout, variant, sources, data_fingerprint(layout, variant), pack, folder or layout.jobs)
 
     def job(self, settings: Settings, **changes: Any) -> Job:

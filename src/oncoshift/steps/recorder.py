@@ -15,7 +15,7 @@ import pandas as pd
 
 from oncoshift.data.names import as_cell, without_formula
 from oncoshift.errors import TrainingInterrupted
-from oncoshift.secrets import without_credentials
+from oncoshift.secrets import remove_credentials
 from oncoshift.training.interruption import find_interruption
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class RunRecorder(Recorder):
         nested = self.nested(run)
         try:
             if system_metrics:
-                with self.tracker.system_metrics(run):
+                with self.tracker.sampling_system_metrics(run):
                     yield nested
             else:
                 yield nested
@@ -174,7 +174,7 @@ class RunRecorder(Recorder):
         if isinstance(error, TrainingInterrupted) or not isinstance(error, Exception):
             self.tracker.abandon(self.run, "KILLED", {})
         else:
-            text = without_credentials(f"{type(error).__name__}: {error}")
+            text = remove_credentials(f"{type(error).__name__}: {error}")
             self.tracker.abandon(self.run, "FAILED", {"oncoshift.error": text[:4000]})
 
     def figure(self, name: str, figure: Figure) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from oncoshift.data.packs.pack import Pack
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.methods.factory import list_member_settings
-from oncoshift.registry.card import CardFacts, judgement, model_card
+from oncoshift.registry.card import CardFacts, render_card, render_judgement
 from oncoshift.registry.folder import Package
 from oncoshift.registry.packaging import log_and_register, update_card
 from oncoshift.registry.promotion import set_challenger
@@ -65,12 +65,12 @@ def run(
         recorder.tracker,
         recorder.run,
         f"{job.id}{forced}",
-        _package(jobs, selection, model_card(facts)),
+        _package(jobs, selection, render_card(facts)),
         tags={"oncoshift.job": job.id, "oncoshift.retraining": retraining},
     )
     number = str(version.version)
     # Not with the version: the same model may be picked again by other rules, and judged on other tiles.
-    update_card(client, name, number, judgement(facts))
+    update_card(client, name, number, render_judgement(facts))
     for key, value in selection.tags.items():
         client.set_model_version_tag(name, number, key, value)
     set_challenger(client, name, number, f"retraining {recorder.key}", BY)

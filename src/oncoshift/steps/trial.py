@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from oncoshift.console import tenths
+from oncoshift.console import report_tenths
 from oncoshift.errors import SettingsError
-from oncoshift.experiments import resolved_url
-from oncoshift.fingerprint import value_fingerprint
+from oncoshift.experiments import resolve_url
+from oncoshift.fingerprint import fingerprint_value
 from oncoshift.methods.factory import select_method_settings
 from oncoshift.selection.rule import ORACLE, score_row
 from oncoshift.settings import flatten, replace_values
@@ -89,12 +89,12 @@ class Search:
             [settings.select.validator, settings.select.source_floor],
             self.forced,
         ]
-        return f"{settings.target}-{settings.train.method}-{value_fingerprint(parts)}"
+        return f"{settings.target}-{settings.train.method}-{fingerprint_value(parts)}"
 
     @cached_property
     def study(self) -> SharedStudy:
         """The study in its database; see `SharedStudy` for the errors."""
-        url = resolved_url(self.tune.storage, self.jobs.layout.shared)
+        url = resolve_url(self.tune.storage, self.jobs.layout.shared)
         return SharedStudy(url, self.name, self.tune.heartbeat_seconds, self.tune.seed)
 
     def work(self, recorder: RunRecorder, budget: Budget) -> None:
@@ -144,7 +144,7 @@ class Search:
                 plan.report(step, score)
 
         try:
-            return self.jobs.train(job, on_epoch, tenths(f"trial {plan.number}: features of tiles", self.say))
+            return self.jobs.train(job, on_epoch, report_tenths(f"trial {plan.number}: features of tiles", self.say))
         except optuna.TrialPruned:
             drop_checkpoint(job)
             raise

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_DIRTY
 
 from oncoshift.files import atomic
-from oncoshift.fingerprint import code_fingerprint
-from oncoshift.registry.source import git_tags
+from oncoshift.fingerprint import fingerprint_code
+from oncoshift.registry.source import read_git_tags
 from oncoshift.selection.rule import reaches_floor
 from oncoshift.settings import flatten, load_settings, replace_values
 from oncoshift.tuning.plots import StudyResults, draw_history, draw_importances, draw_parallel, draw_slices
@@ -118,14 +118,14 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     seeds = (
         f", mean of {len(best.seeds)} seeds, the worst {format_value(min(best.seeds))}" if len(best.seeds) > 1 else ""
     )
-    git = git_tags(project)
+    git = read_git_tags(project)
     commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if MLFLOW_GIT_COMMIT in git else ""
     dirty = " and changes" if git.get(MLFLOW_GIT_DIRTY) == "true" else ""
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_milliseconds(best) / 1000))
     above = f"{settings.select.validator} above a source floor of {settings.select.source_floor}"
     if not reaches_floor(settings.select, min(best.seeds)):
         above = f"at least the worst seed's source accuracy is below the floor of {settings.select.source_floor}"
-    code = code_fingerprint("oncoshift.training.job")
+    code = fingerprint_code("oncoshift.training.job")
     provenance = (
         f"Trial {best.number} of study {search.name} ({counts}), {search.tune.epochs} epochs, {date}.",
         f"Score {format_value(best.score)}{seeds}: {above}.",

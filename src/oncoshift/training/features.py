@@ -23,14 +23,14 @@ from oncoshift.files import (
     DamagedFileError,
     check_file,
     check_seal,
-    held,
+    hold_lock,
     read_json,
     seal,
     sweep,
     write_json,
     xxh3_file,
 )
-from oncoshift.fingerprint import code_fingerprint
+from oncoshift.fingerprint import fingerprint_code
 from oncoshift.training.inputs import FeatureInputs, Inputs, PixelInputs
 from oncoshift.training.memory import keeping_freed_memory
 
@@ -82,7 +82,7 @@ def make_inputs(
     done = cache.folder / f"{key}.npy"
     if _find_fault(done) is not None:
         done.parent.mkdir(parents=True, exist_ok=True)
-        with held(done.with_suffix(".lock")):  # workers of one study come here at once; those that waited find it done
+        with hold_lock(done.with_suffix(".lock")):  # workers of one study come here at once; those that waited find it done
             fault = _find_fault(done)
             if fault is not None:
                 if done.is_file():
@@ -112,7 +112,7 @@ def _check_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa: A
 
 
 def _compute_key(net: TrainedNet, pack_digest: str) -> str:
-    code = code_fingerprint(__name__, "oncoshift.models.network")
+    code = fingerprint_code(__name__, "oncoshift.models.network")
     digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code]).encode())
     for part in net.frozen:
         for name, tensor in getattr(net.classifier.trunk, part).state_dict().items():

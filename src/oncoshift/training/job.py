@@ -20,13 +20,13 @@ from oncoshift.files import (
     DamagedFileError,
     atomic,
     check_file,
-    held,
+    hold_lock,
     read_json,
     sweep,
     write_json,
     xxh3_file,
 )
-from oncoshift.fingerprint import code_fingerprint, value_fingerprint, weights_fingerprint
+from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.methods.factory import build_method, list_member_settings, list_trained_organs, select_method_settings
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.network import AdaptationNet, as_one
@@ -89,16 +89,16 @@ class Job:
             "train": settings.train.model_dump(mode="json", exclude=set(RUNTIME_SETTINGS)),
             "organs": list_trained_organs(settings),
             "data": self.data_digest,
-            "code": code_fingerprint(__name__),
+            "code": fingerprint_code(__name__),
         }
         values |= select_method_settings(settings)
-        values["model"]["weights"] = weights_fingerprint(settings.model.weights)
+        values["model"]["weights"] = fingerprint_weights(settings.model.weights)
         return values
 
     @cached_property
     def id(self) -> str:
         """Hash of `identity`, with the method and seed in front for people; it stays, though code changes meanwhile."""
-        return f"{self.settings.train.method}-s{self.settings.seed}-{value_fingerprint(self.identity)}"
+        return f"{self.settings.train.method}-s{self.settings.seed}-{fingerprint_value(self.identity)}"
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def train_job(
     folder = job.folder / job.id
     folder.mkdir(parents=True, exist_ok=True)
     # Two workers may come upon one job, say a trial that looked killed and was slow; the second waits and finds it done
-    with held(folder):
+    with hold_lock(folder):
         return _train(job, folder, data, on_epoch, on_features)
 
 
@@ -216,7 +216,7 @@ def sweep_jobs(folder: Path) -> None:
         folder: parent of the jobs' folders.
     """
     for job in {temporary.parent for temporary in folder.glob("*/.*.tmp")}:
-        with suppress(BlockingIOError), held(job, BlockingIOError):
+        with suppress(BlockingIOError), hold_lock(job, BlockingIOError):
             sweep(job)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from oncoshift.errors import SettingsError
-from oncoshift.files import held
+from oncoshift.files import hold_lock
 from oncoshift.tuning.patience import DatabaseAwayError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def study_lock(url: str) -> Iterator[None]:
     except ArgumentError:
         raise SettingsError("tune.storage: is no database URL, like sqlite:///runs/optuna.db") from None
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        with held(Path(f"{parsed.database}.lock")):
+        with hold_lock(Path(f"{parsed.database}.lock")):
             yield
         return
     shown = parsed.render_as_string(hide_password=True)

@@ -21,7 +21,7 @@ class DatabaseAwayError(UnavailableError):
 
 
 def patiently(operation: Callable[[], T], seconds: float, database: str) -> T:
-    """Do something with a database, and do it again while the database is away; see `registry.waiting.patiently`.
+    """Retry an operation on a database while the database is away; see `registry.waiting.retry_while_transient`.
 
     Args:
         operation: what to do; done twice it must come to the same as done once.
@@ -33,7 +33,7 @@ def patiently(operation: Callable[[], T], seconds: float, database: str) -> T:
         TrainingInterrupted: SIGTERM came.
     """
 
-    def may_pass(error: Exception) -> str | None:
+    def explain_transient(error: Exception) -> str | None:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         if not isinstance(cause, DatabaseAwayError | OperationalError | InterfaceError):
             return None
@@ -41,6 +41,6 @@ def patiently(operation: Callable[[], T], seconds: float, database: str) -> T:
         return f"tune.storage: {database} does not answer ({reason})"
 
     try:
-        return waiting.patiently(operation, may_pass, seconds)
+        return waiting.retry_while_transient(operation, explain_transient, seconds)
     except UnavailableError as error:
         raise DatabaseAwayError(f"{error}; start it again when it does: the study goes on") from error

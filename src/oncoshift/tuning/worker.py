@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from oncoshift.errors import OncoshiftError, ProcessLostError, SettingsError, TrainingError, TrainingInterrupted
-from oncoshift.registry.waiting import hurried
+from oncoshift.registry.waiting import trying_once
 from oncoshift.tuning.study import LostTrialError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _run(
 def _release(study: SharedStudy, trial: optuna.Trial, number: int, **facts: bool) -> None:
     """Note, with one quick try, that a trial is to be run again; else it is when its heartbeats are missed."""
     try:
-        with hurried():
+        with trying_once():
             study.end(trial, TrialState.FAIL, **facts)
     except OncoshiftError as error:
         _log.warning("trial %d: that it is to be run again is not noted, but it will be: %s", number, error)

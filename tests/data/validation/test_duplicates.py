@@ -12,7 +12,7 @@ from oncoshift.data.source.adapters.base import RawTile
 from oncoshift.data.validation.checks import Fault
 from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
 from oncoshift.data.validation.inspection import Inspected
-from oncoshift.disjoint_sets import merged_names
+from oncoshift.disjoint_sets import merge_names
 from oncoshift.errors import DataError
 
 
@@ -66,16 +66,16 @@ def test_groups_that_share_bytes_are_joined_for_all_their_tiles() -> None:
         tile("c", "3", group="p2"),
         tile("d", "4", group="p9"),
     ]
-    names = merged_names(shared_bytes(tiles))
+    names = merge_names(shared_bytes(tiles))
     assert names == {"p1": "p1", "p2": "p1"}
     assert [one.tile.group for one in with_groups(tiles, names)] == ["p1", "p1", "p1", "p9"]
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=3), max_size=8))
 def test_joining_does_not_depend_on_the_order(together: list[list[str]]) -> None:
-    names = merged_names(together)
+    names = merge_names(together)
     shuffled = [members[::-1] for members in reversed(together)]
-    assert merged_names(shuffled) == names
+    assert merge_names(shuffled) == names
     for members in together:
         assert len({names.get(name, name) for name in members}) == 1
     for name, whole in names.items():

@@ -24,8 +24,8 @@ from pyarrow import ArrowInvalid
 from oncoshift.data.packs.pack import INDEX_COLUMNS, SHARDS, Pack, PackNormalization, commit
 from oncoshift.data.packs.shards import find_shard, is_whole, write_shard
 from oncoshift.errors import DataError
-from oncoshift.files import atomic, held, writing
-from oncoshift.parallel import Progress, ordered_map, usable_cores
+from oncoshift.files import atomic, hold_lock, writing
+from oncoshift.parallel import Progress, count_usable_cores, map_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +125,7 @@ def update_pack(
     def busy() -> DataError:
         return DataError(f"{folder}: another process is making this pack; wait until it is done, or end it")
 
-    with held(folder, busy), writing(folder, len(tiles) * recipe.side**2 * 3):
+    with hold_lock(folder, busy), writing(folder, len(tiles) * recipe.side**2 * 3):
         return _update(folder, tiles, recipe, maker, workers, progress or (lambda _done, _total: None))
 
 
@@ -173,7 +173,7 @@ def _keep(folder: Path, wanted: set[str]) -> tuple[dict[str, _Slot], int]:
     except (DataError, ArrowInvalid):
         return {}, 0
     names = sorted(pack.index["shard"].unique())
-    whole = dict(zip(names, ordered_map(lambda name: is_whole(folder / SHARDS / name), names), strict=True))
+    whole = dict(zip(names, map_in_order(lambda name: is_whole(folder / SHARDS / name), names), strict=True))
     rows = pack.index[pack.index["key"].isin(wanted)].drop_duplicates("key")
     used, tile_bytes = Counter(rows["shard"]), pack.side**2 * 3
     keep = {
@@ -204,7 +204,7 @@ def _make(
     shards: Sequence[_Shard], folder: Path, side: int, maker: TileMaker, workers: int | None
 ) -> Iterator[tuple[_Shard, str, list[str]]]:
     """Yield each shard, in whatever order they are done, with its file's name and its tiles' outcomes."""
-    count = min(workers or usable_cores(), len(shards))
+    count = min(workers or count_usable_cores(), len(shards))
     if count <= 1 or (workers is None and sum(len(shard.tiles) for shard in shards) <= ALONE):
         for shard in shards:
             yield shard, *_make_shard(shard, folder, side, maker, threads=None)

@@ -11,7 +11,7 @@ import numpy as np
 
 from oncoshift.data.packs.pack import UNTOUCHED, Pack
 from oncoshift.errors import DataError
-from oncoshift.parallel import ordered_map
+from oncoshift.parallel import map_in_order
 from oncoshift.serving.images import UnreadableImageError, read_image_file, read_tile
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ class TileMaker:
         """
         if fits is None:
             for start in range(0, len(tiles), _CHUNK):
-                yield from ordered_map(self._make_one, tiles[start : start + _CHUNK], threads=threads)
+                yield from map_in_order(self._make_one, tiles[start : start + _CHUNK], threads=threads)
             return
         for group, members in groupby(tiles, key=lambda tile: tile.group):
-            fit = self._normalizer.fit_group(np.stack(ordered_map(self._read, fits[group], threads=threads)))
+            fit = self._normalizer.fit_group(np.stack(map_in_order(self._read, fits[group], threads=threads)))
             for tile in members:
                 image = self._read(tile)
                 yield (image, fit) if isinstance(fit, str) else self._normalizer.apply(image, fit)

@@ -45,7 +45,7 @@ def shared_bytes(inspected: Sequence[Inspected]) -> list[list[str]]:
 
 
 def with_groups(inspected: Sequence[Inspected], names: dict[str, str]) -> list[Inspected]:
-    """The same tiles with the groups that `names` gives them; see `disjoint_sets.merged_names`."""
+    """The same tiles with the groups that `names` gives them; see `disjoint_sets.merge_names`."""
     return [
         replace(one, tile=replace(one.tile, group=names[one.tile.group])) if one.tile.group in names else one
         for one in inspected

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from oncoshift.data.tables import UNKNOWN
-from oncoshift.parallel import silent
+from oncoshift.parallel import ignore_progress
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class NearDuplicates(NamedTuple):
 
 
 def find_near_duplicates(
-    inspected: Sequence[Inspected], phases: Phases = silent
+    inspected: Sequence[Inspected], phases: Phases = ignore_progress
 ) -> tuple[list[NearDuplicates], list[RawTile]]:
     """Find pairs among the sound tiles that link all tiles of one original.
 

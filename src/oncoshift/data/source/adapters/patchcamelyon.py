@@ -31,7 +31,7 @@ from oncoshift.data.source.folders import subfolders
 from oncoshift.data.source.made_once import discard, fill_once
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
-from oncoshift.parallel import ordered_map
+from oncoshift.parallel import map_in_order
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,7 +165,7 @@ def _write_chunk(images: NDArray[np.uint8], start: int, folder: Path) -> None:
     def write(number: int) -> None:
         Image.fromarray(images[number]).save(folder / f"{start + number}.png", "PNG", compress_level=1)
 
-    ordered_map(write, range(len(images)))
+    map_in_order(write, range(len(images)))
 
 
 def _open(path: Path) -> Any:

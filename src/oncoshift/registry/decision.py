@@ -104,13 +104,13 @@ class Decision:
     flags: tuple[str, ...] = field(default=())
 
     @property
-    def verdict(self) -> Action:
+    def action(self) -> Action:
         """The answer in a word, as the version's tag has it."""
         return "promote" if self.promote else "refuse"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"verdict": self.verdict, **asdict(self)}
+        return {"verdict": self.action, **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -124,13 +124,13 @@ class Decision:
         outcome = "all conditions hold" if self.promote else f"{failed} of {len(self.reasons)} conditions failed"
         ordered = sorted(self.reasons, key=lambda reason: reason.passed)
         rows = [
-            f"| {'passed' if reason.passed else '**failed**'} | {escape(reason.check)} | {_cell(reason.value)} "
-            f"| {_cell(reason.limit)} | {escape(reason.words)} |"
+            f"| {'passed' if reason.passed else '**failed**'} | {escape(reason.check)} | {_format_cell(reason.value)} "
+            f"| {_format_cell(reason.limit)} | {escape(reason.words)} |"
             for reason in ordered
         ]
         head = ["| | check | value | limit | |", "|---|---|---:|---:|---|"]
         notes = [f"> {escape(flag)}" for flag in self.flags]
-        return "\n".join([f"**{self.verdict}**: {outcome}.", "", *head, *rows, *(["", *notes] if notes else [])]) + "\n"
+        return "\n".join([f"**{self.action}**: {outcome}.", "", *head, *rows, *(["", *notes] if notes else [])]) + "\n"
 
 
 def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidence) -> Decision:
@@ -141,28 +141,33 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         select: section `select`: the source floor, and the kappa from which two models say the same.
         evidence: of the challenger.
     """
-    picked = _selection(evidence.selection), _source(settings, select.source_floor, evidence.source_accuracy)
-    groups = _groups(settings, evidence.groups)
+    picked = (
+        _check_selection(evidence.selection),
+        _check_source(settings, select.source_floor, evidence.source_accuracy),
+    )
+    groups = _check_groups(settings, evidence.groups)
     floors = (
-        _floor("balanced accuracy", evidence.balanced_accuracy, settings.min_balanced_accuracy),
-        _floor("AUROC", evidence.auroc, settings.min_auroc),
-        _floor("sensitivity", evidence.sensitivity, settings.min_sensitivity),
+        _check_floor("balanced accuracy", evidence.balanced_accuracy, settings.min_balanced_accuracy),
+        _check_floor("AUROC", evidence.auroc, settings.min_auroc),
+        _check_floor("sensitivity", evidence.sensitivity, settings.min_sensitivity),
     )
     suffices = not evidence.too_few and all(reason.passed for reason in groups)
     if suffices or settings.without_audit == "refuse":
-        reasons = (*picked, *groups, *floors, *_gains(settings, evidence))
+        reasons = (*picked, *groups, *floors, *_check_gains(settings, evidence))
     else:
-        agreement = _agreement(evidence.agreement_with_champion, select.trust_agreement)
-        reasons = (*picked, _trusted(evidence.verdict), *floors, agreement)
-    flags = [_verdict_note(evidence.verdict, all(reason.passed for reason in floors) if suffices else None)]
+        agreement = _check_agreement(evidence.agreement_with_champion, select.trust_agreement)
+        reasons = (*picked, _check_verdict(evidence.verdict), *floors, agreement)
+    flags = [_note_verdict(evidence.verdict, all(reason.passed for reason in floors) if suffices else None)]
     if not suffices and settings.without_audit == "trust":
-        flags.append(f"Too few labelled groups ({_listed(evidence.groups)}): decided without labels (without_audit).")
+        flags.append(
+            f"Too few labelled groups ({_list_groups(evidence.groups)}): decided without labels (without_audit)."
+        )
     if evidence.phantom:
         flags.append("Made-up data (phantom): the figures say nothing about tissue.")
     return Decision(all(reason.passed for reason in reasons), reasons, tuple(flags))
 
 
-def _verdict_note(verdict: Verdict, usable: bool | None) -> str:
+def _note_verdict(verdict: Verdict, usable: bool | None) -> str:
     """The verdict, and whether labels contradict it; `usable`: whether the floors hold, None where labels are few."""
     said = f"Without labels the verdict is {verdict.kind.value}."
     if (verdict.kind is Kind.TRUST and usable is False) or (verdict.kind is Kind.REFUSE and usable is True):
@@ -173,11 +178,11 @@ def _verdict_note(verdict: Verdict, usable: bool | None) -> str:
     return said
 
 
-def _trusted(verdict: Verdict) -> Reason:
+def _check_verdict(verdict: Verdict) -> Reason:
     return Reason("verdict without labels", verdict.kind is Kind.TRUST, None, None, verdict.words)
 
 
-def _agreement(kappa: float | None, least: float) -> Reason:
+def _check_agreement(kappa: float | None, least: float) -> Reason:
     name = "agrees with champion"
     if kappa is None:
         return Reason(name, True, None, None, "there is no champion yet")
@@ -185,13 +190,13 @@ def _agreement(kappa: float | None, least: float) -> Reason:
     return Reason(name, kappa >= least, kappa, least, words)
 
 
-def _selection(validator: str) -> Reason:
+def _check_selection(validator: str) -> Reason:
     passed = validator != ORACLE
     words = f"selected by {validator}, without target labels" if passed else "selected by oracle, with target labels"
     return Reason("selection", passed, None, None, words)
 
 
-def _source(settings: GateSettings, floor: float, accuracy: float) -> Reason:
+def _check_source(settings: GateSettings, floor: float, accuracy: float) -> Reason:
     """Of a model that no longer works where its labels come from, a good figure on a small audit set may be luck."""
     reached, allowed = accuracy >= floor, settings.below_source_floor == "allow"
     words = f"balanced accuracy {format_near_limits(accuracy, floor)} on the sources, floor {floor:.2f}"
@@ -200,11 +205,11 @@ def _source(settings: GateSettings, floor: float, accuracy: float) -> Reason:
     return Reason("source accuracy", reached or allowed, accuracy, floor, words)
 
 
-def _groups(settings: GateSettings, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
+def _check_groups(settings: GateSettings, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
     total, least = sum(groups.values()), settings.min_audit_groups
     smallest = min(groups.values(), default=0) if len(groups) > 1 else 0
     return (
-        Reason("audit groups", total >= least, total, least, f"{total} ({_listed(groups)}), must reach {least}"),
+        Reason("audit groups", total >= least, total, least, f"{total} ({_list_groups(groups)}), must reach {least}"),
         Reason(
             "audit groups per class",
             smallest >= MIN_GROUPS_PER_CLASS,
@@ -215,46 +220,48 @@ def _groups(settings: GateSettings, groups: Mapping[str, int]) -> tuple[Reason, 
     )
 
 
-def _listed(groups: Mapping[str, int]) -> str:
+def _list_groups(groups: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in groups.items()) or "none"
 
 
-def _floor(name: str, interval: Interval, limit: float) -> Reason:
+def _check_floor(name: str, interval: Interval, limit: float) -> Reason:
     passed = interval.point >= limit
-    return Reason(name, passed, interval.point, limit, f"{_shown(interval)}, floor for the estimate {limit:.3f}")
-
-
-def _gains(settings: GateSettings, evidence: GateEvidence) -> tuple[Reason, ...]:
-    if evidence.gain_over_control is None:
-        return (Reason("intervals", False, None, None, evidence.too_few),)
-    return (
-        _gain("gain over source-only", evidence.gain_over_control, settings.min_gain_over_control),
-        _non_inferiority(evidence.gain_over_champion, settings.non_inferiority_margin),
+    return Reason(
+        name, passed, interval.point, limit, f"{_format_interval(interval)}, floor for the estimate {limit:.3f}"
     )
 
 
-def _gain(name: str, interval: Interval, limit: float) -> Reason:
+def _check_gains(settings: GateSettings, evidence: GateEvidence) -> tuple[Reason, ...]:
+    if evidence.gain_over_control is None:
+        return (Reason("intervals", False, None, None, evidence.too_few),)
+    return (
+        _check_gain("gain over source-only", evidence.gain_over_control, settings.min_gain_over_control),
+        _check_non_inferiority(evidence.gain_over_champion, settings.non_inferiority_margin),
+    )
+
+
+def _check_gain(name: str, interval: Interval, limit: float) -> Reason:
     passed = interval.low > limit
-    words = f"balanced accuracy {_shown(interval, signed=True)}, the lower end must exceed {limit:+.3f}"
+    words = f"balanced accuracy {_format_interval(interval, signed=True)}, the lower end must exceed {limit:+.3f}"
     return Reason(name, passed, interval.low, limit, words)
 
 
-def _non_inferiority(interval: Interval | None, margin: float) -> Reason:
+def _check_non_inferiority(interval: Interval | None, margin: float) -> Reason:
     name = "not inferior to champion"
     if interval is None:
         return Reason(name, True, None, None, "there is no champion yet")
-    words = f"balanced accuracy {_shown(interval, signed=True)}, the lower end must reach {-margin:+.3f}"
+    words = f"balanced accuracy {_format_interval(interval, signed=True)}, the lower end must reach {-margin:+.3f}"
     return Reason(name, interval.low >= -margin, interval.low, -margin, words)
 
 
-def _shown(interval: Interval, *, signed: bool = False) -> str:
+def _format_interval(interval: Interval, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     if math.isnan(interval.low):
         return f"{interval.point:{sign}.3f}"
     return f"{interval.point:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
-def _cell(value: float | None) -> str:
+def _format_cell(value: float | None) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.3f}"

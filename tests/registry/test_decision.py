@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from oncoshift.evaluation.intervals import Interval
-from oncoshift.registry import gate
-from oncoshift.registry.gate import Decision, GateEvidence
+from oncoshift.registry.decision import Decision, GateEvidence, decide
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.settings import GateSettings, SelectSettings
 
@@ -50,8 +49,8 @@ FEW = replace(
 WITHOUT_LABELS = GateSettings(without_audit="trust")
 
 
-def decide(settings: GateSettings, evidence: GateEvidence) -> Decision:
-    return gate.decide(settings, SelectSettings(source_floor=0.8, trust_agreement=0.8), evidence)
+def decide_by(settings: GateSettings, evidence: GateEvidence) -> Decision:
+    return decide(settings, SelectSettings(source_floor=0.8, trust_agreement=0.8), evidence)
 
 
 def failed(decision: Decision) -> list[str]:
@@ -59,14 +58,14 @@ def failed(decision: Decision) -> list[str]:
 
 
 def test_good_evidence_is_promoted_though_intervals_reach_below_the_floors() -> None:
-    decision = decide(GateSettings(), GOOD)
+    decision = decide_by(GateSettings(), GOOD)
     assert decision.promote
-    assert decision.verdict == "promote"
+    assert decision.action == "promote"
     assert all(reason.passed for reason in decision.reasons)
 
 
 def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
-    assert decide(GateSettings(), replace(GOOD, gain_over_champion=None)).promote
+    assert decide_by(GateSettings(), replace(GOOD, gain_over_champion=None)).promote
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
     ],
 )
 def test_each_condition_refuses_by_itself(change: dict[str, Any], check: str) -> None:
-    decision = decide(GateSettings(), replace(GOOD, **change))
+    decision = decide_by(GateSettings(), replace(GOOD, **change))
     assert not decision.promote
     assert failed(decision) == [check]
     assert decision.to_markdown().startswith("**refuse**: 1 of 9 conditions failed.")
@@ -96,7 +95,7 @@ def test_each_condition_refuses_by_itself(change: dict[str, Any], check: str) ->
 
 def test_a_pick_below_the_source_floor_is_refused_unless_told_otherwise() -> None:
     below = replace(GOOD, source_accuracy=0.69)
-    refused, allowed = (decide(GateSettings(below_source_floor=each), below) for each in ("refuse", "allow"))
+    refused, allowed = (decide_by(GateSettings(below_source_floor=each), below) for each in ("refuse", "allow"))
     (reason,) = (reason for reason in refused.reasons if not reason.passed)
     assert (reason.value, reason.limit) == (0.69, 0.8)
     assert reason.words == "balanced accuracy 0.69 on the sources, floor 0.80"
@@ -110,18 +109,18 @@ def test_every_condition_that_has_a_number_says_it_with_its_limit(
     settings: GateSettings, evidence: GateEvidence
 ) -> None:
     """The summary shows the words alone."""
-    for reason in decide(settings, replace(evidence, agreement_with_champion=0.9)).reasons:
+    for reason in decide_by(settings, replace(evidence, agreement_with_champion=0.9)).reasons:
         for number in (reason.value, reason.limit):
             assert number is None or f"{number:.3g}" in reason.words, reason
 
 
 def test_a_gain_of_nothing_is_no_gain() -> None:
-    decision = decide(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, 0.0, 0.0)))
+    decision = decide_by(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, 0.0, 0.0)))
     assert failed(decision) == ["gain over source-only"]
 
 
 def test_a_decision_is_read_back_as_it_was_written() -> None:
-    decision = decide(GateSettings(min_auroc=1.0), replace(GOOD, phantom=True))
+    decision = decide_by(GateSettings(min_auroc=1.0), replace(GOOD, phantom=True))
     assert Decision.from_dict(json.loads(json.dumps(decision.to_dict()))) == decision
 
 
@@ -136,11 +135,11 @@ def test_limits_are_met_at_equality() -> None:
         groups={"benign": 4, "malignant": 2},
         source_accuracy=0.8,
     )
-    assert decide(GateSettings(), at_limits).promote
+    assert decide_by(GateSettings(), at_limits).promote
 
 
 def test_reasons_give_number_limit_and_words() -> None:
-    decision = decide(GateSettings(min_gain_over_control=0.1), GOOD)
+    decision = decide_by(GateSettings(min_gain_over_control=0.1), GOOD)
     reason = next(reason for reason in decision.reasons if not reason.passed)
     assert (reason.value, reason.limit) == (0.05, 0.1)
     assert reason.words == "balanced accuracy +0.200 [+0.050, +0.300], the lower end must exceed +0.100"
@@ -148,7 +147,7 @@ def test_reasons_give_number_limit_and_words() -> None:
 
 
 def test_made_up_data_are_flagged_and_do_not_refuse() -> None:
-    decision = decide(GateSettings(), replace(GOOD, phantom=True))
+    decision = decide_by(GateSettings(), replace(GOOD, phantom=True))
     assert decision.promote
     assert "> Made-up data (phantom)" in decision.to_markdown()
 
@@ -158,8 +157,8 @@ def test_made_up_data_are_flagged_and_do_not_refuse() -> None:
 def test_where_labels_suffice_they_decide_whatever_the_verdict(settings: GateSettings, verdict: Verdict) -> None:
     """And `without_audit` changes nothing."""
     bad = replace(GOOD, balanced_accuracy=interval(0.4, 0.3, 0.5), verdict=verdict)
-    assert decide(settings, replace(GOOD, verdict=verdict)).promote
-    assert failed(decide(settings, bad)) == ["balanced accuracy"]
+    assert decide_by(settings, replace(GOOD, verdict=verdict)).promote
+    assert failed(decide_by(settings, bad)) == ["balanced accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_where_labels_suffice_they_decide_whatever_the_verdict(settings: GateSet
     [(TRUST, 0.4, "misses a floor"), (REFUSE, 0.8, "holds the floors")],
 )
 def test_a_verdict_that_labels_contradict_is_flagged(verdict: Verdict, accuracy: float, outcome: str) -> None:
-    decision = decide(GateSettings(), replace(GOOD, balanced_accuracy=interval(accuracy, 0.3, 0.9), verdict=verdict))
+    decision = decide_by(GateSettings(), replace(GOOD, balanced_accuracy=interval(accuracy, 0.3, 0.9), verdict=verdict))
     assert len(decision.flags) == 1
     assert decision.flags[0].startswith(f"Contradiction: Without labels the verdict is {verdict.kind}.")
     assert outcome in decision.flags[0]
@@ -175,27 +174,27 @@ def test_a_verdict_that_labels_contradict_is_flagged(verdict: Verdict, accuracy:
 
 @pytest.mark.parametrize(("verdict", "accuracy"), [(TRUST, 0.8), (REFUSE, 0.4), (DOUBT, 0.8), (DOUBT, 0.4)])
 def test_a_verdict_that_labels_do_not_contradict_is_a_note(verdict: Verdict, accuracy: float) -> None:
-    decision = decide(GateSettings(), replace(GOOD, balanced_accuracy=interval(accuracy, 0.3, 0.9), verdict=verdict))
+    decision = decide_by(GateSettings(), replace(GOOD, balanced_accuracy=interval(accuracy, 0.3, 0.9), verdict=verdict))
     assert decision.flags == (f"Without labels the verdict is {verdict.kind}.",)
 
 
 def test_no_gain_over_the_control_is_no_contradiction_of_trust() -> None:
     """The model is good; so is source-only."""
-    decision = decide(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, -0.1, 0.1)))
+    decision = decide_by(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, -0.1, 0.1)))
     assert not decision.promote
     assert not decision.flags[0].startswith("Contradiction")
 
 
 @pytest.mark.parametrize("verdict", [TRUST, DOUBT, REFUSE])
 def test_too_few_labels_refuse_by_default_and_the_verdict_is_said(verdict: Verdict) -> None:
-    decision = decide(GateSettings(), replace(FEW, verdict=verdict))
+    decision = decide_by(GateSettings(), replace(FEW, verdict=verdict))
     assert failed(decision) == ["audit groups", "audit groups per class", "intervals"]
     assert decision.flags == (f"Without labels the verdict is {verdict.kind}.",)
 
 
 def test_groups_that_count_but_allow_no_interval_refuse() -> None:
     """Two groups a class, each of another kind: the counts hold, resampling has nothing to vary."""
-    decision = decide(GateSettings(min_audit_groups=4), replace(FEW, groups={"benign": 2, "malignant": 2}))
+    decision = decide_by(GateSettings(min_audit_groups=4), replace(FEW, groups={"benign": 2, "malignant": 2}))
     assert failed(decision) == ["intervals"]
     assert "benign lies in 1 group" in decision.to_markdown()
 
@@ -209,32 +208,32 @@ def test_groups_that_count_but_allow_no_interval_refuse() -> None:
     ],
 )
 def test_without_labels_only_trust_is_promoted(few: GateEvidence) -> None:
-    assert decide(WITHOUT_LABELS, replace(few, verdict=TRUST)).promote
+    assert decide_by(WITHOUT_LABELS, replace(few, verdict=TRUST)).promote
     for verdict in (DOUBT, REFUSE):
-        decision = decide(WITHOUT_LABELS, replace(few, verdict=verdict))
+        decision = decide_by(WITHOUT_LABELS, replace(few, verdict=verdict))
         assert failed(decision) == ["verdict without labels"]
         assert f"why it is {verdict.kind}" in decision.to_markdown()
 
 
 def test_a_promotion_without_labels_says_so() -> None:
-    flags = decide(WITHOUT_LABELS, FEW).flags
+    flags = decide_by(WITHOUT_LABELS, FEW).flags
     assert flags[1] == "Too few labelled groups (1 benign, 2 malignant): decided without labels (without_audit)."
 
 
 @pytest.mark.parametrize("figure", ["balanced_accuracy", "auroc", "sensitivity"])
 def test_few_labels_that_speak_against_a_trusted_model_refuse_it(figure: str) -> None:
     change: dict[str, Any] = {figure: interval(0.3, math.nan, math.nan)}
-    decision = decide(WITHOUT_LABELS, replace(FEW, **change))
+    decision = decide_by(WITHOUT_LABELS, replace(FEW, **change))
     assert failed(decision) == [figure.replace("_", " ").replace("auroc", "AUROC")]
     assert "[nan" not in decision.to_markdown()
 
 
 def test_without_labels_an_oracle_is_refused_as_well() -> None:
-    assert failed(decide(WITHOUT_LABELS, replace(FEW, selection="oracle"))) == ["selection"]
+    assert failed(decide_by(WITHOUT_LABELS, replace(FEW, selection="oracle"))) == ["selection"]
 
 
 @pytest.mark.parametrize(("kappa", "promoted"), [(0.79, False), (0.8, True), (-1.0, False), (math.nan, False)])
 def test_without_labels_a_champion_gives_way_only_to_one_that_says_the_same(kappa: float, promoted: bool) -> None:
-    decision = decide(WITHOUT_LABELS, replace(FEW, agreement_with_champion=kappa))
+    decision = decide_by(WITHOUT_LABELS, replace(FEW, agreement_with_champion=kappa))
     assert decision.promote is promoted
     assert failed(decision) == ([] if promoted else ["agrees with champion"])
