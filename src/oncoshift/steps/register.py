@@ -13,7 +13,7 @@ from oncoshift.registry.folder import Package
 from oncoshift.registry.packaging import log_and_register, update_card
 from oncoshift.registry.promotion import set_challenger
 from oncoshift.serving.predictor import ServedConfig
-from oncoshift.versioning import stage_outs
+from oncoshift.versioning import read_stage_outs
 
 if TYPE_CHECKING:
     from oncoshift.steps.evaluate import EvaluatedMethod
@@ -112,7 +112,7 @@ def _facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) 
         verdict=selection.verdict,
         seed=settings.seed,
         seeds=tuple(trained.job.seed for trained in method.seeds),
-        data=stage_outs(jobs.layout.folder),
+        data=read_stage_outs(jobs.layout.folder),
         figures={metric: target.in_words(metric, settings.seed) for metric in METRIC_NAMES},
         means={metric: target.in_words(metric) for metric in METRIC_NAMES},
         split="test",

@@ -82,7 +82,9 @@ def make_inputs(
     done = cache.folder / f"{key}.npy"
     if _find_fault(done) is not None:
         done.parent.mkdir(parents=True, exist_ok=True)
-        with hold_lock(done.with_suffix(".lock")):  # workers of one study come here at once; those that waited find it done
+        with hold_lock(
+            done.with_suffix(".lock")
+        ):  # workers of one study come here at once; those that waited find it done
             fault = _find_fault(done)
             if fault is not None:
                 if done.is_file():
