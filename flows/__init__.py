@@ -18,10 +18,6 @@ PROJECT = Path(os.environ.get("ONCOSHIFT_PROJECT", Path(__file__).resolve().pare
 for _name, _value in {
     "PREFECT_HOME": str(PROJECT / ".prefect"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "DVC_NO_ANALYTICS": "true",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -107,17 +107,30 @@ def test_an_edit_changes_the_keys_of_what_imports_the_module_and_no_other(packag
         ("train", "training/loop.py"), ("evaluate", "evaluation/metrics.py"), ("explain", "explain/attributions.py"),
         ("a retraining", "evaluation/intervals.py"), ("a retraining", "registry/decision.py"),
         ("a retraining", "selection/verdict.py"), ("a retraining", "tuning/study.py"),
+        ("a retraining", "data/loading.py"), ("a retraining", "data/raw.py"), ("evaluate", "data/loading.py"),
     ],
 )  # fmt: skip
 def test_what_decides_a_result_is_covered(key: str, module: str) -> None:
     assert Path(oncoshift.__file__).parent / module in modules_by_key()[key]
 
 
-@pytest.mark.parametrize("key", ["a job", "a retraining"])
-@pytest.mark.parametrize("room", ["data", "copies", "phantom", "settings", "commands"])
+@pytest.mark.parametrize("key", ["a job", "a retraining", "train", "evaluate", "explain"])
+@pytest.mark.parametrize("room", ["copies", "phantom", "settings", "commands", "data/source", "data/validation"])
 def test_what_a_key_holds_by_its_content_is_not_covered_as_code(key: str, room: str) -> None:
     folder = Path(oncoshift.__file__).parent / room
     assert not [file for file in modules_by_key()[key] if folder in file.parents]
+
+
+def test_no_code_that_makes_or_reads_data_is_in_a_jobs_key() -> None:
+    data = Path(oncoshift.__file__).parent / "data"
+    assert not [file for file in modules_by_key()["a job"] if data in file.parents and file.name != "__init__.py"]
+
+
+def test_a_template_counts(package: Path) -> None:
+    before = keys()
+    template = package / "data/validation/document.html"
+    template.write_text(f"{template.read_text()}<!-- edited -->")
+    assert {key for key, digest in keys().items() if digest != before[key]} == {"ingest"}
 
 
 def test_a_library_counts_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:

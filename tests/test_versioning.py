@@ -63,6 +63,8 @@ def test_only_what_has_changed_runs(project: Path) -> None:
     assert repro(project, "normalize") == []
     assert is_current(project, "normalize", fingerprint_stages())
     assert not is_current(project, "normalize", fingerprint_stages() | {"split": "of other code"})
+    (project / "data/code/split.txt").write_bytes(b"\xff")  # a doubt, which the stages settle
+    assert not is_current(project, "normalize", fingerprint_stages())
 
     write_params(project, split__test_share=0.25)
     assert not is_current(project, "normalize", fingerprint_stages())

@@ -59,7 +59,7 @@ COMMANDS = (
     Command("doctor", "say what is installed and set, and what is missing", retraining.doctor,
             retraining.add_doctor),
     Command("phantom", "write the made-up data set to ingest.root", stages.phantom),
-    Command("code", "stage: write the hashes of the code behind the data stages, for DVC to compare", stages.code),
+    Command("code", "stage: write the hashes of the code behind each stage, for DVC to compare", stages.code),
     Command("ingest", "stage: open and check every tile, write data/tiles", stages.ingest, stages.add_ingest),
     Command("split", "stage: split by group into training, validation, audit and test", stages.split),
     Command("normalize", "stage: decode, resize and stain-normalise every tile into packs", stages.normalize),

@@ -26,8 +26,17 @@ _NAME = _PACKAGE.name
 SETTINGS = (f"{_NAME}.settings",)
 """Code that a key need not cover where it holds the settings' values."""
 
-SETTINGS_AND_DATA = (*SETTINGS, f"{_NAME}.data", f"{_NAME}.copies", f"{_NAME}.phantom")
-"""Code that a key need not cover where it holds the settings' values and the hash of the data's content."""
+_MAKERS = "ingest", "split", "normalize", "source", "validation", "stain", "packs.make", "packs.tiles"
+SETTINGS_AND_DATA = (
+    *SETTINGS,
+    *(f"{_NAME}.data.{maker}" for maker in _MAKERS),
+    f"{_NAME}.copies",
+    f"{_NAME}.phantom",
+)
+"""Code that a key need not cover where it holds the settings' values and the hash of the data's content.
+
+What makes the data is left out; what reads them is not.
+"""
 
 TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
 """Libraries whose versions decide how a pixel is rounded."""
@@ -44,7 +53,8 @@ def fingerprint_code(
 ) -> str:
     """Hash the source of some modules, of all that they import within this package, and libraries' versions.
 
-    Comments, docstrings, the form of the text and what only type checkers read do not count.
+    Comments, docstrings, the form of the text and what only type checkers read do not count. An HTML template beside a
+    module of its name does.
 
     Args:
         entries: full names of modules; a package stands for all modules in it.
@@ -54,6 +64,9 @@ def fingerprint_code(
     digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in libraries).encode())
     for name, path in sorted(find_import_closure(entries, without).items()):
         digest.update(f"\n{name} {_read_source(path, path.stat().st_mtime_ns).digest}".encode())
+        template = path.with_suffix(".html")
+        if template.is_file():
+            digest.update(template.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -122,8 +135,10 @@ class _RuntimeCode(ast.NodeTransformer):
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if is_text else self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else self.generic_visit(node)
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return [self.visit(statement) for statement in node.orelse]
+        return self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> ast.AST:
         self.imports |= {alias.name for alias in node.names}

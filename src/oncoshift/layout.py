@@ -34,7 +34,7 @@ class Layout:
 
     @property
     def code(self) -> Path:
-        """Stage `code`: folder of a hash of the code behind each data stage."""
+        """Stage `code`: folder of a hash of the code behind each stage."""
         return self.folder / "data" / "code"
 
     @property

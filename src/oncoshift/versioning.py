@@ -80,11 +80,21 @@ def is_current(folder: Path, stage: str, fingerprints: dict[str, str]) -> bool:
     Raises:
         DvcError: DVC failed, or dvc.lock is damaged.
     """
-    kept = {file.stem: file.read_text(encoding="utf-8").strip() for file in Layout(folder).code.glob("*.txt")}
-    if kept != fingerprints or not read_stage_outs(folder):
+    kept = {file.stem: file.read_bytes().strip() for file in Layout(folder).code.glob("*.txt")}
+    if kept != {stage: digest.encode() for stage, digest in fingerprints.items()} or not read_stage_outs(folder):
         return False
-    changed: dict[str, Any] = json.loads(_run_dvc(folder, "status", "--json", "--with-deps", stage)[-1])
+    said = [line for line in _run_dvc(folder, "status", "--json", "--with-deps", stage) if line.startswith("{")]
+    try:
+        changed: dict[str, Any] = json.loads(said[-1])
+    except (IndexError, ValueError):
+        raise DvcError(f"`dvc status` in {folder} did not say what has changed: {' '.join(said)[:200]!r}") from None
     return changed.keys() <= {"code"}  # which counts as changed always
+
+
+def is_versioned(project: Path, path: Path) -> bool:
+    """Whether DVC has a pointer to raw data; True for data outside the project, which it does not version."""
+    path, project = path.resolve(), project.resolve()
+    return not path.is_relative_to(project) or path.with_name(f"{path.name}.dvc").is_file()
 
 
 def version_raw(project: Path, path: Path) -> str | None:
@@ -95,7 +105,7 @@ def version_raw(project: Path, path: Path) -> str | None:
         path: a file or folder of raw data.
 
     Returns:
-        The data's DVC hash; None for data outside the project, which are whoever's they are.
+        The data's DVC hash; None for data outside the project, which DVC does not version.
 
     Raises:
         DvcError: DVC refuses, for example because git tracks the files, or the .dvc file beside them is damaged.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
 from oncoshift.errors import DataError
 from oncoshift.experiments import ExperimentError
-from oncoshift.retraining.prepare import make_plan
+from oncoshift.phantom import write_phantom
+from oncoshift.retraining import prepare
+from oncoshift.retraining.prepare import data_are_current, make_plan
 from oncoshift.settings import Settings, dump_settings, replace_values
+from oncoshift.versioning import DvcError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,3 +65,27 @@ def test_a_name_that_is_no_folders_is_told_before_anything_is_written(project: P
     with pytest.raises(ExperimentError, match=r"experiment '\.\./night': use letters"):
         plan(project, name="../night")
     assert not (project / "experiments").exists()
+
+
+def test_data_are_current_only_where_the_stages_would_find_all_as_they_left_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"phantom.groups_per_class": 2, "phantom.tiles_per_group": 1, "phantom.tile_size": 32}
+    (project / "params.yaml").write_text(dump_settings(replace_values(Settings(), small)), encoding="utf-8")
+    made = plan(project)
+    (project / "dvc.lock").touch()
+    (project / "data").mkdir()
+    pointer = project / "data" / "raw.dvc"
+    pointer.touch()
+    monkeypatch.setattr(prepare, "is_current", lambda *_: True)
+    assert not data_are_current(made)  # there is no phantom
+    write_phantom(made.settings.phantom, project / "data" / "raw")
+    assert data_are_current(made)
+    pointer.unlink()
+    assert not data_are_current(made)
+    pointer.touch()
+    monkeypatch.setattr("oncoshift.phantom.write._EDITION", -1)
+    assert not data_are_current(made)  # it is drawn another way today
+    monkeypatch.undo()
+    monkeypatch.setattr(prepare, "is_current", Mock(side_effect=DvcError("dvc.lock: damaged")))
+    assert not data_are_current(made)

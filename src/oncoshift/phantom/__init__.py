@@ -6,13 +6,14 @@ and the habits of a patient's slide (`styles`), and written as a folder data set
 
 from oncoshift.phantom.render import PhantomTile, render_tile
 from oncoshift.phantom.styles import GroupStyle, Organ, draw_style, organ_named
-from oncoshift.phantom.write import phantom_tile, write_phantom
+from oncoshift.phantom.write import is_written, phantom_tile, write_phantom
 
 __all__ = [
     "GroupStyle",
     "Organ",
     "PhantomTile",
     "draw_style",
+    "is_written",
     "organ_named",
     "phantom_tile",
     "render_tile",

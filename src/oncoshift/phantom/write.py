@@ -57,7 +57,7 @@ def write_phantom(settings: PhantomSettings, root: Path, progress: Callable[[int
     for organ in settings.organs:
         organ_named(organ)
     notice = _notice(settings)
-    if _is_written(root, notice):
+    if _has_notice(root, notice):
         return False
     _refuse_foreign(root)
     unfinished = root.with_name(f".{root.name}.{os.getpid()}.tmp")
@@ -88,7 +88,16 @@ def _notice(settings: PhantomSettings) -> str:
     )
 
 
-def _is_written(root: Path, notice: str) -> bool:
+def is_written(settings: PhantomSettings, root: Path) -> bool:
+    """Whether the phantom of these settings, as this version draws it, is there.
+
+    Raises:
+        DataError: something that is no phantom is there.
+    """
+    return _has_notice(root, _notice(settings))
+
+
+def _has_notice(root: Path, notice: str) -> bool:
     try:
         return (root / MARKER).read_bytes() == notice.encode()
     except (FileNotFoundError, NotADirectoryError):

@@ -11,12 +11,12 @@ from oncoshift.experiments import locate_experiment, prepare_experiment, resolve
 from oncoshift.files import atomic, sweep
 from oncoshift.fingerprint import fingerprint_stages, fingerprint_value
 from oncoshift.layout import Layout
-from oncoshift.phantom import write_phantom
+from oncoshift.phantom import is_written, write_phantom
 from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import Plan
 from oncoshift.settings import load_settings
 from oncoshift.steps.jobs import ExperimentJobs
-from oncoshift.versioning import ensure_local_remote, is_current, push, repro, version_raw
+from oncoshift.versioning import DvcError, ensure_local_remote, is_current, is_versioned, push, repro, version_raw
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -125,15 +125,19 @@ def data_step(plan: Plan) -> ExperimentJobs:
 
 
 def data_are_current(plan: Plan) -> bool:
-    """Whether `data_step` would run no stage; none runs.
-
-    Raises:
-        DvcError: DVC failed, or a file of its is damaged.
-    """
+    """Whether it is certain that `data_step` would find all as it left it; no stage runs."""
+    settings = plan.settings
     if plan.layout.folder != plan.project:
-        prepare_experiment(plan.project, plan.settings, plan.layout.folder.name)
-    has_run = (plan.layout.folder / "dvc.lock").is_file()
-    return has_run and is_current(plan.layout.folder, "normalize", fingerprint_stages())
+        prepare_experiment(plan.project, settings, plan.layout.folder.name)
+    raw = plan.project / settings.ingest.root
+    if settings.ingest.adapter == "phantom" and not is_written(settings.phantom, raw):
+        return False
+    if not (is_versioned(plan.project, raw) and (plan.layout.folder / "dvc.lock").is_file()):
+        return False
+    try:
+        return is_current(plan.layout.folder, "normalize", fingerprint_stages())
+    except DvcError:  # the stages mend it, or say what to do
+        return False
 
 
 def open_jobs(plan: Plan) -> ExperimentJobs:

@@ -1,4 +1,4 @@
-"""How threads wait is said before torch is loaded, and only where the user has not said it."""
+"""What libraries read from the environment is set before they are loaded, and only where the user has not set it."""
 
 from __future__ import annotations
 
@@ -18,3 +18,12 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(own: dict[str, str
         [sys.executable, "-c", PRINT], env=environment, check=True, capture_output=True, text=True
     ).stdout
     assert printed.split() == [expected, "False"]
+
+
+def test_mlflow_tells_nobody_of_its_use() -> None:
+    look = "import oncoshift.registry.client, mlflow.telemetry.utils as t; print(t.is_telemetry_disabled())"
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_DISABLE_TELEMETRY"}
+    printed = subprocess.run(
+        [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert printed == "True\n"
