@@ -9,15 +9,15 @@ from oncoshift.errors import OncoshiftError
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
-def tell_errors_in_one_line() -> None:
+def log_errors_in_one_line() -> None:
     """Have Prefect log an `OncoshiftError` by its text, once, in the place of a traceback for each task."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
-        if _without_traceback not in logger.filters:
-            logger.addFilter(_without_traceback)
+        if _drop_traceback not in logger.filters:
+            logger.addFilter(_drop_traceback)
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
+def _drop_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if not isinstance(error, OncoshiftError):
         return True

@@ -22,9 +22,9 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from flows import PROJECT
-from flows.logs import tell_errors_in_one_line
-from flows.runs import ensure_gpu_limit, gpu, is_scheduled, living, mend
-from flows.server import project_server
+from flows.logs import log_errors_in_one_line
+from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, holding_run_lock, is_scheduled
+from flows.server import ensure_server
 from oncoshift import cli
 from oncoshift.commands.retraining import show
 from oncoshift.errors import OncoshiftError, SettingsError, TrainingInterrupted
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from oncoshift.retraining.summary import Ending
+    from oncoshift.retraining.summary import Outcome
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
+def should_retry(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
     """Retry what may pass by itself (a locked database, a lost connection), not what the user must mend."""
     try:
         state.result()
@@ -65,7 +65,7 @@ def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # 
 RETRYING: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": 5,
-    "retry_condition_fn": may_pass,
+    "retry_condition_fn": should_retry,
     "cache_policy": NO_CACHE,
 }
 
@@ -75,23 +75,23 @@ def as_task(name: str, step: Callable[P, R], run_name: str | None = None) -> Tas
     return task(name=name, task_run_name=run_name, **RETRYING)(step)
 
 
-def on_gpu(step: Callable[P, R]) -> Callable[P, R]:
+def hold_gpu(step: Callable[P, R]) -> Callable[P, R]:
     """Have a step hold the GPU while it runs."""
 
     @wraps(step)
-    def holding(*args: P.args, **kwargs: P.kwargs) -> R:
-        with gpu(str(flow_run.id)):
+    def hold_and_run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with holding_gpu(str(flow_run.id)):
             return step(*args, **kwargs)
 
-    return holding
+    return hold_and_run
 
 
 STEPS = recipe.Steps(
-    data=as_task("data", prepare.data_step),
-    tune=as_task("tune", on_gpu(recorded.tune)),
-    train=as_task("train", on_gpu(recorded.train), "train-{method}-{number}"),
+    data=as_task("data", prepare.prepare_data),
+    tune=as_task("tune", hold_gpu(recorded.tune)),
+    train=as_task("train", hold_gpu(recorded.train), "train-{method}-{number}"),
     evaluate=as_task("evaluate", recorded.evaluate),
-    select=as_task("select", on_gpu(recorded.select)),
+    select=as_task("select", hold_gpu(recorded.select)),
     explain=as_task("explain", recorded.explain),
     register=as_task("register", recorded.register),
     gate=as_task("gate", recorded.gate),
@@ -101,7 +101,7 @@ STEPS = recipe.Steps(
 @flow(name="retrain")
 def retrain(
     preset: str | None = None, overrides: list[str] | None = None, force: bool = False, name: str | None = None
-) -> State[Ending]:
+) -> State[Outcome]:
     """Retrain one experiment, unless nothing has changed.
 
     Args:
@@ -111,10 +111,10 @@ def retrain(
         name: of the experiment's folder below experiments/; None for one made of preset, target and overrides.
 
     Returns:
-        A state named Promoted, Refused or Unchanged, whose data are the `Ending`; or one named Stopped, after SIGTERM.
+        A state named Promoted, Refused or Unchanged, whose data are the `Outcome`; or one named Stopped, after SIGTERM.
     """
-    tell_errors_in_one_line()
-    with living(str(flow_run.id)):
+    log_errors_in_one_line()
+    with holding_run_lock(str(flow_run.id)):
         # In the place of Prefect's own handler, which would end a training without a checkpoint.
         stop_on_sigterm()
         try:
@@ -136,17 +136,17 @@ def retrain(
             return Cancelled(name="Stopped", message=str(stopped))
 
 
-def publish(ending: Ending) -> State[Ending]:
+def publish(outcome: Outcome) -> State[Outcome]:
     """Show how the retraining ended in the Prefect UI: the run's name, artifacts, and the state to return."""
-    summary = ending.summary
+    summary = outcome.summary
     key = f"retrain-{summary.target}"
-    create_markdown_artifact(ending.to_markdown(), key=key, description="source-only against adapted, verdict, gate")
+    create_markdown_artifact(outcome.to_markdown(), key=key, description="source-only against adapted, verdict, gate")
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     base = remove_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
     link = f"{base.rstrip('/')}/#/experiments/{summary.experiment}/runs/{summary.run}"
     create_link_artifact(link, "MLflow run", key=f"{key}-run", description="needs `make ui`, or the MLflow server")
-    name_run(f"{summary.target}: {ending.name.lower()}, {ending.champion}")
-    return Completed(name=ending.name, message=ending.message, data=ending)
+    name_run(f"{summary.target}: {outcome.name.lower()}, {outcome.champion}")
+    return Completed(name=outcome.name, message=outcome.message, data=outcome)
 
 
 def name_run(name: str) -> None:
@@ -167,13 +167,13 @@ def run_once(given: argparse.Namespace) -> None:
     if given.params is not None and given.params.resolve() != PROJECT / "params.yaml":
         raise SettingsError(f"retrain reads {PROJECT / 'params.yaml'}; change settings by --preset or --set")
     load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides))
-    with project_server() as own:
-        mend(own=own)
+    with ensure_server() as own:
+        end_dead_runs(own=own)
         state = retrain(given.preset, given.overrides, given.force, given.name, return_state=True)
     if state.is_cancelled():
         raise TrainingInterrupted(state.message or "")
-    ending: Any = state.result()
-    show(ending)
+    outcome: Any = state.result()
+    show(outcome)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,9 @@ _LOOK_AGAIN_SECONDS = 60
 
 
 @contextmanager
-def living(run: UUID | str) -> Iterator[None]:
+def holding_run_lock(run: UUID | str) -> Iterator[None]:
     """Hold the lock that says that a run's process lives; a scheduled run also ends when its runner does."""
-    path = _lock_of(run)
+    path = _build_lock_path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path):
         try:
@@ -75,9 +75,9 @@ def living(run: UUID | str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def is_living(run: UUID | str) -> bool:
+def is_alive(run: UUID | str) -> bool:
     """Whether a process on this machine holds the run's lock."""
-    path = _lock_of(run)
+    path = _build_lock_path(run)
     if not path.is_file():
         return False
     try:
@@ -87,7 +87,7 @@ def is_living(run: UUID | str) -> bool:
         return True
 
 
-def mend(*, own: bool, pending: bool = False, waiting: UUID | str | None = None) -> list[str]:
+def end_dead_runs(*, own: bool, pending: bool = False, waiting: UUID | str | None = None) -> list[str]:
     """End runs in Prefect's records whose process is gone, and free the places that they hold.
 
     Args:
@@ -100,20 +100,20 @@ def mend(*, own: bool, pending: bool = False, waiting: UUID | str | None = None)
         Names of the runs that were ended.
     """
     with get_client(sync_client=True) as client:
-        unfinished = _unfinished(client, pending=pending)
-        gone = [run for run in unfinished if not is_living(run.id) and (own or _lock_of(run.id).is_file())]
+        unfinished = _list_unfinished(client, pending=pending)
+        gone = [run for run in unfinished if not is_alive(run.id) and (own or _build_lock_path(run.id).is_file())]
         for run in gone:
             _end_tasks(client, run)
             state = Cancelled if run.state_type == StateType.CANCELLING else Crashed
             client.set_flow_run_state(run.id, state(message=_GONE))  # which gives its deployment's place back
-            _lock_of(run.id).unlink(missing_ok=True)
+            _build_lock_path(run.id).unlink(missing_ok=True)
         others = {str(run.id) for run in unfinished} - {str(run.id) for run in gone} - {str(waiting)}
         if own and not others:
             _free_gpu(client)
     return [run.name for run in gone]
 
 
-def skip_missed(deployment: UUID) -> int:
+def skip_missed_runs(deployment: UUID) -> int:
     """Of the runs that came due while nobody served a deployment, keep the last: it makes up for all.
 
     Returns:
@@ -134,7 +134,7 @@ def skip_missed(deployment: UUID) -> int:
 
 
 @contextmanager
-def gpu(run: UUID | str) -> Iterator[None]:
+def holding_gpu(run: UUID | str) -> Iterator[None]:
     """Hold a place in the limit `GPU`, which is waited for; one that only a killed run seems to hold is freed.
 
     Args:
@@ -146,7 +146,7 @@ def gpu(run: UUID | str) -> Iterator[None]:
                 stack.enter_context(concurrency(GPU, occupy=1, timeout_seconds=_LOOK_AGAIN_SECONDS))
                 break
             except TimeoutError:
-                mend(own=OWN_SERVER in os.environ, waiting=run)
+                end_dead_runs(own=OWN_SERVER in os.environ, waiting=run)
         yield
 
 
@@ -168,7 +168,7 @@ class _BusyError(Exception):
     """Another process holds the lock."""
 
 
-def _lock_of(run: UUID | str) -> Path:
+def _build_lock_path(run: UUID | str) -> Path:
     return Path(get_current_settings().home) / "living" / str(run)
 
 
@@ -189,7 +189,7 @@ def _end_with_runner() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _unfinished(client: SyncPrefectClient, *, pending: bool) -> list[FlowRun]:
+def _list_unfinished(client: SyncPrefectClient, *, pending: bool) -> list[FlowRun]:
     kinds = [StateType.RUNNING, StateType.CANCELLING, *([StateType.PENDING] if pending else [])]
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))
     return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state), sort=FlowRunSort.ID_DESC, limit=_PAGE)

@@ -29,8 +29,8 @@ from pydantic import ValidationError
 
 from flows import PROJECT
 from flows.retrain import retrain
-from flows.runs import RUNNER, ensure_gpu_limit, mend, skip_missed
-from flows.server import project_server
+from flows.runs import RUNNER, end_dead_runs, ensure_gpu_limit, skip_missed_runs
+from flows.server import ensure_server
 from oncoshift.errors import OncoshiftError, SettingsError
 from oncoshift.files import hold_lock
 from oncoshift.program import run_program
@@ -50,7 +50,7 @@ class ScheduleError(OncoshiftError):
     """Another process serves this schedule."""
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
     parser.add_argument("--cron", default="0 2 * * *", help="when, as a cron expression; default: every night at two")
@@ -62,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(given: argparse.Namespace) -> None:
+def check_arguments(given: argparse.Namespace) -> None:
     """Check all that can be wrong with the command line, before a server is started.
 
     Raises:
@@ -73,7 +73,7 @@ def check(given: argparse.Namespace) -> None:
         CronSchedule(cron=given.cron, timezone=given.timezone)
     except ValidationError as error:
         wrong = "timezone" if error.errors()[0]["loc"] == ("timezone",) else "cron"
-        raise SettingsError(f"--{wrong} {getattr(given, wrong)!r}: {_words(error)}") from None
+        raise SettingsError(f"--{wrong} {getattr(given, wrong)!r}: {_to_one_line(error)}") from None
     if not _NAME.fullmatch(given.name):
         raise SettingsError(f"--name {given.name!r}: use letters, digits, dots, dashes and underscores")
     if not 0 < given.port <= _LAST_PORT:
@@ -86,14 +86,14 @@ def serve(given: argparse.Namespace) -> None:
 
     Raises:
         ScheduleError: another process serves a deployment of this name.
-        ServerError: see `project_server`.
+        ServerError: see `ensure_server`.
     """
     lock = Path(get_current_settings().home) / f"serve-{given.name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     busy = ScheduleError(f"another `python -m flows.serve` serves {given.name!r} here; stop it, or give another --name")
-    with hold_lock(lock, busy=lambda: busy), project_server(given.port, ui=True) as own:
+    with hold_lock(lock, busy=lambda: busy), ensure_server(given.port, ui=True) as own:
         print(f"project: {PROJECT}", flush=True)
-        for run in mend(own=own, pending=True):
+        for run in end_dead_runs(own=own, pending=True):
             print(f"run {run!r} was killed earlier; Prefect now shows it as Crashed", flush=True)
         ensure_gpu_limit()
         api = remove_credentials(get_current_settings().api.url or "")
@@ -105,13 +105,13 @@ def serve(given: argparse.Namespace) -> None:
         logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)
         os.environ[RUNNER] = str(os.getpid())
         runner = StoppableRunner(name=given.name, pause_on_shutdown=False)
-        served = cast("UUID", runner.add_flow(retrain, **deployment(given)))
-        if missed := skip_missed(served):
+        served = cast("UUID", runner.add_flow(retrain, **build_deployment(given)))
+        if missed := skip_missed_runs(served):
             print(f"{missed} runs that came due while nobody served are skipped; the last one is done", flush=True)
         asyncio.run(runner.start())
 
 
-def deployment(given: argparse.Namespace) -> dict[str, Any]:
+def build_deployment(given: argparse.Namespace) -> dict[str, Any]:
     """What the runner is told of the schedule."""
     return {
         "name": given.name,
@@ -160,17 +160,17 @@ class StoppableRunner(Runner):
         await self.astop()
 
 
-def _words(error: ValidationError) -> str:
+def _to_one_line(error: ValidationError) -> str:
     message = error.errors()[0]["msg"].removeprefix("Value error, ")
     return " ".join(message.split())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until stopped; `oncoshift.errors` lists the exit codes."""
-    given = parse(argv)
+    given = parse_arguments(argv)
 
     def body() -> None:
-        check(given)
+        check_arguments(given)
         serve(given)
 
     return run_program(body)

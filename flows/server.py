@@ -1,6 +1,6 @@
 """A Prefect server of the project's own, for as long as a block runs.
 
-    python -m flows.server PORT [--ui]      (what `project_server` starts; not for people)
+    python -m flows.server PORT [--ui]      (what `ensure_server` starts; not for people)
 
 Prefect's temporary server and `prefect server start` end at the first SIGTERM, and a scheduler sends that to all
 processes at once: the flow then waits minutes for a server that is gone. And they obey any web page that a browser on
@@ -58,7 +58,7 @@ class ServerError(OncoshiftError):
 
 
 @contextmanager
-def project_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool]:
+def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool]:
     """Make sure that there is a Prefect server: the one at PREFECT_API_URL, or one of our own while the block runs.
 
     Args:
@@ -74,25 +74,25 @@ def project_server(port: int | None = None, *, ui: bool = False) -> Iterator[boo
     """
     configured = get_current_settings().api.url
     if configured is not None:
-        check_answers(configured)
+        check_server_answers(configured)
         yield False
         return
-    port = _free_port(port)
+    port = _find_free_port(port)
     os.environ[OWN_SERVER] = "1"
     try:
-        with _own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{address(port)}/api"}):
+        with _run_own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{build_address(port)}/api"}):
             yield True
             APILogHandler().flush()  # else the last lines are sent to a server that is gone
     finally:
         del os.environ[OWN_SERVER]
 
 
-def address(port: int) -> str:
+def build_address(port: int) -> str:
     """The address of a server of our own."""
     return f"http://{_HOST}:{port}"
 
 
-def check_answers(url: str) -> None:
+def check_server_answers(url: str) -> None:
     """Ask the configured Prefect API for its health.
 
     Args:
@@ -106,16 +106,16 @@ def check_answers(url: str) -> None:
         trouble = client.api_healthcheck()
     if trouble is not None:
         raise UnavailableError(
-            f"no Prefect server answers at PREFECT_API_URL ({url}): {_words(trouble)}; start it, correct the address, "
-            "or unset PREFECT_API_URL to use one of the project's own"
+            f"no Prefect server answers at PREFECT_API_URL ({url}): {_read_first_line(trouble)}; start it, "
+            "correct the address, or unset PREFECT_API_URL to use one of the project's own"
         )
 
 
-def _words(error: Exception) -> str:
+def _read_first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _free_port(port: int | None) -> int:
+def _find_free_port(port: int | None) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -126,15 +126,15 @@ def _free_port(port: int | None) -> int:
 
 
 @contextmanager
-def _own_server(port: int, *, ui: bool) -> Iterator[None]:
+def _run_own_server(port: int, *, ui: bool) -> Iterator[None]:
     log = Path(get_current_settings().home) / ("serve.log" if ui else "server.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flows.server", str(port), *(["--ui"] if ui else [])]
     environment = os.environ | {
         "PREFECT_SERVER_API_HOST": _HOST,
         "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_UI_API_URL": f"{address(port)}/api",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{address(port)},http://localhost:{port}",
+        "PREFECT_UI_API_URL": f"{build_address(port)}/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{build_address(port)},http://localhost:{port}",
     }
     with (
         log.open("w", encoding="utf-8") as errors,
@@ -159,10 +159,10 @@ def _wait_until_ready(server: subprocess.Popen[bytes], log: Path) -> None:
     output = cast("IO[bytes]", server.stdout)
     if select.select([output], [], [], _STARTUP_SECONDS)[0] and output.readline():
         return
-    raise ServerError(f"Prefect's server did not start; {log} ends with:\n{_tail(log)}")
+    raise ServerError(f"Prefect's server did not start; {log} ends with:\n{_read_tail(log)}")
 
 
-def _tail(log: Path) -> str:
+def _read_tail(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].strip() or "(nothing)"
 
 

@@ -83,7 +83,7 @@ class _PrintCompletion(argparse.Action):
             import shtab
         except ImportError:
             raise OncoshiftError('shell completion needs shtab; pip install "oncoshift[platform]"') from None
-        for subparser in _subparsers(parser):
+        for subparser in _list_subparsers(parser):
             for action in subparser._actions:
                 if action.type is Path:
                     action.complete = shtab.FILE  # type: ignore[attr-defined]
@@ -91,7 +91,7 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def _subparsers(parser: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
+def _list_subparsers(parser: argparse.ArgumentParser) -> Iterable[argparse.ArgumentParser]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.values()

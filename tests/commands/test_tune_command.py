@@ -25,7 +25,7 @@ def test_a_store_that_is_away_is_told_before_the_data_step(
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     steps: list[str] = []
-    monkeypatch.setattr(prepare, "data_step", lambda _plan: steps.append("data"))
+    monkeypatch.setattr(prepare, "prepare_data", lambda _plan: steps.append("data"))
     monkeypatch.setattr("oncoshift.training.interruption.stop_on_sigterm", lambda: None)
     assert main(["tune", "--trials", "2"]) == 69
     assert "http://127.0.0.1:1: no MLflow server answers" in capsys.readouterr().err

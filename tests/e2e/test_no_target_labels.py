@@ -96,7 +96,7 @@ def split_and_pack(layout: Layout) -> Layout:
 def trained(layout: Layout, method: str, variant: str = "none") -> dict[str, Tensor]:
     """Weights after the last epoch."""
     jobs = ExperimentJobs.open(layout, variant, SETTINGS.sources)
-    job = jobs.job(SETTINGS, train__method=method, train__variant=variant)
+    job = jobs.make_job(SETTINGS, train__method=method, train__variant=variant)
     return load_file(jobs.train(job, lambda _row: None).weights)
 
 

@@ -18,11 +18,11 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
 from flows import retrain as flow_module
-from flows.logs import tell_errors_in_one_line
+from flows.logs import log_errors_in_one_line
 from oncoshift.errors import DataError
 from oncoshift.registry.decision import Decision
 from oncoshift.retraining.recipe import Steps
-from oncoshift.retraining.summary import Ending, Summary
+from oncoshift.retraining.summary import Outcome, Summary
 from oncoshift.selection.verdict import Kind, Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
     ],
 )
 def test_only_what_may_pass_by_itself_is_retried(error: Exception, again: bool) -> None:
-    assert flow_module.may_pass(None, None, Failed(data=error)) is again  # type: ignore[arg-type]
+    assert flow_module.should_retry(None, None, Failed(data=error)) is again  # type: ignore[arg-type]
 
 
 def test_every_task_names_a_step_and_is_never_answered_from_a_cache() -> None:
@@ -69,16 +69,16 @@ SUMMARY = Summary(
 
 
 @pytest.mark.parametrize(
-    ("ending", "name", "message"),
+    ("outcome", "name", "message"),
     [
-        (Ending(SUMMARY), "Refused", "oncoshift-kidney: the gate says refuse for version 4; version 3 is champion."),
+        (Outcome(SUMMARY), "Refused", "oncoshift-kidney: the gate says refuse for version 4; version 3 is champion."),
         (
-            Ending(replace(SUMMARY, gate=Decision(True, ()), champion="4")),
+            Outcome(replace(SUMMARY, gate=Decision(True, ()), champion="4")),
             "Promoted",
             "oncoshift-kidney: the gate says promote for version 4; version 4 is champion.",
         ),
         (
-            Ending(replace(SUMMARY, champion=None), 1_795_660_200_000),
+            Outcome(replace(SUMMARY, champion=None), 1_795_660_200_000),
             "Unchanged",
             (
                 "Nothing was trained: data, settings and code are those of the retraining that ended 2026-11-26 02:30 "
@@ -88,11 +88,11 @@ SUMMARY = Summary(
     ],
 )
 def test_a_run_ends_in_a_state_that_says_what_came_of_it(
-    monkeypatch: pytest.MonkeyPatch, ending: Ending, name: str, message: str
+    monkeypatch: pytest.MonkeyPatch, outcome: Outcome, name: str, message: str
 ) -> None:
     for told in ("create_markdown_artifact", "create_link_artifact", "name_run"):
         monkeypatch.setattr(flow_module, told, Mock())
-    state = flow_module.publish(ending)
+    state = flow_module.publish(outcome)
     assert (state.name, state.message, state.type) == (name, message, StateType.COMPLETED)
 
 
@@ -101,15 +101,15 @@ def test_a_servers_password_is_in_nothing_that_prefect_is_told(monkeypatch: pyte
     for name in ("create_markdown_artifact", "create_link_artifact", "name_run"):
         monkeypatch.setattr(flow_module, name, lambda *arguments, **options: told.append(f"{arguments} {options}"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@mlflow.example:5000/")
-    state = flow_module.publish(Ending(SUMMARY))
+    state = flow_module.publish(Outcome(SUMMARY))
     assert any("http://mlflow.example:5000/#/experiments/1/runs/abc" in line for line in told)
     assert "hunter2" not in "".join([*told, str(state)])
 
 
 @pytest.mark.filterwarnings("ignore:.*attempted to send logs to the API without a flow run id")
 def test_an_error_that_the_user_can_mend_is_logged_once_and_without_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    tell_errors_in_one_line()
-    tell_errors_in_one_line()
+    log_errors_in_one_line()
+    log_errors_in_one_line()
     for error in (DataError("one class only"), ValueError("a bug")):
         for logger in ("prefect.task_runs", "prefect.flow_runs"):
             try:

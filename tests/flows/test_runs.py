@@ -15,8 +15,8 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
 from flows import runs
-from flows.runs import GPU, ensure_gpu_limit, is_living, living, mend, skip_missed
-from flows.server import project_server
+from flows.runs import GPU, end_dead_runs, ensure_gpu_limit, holding_run_lock, is_alive, skip_missed_runs
+from flows.server import ensure_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,15 +43,15 @@ def hold(run: object) -> subprocess.Popen[str]:
 
 def test_a_run_lives_as_long_as_its_process(home: Path) -> None:
     run = uuid4()
-    assert not is_living(run)
+    assert not is_alive(run)
     process = hold(run)
-    assert is_living(run)
+    assert is_alive(run)
     process.kill()
     process.wait()
-    assert not is_living(run)
-    with living(run):
+    assert not is_alive(run)
+    with holding_run_lock(run):
         pass
-    assert not is_living(run)
+    assert not is_alive(run)
     assert list((home / "living").glob(f"{run}*")) == [], "what a run that ended by itself held is gone"
 
 
@@ -65,7 +65,7 @@ def nothing() -> None:
 
 
 def test_runs_whose_process_is_gone_are_ended_and_give_their_places_back(home: Path) -> None:
-    with project_server(), get_client(sync_client=True) as client:
+    with ensure_server(), get_client(sync_client=True) as client:
         ensure_gpu_limit()
         client.increment_concurrency_slots([GPU], slots=1, mode="concurrency")
         going, gone, elsewhere = (client.create_flow_run(nothing, state=Running()) for _ in range(3))
@@ -80,17 +80,17 @@ def test_runs_whose_process_is_gone_are_ended_and_give_their_places_back(home: P
         def taken() -> int:
             return client.read_global_concurrency_limit_by_name(GPU).active_slots
 
-        assert mend(own=False) == [gone.name], "on a lasting server, others may live on other machines"
+        assert end_dead_runs(own=False) == [gone.name], "on a lasting server, others may live on other machines"
         assert states() == ["Running", "Crashed", "Running", "Pending"]
-        assert mend(own=True) == [elsewhere.name]
+        assert end_dead_runs(own=True) == [elsewhere.name]
         assert states() == ["Running", "Crashed", "Crashed", "Pending"]
         assert taken() == 1, "it may be the living one's"
-        assert mend(own=True, waiting=going.id) == []
+        assert end_dead_runs(own=True, waiting=going.id) == []
         assert taken() == 0, "the living one says that it waits for it"
         client.increment_concurrency_slots([GPU], slots=1, mode="concurrency")
         lives.kill()
         lives.wait()
-        assert set(mend(own=True, pending=True)) == {going.name, about_to.name}
+        assert set(end_dead_runs(own=True, pending=True)) == {going.name, about_to.name}
         assert states() == ["Crashed"] * 4
         assert taken() == 0
         state = client.read_flow_run(going.id).state
@@ -100,18 +100,18 @@ def test_runs_whose_process_is_gone_are_ended_and_give_their_places_back(home: P
 
 def test_a_run_that_waits_for_the_gpu_of_a_killed_one_gets_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "_LOOK_AGAIN_SECONDS", 1)
-    with project_server(), get_client(sync_client=True) as client:
+    with ensure_server(), get_client(sync_client=True) as client:
         ensure_gpu_limit()
         client.increment_concurrency_slots([GPU], slots=1, mode="concurrency")
         killed, waits = (client.create_flow_run(nothing, state=Running()) for _ in range(2))
-        with living(waits.id), runs.gpu(waits.id):
+        with holding_run_lock(waits.id), runs.holding_gpu(waits.id):
             assert client.read_flow_run(killed.id).state_name == "Crashed"
             assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 1
         assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 0
 
 
 def test_a_restart_gives_a_deployments_places_back_and_makes_up_for_missed_runs_by_one(home: Path) -> None:
-    with project_server(), get_client(sync_client=True) as client:
+    with ensure_server(), get_client(sync_client=True) as client:
         flow_id = client.create_flow(nothing)
         deployment = client.create_deployment(flow_id=flow_id, name="scheduled", concurrency_limit=2)
         lives, gone = (client.create_flow_run_from_deployment(deployment) for _ in range(2))
@@ -119,17 +119,17 @@ def test_a_restart_gives_a_deployments_places_back_and_makes_up_for_missed_runs_
             client.set_flow_run_state(run.id, Pending())
             client.set_flow_run_state(run.id, Running())
     process = hold(lives.id)
-    with project_server() as own, get_client(sync_client=True) as client:  # another one, which knows no lease
+    with ensure_server() as own, get_client(sync_client=True) as client:  # another one, which knows no lease
         limit = client.read_deployment(deployment).global_concurrency_limit
         assert limit is not None
         assert limit.active_slots == 2
-        assert gone.name in mend(own=own)
+        assert gone.name in end_dead_runs(own=own)
         due = [
             client.create_flow_run_from_deployment(deployment, state=Scheduled(scheduled_time=in_the_past(n)))
             for n in (3, 1, 2)
         ]
         later = client.create_flow_run_from_deployment(deployment, state=Scheduled(scheduled_time=in_the_past(-60)))
-        assert skip_missed(deployment) == 2
+        assert skip_missed_runs(deployment) == 2
         states = [client.read_flow_run(run.id).state_name for run in (*due, later)]
         assert states == ["Skipped", "Scheduled", "Skipped", "Scheduled"], "the last of those that are due is done"
         limit = client.read_deployment(deployment).global_concurrency_limit

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def test_the_schedule_is_a_cron_expression_that_survives_a_restart() -> None:
-    told = serve.deployment(serve.parse(["--cron", "*/5 * * * *", "--preset", "real", "--set", "target=lung"]))
+    told = serve.build_deployment(
+        serve.parse_arguments(["--cron", "*/5 * * * *", "--preset", "real", "--set", "target=lung"])
+    )
     assert told["parameters"] == {"preset": "real", "overrides": ["target=lung"]}
     assert told["concurrency_limit"] == 1
     schedule = told["schedule"]
@@ -44,7 +46,7 @@ def test_the_schedule_is_a_cron_expression_that_survives_a_restart() -> None:
 def test_a_wrong_command_line_is_one_line_and_starts_no_server(
     arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(serve, "project_server", lambda *_, **__: pytest.fail("a server started"))
+    monkeypatch.setattr(serve, "ensure_server", lambda *_, **__: pytest.fail("a server started"))
     assert serve.main(arguments) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1

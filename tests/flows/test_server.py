@@ -18,7 +18,7 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import ServerError, guard, project_server
+from flows.server import ServerError, ensure_server, guard
 from oncoshift.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def test_a_port_that_is_taken_is_told_before_a_server_starts() -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(ServerError, match=f"port {port} cannot be used: Address already in use; name another"),
-            project_server(port),
+            ensure_server(port),
         ):
             pytest.fail("it started")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The process of a server, as `project_server` starts it, and its address."""
+    """The process of a server, as `ensure_server` starts it, and its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -119,6 +119,6 @@ def test_a_configured_server_that_does_not_answer_is_named() -> None:
     with (
         temporary_settings({PREFECT_API_URL: "http://user:hush@127.0.0.1:1/api"}),
         pytest.raises(UnavailableError, match=r"at PREFECT_API_URL \(http://127.0.0.1:1/api\): .* start it, correct"),
-        project_server(),
+        ensure_server(),
     ):
         pytest.fail("it started")

@@ -8,7 +8,7 @@ import pytest
 
 from oncoshift.layout import Layout
 from oncoshift.retraining import prepare
-from oncoshift.retraining.session import Plan
+from oncoshift.retraining.session import RetrainingPlan
 from oncoshift.settings import Settings, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 
@@ -61,6 +61,6 @@ def test_a_retraining_sweeps_what_killed_ones_left_in_jobs(tmp_path: Path, monke
     layout, settings = Layout(tmp_path), replace_values(Settings(), {"ingest.adapter": "folder"})
     jobs = ExperimentJobs(layout, "none", settings.sources, "data", "pack", layout.jobs)
     monkeypatch.setattr(prepare, "open_jobs", lambda _plan: jobs)
-    assert prepare.data_step(Plan(tmp_path, layout, settings, "sqlite://", "", print)) == jobs
+    assert prepare.prepare_data(RetrainingPlan(tmp_path, layout, settings, "sqlite://", "", print)) == jobs
     assert list(left.parent.iterdir()) == [kept]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["jobs"]

@@ -9,7 +9,7 @@ import pytest
 from support.tiny_tiles import write_tree
 
 from oncoshift.errors import DataError, WeightsError
-from oncoshift.retraining.inputs import check_inputs, listed_organs
+from oncoshift.retraining.inputs import check_inputs, count_tiles_by_organ
 from oncoshift.settings import Settings, replace_values
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def test_an_archive_is_not_unpacked_to_look(project: Path) -> None:
     raw = project / "data" / "raw"
     archive = shutil.make_archive(str(project / "tiles"), "zip", raw)
     settings = replace_values(Settings(), MINE)
-    assert listed_organs(settings.ingest, project / archive) is None
-    assert listed_organs(settings.ingest, raw) == {"lung": 2, "colon": 2, "kidney": 2}
+    assert count_tiles_by_organ(settings.ingest, project / archive) is None
+    assert count_tiles_by_organ(settings.ingest, raw) == {"lung": 2, "colon": 2, "kidney": 2}
 
 
 @pytest.mark.parametrize("content", [None, b"no weights"])

@@ -18,7 +18,7 @@ from oncoshift.versioning import DvcError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from oncoshift.retraining.session import Plan
+    from oncoshift.retraining.session import RetrainingPlan
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def plan(project: Path, *overrides: str, preset: str | None = None, name: str | None = None) -> Plan:
+def plan(project: Path, *overrides: str, preset: str | None = None, name: str | None = None) -> RetrainingPlan:
     options: dict[str, Any] = {"force": False, "environ": {}, "say": print}
     return make_plan(project, preset=preset, overrides=overrides, name=name, **options)
 

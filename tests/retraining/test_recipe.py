@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from oncoshift.retraining import recipe
-from oncoshift.retraining.recipe import Steps, find_unchanged, follow, retrain
+from oncoshift.retraining.recipe import Steps, find_unchanged, retrain, run_steps
 from oncoshift.settings import Settings, replace_values
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def noted(order: list[tuple[str, tuple[Any, ...]]]) -> Steps:
 
 def test_steps_follow_one_another_with_what_came_before(session: Any) -> None:
     order: list[tuple[str, tuple[Any, ...]]] = []
-    closed: Any = follow(session, noted(order))  # see the fixture
+    closed: Any = run_steps(session, noted(order))  # see the fixture
     _, evaluation, selection, version, decision = closed
     names = [name for name, _ in order]
     assert names == ["tune", *["train"] * 4, "evaluate", "select", "explain", "register", "gate"]
@@ -71,7 +71,7 @@ def test_steps_follow_one_another_with_what_came_before(session: Any) -> None:
 
 
 def test_an_error_in_a_step_ends_the_retrainings_run(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, result in {"open_client": None, "open_session": session, "ended_before": None}.items():
+    for name, result in {"open_client": None, "open_session": session, "find_previous_outcome": None}.items():
         monkeypatch.setattr(recipe, name, lambda *_, result=result: result)
     error = OSError("disk full")
     steps = Mock(tune=Mock(side_effect=error))
@@ -81,11 +81,11 @@ def test_an_error_in_a_step_ends_the_retrainings_run(session: Any, monkeypatch: 
 
 
 def test_where_nothing_has_changed_no_step_is_taken_but_the_data(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ending = Mock()
-    for name, result in {"open_client": None, "open_session": session, "ended_before": ending}.items():
+    outcome = Mock()
+    for name, result in {"open_client": None, "open_session": session, "find_previous_outcome": outcome}.items():
         monkeypatch.setattr(recipe, name, lambda *_, result=result: result)
     order: list[tuple[str, tuple[Any, ...]]] = []
-    assert retrain(Mock(forced=""), noted(order)) is ending
+    assert retrain(Mock(forced=""), noted(order)) is outcome
     assert [name for name, _ in order] == ["data"]
 
 
@@ -98,6 +98,6 @@ def test_to_find_that_nothing_has_changed_takes_no_torch_and_no_prefect() -> Non
 def test_there_may_be_something_to_do_where_data_are_not_current_or_force_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, forced: str
 ) -> None:
-    monkeypatch.setattr(recipe, "data_are_current", lambda _plan: bool(forced))
+    monkeypatch.setattr(recipe, "is_data_current", lambda _plan: bool(forced))
     monkeypatch.setattr(recipe, "open_jobs", Mock(side_effect=AssertionError("no further look is needed")))
     assert find_unchanged(Mock(forced=forced)) is None

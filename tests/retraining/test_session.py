@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncoshift.layout import SPLITS, Layout
-from oncoshift.retraining.session import Plan, retraining_key
+from oncoshift.retraining.session import RetrainingPlan, compute_retraining_key
 from oncoshift.settings import Settings, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 
@@ -20,7 +20,7 @@ def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> s
     settings = replace_values(Settings(), {name.replace("__", "."): value for name, value in changes.items()})
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
-    return retraining_key(Plan(folder, layout, settings, "sqlite://", forced, print), jobs)
+    return compute_retraining_key(RetrainingPlan(folder, layout, settings, "sqlite://", forced, print), jobs)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from oncoshift.files import DamagedFileError
 from oncoshift.registry.decision import Decision, Reason
 from oncoshift.registry.tracking import Tracker
-from oncoshift.retraining.recipe import ended_before
-from oncoshift.retraining.summary import SUMMARY, Ending, Row, Summary
+from oncoshift.retraining.recipe import find_previous_outcome
+from oncoshift.retraining.summary import SUMMARY, Outcome, Row, Summary
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.steps.recorder import RunRecorder
 
@@ -91,28 +91,28 @@ def store(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return recorder
 
 
-def ended(recorder: RunRecorder) -> tuple[Ending | None, list[str]]:
+def ended(recorder: RunRecorder) -> tuple[Outcome | None, list[str]]:
     said: list[str] = []
     session: Any = SimpleNamespace(recorder=recorder, key=recorder.key, say=said.append)
-    return ended_before(session), said
+    return find_previous_outcome(session), said
 
 
 def test_a_retraining_that_is_done_is_found_with_todays_champion(store: RunRecorder) -> None:
     summary("promote", "2").record(store)
-    ending, said = ended(store)
-    assert ending is not None
-    assert ending.summary == replace(summary("promote", "2"), champion="3")
-    assert ending.unchanged_since_ms == store.tracker.client.get_run(store.run).info.end_time
-    assert (ending.trained, said) == (False, [])
+    outcome, said = ended(store)
+    assert outcome is not None
+    assert outcome.summary == replace(summary("promote", "2"), champion="3")
+    assert outcome.unchanged_since_ms == store.tracker.client.get_run(store.run).info.end_time
+    assert (outcome.trained, said) == (False, [])
 
 
 @pytest.mark.parametrize("values", [None, {}, {"version": "1", "gate": {}, "champion": None}])
 def test_with_a_damaged_summary_the_steps_are_done_again(store: RunRecorder, values: dict[str, Any] | None) -> None:
     """It is gone, or an earlier version wrote another one."""
     if values is not None:
-        store.sealed(SUMMARY, values)
-    ending, said = ended(store)
-    assert ending is None
+        store.save_sealed(SUMMARY, values)
+    outcome, said = ended(store)
+    assert outcome is None
     assert len(said) == 1
     assert "summary.json: " in said[0]
     assert said[0].endswith("; the steps are looked through again, and it is written anew")

@@ -10,7 +10,7 @@ import pytest
 
 from oncoshift.layout import Layout
 from oncoshift.retraining import workers
-from oncoshift.retraining.session import Plan
+from oncoshift.retraining.session import RetrainingPlan
 from oncoshift.settings import Settings
 from oncoshift.tuning.worker import Budget
 
@@ -38,7 +38,7 @@ def test_a_study_whose_workers_were_killed_is_to_be_started_again(
 
     monkeypatch.setattr(workers, "_Worker", Worker)
     settings = Settings()
-    plan = Plan(tmp_path, Layout(tmp_path), settings, "", "", lambda _line: None)
+    plan = RetrainingPlan(tmp_path, Layout(tmp_path), settings, "", "", lambda _line: None)
     session = SimpleNamespace(plan=plan, key="key")
     search = SimpleNamespace(tune=settings.tune, study=SimpleNamespace(finished=0))
     with pytest.raises(workers.TuningError, match="start it again") as raised:

@@ -15,11 +15,11 @@ from oncoshift.errors import SettingsError
 from oncoshift.layout import Layout
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining import recorded
-from oncoshift.retraining.session import Plan, Session
+from oncoshift.retraining.session import RetrainingPlan, Session
 from oncoshift.selection.verdict import Kind
 from oncoshift.settings import Settings, parse_settings, replace_values
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.steps.select import NOT_ASKED, Selection
+from oncoshift.steps.select import VERDICT_TURNED_OFF, Selection
 from oncoshift.training.epoch import Epoch
 from oncoshift.training.job import Job, TrainedJob
 
@@ -61,7 +61,7 @@ class MadeUpJobs:
     malignant: float = 0.5
     asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
 
-    def job(self, settings: Settings, **changes: Any) -> Job:
+    def make_job(self, settings: Settings, **changes: Any) -> Job:
         changed = replace_values(settings, {key.replace("__", "."): value for key, value in changes.items()})
         return Job(changed, "data", "pack", self.folder, self.folder)
 
@@ -111,10 +111,10 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
         settings = parse_settings(
             {"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections}
         )
-        plan = Plan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
+        plan = RetrainingPlan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
         parent = tracker.find_or_start_run(str(tmp_path), "retrain")
         session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))  # type: ignore[arg-type]
-        seeds = [made_up.job(settings, seed=number) for number in range(3)]
+        seeds = [made_up.make_job(settings, seed=number) for number in range(3)]
         selection = recorded.select(session, [made_up.train(job, lambda _row: None) for job in seeds])
         del made_up.asked[:3]
         found = tracker.find_run(f"{tmp_path}/select")
@@ -132,7 +132,7 @@ def test_the_best_seed_is_picked_and_trusted_where_organs_alone_agree(
     jobs = MadeUpJobs(tmp_path)
     selection, log, tags = select(jobs)
     assert selection.picked.job.seed == 1
-    assert selection.how == "seed 1 of 3, information_maximisation above source accuracy 0.8"
+    assert selection.description == "seed 1 of 3, information_maximisation above source accuracy 0.8"
     assert jobs.asked == [(("lung",), 1), (("colon",), 1), (("breast",), 1)], "the pick's seed, one organ each"
     assert selection.verdict.kind is Kind.TRUST
     assert log["scores"] == {"0": 0.3, "1": 0.5, "2": 0.4}
@@ -152,7 +152,7 @@ def test_a_pick_that_organs_alone_contradict_is_refused(select: Callable[..., An
 def test_a_pick_where_no_seed_reaches_the_source_floor_says_so(select: Callable[..., Any], tmp_path: Path) -> None:
     selection, log, tags = select(MadeUpJobs(tmp_path, source=(0.5, 0.61, 0.69)), select={"verdict": False})
     how = "seed 2 of 3, best source accuracy 0.69; no seed reaches the floor 0.8 (select.source_floor)"
-    assert (selection.how, log["how"], tags["oncoshift.selection"]) == (how, how, how)
+    assert (selection.description, log["how"], tags["oncoshift.selection"]) == (how, how, how)
     assert selection.source_accuracy == 0.69
     assert (log["source_accuracies"]["2"], log["source_floor"]) == (0.69, 0.8)
     assert tags["oncoshift.source_accuracy"] == "0.6900"
@@ -162,7 +162,7 @@ def test_a_seed_above_the_source_floor_wins_over_a_surer_one_below_it(
     select: Callable[..., Any], tmp_path: Path
 ) -> None:
     selection, *_ = select(MadeUpJobs(tmp_path, source=(0.8, 0.79, 0.79)))
-    assert selection.how == "seed 0 of 3, information_maximisation above source accuracy 0.8"
+    assert selection.description == "seed 0 of 3, information_maximisation above source accuracy 0.8"
 
 
 def test_limits_come_from_the_settings(select: Callable[..., Any]) -> None:
@@ -177,7 +177,7 @@ def test_a_verdict_that_is_not_asked_for_trains_nothing_and_is_doubt(
     jobs = MadeUpJobs(tmp_path)
     selection, log, _ = select(jobs, select={"verdict": False})
     assert jobs.asked == []
-    assert selection.verdict == NOT_ASKED
+    assert selection.verdict == VERDICT_TURNED_OFF
     assert log["verdict"] == "doubt"
 
 

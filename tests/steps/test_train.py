@@ -8,19 +8,19 @@ from unittest.mock import Mock
 
 from oncoshift.registry.tracking import Tracker
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.steps.train import epoch_lines
+from oncoshift.steps.train import make_epoch_reporter
 from oncoshift.training.epoch import Epoch
 
 
 def test_epochs_of_a_training_that_goes_on_are_logged_and_only_new_ones_said() -> None:
     said: list[str] = []
     tracker = Mock(spec=Tracker)
-    recorder, tell = RunRecorder(tracker, "run", "key"), epoch_lines(said.append, "dann seed 0", 4)
+    recorder, tell = RunRecorder(tracker, "run", "key"), make_epoch_reporter(said.append, "dann seed 0", 4)
     for epoch, when in enumerate((1000.0, 2000.0, math.inf, math.inf)):
         now = 10_000 * time.time() if when == math.inf else when
         figures = {"epoch_seconds": 1.0, "source_accuracy": 0.9, "information_maximisation": 0.5}
         done = Epoch({"epoch": float(epoch), "timestamp_ms": now, **figures})
-        recorder.epoch(done)
+        recorder.log_epoch(done)
         tell(done)
     steps = [rows[0][0] for _, rows in (call.args for call in tracker.log_metrics.call_args_list)]
     assert steps == [0, 1, 2, 3]

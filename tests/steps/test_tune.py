@@ -14,8 +14,8 @@ from oncoshift.errors import SettingsError
 from oncoshift.layout import Layout
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining import recorded
-from oncoshift.retraining.session import Plan, Session, log_start
-from oncoshift.retraining.workers import visible_gpus
+from oncoshift.retraining.session import RetrainingPlan, Session, log_start
+from oncoshift.retraining.workers import assign_gpus
 from oncoshift.settings import Settings, dump_settings, flatten, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.steps.recorder import RunRecorder
@@ -77,16 +77,16 @@ def test_scores_that_cannot_be_compared_are_never_in_one_study(tmp_path: Path, c
 
 def test_what_the_method_does_not_read_is_left_out_and_said(tmp_path: Path) -> None:
     found = search(tmp_path, train__method="mcc")
-    assert found.first == {"train.lr": 0.01}
+    assert found.first_values == {"train.lr": 0.01}
     assert lines == ["tune: mcc does not read dann.max_lambda; left out"]
-    assert set(search(tmp_path, train__method="dann_mcc", tune__parameters=["all"]).first) >= {
+    assert set(search(tmp_path, train__method="dann_mcc", tune__parameters=["all"]).first_values) >= {
         "dann.hidden", "mcc.temperature", "train.optimizer", "model.dropout",
     }  # fmt: skip
 
 
 def test_tuning_by_target_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="oracle reads target labels"):
-        search(tmp_path, select__validator="oracle").first  # noqa: B018
+        search(tmp_path, select__validator="oracle").first_values  # noqa: B018
 
 
 class Quiet(Session):
@@ -103,7 +103,7 @@ def test_a_retrainings_parameters_are_those_that_it_trains_with(
     found = search(tmp_path)
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests")
     parent = tracker.find_or_start_run("key", "retrain")
-    plan = Plan(tmp_path, found.jobs.layout, found.settings, "sqlite://", "", lines.append)
+    plan = RetrainingPlan(tmp_path, found.jobs.layout, found.settings, "sqlite://", "", lines.append)
     session = Quiet(plan, found.jobs, RunRecorder(tracker, parent, "key"))
     report = session.plan.layout.tiles / "report"
     report.mkdir(parents=True)
@@ -184,4 +184,4 @@ def test_each_worker_has_gpus_of_its_own_as_far_as_they_go(
     monkeypatch: pytest.MonkeyPatch, visible: str, each: int, expected: list[str | None]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [visible_gpus(worker, each).get("CUDA_VISIBLE_DEVICES") for worker in range(5)] == expected
+    assert [assign_gpus(worker, each).get("CUDA_VISIBLE_DEVICES") for worker in range(5)] == expected

@@ -43,8 +43,8 @@ def models(context: Context) -> None:
     from oncoshift.console import print_table
     from oncoshift.registry.promotion import list_versions
 
-    name = _name(context)
-    rows = list_versions(_client(context), name)
+    name = _choose_model_name(context)
+    rows = list_versions(_open_client(context), name)
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
         return
@@ -66,8 +66,8 @@ def promote(context: Context) -> None:
     from oncoshift.registry.promotion import promote as run
     from oncoshift.user import find_user_name
 
-    given, name = context.arguments, _name(context)
-    if run(_client(context), name, given.version, _reason(context), find_user_name(), force=given.force):
+    given, name = context.arguments, _choose_model_name(context)
+    if run(_open_client(context), name, given.version, _read_reason(context), find_user_name(), force=given.force):
         print(f"{name}: version {given.version} is champion")
     else:
         print(f"{name}: version {given.version} is champion already; nothing changed, no reason recorded")
@@ -78,8 +78,8 @@ def rollback(context: Context) -> None:
     from oncoshift.registry.promotion import rollback as run
     from oncoshift.user import find_user_name
 
-    name = _name(context)
-    version = run(_client(context), name, _reason(context), find_user_name())
+    name = _choose_model_name(context)
+    version = run(_open_client(context), name, _read_reason(context), find_user_name())
     print(f"{name}: version {version} is champion again")
 
 
@@ -91,13 +91,13 @@ def relocate(context: Context) -> None:
     from oncoshift.registry.store import hold_store
     from oncoshift.secrets import remove_credentials
 
-    database = find_database(_uri(context))
+    database = find_database(_find_uri(context))
     if database is None:
-        raise RegistryError(f"{remove_credentials(_uri(context))}: is a server, and knows where its artifacts are")
+        raise RegistryError(f"{remove_credentials(_find_uri(context))}: is a server, and knows where its artifacts are")
     if not database.is_file():
         raise RegistryError(f"{database}: is not there")
     check_whole(database)
-    with hold_store(_uri(context)):
+    with hold_store(_find_uri(context)):
         done = run(database)
     if done is None:
         print(f"{database}: names no other project's artifacts; nothing was changed")
@@ -106,7 +106,7 @@ def relocate(context: Context) -> None:
     print(f"{database}: {done.places} entries now name {done.folder} instead of {former}; backup: {done.backup}")
 
 
-def _reason(context: Context) -> str:
+def _read_reason(context: Context) -> str:
     """The reason as one line, without what acts on a terminal.
 
     Raises:
@@ -120,22 +120,22 @@ def _reason(context: Context) -> str:
     return reason
 
 
-def _name(context: Context) -> str:
+def _choose_model_name(context: Context) -> str:
     return context.arguments.model or context.settings.registered_model
 
 
-def _uri(context: Context) -> str:
+def _find_uri(context: Context) -> str:
     from oncoshift.experiments import resolve_tracking_uri
 
     return resolve_tracking_uri(context.project, context.settings.tracking, os.environ)
 
 
-def _client(context: Context) -> MlflowClient:
+def _open_client(context: Context) -> MlflowClient:
     from oncoshift.errors import RegistryError
     from oncoshift.registry.store import has_store, open_client
     from oncoshift.secrets import remove_credentials
 
-    uri = _uri(context)
+    uri = _find_uri(context)
     if not has_store(uri):
         raise RegistryError(f"{remove_credentials(uri)}: there is no store, so there are no registered models")
     return open_client(uri)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oncoshift.commands.context import Context
-    from oncoshift.retraining.summary import Ending
+    from oncoshift.retraining.summary import Outcome
 
 _STOP_SECONDS = 90
 """How long the flow may take to end its step and write its checkpoint before it is killed."""
@@ -69,15 +69,15 @@ def retrain(context: Context) -> None:
         options += ["--name", given.name]
     for override in given.overrides:
         options += ["--set", override]
-    if not given.force and "PREFECT_API_URL" not in os.environ and (ending := _find_unchanged(context)) is not None:
-        return show(ending)
+    if not given.force and "PREFECT_API_URL" not in os.environ and (outcome := _find_unchanged(context)) is not None:
+        return show(outcome)
     code = _run([sys.executable, "-m", "flows.retrain", *options], project)
     if code:
-        raise _ended(code)
+        raise _interpret_exit_code(code)
     return None
 
 
-def _find_unchanged(context: Context) -> Ending | None:
+def _find_unchanged(context: Context) -> Outcome | None:
     """How the retraining ended that this one would repeat, or None."""
     from oncoshift.experiments import hold_experiment
     from oncoshift.retraining.prepare import make_plan
@@ -97,19 +97,19 @@ def _find_unchanged(context: Context) -> Ending | None:
         return find_unchanged(plan)
 
 
-def show(ending: Ending) -> None:
+def show(outcome: Outcome) -> None:
     """Print how a retraining ended: table, gate, and what to do next."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    if not ending.trained:
+    if not outcome.trained:
         console.print("Nothing has changed (data, settings, code): nothing was trained. --force trains all the same.\n")
-    console.print(ending.summary.to_table())
-    for line in ending.to_lines():
+    console.print(outcome.summary.to_table())
+    for line in outcome.to_lines():
         console.print(line, markup=False)
 
 
-def _ended(code: int) -> OncoshiftError | KeyboardInterrupt:
+def _interpret_exit_code(code: int) -> OncoshiftError | KeyboardInterrupt:
     """What the flow's exit code means, and what to do; why it failed, the flow has said."""
     if code in (TrainingInterrupted.exit_code, -signal.SIGTERM):
         return TrainingInterrupted("the retraining was stopped; start it again and it goes on from there")
@@ -172,10 +172,10 @@ def doctor(context: Context) -> int:
     """
     from oncoshift.retraining.inputs import check_inputs
 
-    found, problems = {**_installed(), **_machine()}, []
+    found, problems = {**_list_packages(), **_describe_machine()}, []
     try:
-        found |= _experiment(context)
-        found["data"] = _data(context)
+        found |= _describe_experiment(context)
+        found["data"] = _describe_data(context)
         check_inputs(context.project, context.settings)
     except OncoshiftError as error:
         problems.append(str(error))
@@ -189,7 +189,7 @@ def doctor(context: Context) -> int:
     return OncoshiftError.exit_code if problems else 0
 
 
-def _installed() -> dict[str, str]:
+def _list_packages() -> dict[str, str]:
     found = {}
     for name in _PLATFORM:
         try:
@@ -199,7 +199,7 @@ def _installed() -> dict[str, str]:
     return found
 
 
-def _machine() -> dict[str, str]:
+def _describe_machine() -> dict[str, str]:
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -209,7 +209,7 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _experiment(context: Context) -> dict[str, str]:
+def _describe_experiment(context: Context) -> dict[str, str]:
     from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.secrets import remove_credentials
 
@@ -221,15 +221,15 @@ def _experiment(context: Context) -> dict[str, str]:
     }
 
 
-def _data(context: Context) -> str:
+def _describe_data(context: Context) -> str:
     """Where the data set is, and what it lists."""
-    from oncoshift.retraining.inputs import listed_organs
+    from oncoshift.retraining.inputs import count_tiles_by_organ
 
     settings = context.settings.ingest
     raw = context.project / settings.root
     if settings.adapter == "phantom" and not raw.exists():
         return f"{raw} is made on the first run"
-    organs = listed_organs(settings, raw)
+    organs = count_tiles_by_organ(settings, raw)
     if organs is None:
         return f"{raw} is there; what is in it is seen when `oncoshift ingest` has unpacked it"
     return f"{raw}: {', '.join(f'{count} tiles of {organ}' for organ, count in sorted(organs.items()))}"

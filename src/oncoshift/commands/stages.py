@@ -115,8 +115,8 @@ def train(context: Context) -> None:
     from oncoshift.steps.recorder import FolderRecorder
 
     jobs = _open_jobs(context)
-    tell = step.epoch_lines(partial(print, flush=True), "train", context.settings.train.epochs)
-    training = step.run(jobs, jobs.job(context.settings), tell)
+    tell = step.make_epoch_reporter(partial(print, flush=True), "train", context.settings.train.epochs)
+    training = step.run(jobs, jobs.make_job(context.settings), tell)
     recorder = FolderRecorder(context.layout.outputs / "train")
     training.record(recorder)
     print(f"train: {recorder.folder}")
@@ -128,11 +128,11 @@ def evaluate(context: Context) -> None:
     from oncoshift.steps.recorder import FolderRecorder
 
     jobs = _open_jobs(context)
-    evaluated = step.run_alone(jobs, _read_trained(context, jobs), context.settings.evaluate)
+    evaluated = step.evaluate_one(jobs, _read_trained(context, jobs), context.settings.evaluate)
     recorder = FolderRecorder(context.layout.outputs / "evaluate")
     evaluated.record(recorder)
-    recorder.json("metrics.json", evaluated.report.to_dict())
-    recorder.table("roc", step.roc_points(evaluated.predictions))
+    recorder.save_json("metrics.json", evaluated.report.to_dict())
+    recorder.save_table("roc", step.compute_roc_points(evaluated.predictions))
     print(evaluated.report.to_markdown())
 
 
@@ -165,7 +165,7 @@ def _read_trained(context: Context, jobs: ExperimentJobs) -> TrainedJob:
 
     folder = context.layout.outputs / "train"
     try:
-        return read_trained(jobs.job(context.settings), folder)
+        return read_trained(jobs.make_job(context.settings), folder)
     except FileNotFoundError:
         raise TrainingError(f"{folder}: nothing trained here; run `dvc repro train` first") from None
     except DamagedFileError as error:

@@ -26,12 +26,12 @@ def tune(context: Context) -> None:
     """Run the study, go on with it, or find it done; a retraining with the same settings finds it, too."""
     from oncoshift.experiments import hold_experiment
     from oncoshift.registry.store import open_client
-    from oncoshift.retraining.prepare import data_step, make_plan
+    from oncoshift.retraining.prepare import make_plan, prepare_data
     from oncoshift.retraining.recorded import run_study
     from oncoshift.retraining.session import log_start, open_session
     from oncoshift.retraining.workers import TuningError
     from oncoshift.settings import replace_values
-    from oncoshift.steps.tune import best_preset
+    from oncoshift.steps.tune import locate_best_preset
     from oncoshift.training.interruption import stop_on_sigterm
 
     given, project, preset = context.arguments, context.project, context.preset
@@ -55,9 +55,9 @@ def tune(context: Context) -> None:
     stop_on_sigterm()
     open_client(plan.uri)  # a store that is away is told before the data step
     with hold_experiment(plan.layout):
-        session = open_session(plan, data_step(plan))
+        session = open_session(plan, prepare_data(plan))
         log_start(session)
-        best = best_preset(plan.layout)
+        best = locate_best_preset(plan.layout)
         best.unlink(missing_ok=True)
         try:
             run_study(session, section)

@@ -33,12 +33,12 @@ def check_inputs(project: Path, settings: Settings) -> None:
     """
     if settings.ingest.adapter == "phantom":  # made, or made anew, when the retraining begins
         check_present(settings.phantom.organs, settings.target, settings.sources)
-    elif (found := listed_organs(settings.ingest, project / settings.ingest.root)) is not None:
+    elif (found := count_tiles_by_organ(settings.ingest, project / settings.ingest.root)) is not None:
         check_present(found, settings.target, settings.sources)
     check_weights(project, settings.model)
 
 
-def listed_organs(settings: IngestSettings, raw: Path) -> Mapping[str, int] | None:
+def count_tiles_by_organ(settings: IngestSettings, raw: Path) -> Mapping[str, int] | None:
     """Number of tiles by organ as a data set lists them, none of them opened.
 
     Returns:

@@ -13,7 +13,7 @@ from oncoshift.fingerprint import fingerprint_stages, fingerprint_value
 from oncoshift.layout import Layout
 from oncoshift.phantom import is_written, write_phantom
 from oncoshift.retraining.inputs import check_inputs
-from oncoshift.retraining.session import Plan
+from oncoshift.retraining.session import RetrainingPlan
 from oncoshift.settings import load_settings
 from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.versioning import DvcError, ensure_local_remote, is_current, is_versioned, push, repro, version_raw
@@ -37,7 +37,7 @@ def make_plan(
     say: Say,
     name: str | None = None,
     trusted: bool = True,
-) -> Plan:
+) -> RetrainingPlan:
     """Read the settings, see that what they name is there, and choose the experiment's folder.
 
     Without preset, overrides and name the experiment is the project's root, with params.yaml as it stands; otherwise it
@@ -62,20 +62,22 @@ def make_plan(
     """
     settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides, trusted=trusted)
     if name is None and (preset is not None or overrides):
-        name = _default_name(settings.target, preset, overrides)
+        name = _make_default_name(settings.target, preset, overrides)
     layout = Layout(project) if name is None else locate_experiment(project, name)
     check_inputs(project, settings)
-    forced = _force_stamp(layout, say) if force else ""
-    return Plan(project, layout, settings, resolve_tracking_uri(project, settings.tracking, environ), forced, say)
+    forced = _ensure_force_stamp(layout, say) if force else ""
+    return RetrainingPlan(
+        project, layout, settings, resolve_tracking_uri(project, settings.tracking, environ), forced, say
+    )
 
 
-def _default_name(target: str, preset: str | None, overrides: tuple[str, ...]) -> str:
+def _make_default_name(target: str, preset: str | None, overrides: tuple[str, ...]) -> str:
     name = f"{Path(preset).stem if preset else 'custom'}-{target}"
     others = sorted(each for each in overrides if each.split("=")[0] not in ("target", "sources"))
     return f"{name}-{fingerprint_value(others)[:6]}" if others else name
 
 
-def _force_stamp(layout: Layout, say: Say) -> str:
+def _ensure_force_stamp(layout: Layout, say: Say) -> str:
     """What makes a forced retraining differ from all before: the time it began, also when it goes on after a crash."""
     path = layout.folder / "runs" / "forced.txt"
     kept = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -89,13 +91,13 @@ def _force_stamp(layout: Layout, say: Say) -> str:
     return stamp
 
 
-def end_force(plan: Plan) -> None:
+def remove_force_stamp(plan: RetrainingPlan) -> None:
     """A forced retraining is done: the next one is another."""
     if plan.forced:
         (plan.layout.folder / "runs" / "forced.txt").unlink(missing_ok=True)
 
 
-def data_step(plan: Plan) -> ExperimentJobs:
+def prepare_data(plan: RetrainingPlan) -> ExperimentJobs:
     """Version the raw data, and bring the stages `ingest`, `split` and `normalize` up to date.
 
     The phantom is written first where it is absent, and pushed to a DVC remote, a local folder unless there is one.
@@ -124,8 +126,8 @@ def data_step(plan: Plan) -> ExperimentJobs:
     return jobs
 
 
-def data_are_current(plan: Plan) -> bool:
-    """Whether it is certain that `data_step` would find all as it left it; no stage runs."""
+def is_data_current(plan: RetrainingPlan) -> bool:
+    """Whether it is certain that `prepare_data` would find all as it left it; no stage runs."""
     settings = plan.settings
     if plan.layout.folder != plan.project:
         prepare_experiment(plan.project, settings, plan.layout.folder.name)
@@ -140,7 +142,7 @@ def data_are_current(plan: Plan) -> bool:
         return False
 
 
-def open_jobs(plan: Plan) -> ExperimentJobs:
+def open_jobs(plan: RetrainingPlan) -> ExperimentJobs:
     """The experiment's jobs on the data as they are; a forced retraining's have a folder of their own.
 
     Raises:

@@ -14,16 +14,16 @@ from oncoshift.files import DamagedFileError
 from oncoshift.registry.promotion import find_champion
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
-from oncoshift.retraining.prepare import data_are_current, end_force, open_jobs
-from oncoshift.retraining.session import Session, log_start, open_session, retraining_key
-from oncoshift.retraining.summary import Ending, Summary
+from oncoshift.retraining.prepare import is_data_current, open_jobs, remove_force_stamp
+from oncoshift.retraining.session import Session, compute_retraining_key, log_start, open_session
+from oncoshift.retraining.summary import Outcome, Summary
 from oncoshift.steps.recorder import RunRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from oncoshift.registry.decision import Decision
-    from oncoshift.retraining.session import Plan
+    from oncoshift.retraining.session import RetrainingPlan
     from oncoshift.settings import Settings
     from oncoshift.steps.evaluate import Evaluation
     from oncoshift.steps.jobs import ExperimentJobs
@@ -46,7 +46,7 @@ class Steps:
         gate: decides on a version, with the control of its seed.
     """
 
-    data: Callable[[Plan], ExperimentJobs]
+    data: Callable[[RetrainingPlan], ExperimentJobs]
     tune: Callable[[Session], Settings]
     train: Callable[[Session, Settings, str, int], TrainedJob]
     evaluate: Callable[[Session, Mapping[str, Sequence[TrainedJob]]], Evaluation]
@@ -56,7 +56,7 @@ class Steps:
     gate: Callable[[Session, str, TrainedJob, Selection], Decision]
 
 
-def retrain(plan: Plan, steps: Steps) -> Ending:
+def retrain(plan: RetrainingPlan, steps: Steps) -> Outcome:
     """Follow the recipe, unless nothing has changed since it was followed last.
 
     Args:
@@ -65,12 +65,12 @@ def retrain(plan: Plan, steps: Steps) -> Ending:
     """
     open_client(plan.uri)  # a store that is away is told now, not when the data are ready
     session = open_session(plan, steps.data(plan))
-    ending = ended_before(session) or Ending(_follow_to_the_end(session, steps))
-    end_force(plan)
-    return ending
+    outcome = find_previous_outcome(session) or Outcome(_run_steps_or_end_run(session, steps))
+    remove_force_stamp(plan)
+    return outcome
 
 
-def find_unchanged(plan: Plan) -> Ending | None:
+def find_unchanged(plan: RetrainingPlan) -> Outcome | None:
     """Find out in seconds that there is nothing to do: no stage runs, and nothing is recorded.
 
     Args:
@@ -79,16 +79,18 @@ def find_unchanged(plan: Plan) -> Ending | None:
     Returns:
         How the retraining ended that this one would repeat; None where there is, or may be, something to do.
     """
-    if plan.forced or not data_are_current(plan):
+    if plan.forced or not is_data_current(plan):
         return None
     jobs = open_jobs(plan)
     tracker = Tracker(plan.uri, plan.settings.tracking.experiment)
-    key = retraining_key(plan, jobs)
+    key = compute_retraining_key(plan, jobs)
     run = tracker.find_run(key)
-    return None if run is None else ended_before(Session(plan, jobs, RunRecorder(tracker, run.info.run_id, key)))
+    return (
+        None if run is None else find_previous_outcome(Session(plan, jobs, RunRecorder(tracker, run.info.run_id, key)))
+    )
 
 
-def ended_before(session: Session) -> Ending | None:
+def find_previous_outcome(session: Session) -> Outcome | None:
     """How a retraining with the same key ended, or None where there is none that ended.
 
     None as well where its summary is damaged: the steps then find what they did before, and write it anew.
@@ -104,10 +106,10 @@ def ended_before(session: Session) -> Ending | None:
     client = recorder.tracker.client
     # A person may have moved the champion since.
     champion = find_champion(client, summary.model)
-    return Ending(replace(summary, champion=champion), client.get_run(recorder.run).info.end_time)
+    return Outcome(replace(summary, champion=champion), client.get_run(recorder.run).info.end_time)
 
 
-def follow(session: Session, steps: Steps) -> Summary:
+def run_steps(session: Session, steps: Steps) -> Summary:
     """Take the steps, from an open session to its summary."""
     log_start(session)
     control, method = session.settings.retrain.control, session.settings.train.method
@@ -125,10 +127,10 @@ def follow(session: Session, steps: Steps) -> Summary:
     return _close(session, evaluation, selection, version, decision)
 
 
-def _follow_to_the_end(session: Session, steps: Steps) -> Summary:
+def _run_steps_or_end_run(session: Session, steps: Steps) -> Summary:
     """Follow the recipe; an error ends the retraining's run as well."""
     try:
-        return follow(session, steps)
+        return run_steps(session, steps)
     except BaseException as error:
         session.recorder.end(error)
         raise
@@ -136,7 +138,7 @@ def _follow_to_the_end(session: Session, steps: Steps) -> Summary:
 
 def _close(session: Session, evaluation: Evaluation, selection: Selection, version: str, decision: Decision) -> Summary:
     """Record the summary and end the retraining's run; after this there is nothing left to do."""
-    summary = Summary.of(session, evaluation, selection, version, decision)
+    summary = Summary.from_steps(session, evaluation, selection, version, decision)
     summary.record(session.recorder)
     session.recorder.tracker.finish(session.recorder.run)
     return summary

@@ -13,13 +13,13 @@ from oncoshift.console import report_tenths
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.retraining.workers import run_workers
 from oncoshift.settings import flatten, replace_values
-from oncoshift.steps import evaluate as evaluating
-from oncoshift.steps import explain as explaining
-from oncoshift.steps import gate as judging
-from oncoshift.steps import register as registering
-from oncoshift.steps import select as selecting
-from oncoshift.steps import train as training
-from oncoshift.steps import tune as tuning
+from oncoshift.steps import evaluate as evaluate_step
+from oncoshift.steps import explain as explain_step
+from oncoshift.steps import gate as gate_step
+from oncoshift.steps import register as register_step
+from oncoshift.steps import select as select_step
+from oncoshift.steps import train as train_step
+from oncoshift.steps import tune as tune_step
 from oncoshift.steps.trial import Search
 from oncoshift.training.job import find_trained
 from oncoshift.tuning.worker import Budget
@@ -57,11 +57,11 @@ def tune(session: Session) -> Settings:
     if settled is None:
         before, tuned = flatten(configured), flatten(run_study(session, configured.tune))
         settled = json.dumps({key: value for key, value in tuned.items() if value != before[key]})
-        recorder.tags({SETTLED_TAG: settled})
+        recorder.set_tags({SETTLED_TAG: settled})
     elif configured.tune.trials:
         session.say("tune: goes on with the values that were settled before; --force tunes anew")
     settings = replace_values(configured, json.loads(settled))
-    recorder.params(flatten(settings))
+    recorder.log_params(flatten(settings))
     return settings
 
 
@@ -84,7 +84,7 @@ def run_study(session: Session, tune: TuneSettings) -> Settings:
         return settings
     budget = Budget(tune.trials, None if tune.minutes is None else time.time() + 60 * tune.minutes)
     search = Search(settings, tune, session.jobs, session.plan.forced, session.say)
-    if not search.first:
+    if not search.first_values:
         session.say(f"tune: {settings.train.method} reads none of tune.parameters; nothing to tune")
         return settings
 
@@ -92,7 +92,7 @@ def run_study(session: Session, tune: TuneSettings) -> Settings:
         run_workers(session, search, recorder.run, budget, count)
 
     with session.recorder.step("tune") as recorder:
-        tuned = tuning.run(recorder, search, budget, work_in_processes)
+        tuned = tune_step.run(recorder, search, budget, work_in_processes)
         tuned.record(recorder)
     if tuned.best is None:
         session.say("tune: no trial completed; the defaults stand")
@@ -108,14 +108,14 @@ def train(session: Session, settings: Settings, method: str, number: int) -> Tra
         method: the control or the method of `train.method`.
         number: from 0 to `retrain.seeds` − 1.
     """
-    job = session.jobs.job(settings, train__method=method, seed=settings.seed + number)
+    job = session.jobs.make_job(settings, train__method=method, seed=settings.seed + number)
     return _train(session, session.recorder, job, f"train-{method}-s{job.seed}", f"{method} seed {job.seed}")
 
 
 def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> Evaluation:
     """Score the jobs by method, control and adapted, on sources and target."""
     with session.recorder.step("evaluate") as recorder:
-        evaluation = evaluating.run(session.jobs, trained, session.settings)
+        evaluation = evaluate_step.run(session.jobs, trained, session.settings)
         if evaluation.without_gain:
             session.say(f"evaluate: no interval for the gain: {evaluation.without_gain}")
         evaluation.record(recorder)
@@ -126,12 +126,12 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
     """Pick one of the method's seeds, and say whether it may be believed."""
     with session.recorder.step("select") as recorder:
 
-        def train_alone(job: Job, organ: str) -> TrainedJob:
+        def train_on_organ(job: Job, organ: str) -> TrainedJob:
             label = f"{job.settings.train.method} from {organ} alone"
             return _train(session, recorder, job, f"alone-{organ}", label)
 
-        selection = selecting.run(session.jobs, seeds, session.settings.select, train_alone, session.say)
-        session.say(f"picked: {selection.how}")
+        selection = select_step.run(session.jobs, seeds, session.settings.select, train_on_organ, session.say)
+        session.say(f"picked: {selection.description}")
         session.say(f"verdict without labels: {selection.verdict.words}")
         selection.record(recorder)
     return selection
@@ -141,13 +141,13 @@ def explain(session: Session, selection: Selection) -> None:
     """Explain the pick on target tiles."""
     with session.recorder.step("explain") as recorder:
         progress = report_tenths("explain: tiles", session.say)
-        explaining.run(session.jobs, selection.picked, progress).record(recorder)
+        explain_step.run(session.jobs, selection.picked, progress).record(recorder)
 
 
 def register(session: Session, selection: Selection, evaluation: Evaluation) -> str:
     """Make the pick a version of the registered model, and its challenger; the version."""
     with session.recorder.step("register") as recorder:
-        registration = registering.run(
+        registration = register_step.run(
             recorder,
             session.jobs,
             selection,
@@ -162,8 +162,8 @@ def register(session: Session, selection: Selection, evaluation: Evaluation) -> 
 def gate(session: Session, version: str, control: TrainedJob, selection: Selection) -> Decision:
     """Hold a version against control and champion; promote it, or say why not."""
     with session.recorder.step("gate") as recorder:
-        challenge = judging.Challenge(session.settings.registered_model, version, control, selection)
-        judged = judging.run(recorder, session.jobs, challenge, session.settings, session.say)
+        challenge = gate_step.Challenge(session.settings.registered_model, version, control, selection)
+        judged = gate_step.run(recorder, session.jobs, challenge, session.settings, session.say)
         judged.record(recorder)
     return judged.decision
 
@@ -180,18 +180,18 @@ def _train(session: Session, above: RunRecorder, job: Job, step: str, label: str
     """
     with above.step(step, system_metrics=session.settings.tracking.system_metrics) as recorder:
         if find_trained(job) is not None:
-            recorder.tags({"oncoshift.reused": "true"})
+            recorder.set_tags({"oncoshift.reused": "true"})
             session.say(f"{label}: trained before, nothing that it depends on has changed")
-        recorder.params(flatten(job.settings))
-        recorder.tags({"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
+        recorder.log_params(flatten(job.settings))
+        recorder.set_tags({"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
         session.log_inputs(recorder, TRAINING_SPLITS)
-        tell = training.epoch_lines(session.say, label, job.settings.train.epochs)
+        report = train_step.make_epoch_reporter(session.say, label, job.settings.train.epochs)
 
         def on_epoch(epoch: Epoch) -> None:
-            recorder.epoch(epoch)
-            tell(epoch)
+            recorder.log_epoch(epoch)
+            report(epoch)
 
-        done = training.run(session.jobs, job, on_epoch, report_tenths(f"{label}: features of tiles", session.say))
+        done = train_step.run(session.jobs, job, on_epoch, report_tenths(f"{label}: features of tiles", session.say))
         for finding in done.findings:
             session.say(f"{label}: {finding}")
         done.record(recorder)

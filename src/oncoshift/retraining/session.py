@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RetrainingPlan:
     """What is to be retrained, and where.
 
     Attributes:
@@ -63,7 +63,7 @@ class Session:
         recorder: of its run, whose key is the hash of all that the retraining depends on.
     """
 
-    plan: Plan
+    plan: RetrainingPlan
     jobs: ExperimentJobs
     recorder: RunRecorder
 
@@ -106,10 +106,10 @@ class Session:
         )
 
 
-def open_session(plan: Plan, jobs: ExperimentJobs) -> Session:
+def open_session(plan: RetrainingPlan, jobs: ExperimentJobs) -> Session:
     """Start the parent run, or find the one that a killed process left."""
     settings = plan.settings
-    key = retraining_key(plan, jobs)
+    key = compute_retraining_key(plan, jobs)
     tracker = Tracker(plan.uri, settings.tracking.experiment, tags=read_git_tags(plan.project))
     parent = tracker.find_or_start_run(
         key,
@@ -134,7 +134,7 @@ def log_start(session: Session) -> None:
     """
     layout, settings, recorder = session.plan.layout, session.settings, session.recorder
     open_keys = list_tunable() if settings.tune.trials else {}
-    recorder.params({key: value for key, value in flatten(settings).items() if key not in open_keys})
+    recorder.log_params({key: value for key, value in flatten(settings).items() if key not in open_keys})
     session.log_inputs(recorder, SPLITS)
     recorder.tracker.log_folder(recorder.run, layout.tiles / "report", "data")
     sheet = layout.packs / SHEET
@@ -142,7 +142,7 @@ def log_start(session: Session) -> None:
         recorder.tracker.log_file(recorder.run, sheet, "data")
 
 
-def retraining_key(plan: Plan, jobs: ExperimentJobs) -> str:
+def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
     who_tunes = {"workers", "storage", "heartbeat_seconds"}
     how_it_runs: dict[str, Any] = {"train": set(RUNTIME_SETTINGS), "tune": who_tunes, "tracking": True}

@@ -48,7 +48,7 @@ class Row:
     specificity: str
 
     @classmethod
-    def of(cls, role: str, method: str, evaluated: EvaluatedMethod, target: str) -> Self:
+    def from_evaluated(cls, role: str, method: str, evaluated: EvaluatedMethod, target: str) -> Self:
         """A row of a method that was evaluated."""
         result = evaluated.report.organ(target)
         return cls(role, method, *(result.in_words(name) for name in _METRICS))
@@ -105,7 +105,7 @@ class Summary:
     experiment: str
 
     @classmethod
-    def of(
+    def from_steps(
         cls, session: Session, evaluation: Evaluation, selection: Selection, version: str, decision: Decision
     ) -> Self:
         """What the steps of a session came to."""
@@ -117,9 +117,12 @@ class Summary:
             made_up_data=settings.ingest.adapter == "phantom",
             seeds=settings.retrain.seeds,
             confidence=settings.evaluate.confidence,
-            rows=tuple(Row.of(role, name, evaluation.methods[name], settings.target) for role, name in methods.items()),
+            rows=tuple(
+                Row.from_evaluated(role, name, evaluation.methods[name], settings.target)
+                for role, name in methods.items()
+            ),
             gain=None if evaluation.gain is None else str(evaluation.gain),
-            picked=selection.how,
+            picked=selection.description,
             verdict=selection.verdict,
             findings=tuple(
                 f"{name} seed {trained.job.seed}: {finding}"
@@ -174,12 +177,12 @@ class Summary:
 
     def record(self, recorder: RunRecorder) -> None:
         """Keep the summary in the retraining's run."""
-        recorder.sealed(SUMMARY, self.to_dict())
+        recorder.save_sealed(SUMMARY, self.to_dict())
         text = self.to_markdown()
-        recorder.text("summary.md", text)
+        recorder.save_text("summary.md", text)
         tags = {"oncoshift.champion": self.champion or "none", "mlflow.note.content": text}
         tags["oncoshift.findings"] = "; ".join(self.findings)[:4000] or "none"
-        recorder.tags(tags)
+        recorder.set_tags(tags)
 
     def to_markdown(self) -> str:
         """As Markdown."""
@@ -189,7 +192,7 @@ class Summary:
         lines += [f"Picked: {self.picked}. Verdict without labels: **{self.verdict.kind.value}**.", ""]
         lines += [f"- {escape(reason)}" for reason in self.verdict.reasons]
         lines += ["", f"Gate: **{self.gate.action}** for version {self.version}; champion: {self._champion}.", ""]
-        lines += [f"- {_mark(reason)} {reason.check}: {escape(reason.words)}" for reason in self.gate.reasons]
+        lines += [f"- {_choose_mark(reason)} {reason.check}: {escape(reason.words)}" for reason in self.gate.reasons]
         lines += [f"- {escape(flag)}" for flag in self.gate.flags]
         if self.findings:
             lines += ["", "Found in the trainings:", "", *(f"- {escape(finding)}" for finding in self.findings)]
@@ -214,7 +217,7 @@ class Summary:
             f"verdict without labels: {self.verdict.kind.value}",
             *(f"  {reason}" for reason in self.verdict.reasons),
             f"gate: {self.gate.action} version {self.version}",
-            *(f"  {_mark(reason)} {reason.check}: {reason.words}" for reason in self.gate.reasons),
+            *(f"  {_choose_mark(reason)} {reason.check}: {reason.words}" for reason in self.gate.reasons),
             *(f"  ! {flag}" for flag in self.gate.flags),
             f"champion of {self.model}: {self._champion}",
         ]
@@ -242,12 +245,12 @@ class Summary:
         return live
 
 
-def _mark(reason: Reason) -> str:
+def _choose_mark(reason: Reason) -> str:
     return "✓" if reason.passed else "✗"
 
 
 @dataclass(frozen=True)
-class Ending:
+class Outcome:
     """How a retraining that was asked for ended.
 
     Attributes:

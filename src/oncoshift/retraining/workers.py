@@ -28,7 +28,7 @@ from oncoshift.layout import Layout
 from oncoshift.parallel import count_usable_cores
 from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
-from oncoshift.retraining.session import Plan, open_session
+from oncoshift.retraining.session import RetrainingPlan, open_session
 from oncoshift.settings import TuneSettings, parse_settings
 from oncoshift.steps.trial import Search
 from oncoshift.training.interruption import interruptible, stop_on_sigterm
@@ -59,7 +59,7 @@ class TuningError(OncoshiftError):
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerTask:
     """What a worker is told.
 
     Attributes:
@@ -68,7 +68,7 @@ class Task:
         settings: all of the experiment's, as JSON has them.
         tune: section `tune` as the parent uses it.
         uri: MLflow's.
-        forced: see `Plan`.
+        forced: see `RetrainingPlan`.
         key: of the retraining; the worker must come to the same.
         run: id of the run `tune`.
         deadline: of the budget.
@@ -102,7 +102,7 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         TrainingInterrupted: this process was told to stop by SIGTERM; so were its workers.
     """
     plan = session.plan
-    task = Task(
+    task = WorkerTask(
         str(plan.project),
         str(plan.layout.folder),
         plan.settings.model_dump(mode="json"),
@@ -114,23 +114,23 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         budget.deadline,
         max(1, count_usable_cores() // count),
     )
-    with interruptible() as asked:
+    with interruptible() as stop_requested:
         workers: list[_Worker] = []
         listeners: list[threading.Thread] = []
         lines: queue.Queue[str] = queue.Queue()
         try:
             for number in range(1, count + 1):
                 workers.append(_Worker(number, plan.settings.train.processes))
-                listeners.append(threading.Thread(target=workers[-1].talk, args=(task, lines), daemon=True))
+                listeners.append(threading.Thread(target=workers[-1].communicate, args=(task, lines), daemon=True))
                 listeners[-1].start()
-            while any(worker.process.poll() is None for worker in workers) and not asked():
+            while any(worker.process.poll() is None for worker in workers) and not stop_requested():
                 _relay(lines, plan.say)
         finally:
             _stop(workers)
             for listener in listeners:
                 listener.join(_POLL_SECONDS)
             _relay(lines, plan.say)
-        if asked():
+        if stop_requested():
             raise TrainingInterrupted("tuning was asked to stop; started again, it goes on from there")
     ended = [f"worker {worker.number} {worker.ending}" for worker in workers if worker.process.returncode]
     for line in ended:
@@ -139,11 +139,11 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         raise TuningError(
             f"{', '.join(ended)}, and of {budget.trials} trials {search.study.finished} are done; "
             "mend what they said above, if anything, and start it again: it goes on from there",
-            _exit_code(worker.process.returncode for worker in workers),
+            _choose_exit_code(worker.process.returncode for worker in workers),
         )
 
 
-def _exit_code(codes: Iterable[int]) -> int:
+def _choose_exit_code(codes: Iterable[int]) -> int:
     """What a study ends with whose workers ended with these: a signal alone is no mistake of the user's."""
     own = {code for code in codes if code > 0}
     if own <= {TrainingInterrupted.exit_code}:
@@ -161,11 +161,11 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **visible_gpus(number - 1, gpus)},
+            env={**os.environ, **assign_gpus(number - 1, gpus)},
             process_group=0,
         )
 
-    def talk(self, task: Task, lines: queue.Queue[str]) -> None:
+    def communicate(self, task: WorkerTask, lines: queue.Queue[str]) -> None:
         """Give it its task, and pass its lines on until it has no more."""
         to, of = cast("IO[str]", self.process.stdin), cast("IO[str]", self.process.stdout)
         with suppress(BrokenPipeError):  # it is gone already; how it ended says why
@@ -204,7 +204,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.wait()
 
 
-def visible_gpus(worker: int, each: int) -> dict[str, str]:
+def assign_gpus(worker: int, each: int) -> dict[str, str]:
     """Environment that gives a worker GPUs of its own, in turn where there are not enough; empty without several.
 
     Args:
@@ -219,7 +219,7 @@ def visible_gpus(worker: int, each: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
 
-def work_on(task: Task) -> None:
+def run_task(task: WorkerTask) -> None:
     """What a worker does.
 
     Raises:
@@ -229,13 +229,13 @@ def work_on(task: Task) -> None:
     if settings.train.threads is None:
         torch.set_num_threads(task.threads)
     project = Path(task.project)
-    plan = Plan(project, Layout(Path(task.folder), project), settings, task.uri, task.forced, _say)
+    plan = RetrainingPlan(project, Layout(Path(task.folder), project), settings, task.uri, task.forced, _say)
     session = open_session(plan, open_jobs(plan))
     if session.key != task.key:
         raise TuningError("code or data have changed since tuning began; start it again")
     tune = TuneSettings.model_validate(task.tune)
     search = Search(settings, tune, session.jobs, plan.forced, plan.say)
-    search.work(session.recorder.nested(task.run), Budget(tune.trials, task.deadline))
+    search.work(session.recorder.open_nested(task.run), Budget(tune.trials, task.deadline))
 
 
 def _say(line: str) -> None:
@@ -254,9 +254,9 @@ def main() -> int:
     show_any_text()
     stop_on_sigterm()  # once: the end of the input asks again
     try:
-        task = Task(**json.loads(sys.stdin.readline()))
+        task = WorkerTask(**json.loads(sys.stdin.readline()))
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        work_on(task)
+        run_task(task)
     except TrainingInterrupted as stopped:
         return stopped.exit_code
     except OncoshiftError as error:

@@ -46,10 +46,10 @@ class EvaluatedMethod:
             recorder: keeps them.
             folder: before their names, with a slash at its end.
         """
-        recorder.text(f"{folder}report.md", self.report.to_markdown())
-        recorder.figure(f"{folder}roc.png", roc_figure(self.predictions))
-        recorder.figure(f"{folder}reliability.png", reliability_figure(self.predictions, self.bins))
-        recorder.figure(f"{folder}confusion.png", confusion_figure(self.predictions))
+        recorder.save_text(f"{folder}report.md", self.report.to_markdown())
+        recorder.save_figure(f"{folder}roc.png", roc_figure(self.predictions))
+        recorder.save_figure(f"{folder}reliability.png", reliability_figure(self.predictions, self.bins))
+        recorder.save_figure(f"{folder}confusion.png", confusion_figure(self.predictions))
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,15 @@ class Evaluation:
     def record(self, recorder: Recorder) -> None:
         """Keep all of each method, each seed's metrics with its own training, and the comparison."""
         for name, method in self.methods.items():
-            recorder.table(f"{name}/predictions", method.predictions.reset_index(drop=True))
+            recorder.save_table(f"{name}/predictions", method.predictions.reset_index(drop=True))
             method.record(recorder, f"{name}/")
-            recorder.json(f"{name}/report.json", method.report.to_dict())
+            recorder.save_json(f"{name}/report.json", method.report.to_dict())
             _record_seeds(recorder, method)
         comparison = comparison_figure(self.reports)
-        for place in (recorder, recorder.above):
-            place.figure("plots/comparison.png", comparison)
+        for place in (recorder, recorder.outer):
+            place.save_figure("plots/comparison.png", comparison)
         ended = max(trained.ended_ms for method in self.methods.values() for trained in method.seeds)
-        recorder.above.numbers(self.headline, ended)
+        recorder.outer.log_metrics(self.headline, ended)
 
     @property
     def headline(self) -> dict[str, float]:
@@ -123,18 +123,18 @@ def run(jobs: ExperimentJobs, trained: Mapping[str, Sequence[TrainedJob]], setti
         )
     methods = {name: _score(seeds, predictions[name], settings.evaluate) for name, seeds in trained.items()}
     try:
-        gain = _gain(settings, predictions[settings.train.method], predictions[settings.retrain.control])
+        gain = _compute_gain(settings, predictions[settings.train.method], predictions[settings.retrain.control])
     except TooFewGroupsError as error:
         return Evaluation(settings.target, methods, None, str(error))
     return Evaluation(settings.target, methods, gain)
 
 
-def run_alone(jobs: ExperimentJobs, trained: TrainedJob, settings: EvaluateSettings) -> EvaluatedMethod:
+def evaluate_one(jobs: ExperimentJobs, trained: TrainedJob, settings: EvaluateSettings) -> EvaluatedMethod:
     """Predict and score one model, with nothing to compare it with."""
     return _score([trained], _predict(jobs, [trained]), settings)
 
 
-def roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
+def compute_roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
     """The ROC curve of every organ's first seed, for a program that draws it itself, as DVC does."""
     curves = []
     for tiles in by_organ(predictions):
@@ -151,7 +151,7 @@ def _score(seeds: Sequence[TrainedJob], predictions: pd.DataFrame, settings: Eva
     return EvaluatedMethod(seeds, predictions, evaluate_domains(predictions, settings), settings.calibration_bins)
 
 
-def _gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFrame) -> Interval:
+def _compute_gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFrame) -> Interval:
     of_method, of_control = (
         next(tiles for tiles in by_organ(table) if tiles.organ == settings.target) for table in (adapted, control)
     )
@@ -175,4 +175,4 @@ def _record_seeds(recorder: Recorder, method: EvaluatedMethod) -> None:
             for result in method.report.organs
             for name, value in result.per_seed[settings.seed].as_dict().items()
         }
-        recorder.of_step(f"train-{settings.train.method}-s{settings.seed}").numbers(values, trained.ended_ms)
+        recorder.find_step(f"train-{settings.train.method}-s{settings.seed}").log_metrics(values, trained.ended_ms)

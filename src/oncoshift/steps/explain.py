@@ -44,12 +44,12 @@ class ExplainedModel:
     def record(self, recorder: Recorder) -> None:
         """Keep gallery, table and the share of attribution on nuclei."""
         found, ended = self.explanation, self.trained.ended_ms
-        recorder.tags({"oncoshift.job": self.trained.job.id})
-        recorder.figure("integrated_gradients.png", found.figure)
-        recorder.above.figure("plots/integrated_gradients.png", found.figure)
-        recorder.table("integrated_gradients", found.table)
-        recorder.numbers(found.as_dict(), ended)
-        recorder.above.numbers({f"explain/{name}": value for name, value in found.as_dict().items()}, ended)
+        recorder.set_tags({"oncoshift.job": self.trained.job.id})
+        recorder.save_figure("integrated_gradients.png", found.figure)
+        recorder.outer.save_figure("plots/integrated_gradients.png", found.figure)
+        recorder.save_table("integrated_gradients", found.table)
+        recorder.log_metrics(found.as_dict(), ended)
+        recorder.outer.log_metrics({f"explain/{name}": value for name, value in found.as_dict().items()}, ended)
 
 
 def run(
@@ -62,8 +62,8 @@ def run(
         trained: the model's job.
         on_progress: called with tiles done and tiles in all.
     """
-    tiles = jobs.tiles(("test",))
-    source = jobs.training_data().source
+    tiles = jobs.load_tiles(("test",))
+    source = jobs.load_training_data().source
     settings = trained.job.settings.explain
     probabilities = predict_job(trained, tiles.images, tiles.rows)
     picked = pick_tiles(tiles.tile_ids, probabilities, tiles.groups, settings.tiles)
@@ -71,7 +71,7 @@ def run(
     folder = trained.job.folder / trained.job.id
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder):
-        kept = KeptParts(folder / f"explain-{_key(jobs, trained, ids)}")
+        kept = KeptParts(folder / f"explain-{_compute_key(jobs, trained, ids)}")
         explanation = explain(
             load_net(trained).classifier,
             tiles.images[rows],
@@ -89,7 +89,7 @@ def run(
     return ExplainedModel(trained, explanation)
 
 
-def _key(jobs: ExperimentJobs, trained: TrainedJob, tile_ids: NDArray[np.str_]) -> str:
+def _compute_key(jobs: ExperimentJobs, trained: TrainedJob, tile_ids: NDArray[np.str_]) -> str:
     """Hash of all that decides attributions."""
     settings = trained.job.settings.explain.model_dump(mode="json")
     code = fingerprint_code("oncoshift.explain")

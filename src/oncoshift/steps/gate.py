@@ -24,7 +24,7 @@ from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
 from oncoshift.registry.promotion import WITHDRAWN_TAG, find_champion, promote, record_decision
 from oncoshift.selection.consensus import kappa
-from oncoshift.steps.register import BY
+from oncoshift.steps.register import ACTOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,14 +63,14 @@ class JudgedVersion:
     def record(self, recorder: RunRecorder) -> None:
         """Keep the decision in the run, its parent and the registry, and promote the version where it says so."""
         decision, client = self.decision, recorder.tracker.client
-        recorder.sealed("gate.json", decision.to_dict())
+        recorder.save_sealed("gate.json", decision.to_dict())
         record_decision(client, self.name, self.version, decision)
         update_card(client, self.name, self.version, {"Gate": decision.to_markdown()})
-        for place in (recorder, recorder.above):
-            place.text("gate.md", decision.to_markdown())
-            place.tags({"oncoshift.gate": decision.action, "oncoshift.version": self.version})
+        for place in (recorder, recorder.outer):
+            place.save_text("gate.md", decision.to_markdown())
+            place.set_tags({"oncoshift.gate": decision.action, "oncoshift.version": self.version})
         if decision.promote:
-            promote(client, self.name, self.version, f"passed the gate of retraining {recorder.key}", BY)
+            promote(client, self.name, self.version, f"passed the gate of retraining {recorder.key}", ACTOR)
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def run(
     Raises:
         RegistryError: a model cannot be loaded, or cannot read a tile.
     """
-    decision = _decided(recorder, challenge.version, say) or _decide(recorder, jobs, challenge, settings)
+    decision = _find_decision(recorder, challenge.version, say) or _decide(recorder, jobs, challenge, settings)
     return JudgedVersion(challenge.name, challenge.version, decision)
 
 
-def _decided(recorder: RunRecorder, version: str, say: Callable[[str], None]) -> Decision | None:
+def _find_decision(recorder: RunRecorder, version: str, say: Callable[[str], None]) -> Decision | None:
     """The decision of a gate that was killed after it: a second look would compare a new champion with itself."""
     tags = recorder.tracker.client.get_run(recorder.run).data.tags
     if tags.get("oncoshift.version") != version:
@@ -132,19 +132,19 @@ def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, s
         words = f"version {challenge.version} was rolled back ({withdrawn}); only a person brings it back"
         return Decision(False, (Reason("not rolled back", False, None, None, words),))
     champion = find_champion(client, challenge.name)
-    evidence = _evidence(jobs, challenge, champion, recorder.tracker.uri, settings)
+    evidence = _gather_evidence(jobs, challenge, champion, recorder.tracker.uri, settings)
     return decide(settings.gate, settings.select, evidence)
 
 
-def _evidence(
+def _gather_evidence(
     jobs: ExperimentJobs, challenge: Challenge, champion: str | None, uri: str, settings: Settings
 ) -> GateEvidence:
-    tiles = jobs.tiles(("audit",))
+    tiles = jobs.load_tiles(("audit",))
     images = read_raw_tiles(jobs.layout, tiles.tile_ids.tolist())
-    challenger = _served(challenge.name, challenge.version, uri, images)
+    challenger = _predict_as_served(challenge.name, challenge.version, uri, images)
     control = jobs.predict(challenge.control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
 
-    def gain(other: NDArray[np.float64]) -> Interval:
+    def compare_with(other: NDArray[np.float64]) -> Interval:
         return paired_difference(
             tiles.labels,
             challenger,
@@ -156,13 +156,15 @@ def _evidence(
         )
 
     gains: tuple[Interval | None, Interval | None] = (None, None)
-    levels, too_few = _levels(tiles, challenger, settings.evaluate)
+    levels, too_few = _compute_levels(tiles, challenger, settings.evaluate)
     if not too_few:
-        of_champion = None if champion is None else gain(_served(challenge.name, champion, uri, images))
-        gains = gain(control["probability"].to_numpy()), of_champion
+        of_champion = (
+            None if champion is None else compare_with(_predict_as_served(challenge.name, champion, uri, images))
+        )
+        gains = compare_with(control["probability"].to_numpy()), of_champion
     agreement = None
     if champion is not None and settings.gate.without_audit == "trust":
-        agreement = _agreement(jobs, challenge, champion, uri)
+        agreement = _measure_agreement(jobs, challenge, champion, uri)
     return GateEvidence(
         balanced_accuracy=levels["balanced_accuracy"],
         auroc=levels["auroc"],
@@ -179,7 +181,7 @@ def _evidence(
     )
 
 
-def _levels(
+def _compute_levels(
     tiles: EvaluationTiles, probabilities: NDArray[np.float64], settings: EvaluateSettings
 ) -> tuple[Mapping[MetricName, Interval], str]:
     """The metrics on the audit set; without intervals, and why, where groups are too few for them."""
@@ -198,16 +200,18 @@ def _levels(
     return levels, ""
 
 
-def _agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str, uri: str) -> float:
+def _measure_agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str, uri: str) -> float:
     """Kappa of two versions on unlabelled tiles of the target, evenly spaced over its training split."""
     splits = jobs.layout.splits
     ids = read_table(splits / "target_train.parquet", ("tile_id",), stage="split")["tile_id"].tolist()
     images = read_raw_tiles(jobs.layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
-    said = (_served(challenge.name, version, uri, images) for version in (challenge.version, champion))
-    return kappa(*said)
+    probabilities = (
+        _predict_as_served(challenge.name, version, uri, images) for version in (challenge.version, champion)
+    )
+    return kappa(*probabilities)
 
 
-def _served(name: str, version: str, uri: str, images: list[bytes]) -> NDArray[np.float64]:
+def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> NDArray[np.float64]:
     """Probabilities of a registered version for raw image bytes, float64 [N].
 
     Raises:

@@ -60,7 +60,7 @@ class ExperimentJobs:
         pack = fingerprint_value(pack_digest(layout.packs / variant))
         return cls(layout, variant, sources, data_fingerprint(layout, variant), pack, folder or layout.jobs)
 
-    def job(self, settings: Settings, **changes: Any) -> Job:
+    def make_job(self, settings: Settings, **changes: Any) -> Job:
         """The job that settings name, with dotted keys (`__` for the dot) changed."""
         from oncoshift.training.job import Job
 
@@ -72,13 +72,13 @@ class ExperimentJobs:
         """Train a job, or return its result if it is done; see `training.job.train_job` for the errors."""
         from oncoshift.training.job import train_job
 
-        return train_job(job, self.training_data(), on_epoch, on_features)
+        return train_job(job, self.load_training_data(), on_epoch, on_features)
 
     def predict(self, trained: TrainedJob, splits: Sequence[LabelledSplit]) -> pd.DataFrame:
         """A job's predictions on labelled splits, with the columns of `evaluation.domains.PREDICTION_COLUMNS`."""
         from oncoshift.training.job import predict_job
 
-        tiles = self.tiles(splits)
+        tiles = self.load_tiles(splits)
         return pd.DataFrame(
             {
                 "tile_id": tiles.tile_ids,
@@ -94,13 +94,13 @@ class ExperimentJobs:
         """A job's probability of malignant on the target's training tiles, float64 [T]; no label is read."""
         from oncoshift.training.job import predict_job
 
-        target = self.training_data().target
+        target = self.load_training_data().target
         return predict_job(trained, target.images, target.rows)
 
-    def tiles(self, splits: Sequence[LabelledSplit]) -> EvaluationTiles:
+    def load_tiles(self, splits: Sequence[LabelledSplit]) -> EvaluationTiles:
         """The tiles of labelled splits."""
         return load_evaluation_tiles(self.layout, self.variant, splits)
 
-    def training_data(self) -> TrainingData:
+    def load_training_data(self) -> TrainingData:
         """All that training may read."""
         return load_training_data(self.layout, self.variant, self.sources)

@@ -35,27 +35,27 @@ class Recorder:
     """
 
     @property
-    def above(self) -> Recorder:
+    def outer(self) -> Recorder:
         """The recorder of what the step is a part of, where its headlines go."""
         return Recorder()
 
-    def of_step(self, step: str) -> Recorder:  # noqa: ARG002 - for those who override it
+    def find_step(self, step: str) -> Recorder:  # noqa: ARG002 - for those who override it
         """The recorder of another step of the same retraining, by the name of its run."""
         return Recorder()
 
-    def figure(self, name: str, figure: Figure) -> None:
+    def save_figure(self, name: str, figure: Figure) -> None:
         """Keep a picture, for example roc.png."""
 
-    def text(self, name: str, text: str) -> None:
+    def save_text(self, name: str, text: str) -> None:
         """Keep a text, for example report.md."""
 
-    def table(self, name: str, table: pd.DataFrame) -> None:
+    def save_table(self, name: str, table: pd.DataFrame) -> None:
         """Keep a table; its name has no ending."""
 
-    def json(self, name: str, values: Any) -> None:
+    def save_json(self, name: str, values: Any) -> None:
         """Keep a JSON value, for example report.json."""
 
-    def numbers(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:
+    def log_metrics(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:
         """Keep figures by name.
 
         Args:
@@ -64,13 +64,13 @@ class Recorder:
             step: where a curve of them stands, for example the number of trials behind them.
         """
 
-    def epochs(self, epochs: Sequence[Epoch]) -> None:
+    def log_epochs(self, epochs: Sequence[Epoch]) -> None:
         """Keep the figures of a training that has ended."""
 
-    def files(self, folder: Path, names: Sequence[str]) -> None:
+    def save_files(self, folder: Path, names: Sequence[str]) -> None:
         """Keep copies of files that lie in a folder."""
 
-    def tags(self, tags: Mapping[str, object]) -> None:
+    def set_tags(self, tags: Mapping[str, object]) -> None:
         """Keep words to search and filter by."""
 
 
@@ -86,33 +86,33 @@ class FolderRecorder(Recorder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
 
-    def figure(self, name: str, figure: Figure) -> None:
+    def save_figure(self, name: str, figure: Figure) -> None:
         """Save it."""
         figure.savefig(self.folder / name)
 
-    def text(self, name: str, text: str) -> None:
+    def save_text(self, name: str, text: str) -> None:
         """Write it."""
         (self.folder / name).write_text(text)
 
-    def table(self, name: str, table: pd.DataFrame) -> None:
+    def save_table(self, name: str, table: pd.DataFrame) -> None:
         """Write it as CSV; no name of a tile or a group is a formula to a spreadsheet."""
         safe = {"tile_id": without_formula, "group": as_cell}
         columns = {column: table[column].map(cell) for column, cell in safe.items() if column in table}
         table.assign(**columns).to_csv(self.folder / f"{name}.csv", index=False)
 
-    def numbers(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:  # noqa: ARG002
+    def log_metrics(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:  # noqa: ARG002
         """Write summary.json."""
-        self.json("summary.json", values)
+        self.save_json("summary.json", values)
 
-    def json(self, name: str, values: Any) -> None:
+    def save_json(self, name: str, values: Any) -> None:
         """Write a JSON file."""
         (self.folder / name).write_text(json.dumps(values, indent=1))
 
-    def epochs(self, epochs: Sequence[Epoch]) -> None:
+    def log_epochs(self, epochs: Sequence[Epoch]) -> None:
         """Write history.csv, one row an epoch."""
-        self.table("history", pd.DataFrame([dict(epoch) for epoch in epochs]))
+        self.save_table("history", pd.DataFrame([dict(epoch) for epoch in epochs]))
 
-    def files(self, folder: Path, names: Sequence[str]) -> None:
+    def save_files(self, folder: Path, names: Sequence[str]) -> None:
         """Copy them."""
         for name in names:
             shutil.copyfile(folder / name, self.folder / name)
@@ -135,16 +135,16 @@ class RunRecorder(Recorder):
     parent: RunRecorder | None = None
 
     @property
-    def above(self) -> Recorder:
+    def outer(self) -> Recorder:
         """Of the run under which this one is shown."""
         return self.parent or Recorder()
 
-    def of_step(self, step: str) -> Recorder:
+    def find_step(self, step: str) -> Recorder:
         """Of another step's run; where there is none, what it is told is passed over."""
         found = self.tracker.find_run(f"{self.key}/{step}")
-        return Recorder() if found is None else self.nested(found.info.run_id)
+        return Recorder() if found is None else self.open_nested(found.info.run_id)
 
-    def nested(self, run: str) -> RunRecorder:
+    def open_nested(self, run: str) -> RunRecorder:
         """Of a run that is shown under this one, by its id."""
         return RunRecorder(self.tracker, run, self.key, self)
 
@@ -154,7 +154,7 @@ class RunRecorder(Recorder):
         run = self.tracker.find_or_start_run(
             f"{self.key}/{name}", name, parent=self.run, tags={"oncoshift.step": name.split("-")[0]}
         )
-        nested = self.nested(run)
+        nested = self.open_nested(run)
         try:
             if system_metrics:
                 with self.tracker.sampling_system_metrics(run):
@@ -177,43 +177,43 @@ class RunRecorder(Recorder):
             text = remove_credentials(f"{type(error).__name__}: {error}")
             self.tracker.abandon(self.run, "FAILED", {"oncoshift.error": text[:4000]})
 
-    def figure(self, name: str, figure: Figure) -> None:
+    def save_figure(self, name: str, figure: Figure) -> None:
         """Save it as an artifact."""
         self.tracker.log_figure(self.run, figure, name)
 
-    def text(self, name: str, text: str) -> None:
+    def save_text(self, name: str, text: str) -> None:
         """Save it as an artifact."""
         self.tracker.log_text(self.run, text, name)
 
-    def table(self, name: str, table: pd.DataFrame) -> None:
+    def save_table(self, name: str, table: pd.DataFrame) -> None:
         """Save it as a .json artifact that the UI shows as a table."""
         self.tracker.log_table(self.run, table, f"{name}.json")
 
-    def json(self, name: str, values: Any) -> None:
+    def save_json(self, name: str, values: Any) -> None:
         """Save a JSON value as an artifact."""
         self.tracker.log_json(self.run, values, name)
 
-    def sealed(self, name: str, values: dict[str, Any]) -> None:
+    def save_sealed(self, name: str, values: dict[str, Any]) -> None:
         """Save JSON with its digest as an artifact, for `Tracker.read_sealed`."""
         self.tracker.log_sealed(self.run, values, name)
 
-    def numbers(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:
+    def log_metrics(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:
         """Log them as metrics; one that has no value is left out."""
         known = {name: float(value) for name, value in values.items() if value is not None}
         self.tracker.log_metrics(self.run, [(step, at_ms, known)])
 
-    def epoch(self, epoch: Epoch) -> None:
+    def log_epoch(self, epoch: Epoch) -> None:
         """Log an epoch's figures, with the time at which they were made, when it is done.
 
-        So `epochs` has nothing left to do, nor has `files`: what a training leaves stays with its job until step
-        `register` uploads the pick's weights.
+        So `log_epochs` and `save_files` do nothing here: the files of a training stay with its job
+        until step `register` uploads the picked model's weights.
         """
         self.tracker.log_metrics(self.run, [(epoch.number, epoch.ended_ms, epoch.metrics)])
 
-    def tags(self, tags: Mapping[str, object]) -> None:
+    def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags; a tag that is there gets the new value."""
         self.tracker.set_tags(self.run, tags)
 
-    def params(self, params: Mapping[str, object]) -> None:
+    def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters, which never change."""
         self.tracker.log_params(self.run, params)

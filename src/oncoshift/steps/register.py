@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from oncoshift.steps.recorder import Recorder, RunRecorder
     from oncoshift.steps.select import Selection
 
-BY = "retraining"
+ACTOR = "retraining"
 """Who moved an alias, as its history names this program."""
 
 
@@ -37,7 +37,7 @@ class Registration:
 
     def record(self, recorder: Recorder) -> None:
         """Keep the version."""
-        recorder.tags({"oncoshift.version": self.version})
+        recorder.set_tags({"oncoshift.version": self.version})
 
 
 def run(
@@ -57,15 +57,15 @@ def run(
         selection: the picked job, and what is to be thought of it.
         method: what was found of all its seeds, for the model card.
         retraining: id of its run.
-        forced: see `retraining.session.Plan`.
+        forced: see `retraining.session.RetrainingPlan`.
     """
     client, job = recorder.tracker.client, selection.picked.job
-    name, facts = job.settings.registered_model, _facts(jobs, selection, method)
+    name, facts = job.settings.registered_model, _collect_facts(jobs, selection, method)
     version = log_and_register(
         recorder.tracker,
         recorder.run,
         f"{job.id}{forced}",
-        _package(jobs, selection, render_card(facts)),
+        _build_package(jobs, selection, render_card(facts)),
         tags={"oncoshift.job": job.id, "oncoshift.retraining": retraining},
     )
     number = str(version.version)
@@ -73,11 +73,11 @@ def run(
     update_card(client, name, number, render_judgement(facts))
     for key, value in selection.tags.items():
         client.set_model_version_tag(name, number, key, value)
-    set_challenger(client, name, number, f"retraining {recorder.key}", BY)
+    set_challenger(client, name, number, f"retraining {recorder.key}", ACTOR)
     return Registration(number)
 
 
-def _package(jobs: ExperimentJobs, selection: Selection, card: str) -> Package:
+def _build_package(jobs: ExperimentJobs, selection: Selection, card: str) -> Package:
     settings = selection.picked.job.settings
     pack = Pack.open(jobs.layout.packs / settings.train.variant)
     config = ServedConfig(
@@ -92,12 +92,12 @@ def _package(jobs: ExperimentJobs, selection: Selection, card: str) -> Package:
         variant=settings.train.variant,
         reference=pack.stain.reference,
     )
-    source = jobs.training_data().source
+    source = jobs.load_training_data().source
     examples = [source.images[row] for row in source.rows[:2]]
     return Package(config, selection.picked.state(), card, examples)
 
 
-def _facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
+def _collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
     settings = selection.picked.job.settings
     target = method.report.organ(settings.target)
     return CardFacts(
@@ -108,7 +108,7 @@ def _facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) 
         backbone=settings.model.backbone,
         variant=settings.train.variant,
         tile_size=settings.normalize.tile_size,
-        selection=selection.how,
+        selection=selection.description,
         verdict=selection.verdict,
         seed=settings.seed,
         seeds=tuple(trained.job.seed for trained in method.seeds),

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from oncoshift.steps.recorder import Recorder
     from oncoshift.training.job import Job, TrainedJob
 
-    TrainAlone = Callable[[Job, str], TrainedJob]
+    TrainOnOrgan = Callable[[Job, str], TrainedJob]
     """Trains a job from the one organ that is named."""
 
-NOT_ASKED = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
+VERDICT_TURNED_OFF = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Selection:
     agreement: Agreement | None
 
     @property
-    def how(self) -> str:
+    def description(self) -> str:
         """In words, by what it was picked; below the floor `score_row` ranks by source accuracy alone."""
         floor = self.settings.source_floor
         picked = f"seed {self.picked.job.seed} of {len(self.seeds)}"
@@ -86,7 +86,7 @@ class Selection:
     def tags(self) -> dict[str, str]:
         """Of the runs and of the version that come of it."""
         return {
-            "oncoshift.selection": self.how,
+            "oncoshift.selection": self.description,
             "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}",
             "oncoshift.verdict": self.verdict.kind.value,
             "oncoshift.verdict_reasons": "; ".join(self.verdict.reasons),
@@ -103,12 +103,12 @@ class Selection:
         }
         if self.agreement is not None:
             values |= self._record_agreement(recorder, self.agreement)
-        values |= {"how": self.how, "verdict": self.verdict.kind.value, "reasons": list(self.verdict.reasons)}
-        recorder.json("selection.json", values)
-        recorder.numbers({"score": max(self.scores)}, self.picked.ended_ms)
+        values |= {"how": self.description, "verdict": self.verdict.kind.value, "reasons": list(self.verdict.reasons)}
+        recorder.save_json("selection.json", values)
+        recorder.log_metrics({"score": max(self.scores)}, self.picked.ended_ms)
         read_labels = {"oncoshift.oracle": str(self.settings.validator == ORACLE).lower()}
-        for place in (recorder, recorder.above):
-            place.tags(self.tags | read_labels)
+        for place in (recorder, recorder.outer):
+            place.set_tags(self.tags | read_labels)
 
     def _record_agreement(self, recorder: Recorder, found: Agreement) -> dict[str, Any]:
         """Figures and a picture of who agrees with whom."""
@@ -120,8 +120,8 @@ class Selection:
         )
         title = f"agreement on unlabelled {target}\n{settings.train.method}, seed {settings.seed}"
         figure = agreement_figure(names, kappas, title)
-        for place in (recorder, recorder.above):
-            place.figure("plots/agreement.png", figure)
+        for place in (recorder, recorder.outer):
+            place.save_figure("plots/agreement.png", figure)
         return {
             "models": names,
             "agreement": kappas.round(4).tolist(),
@@ -135,7 +135,7 @@ def run(
     jobs: ExperimentJobs,
     seeds: Sequence[TrainedJob],
     settings: SelectSettings,
-    train_alone: TrainAlone,
+    train_on_organ: TrainOnOrgan,
     say: Callable[[str], None],
 ) -> Selection:
     """Pick a seed, train the method from each organ alone, and compare.
@@ -144,14 +144,14 @@ def run(
         jobs: of the experiment.
         seeds: the method's; of equal ones the first is picked.
         settings: section `select`.
-        train_alone: trains a job from one organ, which is named.
+        train_on_organ: trains a job from one organ, which is named.
         say: takes lines of progress for people.
     """
     scores = [_score(jobs, trained, settings) for trained in seeds]
     picked = seeds[int(np.argmax(scores))]
-    verdict, agreement = NOT_ASKED, None
+    verdict, agreement = VERDICT_TURNED_OFF, None
     if settings.verdict:
-        of_pick, alone = jobs.predict_target(picked), _from_each_organ(jobs, picked.job, train_alone, say)
+        of_pick, alone = jobs.predict_target(picked), _predict_from_each_organ(jobs, picked.job, train_on_organ, say)
         found = find_consensus(np.stack(alone)) if len(alone) > 1 else None
         verdict = ConsensusRule.from_settings(settings)(Evidence(picked.last.source_accuracy, of_pick, found))
         agreement = None if found is None else Agreement(found, [*alone, of_pick])
@@ -168,13 +168,15 @@ def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) 
     return score_row(settings, figures)
 
 
-def _from_each_organ(
-    jobs: ExperimentJobs, pick: Job, train_alone: TrainAlone, say: Callable[[str], None]
+def _predict_from_each_organ(
+    jobs: ExperimentJobs, pick: Job, train_on_organ: TrainOnOrgan, say: Callable[[str], None]
 ) -> list[NDArray[np.float64]]:
     """What models of the pick's method, settings and seed from each organ alone say; nothing where there is one."""
     organs = pick.settings.sources
     if len(organs) == 1:
         return []
     say(f"select: {len(organs)} trainings of {pick.settings.train.method}, from {', '.join(organs)} each alone")
-    trained = (train_alone(jobs.job(pick.settings, sources=[organ], single__organ=None), organ) for organ in organs)
+    trained = (
+        train_on_organ(jobs.make_job(pick.settings, sources=[organ], single__organ=None), organ) for organ in organs
+    )
     return [jobs.predict_target(each) for each in trained]

@@ -34,11 +34,11 @@ class Training:
 
     def record(self, recorder: Recorder) -> None:
         """Keep the result's files, the figures of its epochs, and what is found."""
-        recorder.files(self.trained.folder, _RESULT)
-        recorder.epochs(self.trained.history)
+        recorder.save_files(self.trained.folder, _RESULT)
+        recorder.log_epochs(self.trained.history)
         if self.findings:
             note = "\n".join(f"- {escape(finding)}" for finding in self.findings)
-            recorder.tags({"oncoshift.findings": "; ".join(self.findings), "mlflow.note.content": note})
+            recorder.set_tags({"oncoshift.findings": "; ".join(self.findings), "mlflow.note.content": note})
 
 
 def run(
@@ -56,7 +56,7 @@ def run(
     return Training(trained, list_findings(trained.history, job.settings))
 
 
-def epoch_lines(say: Callable[[str], None], label: str, epochs: int) -> EpochHook:
+def make_epoch_reporter(say: Callable[[str], None], label: str, epochs: int) -> EpochHook:
     """A hook that says a line an epoch.
 
     Epochs that were trained before the hook was made are no news: one line says that they are behind.
@@ -68,7 +68,7 @@ def epoch_lines(say: Callable[[str], None], label: str, epochs: int) -> EpochHoo
     """
     began, behind = int(1000 * time.time()), 0
 
-    def tell(epoch: Epoch) -> None:
+    def report(epoch: Epoch) -> None:
         nonlocal behind
         if epoch.ended_ms < began:
             behind = epoch.number + 1
@@ -78,4 +78,4 @@ def epoch_lines(say: Callable[[str], None], label: str, epochs: int) -> EpochHoo
             behind = 0
         say(f"{label}: {epoch.to_line(epochs)}")
 
-    return tell
+    return report

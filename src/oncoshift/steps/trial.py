@@ -40,7 +40,7 @@ class Search:
         settings: of the experiment, whose values the first trial has.
         tune: section `tune`, or what the command line made of it.
         jobs: of the experiment.
-        forced: see `retraining.session.Plan`.
+        forced: see `retraining.session.RetrainingPlan`.
         say: takes lines of progress for people.
     """
 
@@ -51,7 +51,7 @@ class Search:
     say: Callable[[str], None]
 
     @cached_property
-    def first(self) -> dict[str, Any]:
+    def first_values(self) -> dict[str, Any]:
         """The present values of the settings to search; the first trial's.
 
         Raises:
@@ -73,7 +73,7 @@ class Search:
     @cached_property
     def space(self) -> Space:
         """What is searched; see `build_search_space` for the errors."""
-        return build_search_space(self.first)
+        return build_search_space(self.first_values)
 
     @cached_property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class Search:
         """
         settings = self.settings
         parts = [
-            self.jobs.job(settings, train__epochs=self.tune.epochs).id,
+            self.jobs.make_job(settings, train__epochs=self.tune.epochs).id,
             {key: repr(item) for key, item in to_distributions(self.space).items()},
             [self.tune.seeds, self.tune.seed],
             [settings.select.validator, settings.select.source_floor],
@@ -104,23 +104,23 @@ class Search:
             recorder: of the run `tune`, under which each trial has one.
             budget: when to begin no more.
         """
-        work(self.study, self.space, self.first, budget, lambda plan: self._trial(recorder, plan), self.say)
+        work(self.study, self.space, self.first_values, budget, lambda plan: self._run_trial(recorder, plan), self.say)
 
-    def _trial(self, recorder: RunRecorder, plan: TrialPlan) -> list[float]:
+    def _run_trial(self, recorder: RunRecorder, plan: TrialPlan) -> list[float]:
         """One score a seed."""
         ended: optuna.TrialPruned | LostTrialError | None = None
         scores: list[float] = []
         with recorder.step(f"trial-{plan.number}") as run:
-            run.params(plan.values)
+            run.log_params(plan.values)
             try:
                 trained = [self._train(run, plan, number) for number in range(self.tune.seeds)]
             except (optuna.TrialPruned, LostTrialError) as error:  # no failure, so the run does not end as one
-                run.tags({"oncoshift.pruned": str(isinstance(error, optuna.TrialPruned)).lower()})
+                run.set_tags({"oncoshift.pruned": str(isinstance(error, optuna.TrialPruned)).lower()})
                 ended = error
             else:
                 scores = [score_row(self.settings.select, done.last) for done in trained]
                 figures = {"mean": sum(scores) / len(scores), "worst": min(scores), "spread": max(scores) - min(scores)}
-                run.numbers({f"score/{name}": value for name, value in figures.items()}, trained[-1].ended_ms)
+                run.log_metrics({f"score/{name}": value for name, value in figures.items()}, trained[-1].ended_ms)
         if ended is not None:
             raise ended
         return scores
@@ -134,12 +134,12 @@ class Search:
         """
         settings, epochs = self.settings, self.tune.epochs
         values = {**plan.values, "train.epochs": epochs, "seed": settings.seed + number}
-        job = self.jobs.job(replace_values(settings, values))
-        recorder.tags({f"oncoshift.job.s{job.settings.seed}": job.id})
+        job = self.jobs.make_job(replace_values(settings, values))
+        recorder.set_tags({f"oncoshift.job.s{job.settings.seed}": job.id})
 
         def on_epoch(epoch: Epoch) -> None:
             step, score = number * epochs + epoch.number, score_row(settings.select, epoch)
-            recorder.epoch(epoch.with_figures(epoch=step, score=score))
+            recorder.log_epoch(epoch.with_figures(epoch=step, score=score))
             if number == 0:
                 plan.report(step, score)
 

@@ -68,18 +68,18 @@ class Tuning:
         # Tags, as parameters never change, and a study that goes on may find better ones.
         tags = {"study": search.name, "best_trial": "none" if best is None else best.number}
         if best is not None:
-            texts["best.yaml"] = _preset(search, best, study.counts)
-            with atomic(best_preset(search.jobs.layout)) as temporary:
+            texts["best.yaml"] = _build_preset(search, best, study.counts)
+            with atomic(locate_best_preset(search.jobs.layout)) as temporary:
                 temporary.write_text(texts["best.yaml"], encoding="utf-8")
             tags |= {f"best.{key}": format_value(value) for key, value in best.values.items()}
             scores = {"best_score": best.score, "best_worst_score": min(best.seeds)}
-            recorder.numbers(scores, _milliseconds(best), len(self.trials))
-        recorder.tags({f"oncoshift.{name}": value for name, value in tags.items()})
-        for place in (recorder, recorder.above):
+            recorder.log_metrics(scores, _compute_start_ms(best), len(self.trials))
+        recorder.set_tags({f"oncoshift.{name}": value for name, value in tags.items()})
+        for place in (recorder, recorder.outer):
             for name, figure in figures.items():
-                place.figure(f"tuning/{name}.png", figure)
+                place.save_figure(f"tuning/{name}.png", figure)
             for name, text in texts.items():
-                place.text(f"tuning/{name}", text)
+                place.save_text(f"tuning/{name}", text)
 
 
 def run(recorder: RunRecorder, search: Search, budget: Budget, run_workers: RunWorkers) -> Tuning:
@@ -104,12 +104,12 @@ def run(recorder: RunRecorder, search: Search, budget: Budget, run_workers: RunW
     return Tuning(search, search.study.list_trials(), search.study.compute_importances(), best)
 
 
-def best_preset(layout: Layout) -> Path:
+def locate_best_preset(layout: Layout) -> Path:
     """Where the best configuration of an experiment's last study is, as a preset."""
     return layout.folder / "runs" / "best.yaml"
 
 
-def _preset(search: Search, best: Trial, counts: str) -> str:
+def _build_preset(search: Search, best: Trial, counts: str) -> str:
     """What the best configuration changes in params.yaml: tuned values, and what a preset and `--set` had changed."""
     settings, project = search.settings, search.jobs.layout.shared
     base = flatten(load_settings(project / "params.yaml"))
@@ -121,7 +121,7 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     git = read_git_tags(project)
     commit = f", commit {git[MLFLOW_GIT_COMMIT]}" if MLFLOW_GIT_COMMIT in git else ""
     dirty = " and changes" if git.get(MLFLOW_GIT_DIRTY) == "true" else ""
-    date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_milliseconds(best) / 1000))
+    date = time.strftime("%Y-%m-%d %H:%M", time.localtime(_compute_start_ms(best) / 1000))
     above = f"{settings.select.validator} above a source floor of {settings.select.source_floor}"
     if not reaches_floor(settings.select, min(best.seeds)):
         above = f"at least the worst seed's source accuracy is below the floor of {settings.select.source_floor}"
@@ -135,6 +135,6 @@ def _preset(search: Search, best: Trial, counts: str) -> str:
     return format_preset(changed | {"tune.trials": 0}, provenance)
 
 
-def _milliseconds(trial: Trial) -> int:
+def _compute_start_ms(trial: Trial) -> int:
     """When a trial began, since 1970: a time that is the same however often something is logged with it."""
     return int(trial.began.timestamp() * 1000) if trial.began is not None else 0

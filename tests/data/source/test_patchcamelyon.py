@@ -13,7 +13,7 @@ from oncoshift.data.ingest import ingest
 from oncoshift.data.source.opening import DataSet
 from oncoshift.data.source.scan import scan
 from oncoshift.errors import DataError
-from oncoshift.retraining.inputs import listed_organs
+from oncoshift.retraining.inputs import count_tiles_by_organ
 from oncoshift.serving.images import decode
 from oncoshift.settings import IngestSettings
 
@@ -89,7 +89,7 @@ def test_images_are_written_once_and_stale_splits_go(tmp_path: Path, found: Foun
 def test_listing_writes_nothing(tmp_path: Path) -> None:
     write_split(tmp_path / "raw", "valid")
     settings = IngestSettings(adapter="patchcamelyon")
-    assert listed_organs(settings, tmp_path / "raw") == {"lymph_node": 5}
+    assert count_tiles_by_organ(settings, tmp_path / "raw") == {"lymph_node": 5}
     scanned = scan(settings, DataSet(tmp_path / "raw", tmp_path / "unpacked"))
     assert [tile.path.parent.parent for tile in scanned.tiles] == [tmp_path / "unpacked"] * 5
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
