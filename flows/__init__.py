@@ -1,7 +1,7 @@
 """Prefect, and nothing else: wiring, retries, limits, schedules. The work is in `oncoshift.retraining`.
 
-The environment is set before Prefect is imported: an embedded server that keeps to the project's folder, says nothing
-to anybody, and may take its time to start on a busy machine. What is set already, stays.
+The environment is set before Prefect is imported: an embedded server that keeps to the project's folder and sends no
+telemetry. Variables that are set already stay.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
     python -m flows.retrain [--preset NAME] [--set KEY=VALUE] [--name NAME] [--force]
 
 The recipe is `oncoshift.retraining.recipe`; here its steps become Prefect's tasks, with retries and the `gpu` limit.
-Tests: tests/flows, tests/e2e.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ R = TypeVar("R")
 
 
 def should_retry(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
-    """Retry what may pass by itself (a locked database, a lost connection), not what the user must mend."""
+    """Retry a passing fault (a locked database, a lost connection), but not a mistake of the user's."""
     try:
         state.result()
     except OncoshiftError:
@@ -71,12 +70,12 @@ RETRYING: dict[str, Any] = {
 
 
 def as_task(name: str, step: Callable[P, R], run_name: str | None = None) -> Task[P, R]:
-    """Cover a step of the recipe."""
+    """Wrap a step of the recipe in a Prefect task."""
     return task(name=name, task_run_name=run_name, **RETRYING)(step)
 
 
 def hold_gpu(step: Callable[P, R]) -> Callable[P, R]:
-    """Have a step hold the GPU while it runs."""
+    """Hold the GPU limit while a step runs."""
 
     @wraps(step)
     def hold_and_run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -162,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_once(given: argparse.Namespace) -> None:
-    """Run the flow with a server, and print how it ended; a wrong setting is told before a server starts."""
+    """Run the flow with a server, and print how it ended; report a wrong setting before a server starts."""
     stop_on_sigterm()
     if given.params is not None and given.params.resolve() != PROJECT / "params.yaml":
         raise SettingsError(f"retrain reads {PROJECT / 'params.yaml'}; change settings by --preset or --set")

@@ -1,8 +1,8 @@
-"""Flow runs whose process is gone: told from those that live, and ended in Prefect's records.
+"""Flow runs whose process is gone: found, and ended in Prefect's records.
 
 A process that is killed says nothing to Prefect: its run stays "Running", and keeps its place in the limits of
 concurrency, so that a schedule would start no other. Each run's process therefore holds a lock for as long as it lives,
-which the operating system takes back however it ends. Tests: tests/flows/test_runs.py, tests/e2e/test_schedule.py.
+which the operating system takes back however it ends.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _LOOK_AGAIN_SECONDS = 60
 
 @contextmanager
 def holding_run_lock(run: UUID | str) -> Iterator[None]:
-    """Hold the lock that says that a run's process lives; a scheduled run also ends when its runner does."""
+    """Hold the lock that marks a run's process as alive; a scheduled run also ends when its runner does."""
     path = _build_lock_path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path):

@@ -4,8 +4,7 @@
 
 A run with nothing new to train ends at once, so a frequent schedule costs little. Only a lasting Prefect server keeps a
 schedule: the one at PREFECT_API_URL, or else one that this process starts, with its UI, and stops. However this process
-ends, started again it ends the runs that it left behind in Prefect's records, and the schedule goes on. Tests:
-tests/flows/test_serve.py, tests/e2e/test_schedule.py.
+ends, started again it ends the runs that it left behind in Prefect's records, and the schedule goes on.
 """
 
 from __future__ import annotations
@@ -51,8 +50,10 @@ class ScheduleError(OncoshiftError):
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.serve", description="Serve the retraining flow on a schedule."
+    )
     parser.add_argument("--cron", default="0 2 * * *", help="when, as a cron expression; default: every night at two")
     parser.add_argument("--timezone", default="UTC", help="of the cron expression, for example Europe/Berlin")
     parser.add_argument("--port", type=int, default=4200, help="of the server, where PREFECT_API_URL names none")
@@ -112,7 +113,7 @@ def serve(given: argparse.Namespace) -> None:
 
 
 def build_deployment(given: argparse.Namespace) -> dict[str, Any]:
-    """What the runner is told of the schedule."""
+    """Build the deployment: name, schedule and parameters."""
     return {
         "name": given.name,
         # The slug keeps a schedule that was paused or changed in the UI as it is when this process starts again.

@@ -3,9 +3,9 @@
     python -m flows.server PORT [--ui]      (what `ensure_server` starts; not for people)
 
 Prefect's temporary server and `prefect server start` end at the first SIGTERM, and a scheduler sends that to all
-processes at once: the flow then waits minutes for a server that is gone. And they obey any web page that a browser on
-this machine shows. This server ends when its parent does, however that comes about, and never before; and it answers
-only requests that name it by its own address and come from its own pages. Tests: tests/flows/test_server.py.
+processes at once: the flow then waits minutes for a server that is gone. They also accept
+requests from any web page open in a browser on this machine. This server ends when its parent does, and never before;
+it answers only requests that name it by its own address and come from its own pages.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
 
 
 def build_address(port: int) -> str:
-    """The address of a server of our own."""
+    """Build the address of a server of our own."""
     return f"http://{_HOST}:{port}"
 
 
@@ -202,7 +202,7 @@ def _serve(port: int, *, ui: bool) -> None:
     from prefect.server.api.server import create_app
 
     class Server(uvicorn.Server):
-        """Knows no signals, and says when it is ready."""
+        """A server that leaves signals alone and reports when it is ready."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:

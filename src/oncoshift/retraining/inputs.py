@@ -1,6 +1,6 @@
 """What a retraining needs before it begins: tiles of the organs that it names, and pretrained weights.
 
-Looked at before anything is hashed, opened or trained, so that what a user must mend is told first and alone.
+Checked before anything is hashed, opened or trained, so that a user's mistakes are reported first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_inputs(project: Path, settings: Settings) -> None:
-    """See that a retraining can begin.
+    """Check that a retraining can begin.
 
     Args:
         project: the project's root, from where relative paths go.

@@ -92,7 +92,7 @@ def _ensure_force_stamp(layout: Layout, say: Say) -> str:
 
 
 def remove_force_stamp(plan: RetrainingPlan) -> None:
-    """A forced retraining is done: the next one is another."""
+    """Remove the stamp of a finished forced retraining, so that the next one gets its own."""
     if plan.forced:
         (plan.layout.folder / "runs" / "forced.txt").unlink(missing_ok=True)
 

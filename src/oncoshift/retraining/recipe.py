@@ -63,7 +63,7 @@ def retrain(plan: RetrainingPlan, steps: Steps) -> Outcome:
         plan: what to retrain; the caller holds the lock of its experiment.
         steps: what to do in each step.
     """
-    open_client(plan.uri)  # a store that is away is told now, not when the data are ready
+    open_client(plan.uri)  # report an unreachable store now, not when the data are ready
     session = open_session(plan, steps.data(plan))
     outcome = find_previous_outcome(session) or Outcome(_run_steps_or_end_run(session, steps))
     remove_force_stamp(plan)

@@ -1,4 +1,4 @@
-"""What a retraining ends with, for people: a table in the terminal, Markdown for Prefect, JSON for the next run."""
+"""The result of a retraining, for people: a table in the terminal, Markdown for Prefect, JSON for the next run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a retraining came to.
+    """The result of a retraining.
 
     Attributes:
         target: the organ adapted to.
@@ -251,10 +251,10 @@ def _choose_mark(reason: Reason) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a retraining that was asked for ended.
+    """How a requested retraining ended.
 
     Attributes:
-        summary: what it came to, or what the one before it came to where nothing has changed.
+        summary: its result, or that of the previous retraining where nothing has changed.
         unchanged_since_ms: when that one ended, milliseconds since 1970; None where this one trained.
     """
 

@@ -60,7 +60,7 @@ class TuningError(OncoshiftError):
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a worker is told.
+    """The task that a worker receives as JSON.
 
     Attributes:
         project: the project's root.
@@ -144,7 +144,7 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
 
 
 def _choose_exit_code(codes: Iterable[int]) -> int:
-    """What a study ends with whose workers ended with these: a signal alone is no mistake of the user's."""
+    """Choose a study's exit code from those of its workers; a signal alone is not the user's mistake."""
     own = {code for code in codes if code > 0}
     if own <= {TrainingInterrupted.exit_code}:
         return TrainingInterrupted.exit_code
@@ -152,7 +152,7 @@ def _choose_exit_code(codes: Iterable[int]) -> int:
 
 
 class _Worker:
-    """A process, as its parent sees it."""
+    """A worker process, seen from its parent."""
 
     def __init__(self, number: int, gpus: int) -> None:
         self.number = number
@@ -166,7 +166,7 @@ class _Worker:
         )
 
     def communicate(self, task: WorkerTask, lines: queue.Queue[str]) -> None:
-        """Give it its task, and pass its lines on until it has no more."""
+        """Send the task, and pass the worker's lines on until its output ends."""
         to, of = cast("IO[str]", self.process.stdin), cast("IO[str]", self.process.stdout)
         with suppress(BrokenPipeError):  # it is gone already; how it ended says why
             to.write(f"{json.dumps(asdict(task))}\n")
@@ -220,7 +220,7 @@ def assign_gpus(worker: int, each: int) -> dict[str, str]:
 
 
 def run_task(task: WorkerTask) -> None:
-    """What a worker does.
+    """Run trials in a worker process.
 
     Raises:
         TuningError: code or data have changed since the parent began.

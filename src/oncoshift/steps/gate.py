@@ -1,6 +1,6 @@
 """Step `gate`: challenger against control and champion on the audit set; promotes, or says why not.
 
-The registered models themselves are asked, on the raw bytes of the tiles: what is judged is what would be served.
+The registered models predict from the raw bytes of the tiles, so the gate judges exactly what would be served.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity")
 
 @dataclass(frozen=True)
 class JudgedVersion:
-    """A version and what the gate says of it.
+    """A version and the gate's decision on it.
 
     Attributes:
         name: of the registered model.
@@ -114,7 +114,10 @@ def run(
 
 
 def _find_decision(recorder: RunRecorder, version: str, say: Callable[[str], None]) -> Decision | None:
-    """The decision of a gate that was killed after it: a second look would compare a new champion with itself."""
+    """Find the decision of a gate that was killed after making it.
+
+    Deciding again would compare a new champion with itself.
+    """
     tags = recorder.tracker.client.get_run(recorder.run).data.tags
     if tags.get("oncoshift.version") != version:
         return None

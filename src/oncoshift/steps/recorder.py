@@ -1,6 +1,6 @@
 """Where a step's result is recorded: in a folder, as the DVC stages do, or in a run of MLflow, as a retraining does.
 
-A result says what there is to keep; each recorder knows the form of it, and passes over what has no place with it.
+A result lists what to keep; each recorder chooses the format and ignores what it cannot store.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """What results are recorded with. This one keeps nothing; the others override what they have a place for.
+    """Base recorder, which keeps nothing; subclasses override what they can store.
 
     Names are paths below the recorder's place.
     """
 
     @property
     def outer(self) -> Recorder:
-        """The recorder of what the step is a part of, where its headlines go."""
+        """The recorder of the run that the step belongs to, where its main figures go."""
         return Recorder()
 
     def find_step(self, step: str) -> Recorder:  # noqa: ARG002 - for those who override it
@@ -136,16 +136,16 @@ class RunRecorder(Recorder):
 
     @property
     def outer(self) -> Recorder:
-        """Of the run under which this one is shown."""
+        """The recorder of the parent run; one that keeps nothing where there is none."""
         return self.parent or Recorder()
 
     def find_step(self, step: str) -> Recorder:
-        """Of another step's run; where there is none, what it is told is passed over."""
+        """Find the recorder of another step's run; one that keeps nothing where there is no such run."""
         found = self.tracker.find_run(f"{self.key}/{step}")
         return Recorder() if found is None else self.open_nested(found.info.run_id)
 
     def open_nested(self, run: str) -> RunRecorder:
-        """Of a run that is shown under this one, by its id."""
+        """Open the recorder of a run nested under this one, by its id."""
         return RunRecorder(self.tracker, run, self.key, self)
 
     @contextmanager
@@ -170,7 +170,7 @@ class RunRecorder(Recorder):
         self.tracker.finish(run)
 
     def end(self, error: BaseException) -> None:
-        """End the run that an error left: KILLED where somebody stopped it, else FAILED with the error as a tag."""
+        """End the run after an error: KILLED where somebody stopped it, else FAILED with the error as a tag."""
         if isinstance(error, TrainingInterrupted) or not isinstance(error, Exception):
             self.tracker.abandon(self.run, "KILLED", {})
         else:

@@ -1,8 +1,8 @@
-"""Step `select`: which seed is the pick, and whether it may be believed, without target labels.
+"""Step `select`: which seed is the pick, and whether it can be trusted, without target labels.
 
-The pick is the seed with the best `select.validator` above the source floor. Whether it may be believed is asked of
-models of the same method and seed, each adapted from one labelled organ alone: see `selection.consensus`. They are jobs
-as all others are, found when they are done. With a frozen trunk they cost seconds, else a training each.
+The pick is the seed with the best `select.validator` above the source floor. Whether it can be trusted is tested with
+models of the same method and seed, each adapted from one labelled organ alone: see `selection.consensus`. They are
+ordinary jobs, and are reused when they are done. With a frozen trunk they cost seconds, else a training each.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was picked, and what is to be thought of it.
+    """The picked model and the verdict on it.
 
     Attributes:
         picked: the job.
@@ -69,7 +69,7 @@ class Selection:
 
     @property
     def description(self) -> str:
-        """In words, by what it was picked; below the floor `score_row` ranks by source accuracy alone."""
+        """The rule by which it was picked, in words; below the floor `score_row` ranks by source accuracy alone."""
         floor = self.settings.source_floor
         picked = f"seed {self.picked.job.seed} of {len(self.seeds)}"
         if self.source_accuracy >= floor:
@@ -84,7 +84,7 @@ class Selection:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Of the runs and of the version that come of it."""
+        """Tags for the runs and for the registered version."""
         return {
             "oncoshift.selection": self.description,
             "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}",

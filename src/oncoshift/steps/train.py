@@ -57,9 +57,9 @@ def run(
 
 
 def make_epoch_reporter(say: Callable[[str], None], label: str, epochs: int) -> EpochHook:
-    """A hook that says a line an epoch.
+    """Make a hook that reports each epoch in one line.
 
-    Epochs that were trained before the hook was made are no news: one line says that they are behind.
+    Epochs that were trained before the hook was made are summarised in one line.
 
     Args:
         say: takes a line.

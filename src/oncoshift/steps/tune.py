@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a study has come to.
+    """The result of a study.
 
     Attributes:
         search: the study, and what it searched.
