@@ -23,7 +23,7 @@ from oncoshift.copies import Pair, find_pairs, join_groups
 from oncoshift.copies.candidates import candidates
 from oncoshift.copies.features import FEATURES, describe
 from oncoshift.copies.scratch import Scratch
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.serving.images import decode
 from oncoshift.settings import PhantomSettings
 
@@ -157,7 +157,7 @@ def phantom_tiles() -> tuple[list[NDArray[np.uint8]], list[str]]:
         for label in (0, 1):
             for group in range(settings.groups_per_class):
                 for number in range(settings.tiles_per_group):
-                    tiles.append(phantom_tile(settings, organ, label, group, number).image)
+                    tiles.append(render_phantom_tile(settings, organ, label, group, number).image)
                     groups.append(f"{organ}-{label}-{group}")
     return tiles, groups
 

@@ -29,7 +29,7 @@ from rich.table import Table
 from oncoshift.data.packs.make import PackRecipe, update_pack
 from oncoshift.data.packs.pack import PackNormalization
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.serving.images import decode, read_tile, resize
 from oncoshift.settings import PhantomSettings
 
@@ -46,7 +46,7 @@ def jpegs(side: int, count: int, quality: int) -> list[bytes]:
     settings = PhantomSettings(tile_size=side)
     files = []
     for number in range(count):
-        tile = phantom_tile(settings, settings.organs[number % 4], number % 2, number % 5, number // 8)
+        tile = render_phantom_tile(settings, settings.organs[number % 4], number % 2, number % 5, number // 8)
         buffer = io.BytesIO()
         Image.fromarray(tile.image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
         files.append(buffer.getvalue())

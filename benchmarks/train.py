@@ -39,7 +39,7 @@ from oncoshift.data.packs.make import PackRecipe, update_pack
 from oncoshift.data.packs.pack import PackNormalization
 from oncoshift.data.packs.tiles import FileReader, TileMaker, TileSource
 from oncoshift.parallel import count_usable_cores
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.settings import PhantomSettings
 from oncoshift.training.devices import pick_precision
 
@@ -115,7 +115,7 @@ def made_up_tiles(folder: Path, each: int, size: int) -> list[Tile]:
             for number in range(min(each, 64)):
                 path = folder / f"{organ}-{label}-{number}.jpg"
                 buffer = io.BytesIO()
-                Image.fromarray(phantom_tile(settings, organ, label, number // 8, number % 8).image).save(
+                Image.fromarray(render_phantom_tile(settings, organ, label, number // 8, number % 8).image).save(
                     buffer, "JPEG", quality=87
                 )
                 path.write_bytes(buffer.getvalue())

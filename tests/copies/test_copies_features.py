@@ -7,13 +7,13 @@ import pytest
 from support.disguises import Disguise, disguised
 
 from oncoshift.copies.features import CODE, FEATURES, THUMBNAIL, describe, encode
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.settings import PhantomSettings
 
 
 @pytest.fixture(scope="module")
 def tile() -> np.ndarray:
-    return phantom_tile(PhantomSettings(tile_size=128), "lung", 1, 0, 0).image
+    return render_phantom_tile(PhantomSettings(tile_size=128), "lung", 1, 0, 0).image
 
 
 def test_a_mirrored_histogram_has_the_same_code() -> None:

@@ -12,7 +12,7 @@ from support.disguises import Disguise, disguised, random_disguise
 
 from oncoshift.copies import Pair, find_pairs, join_groups
 from oncoshift.errors import DataError
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.serving.images import decode
 from oncoshift.settings import PhantomSettings
 
@@ -26,7 +26,7 @@ ORGANS = ("lung", "colon", "breast", "kidney")
 def phantom(side: int, groups: int, seed: int = 0) -> list[np.ndarray]:
     settings = PhantomSettings(tile_size=side, seed=seed)
     return [
-        phantom_tile(settings, organ, label, group, number).image
+        render_phantom_tile(settings, organ, label, group, number).image
         for organ in ORGANS
         for label in (0, 1)
         for group in range(groups)
@@ -80,7 +80,7 @@ def test_tiles_of_64_pixels_with_regular_shapes_are_left_apart() -> None:
 
 
 def test_fields_that_only_overlap_are_left_apart() -> None:
-    wide = phantom_tile(PhantomSettings(tile_size=192), "colon", 1, 0, 0).image
+    wide = render_phantom_tile(PhantomSettings(tile_size=192), "colon", 1, 0, 0).image
     assert pairs_of([wide[:128, :128], wide[64:, 64:]]) == []
     assert len(pairs_of([wide[:128, :128], wide[8:136, 8:136]])) == 1
 

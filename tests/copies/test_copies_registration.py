@@ -11,7 +11,7 @@ from oncoshift.copies.matching import fit_affine, mutual_neighbours
 from oncoshift.copies.registration import align
 from oncoshift.copies.similarity import worst_correlation
 from oncoshift.copies.verification import compare
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.settings import PhantomSettings
 
 IDENTITY = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
@@ -72,7 +72,7 @@ def test_one_corner_that_differs_spoils_the_agreement() -> None:
 
 
 def test_a_match_maps_the_first_tile_to_the_second() -> None:
-    tile = phantom_tile(PhantomSettings(tile_size=128), "lung", 1, 0, 0).image
+    tile = render_phantom_tile(PhantomSettings(tile_size=128), "lung", 1, 0, 0).image
     cut = cv2.resize(np.ascontiguousarray(tile[12:, :116]), (128, 128))
     for first, second, expected in (
         (tile, cut, [[128 / 116, 0, 0], [0, 128 / 116, -12 / 116]]),

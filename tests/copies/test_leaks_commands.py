@@ -16,7 +16,7 @@ from oncoshift.copies.leaks import SplitTile, count_leaks, find_leaks
 from oncoshift.copies.picture import side_by_side
 from oncoshift.data.parquet import write_table
 from oncoshift.data.split_checks import SIDES
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.settings import PhantomSettings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ COPY = Disguise(turn=25, mirror=True, zoom=1.2)
 
 
 def original(number: int) -> np.ndarray:
-    return phantom_tile(
+    return render_phantom_tile(
         PhantomSettings(tile_size=128), ("lung", "colon", "breast", "kidney")[number % 4], 1, number, 0
     ).image
 

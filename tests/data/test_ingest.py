@@ -19,7 +19,7 @@ from oncoshift.data.ingest import ingest
 from oncoshift.data.tables import TILE_COLUMNS
 from oncoshift.errors import DataError
 from oncoshift.parallel import ignore_progress
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.settings import IngestSettings, PhantomSettings
 
 if TYPE_CHECKING:
@@ -233,11 +233,11 @@ def test_tiles_of_one_original_become_one_group(tmp_path: Path) -> None:
         (tmp_path / "raw/lung" / label).mkdir(parents=True)
     settings = PhantomSettings(tile_size=192)
     for number in range(4):
-        tile = phantom_tile(settings, "lung", 0, 0, number).image
+        tile = render_phantom_tile(settings, "lung", 0, 0, number).image
         Image.fromarray(tile).save(tmp_path / f"raw/lung/benign/p{number}_0.png")
-    original = phantom_tile(settings, "lung", 0, 0, 2).image
+    original = render_phantom_tile(settings, "lung", 0, 0, 2).image
     disguised(original).save(tmp_path / "raw/lung/benign/p9_0.jpg", quality=80)
-    disguised(phantom_tile(settings, "lung", 0, 0, 3).image).save(tmp_path / "raw/lung/malignant/q_0.png")
+    disguised(render_phantom_tile(settings, "lung", 0, 0, 3).image).save(tmp_path / "raw/lung/malignant/q_0.png")
 
     report = ingest(FOLDER, tmp_path / "raw", tmp_path / "out", base=tmp_path)
     table = pd.read_parquet(tmp_path / "out/tiles.parquet").set_index("tile_id")["group"]

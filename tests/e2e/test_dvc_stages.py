@@ -11,7 +11,7 @@ from PIL import Image
 
 from oncoshift.cli import main
 from oncoshift.data.packs.pack import Pack
-from oncoshift.phantom import phantom_tile
+from oncoshift.phantom import render_phantom_tile
 from oncoshift.settings import PhantomSettings
 from oncoshift.versioning import repro
 
@@ -48,7 +48,9 @@ def test_dvc_repro_makes_only_the_tiles_that_are_new(project: Project, monkeypat
     before = Pack.open(project.root / "data/packs/none")
     kidney = project.root / "data/raw/kidney"
     (kidney / "unlabelled").mkdir()
-    batch = [phantom_tile(PhantomSettings(tile_size=32, seed=9), "kidney", 0, 0, number).image for number in range(3)]
+    batch = [
+        render_phantom_tile(PhantomSettings(tile_size=32, seed=9), "kidney", 0, 0, number).image for number in range(3)
+    ]
     for number, image in enumerate(batch):
         Image.fromarray(image).save(kidney / "unlabelled" / f"new_{number}.png")
 

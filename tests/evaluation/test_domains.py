@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from oncoshift.errors import DataError
-from oncoshift.evaluation.domains import by_organ, evaluate_domains
+from oncoshift.evaluation.domains import evaluate_domains, split_by_organ
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.settings import EvaluateSettings
@@ -63,7 +63,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
 
 def test_arrays_by_organ_are_aligned_to_tiles_and_seeds() -> None:
     predictions = make_predictions({"lung": (30, 6)}, seeds=(7, 3)).sample(frac=1, random_state=1)
-    (lung,) = by_organ(predictions)
+    (lung,) = split_by_organ(predictions)
     assert lung.seeds == (3, 7)
     assert lung.probabilities.shape == (2, 30)
     indexed = predictions.set_index(["tile_id", "seed"])

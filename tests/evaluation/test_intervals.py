@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
 
 from oncoshift.errors import DataError
-from oncoshift.evaluation.intervals import bootstrap_metrics, bootstrap_ratio, paired_difference
+from oncoshift.evaluation.intervals import bootstrap_difference, bootstrap_metrics, bootstrap_ratio
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError, resample_groups
-from oncoshift.evaluation.weighted import METRIC_NAMES, weighted_metric
+from oncoshift.evaluation.weighted import METRIC_NAMES, compute_weighted_metric
 
 Tiles = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.str_]]
 
@@ -32,7 +32,8 @@ def test_weighted_metrics_equal_those_of_sklearn() -> None:
     labels, probabilities, _ = make_tiles(tiles=150, seeds=2)
     weights = np.random.default_rng(1).integers(0, 4, (150, 5)).astype(np.float64)
     values = {
-        name: weighted_metric(name, labels, probabilities, weights, threshold=0.5, bins=10) for name in METRIC_NAMES
+        name: compute_weighted_metric(name, labels, probabilities, weights, threshold=0.5, bins=10)
+        for name in METRIC_NAMES
     }
     for k, row in enumerate(probabilities):
         called = (row >= 0.5).astype(int)
@@ -53,7 +54,9 @@ def test_weights_stand_for_repeated_tiles() -> None:
     repeated = np.repeat(np.arange(90), weights)
     plain = compute_metrics(labels[repeated], probabilities[0, repeated], groups[repeated]).as_dict()
     for name in METRIC_NAMES:
-        value = weighted_metric(name, labels, probabilities, weights[:, None].astype(float), threshold=0.5, bins=10)
+        value = compute_weighted_metric(
+            name, labels, probabilities, weights[:, None].astype(float), threshold=0.5, bins=10
+        )
         assert value[0, 0] == pytest.approx(plain[name]), name
 
 
@@ -166,25 +169,25 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
 def test_a_model_does_not_differ_from_itself() -> None:
     labels, probabilities, groups = make_tiles()
     for name in METRIC_NAMES:
-        interval = paired_difference(labels, probabilities, probabilities, groups, name, resamples=100)
+        interval = bootstrap_difference(labels, probabilities, probabilities, groups, name, resamples=100)
         assert (interval.point, interval.low, interval.high) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
 def test_the_difference_is_a_minus_b_of_the_means_over_seeds() -> None:
     labels, a, groups = make_tiles(seeds=3, gain=0.4)
     _, b, _ = make_tiles(seeds=2, gain=0.1)
-    interval = paired_difference(labels, a, b, groups, "balanced_accuracy", resamples=200)
+    interval = bootstrap_difference(labels, a, b, groups, "balanced_accuracy", resamples=200)
     means = [np.mean([balanced_accuracy_score(labels, (row >= 0.5).astype(int)) for row in model]) for model in (a, b)]
     assert interval.point == pytest.approx(means[0] - means[1])
     assert interval.low > 0
-    back = paired_difference(labels, b, a, groups, "balanced_accuracy", resamples=200)
+    back = bootstrap_difference(labels, b, a, groups, "balanced_accuracy", resamples=200)
     assert back.point == pytest.approx(-interval.point)
 
 
 def test_pairing_narrows_the_interval_of_models_that_err_alike() -> None:
     labels, b, groups = make_tiles(seeds=1, group_noise=0.3)
     a = np.clip(b + 0.05 * (2 * labels - 1), 0, 1)
-    paired = paired_difference(labels, a, b, groups, "auroc")
+    paired = bootstrap_difference(labels, a, b, groups, "auroc")
     alone = [bootstrap_metrics(labels, one, groups, names=("auroc",))["auroc"] for one in (a, b)]
     assert paired.low > 0, "a is better on every group"
     assert alone[0].low < alone[1].high, "which their own intervals do not show"

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from oncoshift.errors import DataError
-from oncoshift.evaluation.calibration import bin_index, expected_calibration_error, reliability
+from oncoshift.evaluation.calibration import compute_reliability, expected_calibration_error, find_bins
 from oncoshift.evaluation.metrics import compute_metrics
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1], dtype=np.int64)
@@ -85,8 +85,8 @@ def test_calibration_error_is_zero_when_frequencies_match_and_does_not_cancel_be
 
 
 def test_bins_hold_both_ends_and_empty_ones_have_no_mean() -> None:
-    assert bin_index(np.array([0.0, 0.0999, 0.1, 0.95, 1.0]), 10).tolist() == [0, 0, 1, 9, 9]
-    curve = reliability(np.array([0, 1]), np.array([0.05, 0.95]), 10)
+    assert find_bins(np.array([0.0, 0.0999, 0.1, 0.95, 1.0]), 10).tolist() == [0, 0, 1, 9, 9]
+    curve = compute_reliability(np.array([0, 1]), np.array([0.05, 0.95]), 10)
     assert curve.counts.tolist() == [1] + [0] * 8 + [1]
     assert np.isnan(curve.observed[1:9]).all()
     assert curve.error == pytest.approx(0.05)

@@ -12,7 +12,12 @@ from PIL import Image
 
 from oncoshift.errors import DataError
 from oncoshift.evaluation.domains import evaluate_domains
-from oncoshift.evaluation.plots import comparison_figure, confusion_figure, reliability_figure, roc_figure
+from oncoshift.evaluation.plots import (
+    draw_comparison_figure,
+    draw_confusion_figure,
+    draw_reliability_figure,
+    draw_roc_figure,
+)
 from oncoshift.settings import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -47,7 +52,7 @@ def drawn(figure: Figure) -> np.ndarray:
     return np.asarray(Image.open(buffer).convert("L"))
 
 
-@pytest.mark.parametrize("make", [roc_figure, reliability_figure, confusion_figure])
+@pytest.mark.parametrize("make", [draw_roc_figure, draw_reliability_figure, draw_confusion_figure])
 def test_figures_show_every_organ_with_its_counts_and_leave_no_global_state(make) -> None:  # type: ignore[no-untyped-def]
     figure = make(predictions())
     for organ in ("breast_ihc", "lung"):
@@ -58,18 +63,18 @@ def test_figures_show_every_organ_with_its_counts_and_leave_no_global_state(make
 
 
 def test_roc_shows_every_seed_and_their_mean_area() -> None:
-    figure = roc_figure(predictions(organs=("lung",)))
+    figure = draw_roc_figure(predictions(organs=("lung",)))
     assert len(figure.axes[0].lines) == 1 + 2 + 1, "chance, two seeds, their mean"
     assert "AUROC" in texts(figure)
 
 
 def test_roc_says_where_there_is_no_curve() -> None:
     table = predictions()
-    assert "only one class" in texts(roc_figure(table[(table.label == 1) | (table.organ == "lung")]))
+    assert "only one class" in texts(draw_roc_figure(table[(table.label == 1) | (table.organ == "lung")]))
 
 
 def test_reliability_counts_each_tile_once() -> None:
-    figure = reliability_figure(predictions(organs=("lung",)))
+    figure = draw_reliability_figure(predictions(organs=("lung",)))
     bars = figure.axes[1].patches
     assert sum(bar.get_height() for bar in bars if isinstance(bar, Rectangle)) == pytest.approx(40)
 
@@ -80,7 +85,7 @@ def test_confusion_shows_shares_of_the_true_class() -> None:
     table.loc[
         (table.label == 1) & (table.tile_id.isin(["lung/1", "lung/3", "lung/5", "lung/7", "lung/9"])), "probability"
     ] = 0.2
-    shown = texts(confusion_figure(table))
+    shown = texts(draw_confusion_figure(table))
     assert "100.0%\n20" in shown
     assert "25.0%\n5" in shown
     assert "75.0%\n15" in shown
@@ -91,7 +96,7 @@ def test_comparison_draws_a_dot_a_model_and_organ_and_whiskers_where_there_is_an
     reports = {
         name: evaluate_domains(predictions(gain), settings) for name, gain in (("source-only", 0.2), ("adapted", 4.0))
     }
-    figure = comparison_figure(reports)
+    figure = draw_comparison_figure(reports)
     (axes,) = figure.axes
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert sorted(float(np.asarray(dot.get_xdata())[0]) for dot in dots) == sorted(
@@ -101,11 +106,11 @@ def test_comparison_draws_a_dot_a_model_and_organ_and_whiskers_where_there_is_an
     assert "95% bootstrap interval" in axes.get_xlabel()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["source-only", "adapted"]
     with pytest.raises(DataError, match="1 to 6 reports"):
-        comparison_figure({})
+        draw_comparison_figure({})
 
 
 def test_an_empty_table_is_refused() -> None:
     with pytest.raises(DataError, match="no predictions"):
-        roc_figure(predictions().iloc[:0])
+        draw_roc_figure(predictions().iloc[:0])
     with pytest.raises(DataError, match="no predictions"):
-        reliability_figure(predictions().iloc[:0])
+        draw_reliability_figure(predictions().iloc[:0])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoshift.errors import DataError
-from oncoshift.explain.attributions import Attributions, integrated_gradients, mean_image
+from oncoshift.explain.attributions import Attributions, compute_mean_image, integrated_gradients
 from oncoshift.serving.classifier import IMAGENET_STD, TileClassifier, normalise
 
 if TYPE_CHECKING:
@@ -128,6 +128,6 @@ def test_shapes_are_checked(classifier: TileClassifier, tiles: NDArray[np.uint8]
 def test_the_mean_image_is_that_of_the_rows(monkeypatch: pytest.MonkeyPatch, tiles: NDArray[np.uint8]) -> None:
     monkeypatch.setattr("oncoshift.explain.attributions._MEAN_CHUNK", 2)
     rows = np.array([4, 0, 3])
-    np.testing.assert_allclose(mean_image(tiles, rows), tiles[rows].mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(compute_mean_image(tiles, rows), tiles[rows].mean(axis=0), rtol=1e-6)
     with pytest.raises(DataError, match="no tiles"):
-        mean_image(tiles, rows[:0])
+        compute_mean_image(tiles, rows[:0])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from oncoshift.errors import DataError
-from oncoshift.explain.nuclei import attribution_share, haematoxylin_mask, summarise
+from oncoshift.explain.nuclei import compute_attribution_share, find_haematoxylin, summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def test_nuclei_are_found_and_specks_are_not(places: list[tuple[int, int]]) -> N
         truth |= (rows - row) ** 2 + (columns - column) ** 2 < 36
     tile[truth] = (90, 60, 140)
     tile[60, 60] = (90, 60, 140)
-    mask = haematoxylin_mask(tile)
+    mask = find_haematoxylin(tile)
     overlap = (mask & truth).sum() / (mask | truth).sum()
     assert overlap > 0.85
     assert not mask[58:, 58:].any()
@@ -33,12 +33,12 @@ def test_nuclei_are_found_and_specks_are_not(places: list[tuple[int, int]]) -> N
 
 @pytest.mark.parametrize("value", [0, 128, 240, 255])
 def test_a_flat_tile_has_no_nuclei(value: int) -> None:
-    assert not haematoxylin_mask(np.full((64, 64, 3), value, dtype=np.uint8)).any()
+    assert not find_haematoxylin(np.full((64, 64, 3), value, dtype=np.uint8)).any()
 
 
 def test_noise_on_glass_is_no_nuclei() -> None:
     glass = 240 + np.random.default_rng(0).normal(0, 4, (64, 64, 3))
-    assert not haematoxylin_mask(np.clip(glass, 0, 255).astype(np.uint8)).any()
+    assert not find_haematoxylin(np.clip(glass, 0, 255).astype(np.uint8)).any()
 
 
 def test_nuclei_of_real_tiles_cover_a_plausible_area_and_are_bluer(shared: Path) -> None:
@@ -46,7 +46,7 @@ def test_nuclei_of_real_tiles_cover_a_plausible_area_and_are_bluer(shared: Path)
     areas = []
     for path in tiles["path"]:
         tile = np.asarray(Image.open(shared / "data" / "tiles" / path).convert("RGB").resize((112, 112)))
-        mask = haematoxylin_mask(tile)
+        mask = find_haematoxylin(tile)
         areas.append(mask.mean())
         if mask.any():
             assert tile[mask][:, 0].mean() < tile[~mask][:, 0].mean() - 10, "haematoxylin takes red light"
@@ -65,7 +65,7 @@ def halves() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
 
 
 def test_shares_areas_and_enrichment() -> None:
-    shares = attribution_share(*halves())
+    shares = compute_attribution_share(*halves())
     np.testing.assert_allclose(shares.share, [1.0, 0.25, np.nan, 0.0])
     np.testing.assert_allclose(shares.area, [0.25, 0.25, 0.25, 0.0])
     np.testing.assert_allclose(shares.enrichment, [4.0, 1.0, np.nan, np.nan])
@@ -74,19 +74,19 @@ def test_shares_areas_and_enrichment() -> None:
 def test_signs_do_not_cancel() -> None:
     values, masks = halves()
     values[1, ::2] *= -1
-    assert attribution_share(values, masks).share[1] == pytest.approx(0.25)
+    assert compute_attribution_share(values, masks).share[1] == pytest.approx(0.25)
 
 
 def test_masks_that_do_not_fit_are_refused() -> None:
     values, masks = halves()
     with pytest.raises(DataError, match="bool masks"):
-        attribution_share(values, masks[..., None])
+        compute_attribution_share(values, masks[..., None])
     with pytest.raises(DataError, match="bool masks"):
-        attribution_share(values, masks.astype(np.uint8))
+        compute_attribution_share(values, masks.astype(np.uint8))
 
 
 def test_the_summary_leaves_out_tiles_without_a_value() -> None:
-    shares = attribution_share(*halves())
+    shares = compute_attribution_share(*halves())
     summary = summarise(shares)
     assert summary.tiles == 2
     assert summary.enrichment == pytest.approx((1.0 + 0.25) / (0.25 + 0.25))
@@ -99,7 +99,7 @@ def test_the_summary_leaves_out_tiles_without_a_value() -> None:
 
 def test_the_summary_of_tiles_without_nuclei_is_nan() -> None:
     values, masks = halves()
-    summary = summarise(attribution_share(values, np.zeros_like(masks)), np.array(list("abcd")))
+    summary = summarise(compute_attribution_share(values, np.zeros_like(masks)), np.array(list("abcd")))
     assert summary.tiles == 0
     assert np.isnan(summary.enrichment)
     assert summary.interval is None
@@ -108,7 +108,7 @@ def test_the_summary_of_tiles_without_nuclei_is_nan() -> None:
 def test_random_attribution_has_an_enrichment_of_one() -> None:
     rng = np.random.default_rng(0)
     values, masks = rng.normal(size=(40, 32, 32)).astype(np.float32), rng.random((40, 32, 32)) < 0.2
-    summary = summarise(attribution_share(values, masks), (np.arange(40) % 10).astype(str))
+    summary = summarise(compute_attribution_share(values, masks), (np.arange(40) % 10).astype(str))
     assert summary.enrichment == pytest.approx(1.0, abs=0.05)
     assert summary.interval is not None
     assert summary.interval.low < 1.01

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from oncoshift.methods.base import Batch
 from oncoshift.methods.dann import domain_cross_entropy
 from oncoshift.methods.factory import build_method
-from oncoshift.models.reversal import reversal_strength, reverse_gradient
+from oncoshift.models.reversal import compute_reversal_strength, reverse_gradient
 from oncoshift.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def test_reversal_is_identity_forward_and_minus_lambda_backward() -> None:
     ],
 )
 def test_lambda_schedules(schedule: str, epoch: int, progress: float, expected: Any) -> None:
-    assert reversal_strength(schedule, 1.0, epoch, 50, progress) == pytest.approx(expected)
-    assert reversal_strength(schedule, 0.5, epoch, 50, progress) == pytest.approx(expected / 2)
+    assert compute_reversal_strength(schedule, 1.0, epoch, 50, progress) == pytest.approx(expected)
+    assert compute_reversal_strength(schedule, 0.5, epoch, 50, progress) == pytest.approx(expected / 2)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from oncoshift.errors import WeightsError
-from oncoshift.models.network import AdaptationNet, frozen_parts
+from oncoshift.models.network import AdaptationNet, list_frozen_parts
 from oncoshift.models.weights import load_trunk
 from oncoshift.serving.classifier import Trunk
 from oncoshift.serving.trunks import PARTS, TRUNKS
@@ -93,6 +93,6 @@ def test_real_imagenet_weights_fit(shared: Path) -> None:
 
 
 def test_freeze_names() -> None:
-    assert frozen_parts("none") == ()
-    assert frozen_parts("stem") == ("stem",)
-    assert frozen_parts("all") == frozen_parts("layer4")
+    assert list_frozen_parts("none") == ()
+    assert list_frozen_parts("stem") == ("stem",)
+    assert list_frozen_parts("all") == list_frozen_parts("layer4")

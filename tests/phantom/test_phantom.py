@@ -15,7 +15,7 @@ from skimage.color import rgb2hed
 
 from oncoshift.data.source.adapters.folder import MARKER
 from oncoshift.errors import DataError, SettingsError
-from oncoshift.phantom import draw_style, phantom_tile, render_tile, write_phantom
+from oncoshift.phantom import draw_style, render_phantom_tile, render_tile, write_phantom
 from oncoshift.phantom.styles import ORGANS
 from oncoshift.phantom.tissue import FIELD, grow
 from oncoshift.settings import PhantomSettings
@@ -34,7 +34,9 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def tiles(organ: str, label: int) -> list[PhantomTile]:
-    return [phantom_tile(PhantomSettings(), organ, label, group, number) for group in range(6) for number in range(2)]
+    return [
+        render_phantom_tile(PhantomSettings(), organ, label, group, number) for group in range(6) for number in range(2)
+    ]
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_folder_holds_rgb_tiles_and_masks_of_the_same_name(tmp_path: Path) -> No
         for group in (0, 1)
     }
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    expected = phantom_tile(PhantomSettings(tile_size=48), "colon", 1, 1, 0)
+    expected = render_phantom_tile(PhantomSettings(tile_size=48), "colon", 1, 1, 0)
     with Image.open(tmp_path / "p/colon/malignant/colon-m001_00.png") as image:
         assert image.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(image), expected.image)
@@ -133,7 +135,7 @@ def test_a_group_shares_its_stain() -> None:
     settings = PhantomSettings()
     means = np.array(
         [
-            [phantom_tile(settings, "breast", 0, group, number).image.mean(axis=(0, 1)) for number in range(4)]
+            [render_phantom_tile(settings, "breast", 0, group, number).image.mean(axis=(0, 1)) for number in range(4)]
             for group in range(8)
         ]
     )

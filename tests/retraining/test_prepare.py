@@ -11,7 +11,7 @@ from oncoshift.errors import DataError
 from oncoshift.experiments import ExperimentError
 from oncoshift.phantom import write_phantom
 from oncoshift.retraining import prepare
-from oncoshift.retraining.prepare import data_are_current, make_plan
+from oncoshift.retraining.prepare import is_data_current, make_plan
 from oncoshift.settings import Settings, dump_settings, replace_values
 from oncoshift.versioning import DvcError
 
@@ -78,14 +78,14 @@ def test_data_are_current_only_where_the_stages_would_find_all_as_they_left_it(
     pointer = project / "data" / "raw.dvc"
     pointer.touch()
     monkeypatch.setattr(prepare, "is_current", lambda *_: True)
-    assert not data_are_current(made)  # there is no phantom
+    assert not is_data_current(made)  # there is no phantom
     write_phantom(made.settings.phantom, project / "data" / "raw")
-    assert data_are_current(made)
+    assert is_data_current(made)
     pointer.unlink()
-    assert not data_are_current(made)
+    assert not is_data_current(made)
     pointer.touch()
     monkeypatch.setattr("oncoshift.phantom.write._EDITION", -1)
-    assert not data_are_current(made)  # it is drawn another way today
+    assert not is_data_current(made)  # it is drawn another way today
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "is_current", Mock(side_effect=DvcError("dvc.lock: damaged")))
-    assert not data_are_current(made)
+    assert not is_data_current(made)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def agreement_figure(names: Sequence[str], kappas: NDArray[np.float64], title: str) -> Figure:
+def draw_agreement(names: Sequence[str], kappas: NDArray[np.float64], title: str) -> Figure:
     """Cohen's kappa of each pair as a heatmap: blue where two models say the same, red where the opposite.
 
     Args:

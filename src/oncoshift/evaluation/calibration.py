@@ -35,14 +35,14 @@ class Reliability:
         return float(np.average(gaps, weights=self.counts[filled]))
 
 
-def bin_index(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+def find_bins(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
     """The bin of each probability: bin i is [i / bins, (i + 1) / bins), and 1.0 falls in the last."""
     return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
 
 
-def reliability(labels: NDArray[np.int64], probabilities: NDArray[np.float64], bins: int) -> Reliability:
+def compute_reliability(labels: NDArray[np.int64], probabilities: NDArray[np.float64], bins: int) -> Reliability:
     """Bin labels [N] in {0, 1} and probabilities of malignant [N] in [0, 1]."""
-    index = bin_index(probabilities, bins)
+    index = find_bins(probabilities, bins)
     counts = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):  # an empty bin has no mean: 0 / 0 is the NaN that is wanted
         predicted = np.bincount(index, weights=probabilities, minlength=bins) / counts
@@ -62,4 +62,4 @@ def expected_calibration_error(labels: NDArray[np.int64], probabilities: NDArray
         probabilities: of malignant, [N] in [0, 1].
         bins: number of equally wide bins.
     """
-    return reliability(labels, probabilities, bins).error
+    return compute_reliability(labels, probabilities, bins).error

@@ -97,16 +97,16 @@ class Report:
 
         Values and confusion counts are means over seeds.
         """
-        return pd.DataFrame([_row(result) for result in self.organs])
+        return pd.DataFrame([_to_row(result) for result in self.organs])
 
     def to_markdown(self) -> str:
         """A Markdown table of the metrics with their intervals, one row an organ, and notes below it."""
         header = ["organ", "tiles (groups)", "seeds", *(name.replace("_", " ") for name in METRIC_NAMES)]
-        lines = [_markdown_row(header), _markdown_row(["---"] * len(header))]
+        lines = [_format_markdown_row(header), _format_markdown_row(["---"] * len(header))]
         for result in self.organs:
             size = next(iter(result.per_seed.values()))
             cells = [result.organ, f"{size.tiles:,} ({size.groups})", str(len(result.per_seed))]
-            lines.append(_markdown_row(cells + [result.in_words(name) for name in METRIC_NAMES]))
+            lines.append(_format_markdown_row(cells + [result.in_words(name) for name in METRIC_NAMES]))
         notes = [escape(f"{result.organ}: {result.note}") for result in self.organs if result.note]
         return "\n".join([*lines, *(["", *notes] if notes else [])])
 
@@ -135,10 +135,10 @@ def evaluate_domains(predictions: pd.DataFrame, settings: EvaluateSettings, seed
     Raises:
         DataError: columns are missing, the seeds of an organ do not cover the same tiles, or values are out of range.
     """
-    return Report(tuple(_evaluate(organ, settings, seed) for organ in by_organ(predictions)))
+    return Report(tuple(_evaluate(organ, settings, seed) for organ in split_by_organ(predictions)))
 
 
-def by_organ(predictions: pd.DataFrame) -> list[OrganPredictions]:
+def split_by_organ(predictions: pd.DataFrame) -> list[OrganPredictions]:
     """Split a table of predictions into arrays, organ by organ in alphabetical order, tiles by id.
 
     Args:
@@ -152,10 +152,10 @@ def by_organ(predictions: pd.DataFrame) -> list[OrganPredictions]:
         raise DataError(f"predictions lack the column(s) {', '.join(missing)}; found {list(predictions.columns)}")
     if predictions.empty:
         raise DataError("no predictions; the split or the filter before them left none")
-    return [_arrays(str(organ), rows) for organ, rows in predictions.groupby("organ", sort=True)]
+    return [_to_predictions(str(organ), rows) for organ, rows in predictions.groupby("organ", sort=True)]
 
 
-def _arrays(organ: str, rows: pd.DataFrame) -> OrganPredictions:
+def _to_predictions(organ: str, rows: pd.DataFrame) -> OrganPredictions:
     tiles = rows.drop_duplicates("tile_id").sort_values("tile_id")
     counts = rows.groupby("seed")["tile_id"].agg(["size", "nunique"])
     if not (counts == len(tiles)).to_numpy().all():
@@ -199,7 +199,7 @@ def _evaluate(tiles: OrganPredictions, settings: EvaluateSettings, seed: int) ->
     return OrganResult(tiles.organ, per_seed, intervals, of_seed, "")
 
 
-def _row(result: OrganResult) -> dict[str, Any]:
+def _to_row(result: OrganResult) -> dict[str, Any]:
     size = next(iter(result.per_seed.values()))
     row: dict[str, Any] = {
         "organ": result.organ,
@@ -217,5 +217,5 @@ def _row(result: OrganResult) -> dict[str, Any]:
     return row | {name: result.mean(name) for name in ("brier", "tn", "fp", "fn", "tp")}
 
 
-def _markdown_row(cells: list[str]) -> str:
+def _format_markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(map(escape, cells)) + " |"

@@ -11,7 +11,7 @@ import numpy as np
 from oncoshift.errors import DataError
 from oncoshift.evaluation.metrics import check_predictions
 from oncoshift.evaluation.resampling import Resamples, TooFewGroupsError, draw_groups, draw_seeds, resample_groups
-from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName, weighted_metric
+from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName, compute_weighted_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,12 +88,12 @@ def bootstrap_metrics(
     means = np.full(len(models), 1 / len(models))
     intervals = {}
     for name in names:
-        score = partial(weighted_metric, name, labels, models, threshold=threshold, bins=bins)
+        score = partial(compute_weighted_metric, name, labels, models, threshold=threshold, bins=bins)
         intervals[name] = _interval(score, drawn, means, shares, confidence)
     return intervals
 
 
-def paired_difference(
+def bootstrap_difference(
     labels: NDArray[np.int64],
     probabilities_a: NDArray[np.float64],
     probabilities_b: NDArray[np.float64],
@@ -133,7 +133,7 @@ def paired_difference(
     shares_b = shares_a if len(a) == len(b) else draw_seeds(len(b), resamples, rng)
     models, shares = np.concatenate([a, b]), np.concatenate([shares_a, -shares_b])
     means = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
-    score = partial(weighted_metric, metric, labels, models, threshold=threshold, bins=bins)
+    score = partial(compute_weighted_metric, metric, labels, models, threshold=threshold, bins=bins)
     return _interval(score, drawn, means, shares, confidence)
 
 

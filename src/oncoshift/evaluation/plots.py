@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
-from oncoshift.evaluation.calibration import reliability
-from oncoshift.evaluation.domains import OrganPredictions, Report, by_organ
+from oncoshift.evaluation.calibration import compute_reliability
+from oncoshift.evaluation.domains import OrganPredictions, Report, split_by_organ
 from oncoshift.evaluation.metrics import compute_metrics
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _CHANCE: dict[str, float] = {"balanced_accuracy": 0.5, "auroc": 0.5}
 """What a model that knows nothing reaches, where that does not depend on the prevalence."""
 
 
-def roc_figure(predictions: pd.DataFrame) -> Figure:
+def draw_roc_figure(predictions: pd.DataFrame) -> Figure:
     """ROC curve of every organ: thin lines are seeds, the thick one their mean sensitivity at each false positive rate.
 
     Args:
@@ -43,33 +43,33 @@ def roc_figure(predictions: pd.DataFrame) -> Figure:
     Returns:
         One panel an organ; a panel says so where one class is absent.
     """
-    organs = by_organ(predictions)
-    figure, row = _panels(len(organs), _PANEL_INCHES + 0.9)
+    organs = split_by_organ(predictions)
+    figure, row = _create_panels(len(organs), _PANEL_INCHES + 0.9)
     for axes, tiles in zip(row, organs, strict=True):
-        _title(axes, tiles)
+        _set_title(axes, tiles)
         axes.plot([0, 1], [0, 1], **_GUIDE)
         if len(np.unique(tiles.labels)) == 2:
             _draw_roc(axes, tiles)
         else:
             axes.text(0.5, 0.6, "only one class: no curve", ha="center", color="0.35")
-        _unit_square(axes)
+        _set_unit_square(axes)
         axes.set_xlabel("false positive rate (1 − specificity)")
     row[0].set_ylabel("sensitivity")
     return figure
 
 
-def reliability_figure(predictions: pd.DataFrame, bins: int = 10) -> Figure:
+def draw_reliability_figure(predictions: pd.DataFrame, bins: int = 10) -> Figure:
     """Observed against predicted frequency of malignant, seeds pooled, above the counts of tiles in each bin.
 
     Args:
         predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
         bins: number of equally wide bins of the predicted probability.
     """
-    organs = by_organ(predictions)
+    organs = split_by_organ(predictions)
     figure = Figure(figsize=(max(_PANEL_INCHES * len(organs), 4.0), 5.2), layout="constrained")
     grid = figure.subplots(2, len(organs), squeeze=False, sharex=True, height_ratios=(3, 1))
     for upper, lower, tiles in zip(grid[0], grid[1], organs, strict=True):
-        _title(upper, tiles)
+        _set_title(upper, tiles)
         _draw_reliability(upper, lower, tiles, bins)
         lower.set_xlabel("predicted probability of malignant")
     grid[0, 0].set_ylabel("observed share of malignant")
@@ -77,27 +77,27 @@ def reliability_figure(predictions: pd.DataFrame, bins: int = 10) -> Figure:
     return figure
 
 
-def confusion_figure(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
+def draw_confusion_figure(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
     """Confusion matrix of every organ: share of each true class, and tiles; means over seeds.
 
     Args:
         predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
         threshold: a tile is called malignant from this probability on.
     """
-    organs = by_organ(predictions)
-    figure, row = _panels(len(organs), _PANEL_INCHES + 0.5)
+    organs = split_by_organ(predictions)
+    figure, row = _create_panels(len(organs), _PANEL_INCHES + 0.5)
     for axes, tiles in zip(row, organs, strict=True):
-        _title(axes, tiles)
-        _draw_confusion(axes, _mean_confusion(tiles, threshold))
+        _set_title(axes, tiles)
+        _draw_confusion(axes, _compute_mean_confusion(tiles, threshold))
         axes.set_xlabel("called")
     row[0].set_ylabel("true")
     return figure
 
 
-def comparison_figure(reports: Mapping[str, Report], metric: MetricName = "balanced_accuracy") -> Figure:
+def draw_comparison_figure(reports: Mapping[str, Report], metric: MetricName = "balanced_accuracy") -> Figure:
     """Models side by side on every organ: a dot for the mean over seeds, whiskers for its interval.
 
-    Whiskers of two models may overlap although their paired difference is clear: for that, see `paired_difference`.
+    Whiskers of two models may overlap although their paired difference is clear: for that, see `bootstrap_difference`.
 
     Args:
         reports: name of a model, as in the legend, → its report; at most six, drawn in this order from the top.
@@ -120,7 +120,7 @@ def comparison_figure(reports: Mapping[str, Report], metric: MetricName = "balan
     axes.set_yticks(list(places.values()), [f"{o}\n{sizes[o].tiles:,} tiles, {sizes[o].groups} groups" for o in places])
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"{metric.replace('_', ' ')}{_interval_caption(reports, metric)}")
+    axes.set_xlabel(f"{metric.replace('_', ' ')}{_format_interval_caption(reports, metric)}")
     axes.grid(axis="x", color="0.9")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -128,20 +128,20 @@ def comparison_figure(reports: Mapping[str, Report], metric: MetricName = "balan
     return figure
 
 
-def _panels(count: int, height: float) -> tuple[Figure, NDArray[np.object_]]:
+def _create_panels(count: int, height: float) -> tuple[Figure, NDArray[np.object_]]:
     """A figure with `count` panels side by side."""
     figure = Figure(figsize=(max(_PANEL_INCHES * count, 4.0), height), layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
-def _title(axes: Axes, tiles: OrganPredictions) -> None:
+def _set_title(axes: Axes, tiles: OrganPredictions) -> None:
     seeds = f", {len(tiles.seeds)} seeds" if len(tiles.seeds) > 1 else ""
     counts = f"{len(tiles.labels):,} tiles, {len(np.unique(tiles.groups))} groups{seeds}"
     axes.set_title(tiles.organ, fontsize=11, fontweight="bold", pad=19)
     axes.text(0.5, 1.03, counts, transform=axes.transAxes, ha="center", va="bottom", fontsize=9)
 
 
-def _unit_square(axes: Axes) -> None:
+def _set_unit_square(axes: Axes) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -163,15 +163,15 @@ def _draw_roc(axes: Axes, tiles: OrganPredictions) -> None:
 
 def _draw_reliability(upper: Axes, lower: Axes, tiles: OrganPredictions, bins: int) -> None:
     labels = np.tile(tiles.labels, len(tiles.seeds))
-    curve = reliability(labels, tiles.probabilities.ravel(), bins)
-    error = np.mean([reliability(tiles.labels, row, bins).error for row in tiles.probabilities])
+    curve = compute_reliability(labels, tiles.probabilities.ravel(), bins)
+    error = np.mean([compute_reliability(tiles.labels, row, bins).error for row in tiles.probabilities])
     filled = curve.counts > 0
     predicted, observed = curve.predicted[filled], curve.observed[filled]
     upper.plot([0, 1], [0, 1], **_GUIDE)
     upper.vlines(predicted, predicted, observed, color=OKABE_ITO[1], linewidth=3, alpha=0.35)
     upper.plot(predicted, observed, color=OKABE_ITO[0], marker="o", markersize=5, linewidth=1.5)
     upper.text(0.03, 0.97, f"ECE {error:.3f}", va="top", fontsize=9)
-    _unit_square(upper)
+    _set_unit_square(upper)
     counts = curve.counts / len(tiles.seeds)
     lower.bar(curve.edges[:-1], counts, width=1 / bins, align="edge", color="0.75", edgecolor="white")
     for left, count in zip(curve.edges[:-1], counts, strict=True):
@@ -181,7 +181,7 @@ def _draw_reliability(upper: Axes, lower: Axes, tiles: OrganPredictions, bins: i
     lower.spines[["top", "right"]].set_visible(False)
 
 
-def _mean_confusion(tiles: OrganPredictions, threshold: float) -> NDArray[np.float64]:
+def _compute_mean_confusion(tiles: OrganPredictions, threshold: float) -> NDArray[np.float64]:
     """Tiles by true (rows) and called (columns) class, mean over seeds, [2, 2]."""
     every = [compute_metrics(tiles.labels, row, tiles.groups, threshold) for row in tiles.probabilities]
     return np.asarray(np.mean([[[one.tn, one.fp], [one.fn, one.tp]] for one in every], axis=0))
@@ -201,7 +201,7 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.float64]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _interval_caption(reports: Mapping[str, Report], metric: MetricName) -> str:
+def _format_interval_caption(reports: Mapping[str, Report], metric: MetricName) -> str:
     """What the whiskers are; empty where there are none."""
     for report in reports.values():
         for organ in report.organs:

@@ -63,7 +63,7 @@ def resample_groups(
             hold the same tiles of it.
     """
     index = np.unique(groups, return_inverse=True)[1]
-    kinds = _group_kinds(labels, index)
+    kinds = _find_group_kinds(labels, index)
     _check_kinds(kinds)
     return Resamples(index, draw_groups(kinds, resamples, rng))
 
@@ -86,7 +86,7 @@ def draw_seeds(seeds: int, resamples: int, rng: np.random.Generator) -> NDArray[
     return np.asarray(rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).T / seeds)
 
 
-def _group_kinds(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
+def _find_group_kinds(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
     """The kind of each group [G]: 1 only benign, 2 only malignant, 3 both."""
     tiles = np.bincount(index)
     malignant = np.bincount(index, weights=labels)

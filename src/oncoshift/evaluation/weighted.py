@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from oncoshift.evaluation.calibration import bin_index
+from oncoshift.evaluation.calibration import find_bins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ METRIC_NAMES: tuple[MetricName, ...] = (
 )
 
 
-def weighted_metric(
+def compute_weighted_metric(
     name: MetricName,
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float64],
@@ -51,21 +51,24 @@ def weighted_metric(
     called = probabilities >= threshold
     match name:
         case "accuracy":
-            return _share(called == labels, weights)
+            return _compute_share(called == labels, weights)
         case "sensitivity":
-            return _share(called[:, labels == 1], weights[labels == 1])
+            return _compute_share(called[:, labels == 1], weights[labels == 1])
         case "specificity":
-            return _share(~called[:, labels == 0], weights[labels == 0])
+            return _compute_share(~called[:, labels == 0], weights[labels == 0])
         case "balanced_accuracy":
             malignant, benign = labels == 1, labels == 0
-            return (_share(called[:, malignant], weights[malignant]) + _share(~called[:, benign], weights[benign])) / 2
+            return (
+                _compute_share(called[:, malignant], weights[malignant])
+                + _compute_share(~called[:, benign], weights[benign])
+            ) / 2
         case "auroc":
             return np.stack([_auroc(labels, model, weights) for model in probabilities])
         case "ece":
             return np.stack([_ece(labels, model, weights, bins) for model in probabilities])
 
 
-def _share(hits: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_share(hits: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weighted share of hits [K, n] under weights [n, R] → [K, R]."""
     with np.errstate(invalid="ignore"):  # no weight at all: 0 / 0 is the NaN that is wanted
         return np.asarray((hits.astype(np.float64) @ weights) / weights.sum(axis=0))
@@ -94,7 +97,7 @@ def _ece(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], weights: NDArray[np.float64], bins: int
 ) -> NDArray[np.float64]:
     """Weighted calibration error of one model [N] → [R]: in a bin, weight × gap is |Σ w (label − probability)|."""
-    members = np.arange(bins)[:, None] == bin_index(probabilities, bins)
+    members = np.arange(bins)[:, None] == find_bins(probabilities, bins)
     gaps = (members * (labels - probabilities)) @ weights
     with np.errstate(invalid="ignore"):
         return np.asarray(np.abs(gaps).sum(axis=0) / weights.sum(axis=0))

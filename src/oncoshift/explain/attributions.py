@@ -79,7 +79,7 @@ def integrated_gradients(
         steps: points of the quadrature.
         internal_batch_size: most tiles that pass the network at once, so memory depends on neither N nor `steps`.
         device: where the classifier lies.
-        baseline: the image that stands for "nothing to see", [S, S, 3] in [0, 255]; the paper's is `mean_image`.
+        baseline: the image that stands for "nothing to see", [S, S, 3] in [0, 255]; usually `compute_mean_image`.
         kept: where parts that are done are kept, and found; for these arguments alone.
         on_progress: called with tiles done and tiles in all.
 
@@ -114,7 +114,7 @@ def integrated_gradients(
     return _complete(values, margins, baseline_margin)
 
 
-def mean_image(images: Images, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def compute_mean_image(images: Images, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The mean of some tiles of a pack, the baseline of `integrated_gradients`.
 
     Args:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from oncoshift.errors import DataError
 from oncoshift.explain.attributions import Attributions, integrated_gradients
-from oncoshift.explain.gallery import gallery_figure
-from oncoshift.explain.nuclei import NucleiSummary, attribution_share, haematoxylin_mask, summarise
+from oncoshift.explain.gallery import draw_gallery
+from oncoshift.explain.nuclei import NucleiSummary, compute_attribution_share, find_haematoxylin, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,8 +106,8 @@ def explain(
         kept=kept,
         on_progress=on_progress,
     )
-    nuclei = np.stack([haematoxylin_mask(tile) for tile in tiles]) if masks is None else masks
-    shares = attribution_share(attributions.values, nuclei)
+    nuclei = np.stack([find_haematoxylin(tile) for tile in tiles]) if masks is None else masks
+    shares = compute_attribution_share(attributions.values, nuclei)
     table = pd.DataFrame(
         {
             "tile_id": tile_ids,
@@ -123,5 +123,5 @@ def explain(
             "mask": "haematoxylin" if masks is None else "true",
         }
     )
-    figure = gallery_figure(tiles, attributions, nuclei, shares, labels)
+    figure = draw_gallery(tiles, attributions, nuclei, shares, labels)
     return Explanation(attributions, nuclei, table, summarise(shares, groups, seed=seed), figure)

@@ -29,7 +29,7 @@ _LIMIT_PERCENTILE = 99.0
 _HEADINGS = ("tile", "attribution", "with nuclei outlined")
 
 
-def gallery_figure(
+def draw_gallery(
     tiles: NDArray[np.uint8],
     attributions: Attributions,
     masks: NDArray[np.bool_],
@@ -57,18 +57,18 @@ def gallery_figure(
             f"got {count} tiles, {len(attributions.values)} attributions, {len(masks)} masks and "
             f"{len(shares.share)} shares; a gallery needs as many of each, at least one"
         )
-    figure, panels = _panels(count)
+    figure, panels = _create_panels(count)
     for number, row in enumerate(panels):
-        values, limit = _smoothed(attributions.values[number])
+        values, limit = _smooth(attributions.values[number])
         row[0].imshow(tiles[number], interpolation="nearest")
         row[1].imshow(values, cmap=_COLOURS, vmin=-limit, vmax=limit, interpolation="nearest")
         _draw_overlay(row[2], tiles[number], values / limit, masks[number])
-        row[0].set_title(_caption(number, attributions, shares, labels), loc="left", fontsize=7.5, pad=3)
+        row[0].set_title(_format_caption(number, attributions, shares, labels), loc="left", fontsize=7.5, pad=3)
     _draw_foot(figure)
     return figure
 
 
-def _panels(count: int) -> tuple[Figure, list[list[Axes]]]:
+def _create_panels(count: int) -> tuple[Figure, list[list[Axes]]]:
     """A figure and three axes for each tile, placed in inches: layout engines are slow with many axes."""
     columns = min(count, _PER_ROW)
     rows = -(-count // _PER_ROW)
@@ -90,7 +90,7 @@ def _panels(count: int) -> tuple[Figure, list[list[Axes]]]:
     return figure, panels
 
 
-def _smoothed(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+def _smooth(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """A map for the eye and the end of its symmetric scale; a map of zeros has the scale ±1."""
     smooth: NDArray[np.float32] = ndimage.gaussian_filter(values, sigma=values.shape[0] / 100)
     limit = float(np.percentile(np.abs(smooth), _LIMIT_PERCENTILE))
@@ -107,7 +107,9 @@ def _draw_overlay(axes: Axes, tile: NDArray[np.uint8], relative: NDArray[np.floa
         axes.contour(mask, levels=[0.5], colors="black", linewidths=0.6)
 
 
-def _caption(number: int, attributions: Attributions, shares: NucleiShare, labels: NDArray[np.int64] | None) -> str:
+def _format_caption(
+    number: int, attributions: Attributions, shares: NucleiShare, labels: NDArray[np.int64] | None
+) -> str:
     parts = [f"#{number}", f"p(malignant) {attributions.probabilities[number]:.2f}"]
     if labels is not None and labels[number] >= 0:
         parts.append(f"label {LABELS[labels[number]]}")

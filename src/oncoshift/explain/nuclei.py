@@ -59,7 +59,7 @@ class NucleiSummary:
     interval: Interval | None
 
 
-def haematoxylin_mask(tile: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def find_haematoxylin(tile: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Nuclei of an H&E tile, roughly: pixels rich in haematoxylin.
 
     Colour deconvolution (Ruifrok & Johnston 2001), Otsu's threshold on the haematoxylin of tissue pixels, then specks
@@ -77,10 +77,10 @@ def haematoxylin_mask(tile: NDArray[np.uint8]) -> NDArray[np.bool_]:
     if not tissue.any() or np.ptp(haematoxylin[tissue]) < _LEAST_RANGE:
         return np.zeros(tile.shape[:2], dtype=np.bool_)
     mask = tissue & (haematoxylin > threshold_otsu(haematoxylin[tissue]))
-    return _without_specks(mask, max(2, round(_MIN_NUCLEUS_SHARE * mask.size)))
+    return _remove_specks(mask, max(2, round(_MIN_NUCLEUS_SHARE * mask.size)))
 
 
-def attribution_share(values: NDArray[np.float32], masks: NDArray[np.bool_]) -> NucleiShare:
+def compute_attribution_share(values: NDArray[np.float32], masks: NDArray[np.bool_]) -> NucleiShare:
     """The share of |attribution| on nuclei, tile by tile.
 
     Args:
@@ -133,7 +133,7 @@ def summarise(
     )
 
 
-def _without_specks(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:
+def _remove_specks(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:
     objects, _ = cast("tuple[NDArray[np.int32], int]", ndimage.label(mask))
     kept = np.bincount(objects.ravel()) >= smallest
     kept[0] = False

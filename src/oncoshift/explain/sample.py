@@ -44,24 +44,24 @@ def pick_tiles(
     if len(np.unique(tile_ids)) != len(tile_ids):
         raise DataError("tile ids are not unique; pick from one seed's predictions of one split")
     called = probabilities >= 0.5
-    benign = _in_turns(np.flatnonzero(~called), tile_ids, groups, seed)
-    malignant = _in_turns(np.flatnonzero(called), tile_ids, groups, seed)
+    benign = _take_in_turns(np.flatnonzero(~called), tile_ids, groups, seed)
+    malignant = _take_in_turns(np.flatnonzero(called), tile_ids, groups, seed)
     from_benign = min(len(benign), max(count - count // 2, count - len(malignant)))
     return np.array(benign[:from_benign] + malignant[: count - from_benign], dtype=np.int64)
 
 
-def _in_turns(
+def _take_in_turns(
     candidates: NDArray[np.int64], tile_ids: NDArray[np.str_], groups: NDArray[np.str_], seed: int
 ) -> list[int]:
     """Candidates in the order of choice: one of every group, then a second of every group, and so on."""
     turns: Counter[str] = Counter()
     ranked: list[tuple[int, str, int]] = []
-    for index in sorted(candidates.tolist(), key=lambda one: _key(seed, str(tile_ids[one]))):
+    for index in sorted(candidates.tolist(), key=lambda one: _compute_key(seed, str(tile_ids[one]))):
         group = str(groups[index])
-        ranked.append((turns[group], _key(seed, group), index))
+        ranked.append((turns[group], _compute_key(seed, group), index))
         turns[group] += 1
     return [index for _, _, index in sorted(ranked)]
 
 
-def _key(seed: int, name: str) -> str:
+def _compute_key(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()

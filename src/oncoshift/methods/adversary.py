@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from oncoshift.methods.alignment import Setup, Step, Term
 from oncoshift.methods.label_shift import TargetShares, weigh_sources
-from oncoshift.models.reversal import reversal_strength, reverse_gradient
+from oncoshift.models.reversal import compute_reversal_strength, reverse_gradient
 
 if TYPE_CHECKING:
     from oncoshift.settings.methods import DomainHeadSettings
@@ -43,7 +43,7 @@ class Adversary(Term):
         equilibrium or a dead head.
         """
         settings = self.settings
-        strength = reversal_strength(
+        strength = compute_reversal_strength(
             settings.schedule, settings.max_lambda, step.epoch, self.setup.epochs, step.progress
         )
         logits = self.head(reverse_gradient(self.compute_head_input(step), strength))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oncoshift.methods.adversary import Adversary
-from oncoshift.models.heads import feature_head
+from oncoshift.models.heads import build_head
 
 if TYPE_CHECKING:
     from oncoshift.methods.alignment import Setup, Step
@@ -28,7 +28,7 @@ class Dann(Adversary):
     """A domain loss with one logit per tile: all sources against the target."""
 
     def __init__(self, setup: Setup, settings: DomainHeadSettings) -> None:
-        super().__init__(feature_head(setup.width, settings.hidden, 1), setup, settings)
+        super().__init__(build_head(setup.width, settings.hidden, 1), setup, settings)
 
     def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute binary cross-entropy and accuracy of logits [B + T, 1]; see `Adversary.compute_domain_loss`."""

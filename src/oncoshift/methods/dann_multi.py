@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oncoshift.methods.adversary import Adversary
-from oncoshift.models.heads import feature_head
+from oncoshift.models.heads import build_head
 
 if TYPE_CHECKING:
     from oncoshift.methods.alignment import Setup, Step
@@ -31,7 +31,7 @@ class DannMulti(Adversary):
     """A domain loss with one logit per organ; with label shift each source organ is weighted separately."""
 
     def __init__(self, setup: Setup, settings: DannMultiSettings) -> None:
-        super().__init__(feature_head(setup.width, settings.hidden, setup.organs + 1), setup, settings)
+        super().__init__(build_head(setup.width, settings.hidden, setup.organs + 1), setup, settings)
 
     def group_sources(self, step: Step) -> Tensor:
         """Return the organ of each source tile: each is a domain of its own."""

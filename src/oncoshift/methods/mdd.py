@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oncoshift.methods.alignment import Setup, Step, Term
-from oncoshift.models.heads import feature_head
-from oncoshift.models.reversal import reversal_strength, reverse_gradient
+from oncoshift.models.heads import build_head
+from oncoshift.models.reversal import compute_reversal_strength, reverse_gradient
 
 if TYPE_CHECKING:
     from oncoshift.settings.methods import MddSettings
@@ -33,12 +33,12 @@ class Mdd(Term):
 
     def __init__(self, setup: Setup, settings: MddSettings) -> None:
         super().__init__(setup, settings)
-        self.head = feature_head(setup.width, settings.hidden, 2)
+        self.head = build_head(setup.width, settings.hidden, 2)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the weighted disparity; the agreements are the shares of tiles on which both heads agree."""
         settings = self.settings
-        strength = reversal_strength(
+        strength = compute_reversal_strength(
             settings.schedule, settings.max_lambda, step.epoch, self.setup.epochs, step.progress
         )
         logits = self.head(reverse_gradient(step.z, strength))

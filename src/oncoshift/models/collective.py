@@ -27,7 +27,7 @@ def gather(x: Tensor) -> Tensor:
     return gathered
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
+def reduce_any(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set on at least one rank; every rank must ask."""
     if world_size() == 1:
         return flag

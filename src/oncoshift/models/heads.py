@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def feature_head(width: int, hidden: int, outputs: int) -> nn.Module:
+def build_head(width: int, hidden: int, outputs: int) -> nn.Module:
     """Feature [N, width] → logits [N, outputs]; `hidden` 0 is a single linear layer, as in arXiv 2601.14678."""
     if hidden == 0:
         return nn.Linear(width, outputs)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from oncoshift.settings import ModelSettings
 
 
-def frozen_parts(freeze: str) -> tuple[str, ...]:
+def list_frozen_parts(freeze: str) -> tuple[str, ...]:
     """The trunk's parts that stay as they were loaded: `none`, up to a part of `PARTS`, or `all`."""
     if freeze == "none":
         return ()
@@ -44,7 +44,7 @@ class AdaptationNet(nn.Module):
         self.classifier = TileClassifier(settings.backbone, settings.bottleneck, settings.dropout)
         load_trunk(self.classifier.trunk, settings.backbone, settings.weights)
         self.width = settings.bottleneck
-        self.frozen = frozen_parts(settings.freeze)
+        self.frozen = list_frozen_parts(settings.freeze)
         self.trained = PARTS[len(self.frozen) :]
         for part in self.frozen:
             getattr(self.classifier.trunk, part).requires_grad_(False)

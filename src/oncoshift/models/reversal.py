@@ -29,7 +29,7 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
     return reversed_
 
 
-def reversal_strength(schedule: str, max_lambda: float, epoch: int, epochs: int, progress: float) -> float:
+def compute_reversal_strength(schedule: str, max_lambda: float, epoch: int, epochs: int, progress: float) -> float:
     """λ of one step.
 
     Args:

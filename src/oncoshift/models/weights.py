@@ -36,7 +36,7 @@ def load_trunk(trunk: Trunk, backbone: str, weights: str) -> None:
     """
     if weights == "none":
         return
-    state = _imagenet(backbone) if weights == "imagenet" else _file(Path(weights))
+    state = _fetch_imagenet_state(backbone) if weights == "imagenet" else _read_state(Path(weights))
     renamed = {_rename(name): tensor.float() for name, tensor in state.items() if not name.startswith("fc.")}
     expected = trunk.state_dict()
     misfits = [
@@ -52,7 +52,7 @@ def load_trunk(trunk: Trunk, backbone: str, weights: str) -> None:
     trunk.load_state_dict(renamed, strict=False)
 
 
-def _imagenet(backbone: str) -> dict[str, Tensor]:
+def _fetch_imagenet_state(backbone: str) -> dict[str, Tensor]:
     choice = torchvision_models.get_model_weights(backbone).DEFAULT
     try:
         state: dict[str, Tensor] = choice.get_state_dict(progress=False, check_hash=True)
@@ -70,7 +70,7 @@ def _imagenet(backbone: str) -> dict[str, Tensor]:
     return state
 
 
-def _file(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"model.weights {path}: no such file; {_ALTERNATIVES}")
     try:

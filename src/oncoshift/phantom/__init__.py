@@ -5,8 +5,8 @@ and the habits of a patient's slide (`styles`), and written as a folder data set
 """
 
 from oncoshift.phantom.render import PhantomTile, render_tile
-from oncoshift.phantom.styles import GroupStyle, Organ, draw_style, organ_named
-from oncoshift.phantom.write import is_written, phantom_tile, write_phantom
+from oncoshift.phantom.styles import GroupStyle, Organ, draw_style, find_organ
+from oncoshift.phantom.write import is_written, render_phantom_tile, write_phantom
 
 __all__ = [
     "GroupStyle",
@@ -14,8 +14,8 @@ __all__ = [
     "PhantomTile",
     "draw_style",
     "is_written",
-    "organ_named",
-    "phantom_tile",
+    "find_organ",
+    "render_phantom_tile",
     "render_tile",
     "write_phantom",
 ]

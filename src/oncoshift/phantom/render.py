@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.phantom.styles import organ_named
+from oncoshift.phantom.styles import find_organ
 from oncoshift.phantom.tissue import FIELD, HOLE_RADIUS, Ellipses, Tissue, grow
 
 if TYPE_CHECKING:
@@ -52,20 +52,20 @@ def render_tile(
     Raises:
         SettingsError: the phantom has no such organ.
     """
-    parameters = organ_named(organ)
+    parameters = find_organ(organ)
     tissue = grow(parameters, malignant, group_style, rng)
     cover, darkness = _draw(tissue.nuclei, size)
-    haematoxylin, eosin = _concentrations(parameters, tissue, cover, darkness, size, rng)
+    haematoxylin, eosin = _compute_concentrations(parameters, tissue, cover, darkness, size, rng)
     light = _transmit(parameters.stain, group_style, haematoxylin, eosin)
     light = _defocus(light, group_style.focus) + rng.normal(0, 1.5, (size, size, 1)).astype(np.float32)
     return PhantomTile(np.clip(np.rint(light), 0, 255).astype(np.uint8), cover >= 0.5)
 
 
-def _pixel_centres(size: int) -> NDArray[np.float64]:
+def _compute_pixel_centres(size: int) -> NDArray[np.float64]:
     return (np.arange(size) + 0.5) * FIELD / size
 
 
-def _edge(size: int) -> float:
+def _compute_edge(size: int) -> float:
     return max(_OPTICS, FIELD / size)
 
 
@@ -83,7 +83,7 @@ def _draw(ellipses: Ellipses, size: int) -> tuple[NDArray[np.float32], NDArray[n
     long, short = (ellipses.axes[:, axis].astype(np.float32)[:, None, None] for axis in (0, 1))
     u, v = (across * cos + down * sin) / long, (down * cos - across * sin) / short
     depth = np.sqrt(u**2 + v**2) / (1 + ellipses.waves.astype(np.float32)[:, None, None] * np.cos(3 * np.arctan2(v, u)))
-    cover = np.clip((1 - depth) * np.sqrt(long * short) / np.float32(_edge(size)) + 0.5, 0, 1)
+    cover = np.clip((1 - depth) * np.sqrt(long * short) / np.float32(_compute_edge(size)) + 0.5, 0, 1)
     rim = 0.75 + 0.35 * np.minimum(depth, 1) ** 4  # chromatin gathers at the membrane
     dark = cover * rim * ellipses.darkness.astype(np.float32)[:, None, None]
     for (column, row), patch, shade in zip(np.clip(corner + side, 0, size + side), cover, dark, strict=True):
@@ -93,7 +93,7 @@ def _draw(ellipses: Ellipses, size: int) -> tuple[NDArray[np.float32], NDArray[n
     return canvas[0, side:-side, side:-side], canvas[1, side:-side, side:-side]
 
 
-def _concentrations(
+def _compute_concentrations(
     organ: Organ,
     tissue: Tissue,
     nuclei: NDArray[np.float32],
@@ -102,9 +102,9 @@ def _concentrations(
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Haematoxylin and eosin concentration, both float32 [S, S], before the organ's dye strengths."""
-    centres = _pixel_centres(size)
+    centres = _compute_pixel_centres(size)
     x, y = centres[None, :], centres[:, None]
-    edge = _edge(size)
+    edge = _compute_edge(size)
     depth = tissue.glands.depth(x, y)
     radius = float(np.mean(tissue.glands.radii))
     inside = _within(depth, 1.0, radius / edge)
@@ -114,8 +114,8 @@ def _concentrations(
     epithelium = inside * (1 - lumen)
     stroma = 1 - inside
 
-    grain, cloud = _noise(size, 1.6, rng), _noise(size, 9.0, rng)
-    fibre = _fibres(organ.fibre_width, cloud, x, y, rng)
+    grain, cloud = _draw_noise(size, 1.6, rng), _draw_noise(size, 9.0, rng)
+    fibre = _draw_fibres(organ.fibre_width, cloud, x, y, rng)
     basement = np.exp(-(((depth - 1) * radius / (0.8 * edge)) ** 2))
     eosin = epithelium * organ.cytoplasm * (1 + 0.12 * grain + 0.1 * cloud) * (1 - 0.8 * vacuoles)
     eosin += stroma * organ.stroma * (1 - organ.fibres * (1 - fibre)) + 0.12 * basement
@@ -130,7 +130,7 @@ def _within(depth: NDArray[np.float64], limit: float, sharpness: float) -> NDArr
     return np.asarray(np.clip((limit - depth) * sharpness + 0.5, 0, 1), np.float32)
 
 
-def _fibres(
+def _draw_fibres(
     width: float,
     cloud: NDArray[np.float32],
     x: NDArray[np.float64],
@@ -148,11 +148,11 @@ def _fibres(
 def _spread(size: int, length: float) -> NDArray[np.float32]:
     """Gaussian weights [S, n] that turn n random numbers a `length` apart into a smooth curve of unit variance."""
     knots = np.arange(-1.5, FIELD / length + 1.5) * length
-    weights = np.exp(-0.5 * ((_pixel_centres(size)[:, None] - knots) / (0.6 * length)) ** 2)
+    weights = np.exp(-0.5 * ((_compute_pixel_centres(size)[:, None] - knots) / (0.6 * length)) ** 2)
     return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True), np.float32)
 
 
-def _noise(size: int, length: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _draw_noise(size: int, length: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Smooth noise of unit variance whose detail is `length` µm wide, float32 [S, S]; the same at every size."""
     weights = _spread(size, length)
     count = weights.shape[1]

@@ -170,7 +170,7 @@ ORGANS: dict[str, Organ] = {
 }
 
 
-def organ_named(name: str) -> Organ:
+def find_organ(name: str) -> Organ:
     """The parameters of an organ.
 
     Raises:

@@ -112,20 +112,22 @@ def grow(organ: Organ, malignant: bool, style: GroupStyle, rng: np.random.Genera
     malignant ones the outline is ragged, the lumen is lost or split into holes, and large, uneven, dark nuclei crowd
     the whole gland and stray into the stroma.
     """
-    glands = _glands(organ, malignant, style, rng)
+    glands = _place_glands(organ, malignant, style, rng)
     lumen = organ.lumen if not malignant else 0.25 * organ.lumen
-    holes = _holes(glands, rng) if malignant else _disks(np.empty((0, 2)), 0.0, 0.0, 0.0, rng)
+    holes = _place_holes(glands, rng) if malignant else _draw_disks(np.empty((0, 2)), 0.0, 0.0, 0.0, rng)
     if malignant:
-        nuclei, above = _crowded_nuclei(organ, style, glands, lumen, holes, rng), np.empty((0, 2))
+        nuclei, above = _place_crowded_nuclei(organ, style, glands, lumen, holes, rng), np.empty((0, 2))
     else:
-        nuclei, above = _ordered_nuclei(organ, style, glands, rng)
+        nuclei, above = _place_ordered_nuclei(organ, style, glands, rng)
     above = above[rng.random(len(above)) < organ.vacuoles]
     radius = 0.13 * organ.gland_radius * style.scale
-    vacuoles = _ellipses(above, radius, 0.1, 1.1, rng.uniform(0, np.pi, len(above)), 0.03, 1.0, rng)
+    vacuoles = _draw_ellipses(above, radius, 0.1, 1.1, rng.uniform(0, np.pi, len(above)), 0.03, 1.0, rng)
     return Tissue(glands, lumen, holes, vacuoles, nuclei)
 
 
-def _disks(centres: NDArray[np.float64], radius: float, spread: float, wave: float, rng: np.random.Generator) -> Disks:
+def _draw_disks(
+    centres: NDArray[np.float64], radius: float, spread: float, wave: float, rng: np.random.Generator
+) -> Disks:
     count = len(centres)
     return Disks(
         centres,
@@ -135,7 +137,7 @@ def _disks(centres: NDArray[np.float64], radius: float, spread: float, wave: flo
     )
 
 
-def _lattice(spacing: float, jitter: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def _draw_lattice(spacing: float, jitter: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """A turned, shifted, jittered hexagonal lattice over the field and one spacing around it, float [n, 2] in µm."""
     reach = np.arange(-np.ceil(FIELD / spacing), np.ceil(FIELD / spacing) + 1)
     column, row = (axis.ravel() for axis in np.meshgrid(reach, reach))
@@ -146,23 +148,23 @@ def _lattice(spacing: float, jitter: float, rng: np.random.Generator) -> NDArray
     return np.asarray(points[np.all((points > -spacing) & (points < FIELD + spacing), axis=1)])
 
 
-def _glands(organ: Organ, malignant: bool, style: GroupStyle, rng: np.random.Generator) -> Disks:
+def _place_glands(organ: Organ, malignant: bool, style: GroupStyle, rng: np.random.Generator) -> Disks:
     radius = organ.gland_radius * style.scale
     spacing = 2 * radius * (1 + organ.gland_gap)
     if not malignant:
-        return _disks(_lattice(spacing, 0.04, rng), radius, 0.06, 0.03, rng)
-    return _disks(_lattice(spacing, 0.16, rng), 1.1 * radius, 0.2, 0.11 * style.grade, rng)
+        return _draw_disks(_draw_lattice(spacing, 0.04, rng), radius, 0.06, 0.03, rng)
+    return _draw_disks(_draw_lattice(spacing, 0.16, rng), 1.1 * radius, 0.2, 0.11 * style.grade, rng)
 
 
-def _holes(glands: Disks, rng: np.random.Generator) -> Disks:
+def _place_holes(glands: Disks, rng: np.random.Generator) -> Disks:
     """Two or so small lumens somewhere in each gland that is left with any."""
     owner = np.repeat(np.arange(len(glands.radii)), 3)[rng.random(3 * len(glands.radii)) < 0.45]
     angle, reach = rng.uniform(0, 2 * np.pi, len(owner)), rng.uniform(0.1, 0.6, len(owner)) * glands.radii[owner]
     offset = np.stack([np.cos(angle), np.sin(angle)], axis=1) * reach[:, None]
-    return _disks(glands.centres[owner] + offset, HOLE_RADIUS, 0.3, 0.08, rng)
+    return _draw_disks(glands.centres[owner] + offset, HOLE_RADIUS, 0.3, 0.08, rng)
 
 
-def _ordered_nuclei(
+def _place_ordered_nuclei(
     organ: Organ, style: GroupStyle, glands: Disks, rng: np.random.Generator
 ) -> tuple[Ellipses, NDArray[np.float64]]:
     """One row of nuclei along each gland's wall and a few in the stroma; and a place above each for a vacuole."""
@@ -182,36 +184,36 @@ def _ordered_nuclei(
     # Flat walls (alveoli) carry their nuclei along the wall, tall ones (columnar epithelium) across it.
     lie = angle + (np.pi / 2 if organ.lumen > 0.6 else 0.0)
     inner = glands.centres[owner] + (0.5 * seat[owner] + 0.5 * organ.lumen)[:, None] * reach
-    epithelium = _ellipses(wall, radius, 0.06, organ.nucleus_aspect, lie, 0.02, 0.95, rng)
-    return _join(epithelium, _stromal_nuclei(organ, style, glands, rng)), inner
+    epithelium = _draw_ellipses(wall, radius, 0.06, organ.nucleus_aspect, lie, 0.02, 0.95, rng)
+    return _join(epithelium, _place_stromal_nuclei(organ, style, glands, rng)), inner
 
 
-def _crowded_nuclei(
+def _place_crowded_nuclei(
     organ: Organ, style: GroupStyle, glands: Disks, lumen: float, holes: Disks, rng: np.random.Generator
 ) -> Ellipses:
     """Large nuclei all over the glands, some in the stroma around them."""
     radius = organ.nucleus_radius * style.scale * (1 + 0.42 * style.grade)
-    points = _lattice(2.15 * radius / np.sqrt(style.density), 0.13, rng)
+    points = _draw_lattice(2.15 * radius / np.sqrt(style.density), 0.13, rng)
     depth, gap = glands.depth(points[:, 0], points[:, 1]), holes.depth(points[:, 0], points[:, 1])
     inside = (depth < 0.97) & (depth > lumen) & (gap > 1.25)
     strays = (depth >= 0.97) & (rng.random(len(points)) < 0.12)
     kept = points[inside | strays]
-    epithelium = _ellipses(
+    epithelium = _draw_ellipses(
         kept, radius, 0.17, 1.3, rng.uniform(0, np.pi, len(kept)), 0.09, 0.95 + 0.2 * style.grade, rng
     )
-    return _join(epithelium, _stromal_nuclei(organ, style, glands, rng))
+    return _join(epithelium, _place_stromal_nuclei(organ, style, glands, rng))
 
 
-def _stromal_nuclei(organ: Organ, style: GroupStyle, glands: Disks, rng: np.random.Generator) -> Ellipses:
+def _place_stromal_nuclei(organ: Organ, style: GroupStyle, glands: Disks, rng: np.random.Generator) -> Ellipses:
     """Fibroblasts (spindles) and lymphocytes (small, round, dark) between the glands."""
     expected = organ.stroma_cells * style.density * FIELD**2 / 1000
     points = rng.uniform(0, FIELD, (round(expected), 2))
     points = points[glands.depth(points[:, 0], points[:, 1]) > 1.08]
     aspect = np.where(rng.random(len(points)) < 0.6, 3.0, 1.05)
-    return _ellipses(points, 1.9 * style.scale, 0.1, aspect, rng.uniform(0, np.pi, len(points)), 0.03, 1.05, rng)
+    return _draw_ellipses(points, 1.9 * style.scale, 0.1, aspect, rng.uniform(0, np.pi, len(points)), 0.03, 1.05, rng)
 
 
-def _ellipses(
+def _draw_ellipses(
     centres: NDArray[np.float64],
     radius: float,
     spread: float,

@@ -17,7 +17,7 @@ from oncoshift.data.source.adapters.phantom import MASKS
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 from oncoshift.phantom.render import render_tile
-from oncoshift.phantom.styles import draw_style, organ_named
+from oncoshift.phantom.styles import draw_style, find_organ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _EDITION = 1
 """Raised whenever the same settings give other pixels, so that folders written before are written anew."""
 
-_OURS = re.compile(r"[a-z]+-[bm]\d{3,}_\d{2,}\.png")
+_TILE_FILE_NAME = re.compile(r"[a-z]+-[bm]\d{3,}_\d{2,}\.png")
 
 COMPRESSION = 1
 """Level of PNG's deflate: sensor noise does not compress, so more effort buys next to nothing."""
@@ -55,8 +55,8 @@ def write_phantom(settings: PhantomSettings, root: Path, progress: Callable[[int
         SettingsError: the phantom has no such organ.
     """
     for organ in settings.organs:
-        organ_named(organ)
-    notice = _notice(settings)
+        find_organ(organ)
+    notice = _format_notice(settings)
     if _has_notice(root, notice):
         return False
     _refuse_foreign(root)
@@ -71,7 +71,7 @@ def write_phantom(settings: PhantomSettings, root: Path, progress: Callable[[int
     return True
 
 
-def phantom_tile(settings: PhantomSettings, organ: str, label: int, group: int, number: int) -> PhantomTile:
+def render_phantom_tile(settings: PhantomSettings, organ: str, label: int, group: int, number: int) -> PhantomTile:
     """Render tile `number` of a group, as `write_phantom` writes it."""
     identity = (settings.seed, zlib.crc32(organ.encode()), label, group)
     style = draw_style(np.random.default_rng(np.random.SeedSequence((*identity, 0))))
@@ -79,7 +79,7 @@ def phantom_tile(settings: PhantomSettings, organ: str, label: int, group: int, 
     return render_tile(organ, bool(label), style, rng, settings.tile_size)
 
 
-def _notice(settings: PhantomSettings) -> str:
+def _format_notice(settings: PhantomSettings) -> str:
     parameters = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
     return (
         "This data set is made up. Its tiles are drawn by a program (oncoshift.phantom); no tissue, no patient\n"
@@ -109,7 +109,7 @@ def _has_notice(root: Path, notice: str) -> bool:
         return False
 
 
-def _identities(settings: PhantomSettings) -> Iterator[tuple[str, int, int, int]]:
+def _list_identities(settings: PhantomSettings) -> Iterator[tuple[str, int, int, int]]:
     for organ in settings.organs:
         for label in range(len(LABELS)):
             for group in range(settings.groups_per_class):
@@ -123,8 +123,8 @@ def _write_tiles(settings: PhantomSettings, folder: Path, progress: Callable[[in
         for name in LABELS:
             (folder / organ / name).mkdir(parents=True)
             (folder / MASKS / organ / name).mkdir(parents=True)
-    for done, (organ, label, group, number) in enumerate(_identities(settings), start=1):
-        tile = phantom_tile(settings, organ, label, group, number)
+    for done, (organ, label, group, number) in enumerate(_list_identities(settings), start=1):
+        tile = render_phantom_tile(settings, organ, label, group, number)
         place = f"{organ}/{LABELS[label]}/{organ}-{LABELS[label][0]}{group:03d}_{number:02d}.png"
         Image.fromarray(tile.image).save(folder / place, compress_level=COMPRESSION)
         Image.fromarray(tile.nuclei).save(folder / MASKS / place, compress_level=COMPRESSION)
@@ -135,7 +135,7 @@ def _write_tiles(settings: PhantomSettings, folder: Path, progress: Callable[[in
 def _refuse_foreign(root: Path) -> None:
     """A phantom is replaced, files that somebody put among its tiles are not."""
     for file in root.rglob("*"):
-        if file.is_file() and file.name != MARKER and not _OURS.fullmatch(file.name):
+        if file.is_file() and file.name != MARKER and not _TILE_FILE_NAME.fullmatch(file.name):
             raise DataError(
                 f"{file}: is no tile of the phantom, which other settings would replace with all that is in {root}; "
                 "move your files to a folder of their own and name it as ingest.root"

@@ -63,7 +63,7 @@ def read_image_file(path: Path) -> bytes:
             than `MAX_BYTES` bytes. The message leaves out the path, which the caller knows.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=_open_nonblocking) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableImageError("no regular file: a pipe, a socket or a device is no image")
@@ -107,7 +107,7 @@ def read_tile(data: bytes, side: int) -> NDArray[np.uint8]:
         UnreadableImageError: see `decode`.
     """
     check_structure(data)
-    pixels = _fast_jpeg(data, side) if data[:2] == b"\xff\xd8" else None
+    pixels = _decode_jpeg_scaled(data, side) if data[:2] == b"\xff\xd8" else None
     return resize(_decode(data) if pixels is None else pixels, side)
 
 
@@ -115,8 +115,8 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
     try:
         with _open(data) as image:
             image.load()
-            pixels = _deep_colour(data, image) if _is_deep(data, image) else None
-            upright = _upright(_eight_bits(image) if pixels is None else pixels, image)
+            pixels = _decode_deep_colour(data, image) if _is_deep(data, image) else None
+            upright = _turn_upright(_reduce_to_eight_bits(image) if pixels is None else pixels, image)
             return np.asarray(to_srgb(upright))
     except UnreadableImageError:
         raise
@@ -129,7 +129,7 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
         raise UnreadableImageError(f"cannot decode image of {len(data)} bytes: {error}") from error
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     """Without O_NONBLOCK, to open a pipe that nobody writes to takes for ever; a regular file opens as ever."""
     return os.open(path, flags | os.O_NONBLOCK)
 
@@ -141,7 +141,7 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _fast_jpeg(data: bytes, side: int) -> NDArray[np.uint8] | None:
+def _decode_jpeg_scaled(data: bytes, side: int) -> NDArray[np.uint8] | None:
     """A colour JPEG scaled while it is decoded; None where `decode` must see to more than that."""
     import simplejpeg
 
@@ -167,10 +167,10 @@ def _is_plain(data: bytes) -> bool:
             return bool(precision == 8 and channels == 3 and 0 < width * height <= MAX_PIXELS)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     with _open(data) as image:
-        return image.mode == "RGB" and "icc_profile" not in image.info and _orientation(image) == 1
+        return image.mode == "RGB" and "icc_profile" not in image.info and _read_orientation(image) == 1
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     """The Exif orientation, 1–8; 1 where there is none, or Exif data are broken."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -178,16 +178,16 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+def _turn_upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     """`pixels` turned by the orientation of the file they come from; Pillow itself has turned a TIFF."""
-    turn = _TRANSPOSITIONS.get(_orientation(image))
+    turn = _TRANSPOSITIONS.get(_read_orientation(image))
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _reduce_to_eight_bits(image: Image.Image) -> Image.Image:
     """Grey pixels of 16 bits as 8; other images as they are."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # "I": Pillow before 10.3
-        return _with_profile(Image.fromarray(_to_eight(np.asarray(image, dtype=np.uint16))), image)
+        return _attach_profile(Image.fromarray(_to_eight(np.asarray(image, dtype=np.uint16))), image)
     if image.mode in ("I", "F"):
         kind = "floating point" if image.mode == "F" else "32-bit integers"
         raise UnreadableImageError(f"pixels are {kind}, which say not what is white; save the tile with 8 or 16 bits")
@@ -204,7 +204,7 @@ def _is_deep(data: bytes, image: Image.Image) -> bool:
     return 16 in bits
 
 
-def _deep_colour(data: bytes, image: Image.Image) -> Image.Image | None:
+def _decode_deep_colour(data: bytes, image: Image.Image) -> Image.Image | None:
     """All 16 bits by OpenCV, rounded to 8; None where OpenCV reads something else than Pillow did."""
     try:
         import cv2
@@ -219,7 +219,7 @@ def _deep_colour(data: bytes, image: Image.Image) -> Image.Image | None:
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         return None
     order = [2, 1, 0, 3][: pixels.shape[2]]
-    return _with_profile(Image.fromarray(_to_eight(pixels)[:, :, order]), image)
+    return _attach_profile(Image.fromarray(_to_eight(pixels)[:, :, order]), image)
 
 
 def _to_eight(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -230,7 +230,7 @@ def _to_eight(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return eight
 
 
-def _with_profile(pixels: Image.Image, image: Image.Image) -> Image.Image:
+def _attach_profile(pixels: Image.Image, image: Image.Image) -> Image.Image:
     if "icc_profile" in image.info:
         pixels.info["icc_profile"] = image.info["icc_profile"]
     return pixels

@@ -82,9 +82,9 @@ def check_structure(data: bytes) -> None:
     if data[:2] == b"\xff\xd8":
         _check_jpeg(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        _check_chunks(_png_chunks(data), (b"IDAT",))
+        _check_chunks(_read_png_chunks(data), (b"IDAT",))
     elif data[:4] == b"RIFF":
-        _check_chunks(_webp_chunks(data), (b"VP8 ", b"VP8L", b"ALPH", b"ANMF"))
+        _check_chunks(_read_webp_chunks(data), (b"VP8 ", b"VP8L", b"ALPH", b"ANMF"))
     elif data[:2] in (b"II", b"MM"):
         _check_tiff(data)
     elif data[:2] == b"BM":
@@ -121,7 +121,7 @@ def _check_chunks(chunks: Iterator[tuple[bytes, int]], pixels: tuple[bytes, ...]
         _check_metadata(metadata)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+def _read_png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
     at = 8
     while at + 8 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
@@ -129,7 +129,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
         at += 12 + size
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+def _read_webp_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
     at = 12
     while at + 8 <= len(data):
         (size,) = struct.unpack_from("<I", data, at + 4)

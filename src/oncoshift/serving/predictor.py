@@ -180,15 +180,15 @@ def _tile(image: object, side: int) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray):
         return resize(image, side)  # which refuses what is not uint8 [H, W, 3]
     if isinstance(image, str):
-        image = _bytes_of_base64(image)
+        image = _decode_base64(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return read_tile(bytes(image), side)
     if isinstance(image, list):
-        return resize(_pixels_of_list(image), side)
+        return resize(_parse_pixels(image), side)
     raise UnreadableImageError(f"expected image bytes, base64 or uint8 [H, W, 3], got {type(image).__name__}")
 
 
-def _bytes_of_base64(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         # Base64 may come wrapped into lines, as the `base64` command and MLflow's own examples have it.
         return base64.b64decode("".join(text.split()), validate=True)
@@ -196,7 +196,7 @@ def _bytes_of_base64(text: str) -> bytes:
         raise UnreadableImageError(f"text of {len(text)} characters is not base64: {error}") from error
 
 
-def _pixels_of_list(image: list[object]) -> NDArray[np.uint8]:
+def _parse_pixels(image: list[object]) -> NDArray[np.uint8]:
     try:
         values = np.asarray(image)
     except ValueError as error:

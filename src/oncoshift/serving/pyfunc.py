@@ -40,7 +40,7 @@ class ServedTileClassifier(PythonModel):
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Predict; see the class for what comes in and goes out."""
-        images, index = _images(model_input)
+        images, index = _list_images(model_input)
         outcomes = self._predictor.predict(images, **(params or {}))
         columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in OUTPUT_COLUMNS}
         table = pd.DataFrame(columns, index=index, dtype=object)
@@ -49,7 +49,7 @@ class ServedTileClassifier(PythonModel):
         return table  # with None, since a float column would hold NaN, which is no JSON
 
 
-def _images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:
+def _list_images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:
     if isinstance(model_input, pd.DataFrame):
         if IMAGE_COLUMN not in model_input.columns:
             raise ValueError(f"no column {IMAGE_COLUMN!r}; there are {[str(name) for name in model_input.columns]}")

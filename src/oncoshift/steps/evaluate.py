@@ -9,9 +9,14 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from oncoshift.errors import DataError
-from oncoshift.evaluation.domains import Report, by_organ, evaluate_domains
-from oncoshift.evaluation.intervals import Interval, paired_difference
-from oncoshift.evaluation.plots import comparison_figure, confusion_figure, reliability_figure, roc_figure
+from oncoshift.evaluation.domains import Report, evaluate_domains, split_by_organ
+from oncoshift.evaluation.intervals import Interval, bootstrap_difference
+from oncoshift.evaluation.plots import (
+    draw_comparison_figure,
+    draw_confusion_figure,
+    draw_reliability_figure,
+    draw_roc_figure,
+)
 from oncoshift.evaluation.resampling import TooFewGroupsError
 
 if TYPE_CHECKING:
@@ -47,9 +52,9 @@ class EvaluatedMethod:
             folder: before their names, with a slash at its end.
         """
         recorder.save_text(f"{folder}report.md", self.report.to_markdown())
-        recorder.save_figure(f"{folder}roc.png", roc_figure(self.predictions))
-        recorder.save_figure(f"{folder}reliability.png", reliability_figure(self.predictions, self.bins))
-        recorder.save_figure(f"{folder}confusion.png", confusion_figure(self.predictions))
+        recorder.save_figure(f"{folder}roc.png", draw_roc_figure(self.predictions))
+        recorder.save_figure(f"{folder}reliability.png", draw_reliability_figure(self.predictions, self.bins))
+        recorder.save_figure(f"{folder}confusion.png", draw_confusion_figure(self.predictions))
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Evaluation:
             method.record(recorder, f"{name}/")
             recorder.save_json(f"{name}/report.json", method.report.to_dict())
             _record_seeds(recorder, method)
-        comparison = comparison_figure(self.reports)
+        comparison = draw_comparison_figure(self.reports)
         for place in (recorder, recorder.outer):
             place.save_figure("plots/comparison.png", comparison)
         ended = max(trained.ended_ms for method in self.methods.values() for trained in method.seeds)
@@ -137,7 +142,7 @@ def evaluate_one(jobs: ExperimentJobs, trained: TrainedJob, settings: EvaluateSe
 def compute_roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
     """The ROC curve of every organ's first seed, for a program that draws it itself, as DVC does."""
     curves = []
-    for tiles in by_organ(predictions):
+    for tiles in split_by_organ(predictions):
         false, true, _ = roc_curve(tiles.labels, tiles.probabilities[0])
         curves.append(pd.DataFrame({"organ": tiles.organ, "false_positive_rate": false, "true_positive_rate": true}))
     return pd.concat(curves)
@@ -153,9 +158,9 @@ def _score(seeds: Sequence[TrainedJob], predictions: pd.DataFrame, settings: Eva
 
 def _compute_gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFrame) -> Interval:
     of_method, of_control = (
-        next(tiles for tiles in by_organ(table) if tiles.organ == settings.target) for table in (adapted, control)
+        next(tiles for tiles in split_by_organ(table) if tiles.organ == settings.target) for table in (adapted, control)
     )
-    return paired_difference(
+    return bootstrap_difference(
         of_method.labels,
         of_method.probabilities,
         of_control.probabilities,

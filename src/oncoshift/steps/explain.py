@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.data.loading import load_masks
-from oncoshift.explain.attributions import mean_image
+from oncoshift.explain.attributions import compute_mean_image
 from oncoshift.explain.explanation import Explanation, explain
 from oncoshift.explain.kept import KeptParts
 from oncoshift.explain.sample import pick_tiles
@@ -79,7 +79,7 @@ def run(
             tile_ids=ids,
             groups=tiles.groups[picked],
             labels=tiles.labels[picked],
-            baseline=mean_image(source.images, source.rows),
+            baseline=compute_mean_image(source.images, source.rows),
             device="cpu",
             settings=settings,
             kept=kept,

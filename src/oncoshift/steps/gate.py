@@ -15,7 +15,7 @@ from oncoshift.data.parquet import read_table
 from oncoshift.data.raw import read_raw_tiles
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import RegistryError
-from oncoshift.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
+from oncoshift.evaluation.intervals import Interval, bootstrap_difference, bootstrap_metrics
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.files import DamagedFileError
@@ -148,7 +148,7 @@ def _gather_evidence(
     control = jobs.predict(challenge.control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
 
     def compare_with(other: NDArray[np.float64]) -> Interval:
-        return paired_difference(
+        return bootstrap_difference(
             tiles.labels,
             challenger,
             other,

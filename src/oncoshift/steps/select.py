@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oncoshift.evaluation.agreement import agreement_figure
+from oncoshift.evaluation.agreement import draw_agreement
 from oncoshift.selection.consensus import Consensus, find_consensus, pairwise_kappa
 from oncoshift.selection.oracle import oracle
 from oncoshift.selection.rule import ORACLE, score_row
@@ -119,7 +119,7 @@ class Selection:
             pairwise_kappa(np.stack(found.predictions)),
         )
         title = f"agreement on unlabelled {target}\n{settings.train.method}, seed {settings.seed}"
-        figure = agreement_figure(names, kappas, title)
+        figure = draw_agreement(names, kappas, title)
         for place in (recorder, recorder.outer):
             place.save_figure("plots/agreement.png", figure)
         return {

@@ -16,7 +16,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from oncoshift.errors import TrainingError, TrainingInterrupted
 from oncoshift.models.batch_norm import replace_batch_norm
-from oncoshift.models.collective import any_rank
+from oncoshift.models.collective import reduce_any
 from oncoshift.training.average import WeightAverage
 from oncoshift.training.checkpoint import (
     Checkpoint,
@@ -220,7 +220,7 @@ class _Run:
         """Whether the training is to end here; the same on every rank."""
         step, ranks = self.position.step, self.fabric.world_size
         asks = ranks == 1 or step % _STOP_CHECK_STEPS == 0 or step == self.loader.steps
-        return asks and any_rank(self.stopped(), self.fabric.device)
+        return asks and reduce_any(self.stopped(), self.fabric.device)
 
     def _iterate_batches(self) -> Iterator[Batch]:
         """The epoch's batches from the present step on; the time that they are waited for is counted."""
