@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from oncoshift.copies import Pair, find_pairs, join_groups
-from oncoshift.copies.candidates import candidates
-from oncoshift.copies.features import FEATURES, describe
+from oncoshift.copies.candidates import find_candidates
+from oncoshift.copies.features import FEATURES, extract_features
 from oncoshift.copies.scratch import Scratch
 from oncoshift.phantom import render_phantom_tile
 from oncoshift.serving.images import decode
@@ -123,8 +123,8 @@ def made_up(features: NDArray[np.uint8], count: int) -> tuple[NDArray[np.uint8],
     """
     rng = np.random.default_rng(0)
 
-    def noisy(codes: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
-        moved = codes + level * rng.standard_normal(codes.shape, np.float32)
+    def noisy(descriptors: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
+        moved = descriptors + level * rng.standard_normal(descriptors.shape, np.float32)
         return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
 
     tiles = noisy(features[rng.integers(0, len(features), (count, FEATURES))], 6.0)
@@ -135,13 +135,13 @@ def made_up(features: NDArray[np.uint8], count: int) -> tuple[NDArray[np.uint8],
 
 def search_scaling(files: Sequence[Path]) -> tuple[list[dict[str, float]], float]:
     """Milliseconds of a core a tile and the share of copies found, at each size; and the exponent of the whole time."""
-    described = [describe(decode(file.read_bytes())) for file in files]
-    features = np.concatenate([seen.codes[: seen.used] for seen in described])
+    described = [extract_features(decode(file.read_bytes())) for file in files]
+    features = np.concatenate([seen.descriptors[: seen.used] for seen in described])
     rows = []
     for count in SEARCHED:
-        codes, used = made_up(features, count)
+        descriptors, used = made_up(features, count)
         started = time.process_time()
-        pairs = candidates(codes, used, Scratch(None))
+        pairs = find_candidates(descriptors, used, Scratch(None))
         seconds = time.process_time() - started
         found = np.mean(np.isin(np.arange(count // 2), pairs[pairs[:, 1] - pairs[:, 0] == count // 2, 0]))
         rows.append({"tiles": count, "ms": round(1e3 * seconds / count, 3), "found": round(float(found), 4)})

@@ -1,7 +1,8 @@
 """Whether OpenCV's own matching and alignment would do for copies: beside ours, step by step, on the same candidates.
 
-Ours are `copies/matching.py` (nearest codes, and a map that most frames agree on) and `copies/registration.py` (the map
-refined on pixels). Each line puts OpenCV's function in the place of one of them. Tiles and truth are those of
+Ours are `copies/matching.py` (nearest descriptors, and a map that most keypoints agree on) and
+`copies/registration.py` (the map refined on pixels). Each line puts OpenCV's function in the place of one
+of them. Tiles and truth are those of
 `benchmarks/leaks.py`; descriptions and candidates are made once, for all of them alike. Time is of a core that
 compares. Run as `python benchmarks/leaks_opencv.py`, which takes about five minutes.
 """
@@ -21,8 +22,8 @@ import pandas as pd
 from leaks import COPIED, by_organ, names
 
 from oncoshift.copies import join_groups, pairs, verification
-from oncoshift.copies.candidates import candidates
-from oncoshift.copies.join import supported
+from oncoshift.copies.candidates import find_candidates
+from oncoshift.copies.join import drop_weak_pairs
 from oncoshift.copies.scratch import Scratch
 from oncoshift.serving.images import decode
 
@@ -41,7 +42,7 @@ STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 1e-4)
 
 
 def cross_checked(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """`mutual_neighbours` by cv2.BFMatcher."""
+    """`find_mutual_neighbours` by cv2.BFMatcher."""
     if not len(first) or not len(second):
         return np.zeros((0, 2), np.int64)
     found = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(first, second)
@@ -78,21 +79,21 @@ def by_correlation(
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours": {},
-    "BFMatcher": {"mutual_neighbours": cross_checked},
+    "BFMatcher": {"find_mutual_neighbours": cross_checked},
     "estimateAffine2D, RANSAC": {"fit_affine": estimated_by(cv2.RANSAC)},
     "estimateAffine2D, USAC_MAGSAC": {"fit_affine": estimated_by(cv2.USAC_MAGSAC)},
     "findTransformECC": {"align": by_correlation},
 }
 
 
-def compared(kept: pairs._Kept, chosen: NDArray[np.int64]) -> tuple[list[pairs.Pair], float]:
+def compared(kept: pairs._Features, chosen: NDArray[np.int64]) -> tuple[list[pairs.Pair], float]:
     """The pairs that are believed, and seconds of a core."""
-    kept.compare(*chosen[0].tolist())  # compiles
+    kept.verify(*chosen[0].tolist())  # compiles
     started = time.process_time()
-    matched = [(i, j, kept.compare(i, j)) for i, j in chosen.tolist()]
+    matched = [(i, j, kept.verify(i, j)) for i, j in chosen.tolist()]
     seconds = time.process_time() - started
     found = [(pairs.Pair(i, j, match.score), match.inliers) for i, j, match in matched if match is not None]
-    return supported(len(kept.digests), [pair for pair, _ in found], [agree for _, agree in found]), seconds
+    return drop_weak_pairs(len(kept.digests), [pair for pair, _ in found], [agree for _, agree in found]), seconds
 
 
 def measure(files: Sequence[Path], tiles: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -100,10 +101,10 @@ def measure(files: Sequence[Path], tiles: pd.DataFrame) -> dict[str, dict[str, f
     kept = pairs._describe_all(
         lambda position: decode(files[position].read_bytes()), len(files), Scratch(None), lambda _done, _total: None
     )
-    copies = pairs._equal(kept.digests)
+    copies = pairs._pair_equal(kept.digests)
     used = kept.used.copy()
     used[[pair.second for pair in copies]] = 0
-    chosen = candidates(kept.codes, used, Scratch(None))
+    chosen = find_candidates(kept.descriptors, used, Scratch(None))
     print(f"{len(files)} tiles, {len(chosen)} candidates")
     print(f"{'variant':<30} {'precision':>9} {'recall':>9} {'F1':>9} {'core s':>8}")
     figures = {}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from oncoshift.copies.candidates import candidates
-from oncoshift.copies.index import feature_index, flat
+from oncoshift.copies.candidates import find_candidates
+from oncoshift.copies.index import build_index, flatten_descriptors
 from oncoshift.copies.scratch import Scratch
 from oncoshift.errors import DataError
 
@@ -21,9 +21,9 @@ def clustered(tiles: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     used = rng.integers(0, 21, tiles)
     places = rng.integers(60, 190, (40, 32))
-    codes = (places[rng.integers(0, 40, (tiles, 20))] + rng.integers(-25, 26, (tiles, 20, 32))).astype(np.uint8)
-    codes[np.arange(20) >= used[:, None]] = 0
-    return codes, used.astype(np.int64)
+    descriptors = (places[rng.integers(0, 40, (tiles, 20))] + rng.integers(-25, 26, (tiles, 20, 32))).astype(np.uint8)
+    descriptors[np.arange(20) >= used[:, None]] = 0
+    return descriptors, used.astype(np.int64)
 
 
 def distances(one: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -32,9 +32,9 @@ def distances(one: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("tiles", [3, 30, 120])
 def test_a_small_index_is_exact(tiles: int) -> None:
-    codes, used = clustered(tiles)
-    features = flat(codes, used, 0, tiles)
-    found = feature_index(codes, used, Scratch(None)).search(features, 5)
+    descriptors, used = clustered(tiles)
+    features = flatten_descriptors(descriptors, used, 0, tiles)
+    found = build_index(descriptors, used, Scratch(None)).search(features, 5)
     every = distances(features, features)
     reached = np.take_along_axis(every, found, axis=1)
     assert reached.tolist() == np.sort(every, axis=1)[:, :5].tolist()
@@ -43,24 +43,24 @@ def test_a_small_index_is_exact(tiles: int) -> None:
 def test_a_large_index_finds_nearly_all_neighbours_in_memory_and_in_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codes, used = clustered(2500)
-    features = flat(codes, used, 0, len(used))
-    found = feature_index(codes, used, Scratch(None)).search(features[:300], 5)
+    descriptors, used = clustered(2500)
+    features = flatten_descriptors(descriptors, used, 0, len(used))
+    found = build_index(descriptors, used, Scratch(None)).search(features[:300], 5)
     every = distances(features[:300], features)
     reached = np.take_along_axis(every, found, axis=1)
     assert np.mean(reached == np.sort(every, axis=1)[:, :5]) > 0.95
     monkeypatch.setattr("oncoshift.copies.index._PART", 700)
-    in_files = feature_index(codes, used, Scratch(tmp_path)).search(features[:300], 5)
+    in_files = build_index(descriptors, used, Scratch(tmp_path)).search(features[:300], 5)
     assert np.array_equal(in_files, found)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_tiles_without_features_have_no_candidates() -> None:
-    codes, used = clustered(60)
+    descriptors, used = clustered(60)
     used[:2] = 20
-    codes[1] = codes[0] = np.random.default_rng(1).integers(0, 256, codes[0].shape)
-    codes[5], used[5] = 0, 0
-    pairs = candidates(codes, used, Scratch(None)).tolist()
+    descriptors[1] = descriptors[0] = np.random.default_rng(1).integers(0, 256, descriptors[0].shape)
+    descriptors[5], used[5] = 0, 0
+    pairs = find_candidates(descriptors, used, Scratch(None)).tolist()
     assert [0, 1] in pairs
     assert not any(5 in pair for pair in pairs)
     assert pairs == sorted(pairs)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oncoshift.copies import Pair, join_groups
-from oncoshift.copies.join import STRONG, supported
-from oncoshift.data.validation.groups import giants
+from oncoshift.copies.join import STRONG, drop_weak_pairs
+from oncoshift.data.validation.groups import warn_of_large_groups
 
 GROUPS = ["b", "b", "a", "c", "d", "d"]
 
@@ -52,14 +52,14 @@ def test_a_single_weak_pair_does_not_weld_two_large_sets() -> None:
     sets = [*left, *right]
     strong = [STRONG] * len(sets)
     weld, second = Pair(2, 3, 0.75), Pair(0, 5, 0.75)
-    assert supported(7, [*sets, weld], [*strong, STRONG - 1]) == sets
-    assert supported(7, [*sets, weld, second], [*strong, STRONG - 1, STRONG - 1]) == [*sets, weld, second]
-    assert supported(7, [*sets, weld], [*strong, STRONG]) == [*sets, weld]
+    assert drop_weak_pairs(7, [*sets, weld], [*strong, STRONG - 1]) == sets
+    assert drop_weak_pairs(7, [*sets, weld, second], [*strong, STRONG - 1, STRONG - 1]) == [*sets, weld, second]
+    assert drop_weak_pairs(7, [*sets, weld], [*strong, STRONG]) == [*sets, weld]
 
 
 def test_a_weak_pair_may_bring_a_tile_to_a_set() -> None:
     sets = [Pair(0, 1, 0.9), Pair(1, 2, 0.9)]
-    assert supported(4, [*sets, Pair(2, 3, 0.75)], [STRONG, STRONG, STRONG - 1]) == [*sets, Pair(2, 3, 0.75)]
+    assert drop_weak_pairs(4, [*sets, Pair(2, 3, 0.75)], [STRONG, STRONG, STRONG - 1]) == [*sets, Pair(2, 3, 0.75)]
 
 
 CHAIN = [Pair(0, 1, 0.9), Pair(1, 2, 0.9), Pair(3, 4, 0.9), Pair(4, 5, 0.9)]
@@ -74,10 +74,10 @@ def test_a_tile_that_is_weakly_linked_to_two_large_sets_joins_the_better_one(
 ) -> None:
     pairs = [*CHAIN, Pair(2, 6, to_first), Pair(5, 6, to_second)]
     inliers = [STRONG] * 4 + [STRONG - 1] * 2
-    believed = supported(7, pairs, inliers)
+    believed = drop_weak_pairs(7, pairs, inliers)
     assert [(pair.first, pair.second) for pair in believed[4:]] == [kept]
     order = random.Random(0).sample(range(6), 6)
-    again = supported(7, [pairs[k] for k in order], [inliers[k] for k in order])
+    again = drop_weak_pairs(7, [pairs[k] for k in order], [inliers[k] for k in order])
     assert sorted(again, key=pairs.index) == believed
 
 
@@ -86,7 +86,7 @@ def test_a_tile_that_is_weakly_linked_to_two_large_sets_joins_the_better_one(
 def test_small_sets_are_no_bridge_between_large_ones(bridge: list[Pair]) -> None:
     pairs = [*CHAIN, *bridge]
     groups = join_groups(
-        [str(tile) for tile in range(8)], supported(8, pairs, [STRONG] * 4 + [STRONG - 1] * len(bridge))
+        [str(tile) for tile in range(8)], drop_weak_pairs(8, pairs, [STRONG] * 4 + [STRONG - 1] * len(bridge))
     )
     assert groups[0] != groups[3]
     assert groups[6] in (groups[0], groups[3])
@@ -94,14 +94,16 @@ def test_small_sets_are_no_bridge_between_large_ones(bridge: list[Pair]) -> None
 
 def test_weak_pairs_inside_a_set_are_kept() -> None:
     pairs = [*CHAIN, Pair(0, 2, 0.75)]
-    assert supported(6, pairs, [STRONG] * 4 + [STRONG - 1]) == pairs
+    assert drop_weak_pairs(6, pairs, [STRONG] * 4 + [STRONG - 1]) == pairs
 
 
 def test_a_joined_group_that_holds_much_of_the_data_is_warned_of() -> None:
     joined = ["a"] * 30 + ["b"] * 25 + [f"c{tile}" for tile in range(345)]
-    (first, second) = giants(joined)
+    (first, second) = warn_of_large_groups(joined)
     assert first.startswith("group a holds 30 of 400 tiles (8%), joined from 30 groups")
     assert second.startswith("group b ")
-    assert giants(joined, before=["a"] * 20 + ["d"] * 10 + joined[30:]) == [first.replace("from 30", "from 2")]
-    assert giants(["a"] * 20 + joined[:0]) == []
-    assert giants(["a"] * 21 + [str(tile) for tile in range(400)]) == []
+    assert warn_of_large_groups(joined, before=["a"] * 20 + ["d"] * 10 + joined[30:]) == [
+        first.replace("from 30", "from 2")
+    ]
+    assert warn_of_large_groups(["a"] * 20 + joined[:0]) == []
+    assert warn_of_large_groups(["a"] * 21 + [str(tile) for tile in range(400)]) == []

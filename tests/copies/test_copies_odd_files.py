@@ -58,7 +58,7 @@ def test_groups_tells_of_each_file_that_it_cannot_read_or_passes_over(
     for reason in (
         "pipe.png: no regular file", "dangling.png: cannot read the file: No such file", "zero.png: no regular file",
         "circle.png: cannot read the file: Too many levels", "huge.png: 3221225472 bytes are more than",
-        "phone.heic: 1 bytes are no image", "passed over, for these files are no images: 1 .txt, 1 .zip",
+        "phone.heic: 1 bytes are no image", "passed over, not images: 1 .txt, 1 .zip",
         "archives in the data set were not unpacked: 1, for example more.zip",
     ):  # fmt: skip
         assert reason in printed.err
@@ -74,7 +74,7 @@ def test_leaks_of_folders_with_them_say_that_nothing_was_checked(
     assert main(["leaks", str(tmp_path / "split"), "--out", str(tmp_path / "leaks")]) == 2
     error = capsys.readouterr().err
     assert f"{odd} of {2 + odd} tiles cannot be read, so the split was not checked" in error
-    assert "passed over, for these files are no images: 1 .txt, 1 .zip" in error
+    assert "passed over, not images: 1 .txt, 1 .zip" in error
 
 
 def test_a_split_that_is_not_there_is_no_all_clear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

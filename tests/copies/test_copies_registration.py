@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from oncoshift.copies.features import describe
-from oncoshift.copies.matching import fit_affine, mutual_neighbours
+from oncoshift.copies.features import extract_features
+from oncoshift.copies.matching import find_mutual_neighbours, fit_affine
 from oncoshift.copies.registration import align
 from oncoshift.copies.similarity import worst_correlation
-from oncoshift.copies.verification import compare
+from oncoshift.copies.verification import verify_pair
 from oncoshift.phantom import render_phantom_tile
 from oncoshift.settings import PhantomSettings
 
@@ -39,8 +39,8 @@ def test_an_affine_map_is_recovered_from_frames_of_which_half_are_wrong(mirror: 
 def test_neighbours_are_mutual() -> None:
     first = np.array([[0, 0], [100, 100], [101, 101]], np.uint8)
     second = np.array([[102, 102], [1, 0]], np.uint8)
-    assert mutual_neighbours(first, second).tolist() == [[0, 1], [2, 0]]
-    assert mutual_neighbours(first[:0], second).shape == (0, 2)
+    assert find_mutual_neighbours(first, second).tolist() == [[0, 1], [2, 0]]
+    assert find_mutual_neighbours(first[:0], second).shape == (0, 2)
 
 
 def test_alignment_finds_the_map_and_the_share_that_both_show() -> None:
@@ -78,10 +78,10 @@ def test_a_match_maps_the_first_tile_to_the_second() -> None:
         (tile, cut, [[128 / 116, 0, 0], [0, 128 / 116, -12 / 116]]),
         (cut, tile, [[116 / 128, 0, 0], [0, 116 / 128, 12 / 128]]),
     ):
-        one, other = describe(first), describe(second)
-        match = compare(
-            (one.codes[: one.used], other.codes[: other.used]),
-            (one.frames[: one.used], other.frames[: other.used]),
+        one, other = extract_features(first), extract_features(second)
+        match = verify_pair(
+            (one.descriptors[: one.used], other.descriptors[: other.used]),
+            (one.keypoints[: one.used], other.keypoints[: other.used]),
             (one.thumbnail, other.thumbnail),
         )
         assert match is not None

@@ -13,7 +13,7 @@ from support.disguises import Disguise, disguised
 from oncoshift.cli import main
 from oncoshift.copies import Pair
 from oncoshift.copies.leaks import SplitTile, count_leaks, find_leaks
-from oncoshift.copies.picture import side_by_side
+from oncoshift.copies.picture import draw_side_by_side
 from oncoshift.data.parquet import write_table
 from oncoshift.data.split_checks import SIDES
 from oncoshift.phantom import render_phantom_tile
@@ -61,7 +61,7 @@ def test_groups_are_numbered_by_their_first_path(folder: Path, capsys: pytest.Ca
         "val/3.png": "g00006",
     }
     printed = capsys.readouterr()
-    assert "7 images, 1 pairs of copies, 6 groups" in printed.out
+    assert "7 images, 1 pair of copies, 6 groups" in printed.out
     assert "broken.png: 8 bytes are no image" in printed.err
 
 
@@ -73,7 +73,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_leaks_between_folders_are_reported_and_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder.parent / "leaks"
     assert main(["leaks", str(folder), "--out", str(out)]) == 3
-    assert "test and train: 1 pairs of tiles show the same field" in capsys.readouterr().out
+    assert "test and train: 1 pair of tiles with the same field" in capsys.readouterr().out
     (row,) = pd.read_csv(out / "leaks.csv").to_dict("records")
     score = row.pop("score")
     assert row == {
@@ -184,8 +184,8 @@ def test_rows_grow_with_tiles_and_counts_do_not_need_them(tmp_path: Path) -> Non
 
 def test_the_difference_of_a_copy_is_grey_and_of_strangers_black() -> None:
     first = original(0)
-    shown = side_by_side(first, disguised(first, Disguise(turn=15)))[:, 464:].astype(int)
+    shown = draw_side_by_side(first, disguised(first, Disguise(turn=15)))[:, 464:].astype(int)
     seen = shown.max(axis=2) > 0
     assert seen.mean() > 0.8
     assert np.abs(shown[seen] - 128).mean() < 25
-    assert not side_by_side(first, original(1))[:, 464:].any()
+    assert not draw_side_by_side(first, original(1))[:, 464:].any()

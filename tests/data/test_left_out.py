@@ -46,7 +46,7 @@ def test_every_file_is_a_tile_or_quarantined_or_counted(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ingest: 49 tiles, 9 quarantined (1 missing, 8 unreadable): data/tiles"
     told = "1 .gz, 1 .txt, 1 .zip, 1 without a suffix"
-    assert lines[1] == f"ingest: passed over, for these files are no tiles of folder: {told}"
+    assert lines[1] == f"ingest: passed over, not tiles of adapter folder: {told}"
     (warning,) = [line for line in lines if "archives" in line]
     assert warning.startswith("ingest: ! archives in the data set were not unpacked: 2, for example lung/benign/more.")
     written = json.loads(Path("data/tiles/report.json").read_text())

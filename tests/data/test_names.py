@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oncoshift.data.names import Finder, as_text, is_hidden, is_text, visible, without_formula
-from oncoshift.data.validation.groups import lookalikes
+from oncoshift.data.names import Finder, as_path_cell, as_text, escape_unprintable, is_hidden, is_text
+from oncoshift.data.validation.groups import warn_of_similar_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def test_what_is_not_utf8_or_not_printable_is_shown_escaped() -> None:
     assert as_text("caf\udce9.png") == r"caf\xe9.png"
     assert as_text("café\t.png") == "café\t.png"
     assert not is_text("caf\udce9.png")
-    assert visible("café\x1b[0m\u202e\n") == r"café\x1b[0m\u202e\n"
+    assert escape_unprintable("café\x1b[0m\u202e\n") == r"café\x1b[0m\u202e\n"
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_what_systems_leave_is_hidden(name: str, hidden: bool) -> None:
 
 
 def test_a_path_in_a_csv_is_no_formula_and_still_the_path() -> None:
-    assert [without_formula(path) for path in ("=1+1.png", "@a.png", "-b.png", "+c.png", "a/=1.png")] == [
+    assert [as_path_cell(path) for path in ("=1+1.png", "@a.png", "-b.png", "+c.png", "a/=1.png")] == [
         "./=1+1.png", "./@a.png", "./-b.png", "./+c.png", "a/=1.png",
     ]  # fmt: skip
 
 
 def test_groups_that_only_look_alike_are_named_unless_they_became_one() -> None:
     before = ["p7", "P7", "p7 ", "p8", "q1", "Q1"]
-    (warning,) = lookalikes(["p7", "P7", "p7 ", "p8", "q1", "q1"], before)
+    (warning,) = warn_of_similar_names(["p7", "P7", "p7 ", "p8", "q1", "q1"], before)
     assert warning.endswith("rename those that are one: 'P7' and 'p7' and 'p7 '")
-    assert lookalikes(["a", "b"], ["a", "b"]) == []
+    assert warn_of_similar_names(["a", "b"], ["a", "b"]) == []

@@ -18,7 +18,7 @@ from oncoshift.data.normalize import SHEET, Normalized, run_normalize
 from oncoshift.data.packs.pack import Pack, pack_digest
 from oncoshift.data.parquet import write_table
 from oncoshift.data.split import run_split
-from oncoshift.data.stain import tile_statistics
+from oncoshift.data.stain import compute_tile_statistics
 from oncoshift.errors import DataError
 from oncoshift.serving.images import read_tile
 from oncoshift.serving.stain import normalizer
@@ -137,9 +137,9 @@ def test_only_new_tiles_are_measured_for_the_reference(layout: Layout, monkeypat
 
     def count(image: NDArray[np.uint8]) -> Statistics | None:
         measured.append(1)
-        return tile_statistics(image)
+        return compute_tile_statistics(image)
 
-    monkeypatch.setattr(normalize, "tile_statistics", count)
+    monkeypatch.setattr(normalize, "compute_tile_statistics", count)
     first = run_normalize(SETTINGS, layout)["reinhard"].pack.stain
     assert measured == []
     (path,) = layout.packs.glob("statistics-*.parquet")

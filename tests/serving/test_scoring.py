@@ -104,9 +104,9 @@ def test_json_is_an_object_a_line(model_folder: Path, given: Path, capsys: pytes
 
 def test_batches_end_by_bytes_as_well(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted(given.iterdir())
-    assert [len(batch) for batch in scoring._batches(files)] == [3]
+    assert [len(batch) for batch in scoring._read_batches(files)] == [3]
     monkeypatch.setattr(scoring, "BATCH_BYTES", files[0].stat().st_size + 1)
-    assert [len(batch) for batch in scoring._batches(files)] == [2, 1]
+    assert [len(batch) for batch in scoring._read_batches(files)] == [2, 1]
 
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+1.png", "-1.png", "@a.png"])

@@ -1,4 +1,4 @@
-"""The command `compare`: what the finished retrainings of a target came to, beside one another."""
+"""The command `compare`: the results of the finished retrainings of a target, side by side."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def compare(context: Context) -> None:
     from oncoshift.console import print_table
 
     settings = context.settings
-    rows = [_row(run) for run in _finished_runs(context)]
+    rows = [_to_row(run) for run in _finished_runs(context)]
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     elif rows:
-        print_table(_table(settings.target, rows))
+        print_table(_build_table(settings.target, rows))
         if len({row.test_set for row in rows}) > 1:
             print("! not all were measured on the same test set: compare figures within one test set only")
     else:
@@ -121,7 +121,7 @@ def _finished_runs(context: Context) -> Sequence[Run]:
     )
 
 
-def _row(run: Run) -> Row:
+def _to_row(run: Run) -> Row:
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     inputs = run.inputs.dataset_inputs if run.inputs else ()
     digests = {each.dataset.name: each.dataset.digest for each in inputs}
@@ -134,10 +134,10 @@ def _row(run: Run) -> Row:
         variant=params.get("train.variant", ""),
         seeds=params.get("retrain.seeds", ""),
         control=control,
-        control_accuracy=_estimate(metrics, f"{control}/balanced_accuracy", f"{control}/balanced_accuracy_"),
+        control_accuracy=_read_estimate(metrics, f"{control}/balanced_accuracy", f"{control}/balanced_accuracy_"),
         method=method,
-        method_accuracy=_estimate(metrics, f"{method}/balanced_accuracy", f"{method}/balanced_accuracy_"),
-        gain=_estimate(metrics, "gain/balanced_accuracy", "gain/"),
+        method_accuracy=_read_estimate(metrics, f"{method}/balanced_accuracy", f"{method}/balanced_accuracy_"),
+        gain=_read_estimate(metrics, "gain/balanced_accuracy", "gain/"),
         verdict=tags.get("oncoshift.verdict", ""),
         gate=tags.get("oncoshift.gate", ""),
         version=tags.get("oncoshift.version", ""),
@@ -145,13 +145,13 @@ def _row(run: Run) -> Row:
     )
 
 
-def _estimate(metrics: dict[str, float], point: str, ends: str) -> Estimate | None:
+def _read_estimate(metrics: dict[str, float], point: str, ends: str) -> Estimate | None:
     if point not in metrics:
         return None
     return Estimate(metrics[point], metrics[f"{ends}low"], metrics[f"{ends}high"])
 
 
-def _table(target: str, rows: Sequence[Row]) -> Table:
+def _build_table(target: str, rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

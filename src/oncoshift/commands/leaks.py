@@ -63,20 +63,20 @@ def groups(context: Context) -> None:
 
 def _write_groups(folder: Path, out: Path) -> None:
     from oncoshift.copies import join_groups
-    from oncoshift.data.names import as_text, is_text, without_formula
-    from oncoshift.data.source.folders import images_below
-    from oncoshift.data.validation.groups import giants
+    from oncoshift.data.names import as_path_cell, as_text, is_text
+    from oncoshift.data.source.folders import find_images
+    from oncoshift.data.validation.groups import warn_of_large_groups
     from oncoshift.errors import DataError
 
-    files = sorted(images_below(folder), key=lambda file: file.relative_to(folder).as_posix())
+    files = sorted(find_images(folder), key=lambda file: file.relative_to(folder).as_posix())
     names = [as_text(file.relative_to(folder).as_posix()) for file in files]
     if not names:
         raise DataError(f"{folder}: no image files in it; name a folder of tiles")
-    _say_passed_over(folder, files)
+    _warn_of_passed_over(folder, files)
     images = _Images(files)
     pairs = _find_pairs("groups", images)
     if len(images.unreadable) == len(names):
-        raise DataError(f"{folder}: none of {len(names)} images can be read: {images.summary()}")
+        raise DataError(f"{folder}: none of {len(names)} images can be read: {images.summarise()}")
     odd = [f"{name}: its name is not UTF-8 and stands so in the CSV; rename the file" for name, file in
            zip(names, files, strict=True) if not is_text(str(file))]  # fmt: skip
     _warn([*images.messages(), *odd])
@@ -86,9 +86,10 @@ def _write_groups(folder: Path, out: Path) -> None:
     digits = max(5, width)
     numbers = {name: f"g{number:0{digits}}" for number, name in enumerate(sorted(set(joined)), start=1)}
     found = [numbers[name] for name in joined]
-    _write_csv(out, ("path", "group"), zip(map(without_formula, names), found, strict=True))
-    _warn(f"warning: {message}" for message in giants(found))
-    print(f"{len(names)} images, {len(pairs)} pairs of copies, {len(numbers)} groups: {out}")
+    _write_csv(out, ("path", "group"), zip(map(as_path_cell, names), found, strict=True))
+    _warn(f"warning: {message}" for message in warn_of_large_groups(found))
+    of_copies = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    print(f"{len(names)} images, {of_copies} of copies, {len(numbers)} groups: {out}")
 
 
 def leaks(context: Context) -> int:
@@ -106,14 +107,14 @@ def leaks(context: Context) -> int:
     split, out = context.arguments.split, context.arguments.out
     tiles = read_split(split)
     if split.is_dir() and not any(split.glob("*.parquet")):
-        _say_passed_over(split, [tile.path for tile in tiles])
+        _warn_of_passed_over(split, [tile.path for tile in tiles])
     with writing(out):
         return _audit(split, tiles, out)
 
 
 def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
     from oncoshift.copies.leaks import count_leaks, find_leaks
-    from oncoshift.data.names import as_cell, visible, without_formula
+    from oncoshift.data.names import as_path_cell, as_text_cell, escape_unprintable
     from oncoshift.errors import DataError
 
     images = _Images([tile.path for tile in tiles])
@@ -121,11 +122,11 @@ def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
     if images.unreadable:
         raise DataError(
             f"{split}: {len(images.unreadable)} of {len(tiles)} tiles cannot be read, so the split was not checked: "
-            f"{images.summary()}"
+            f"{images.summarise()}"
         )
     found = find_leaks(tiles, pairs)
     rows = (
-        (as_cell(one.split), without_formula(one.name), as_cell(other.split), without_formula(other.name),
+        (as_text_cell(one.split), as_path_cell(one.name), as_text_cell(other.split), as_path_cell(other.name),
          "" if leak.score is None else f"{leak.score:.3f}")
         for leak in found
         for one, other in [(tiles[leak.first], tiles[leak.second])]
@@ -133,12 +134,13 @@ def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
     _write_csv(out / "leaks.csv", ("first_split", "first_path", "second_split", "second_path", "score"), rows)
     (out / "leaks.png").unlink(missing_ok=True)
     if not found:
-        splits = ", ".join(sorted({visible(tile.split) for tile in tiles}))
+        splits = ", ".join(sorted({escape_unprintable(tile.split) for tile in tiles}))
         print(f"{len(tiles)} tiles of {splits}: no leaks, no original has copies on two sides")
         return 0
     _draw(images, tiles, found, out / "leaks.png")
     for (one_split, other_split), count in count_leaks(tiles, pairs).items():
-        print(f"{visible(one_split)} and {visible(other_split)}: {count} pairs of tiles show the same field")
+        splits = f"{escape_unprintable(one_split)} and {escape_unprintable(other_split)}"
+        print(f"{splits}: {count} {'pair' if count == 1 else 'pairs'} of tiles with the same field")
     touched = len({position for leak in found for position in (leak.first, leak.second)})
     print(f"{touched} of {len(tiles)} tiles leak, each beside a copy: {out / 'leaks.csv'}, {out / 'leaks.png'}")
     return LEAKS_FOUND
@@ -152,7 +154,7 @@ class _Images:
         self.unreadable: dict[int, str] = {}
 
     def __call__(self, position: int) -> NDArray[np.uint8]:
-        """The image, or one blank pixel, which is nothing's copy, where it cannot be read."""
+        """The image, or one blank pixel, which is no copy of any other, where it cannot be read."""
         import numpy as np
 
         from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
@@ -168,7 +170,7 @@ class _Images:
         """One for each file that could not be read, in the files' order."""
         return [self.unreadable[position] for position in sorted(self.unreadable)]
 
-    def summary(self) -> str:
+    def summarise(self) -> str:
         """The first few of the messages, and how many more there are."""
         more = len(self.unreadable) - _NAMED
         return "; ".join(self.messages()[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
@@ -182,38 +184,38 @@ def _find_pairs(label: str, images: _Images) -> list[Pair]:
         return find_pairs(images, len(images.files), steps)
 
 
-def _say_passed_over(folder: Path, images: Sequence[Path]) -> None:
-    """Name the files in a folder that are no images, so that none vanishes without a word."""
+def _warn_of_passed_over(folder: Path, images: Sequence[Path]) -> None:
+    """Name the files in a folder that are no images, so that none is dropped silently."""
     from oncoshift.data.source.folders import is_image
-    from oncoshift.data.source.passed_over import PassedOver, pass_over, summary
+    from oncoshift.data.source.passed_over import PassedOver, pass_over, summarise
 
     found = PassedOver()
     pass_over(folder, images, lambda path: is_image(path.name), found)
     if found.counts:
-        _warn([f"passed over, for these files are no images: {summary(found.counts)}", *found.warnings()])
+        _warn([f"passed over, not images: {summarise(found.counts)}", *found.warnings()])
 
 
 def _warn(messages: Iterable[str]) -> None:
-    from oncoshift.data.names import visible
+    from oncoshift.data.names import escape_unprintable
 
     for message in messages:
-        print(visible(message), file=sys.stderr)
+        print(escape_unprintable(message), file=sys.stderr)
 
 
 def _draw(images: _Images, tiles: Sequence[SplitTile], found: Sequence[Leak], path: Path) -> None:
     from PIL import Image
 
-    from oncoshift.copies.picture import sheet, side_by_side
-    from oncoshift.data.names import visible
+    from oncoshift.copies.picture import draw_leaks, draw_side_by_side
+    from oncoshift.data.names import escape_unprintable
     from oncoshift.files import atomic
 
     pictures = []
     for leak in found[:_SHOWN]:
         one, other = tiles[leak.first], tiles[leak.second]
-        caption = visible("    ".join(f"{tile.split}: …{tile.name[-_NAME_SHOWN:]}" for tile in (one, other)))
-        pictures.append((side_by_side(images(leak.first), images(leak.second)), caption))
+        caption = escape_unprintable("    ".join(f"{tile.split}: …{tile.name[-_NAME_SHOWN:]}" for tile in (one, other)))
+        pictures.append((draw_side_by_side(images(leak.first), images(leak.second)), caption))
     with atomic(path) as temporary:
-        Image.fromarray(sheet(pictures)).save(temporary, format="PNG")
+        Image.fromarray(draw_leaks(pictures)).save(temporary, format="PNG")
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -46,27 +46,27 @@ def score(context: Context) -> int:
     from oncoshift.registry.loading import is_in_store, load_served
 
     given = context.arguments
-    files = _files(given.images)
+    files = _find_files(given.images)
     uri = given.model or f"models:/{context.settings.registered_model}@champion"
     # A model in a folder needs neither settings nor a store.
     store = resolve_tracking_uri(context.project, context.settings.tracking, os.environ) if is_in_store(uri) else None
     model = load_served(uri, store)
-    write = _writer(as_json=given.json)
+    write = _make_writer(as_json=given.json)
     done = failed = 0
-    for batch in _batches(files):
-        for row in _score(model, batch):
+    for batch in _read_batches(files):
+        for row in _score_batch(model, batch):
             write(row)
             failed += row["error"] is not None
         sys.stdout.flush()
         done += len(batch)
-        if sys.stderr.isatty() and not sys.stdout.isatty():  # else it would stand among the rows
+        if sys.stderr.isatty() and not sys.stdout.isatty():  # else it would mix with the rows
             print(f"\r{done} of {len(files)} images", end="" if done < len(files) else "\n", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(files)} images could not be scored; their rows say why", file=sys.stderr)
     return 1 if failed and given.strict else 0
 
 
-def _files(given: Sequence[Path]) -> list[Path]:
+def _find_files(given: Sequence[Path]) -> list[Path]:
     """The files to score, sorted within each folder that was given.
 
     Raises:
@@ -76,16 +76,16 @@ def _files(given: Sequence[Path]) -> list[Path]:
 
     for path in given:
         if not os.path.lexists(path):
-            raise DataError(f"{_shown(path)}: no such file or folder")
-    files = [file for path in given for file in (sorted(_images_below(path)) if path.is_dir() else [path])]
+            raise DataError(f"{_as_cell(path)}: no such file or folder")
+    files = [file for path in given for file in (sorted(_find_images(path)) if path.is_dir() else [path])]
     if not files:
-        raise DataError(f"no image files in {', '.join(map(_shown, given))}")
+        raise DataError(f"no image files in {', '.join(map(_as_cell, given))}")
     return files
 
 
-def _images_below(root: Path) -> Iterator[Path]:
+def _find_images(root: Path) -> Iterator[Path]:
     """What has an image's name below a folder, whatever it is, and folders that cannot be listed: each gets its row."""
-    from oncoshift.data.source.folders import files_below, is_image
+    from oncoshift.data.source.folders import find_files, is_image
 
     folders: set[Path] = set()
 
@@ -94,11 +94,11 @@ def _images_below(root: Path) -> Iterator[Path]:
             folders.add(folder)
         return True
 
-    yield from (file for file in files_below(root, enter, folders.add) if is_image(file.name))
+    yield from (file for file in find_files(root, enter, folders.add) if is_image(file.name))
     yield from folders
 
 
-def _batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | None, str | None]]]:
+def _read_batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | None, str | None]]]:
     """Files with their bytes, or with why they have none; only a batch is in memory at a time."""
     from oncoshift.serving.images import UnreadableImageError, read_image_file
 
@@ -118,13 +118,13 @@ def _batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | None, s
         yield batch
 
 
-def _score(model: PyFuncModel, batch: Sequence[tuple[Path, bytes | None, str | None]]) -> Iterator[Row]:
+def _score_batch(model: PyFuncModel, batch: Sequence[tuple[Path, bytes | None, str | None]]) -> Iterator[Row]:
     import pandas as pd
 
     images = [data for _, data, _ in batch if data is not None]
     scored = iter(cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images}))).itertuples() if images else ())
     for file, data, fault in batch:
-        path = _shown(file)
+        path = _as_cell(file)
         if data is None:
             yield {"path": path, "probability": None, "label": None, "error": fault}
         else:
@@ -132,7 +132,7 @@ def _score(model: PyFuncModel, batch: Sequence[tuple[Path, bytes | None, str | N
             yield {"path": path, "probability": one.probability, "label": one.label, "error": one.error}
 
 
-def _writer(as_json: bool) -> Callable[[Row], object]:
+def _make_writer(as_json: bool) -> Callable[[Row], object]:
     """What writes a row to stdout, in UTF-8 whatever the locale."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
@@ -143,8 +143,8 @@ def _writer(as_json: bool) -> Callable[[Row], object]:
     return table.writerow
 
 
-def _shown(path: Path) -> str:
+def _as_cell(path: Path) -> str:
     r"""A path as text, with bytes that are not UTF-8 as `\xe9`, whatever the locale; no spreadsheet calculates it."""
-    from oncoshift.data.names import without_formula
+    from oncoshift.data.names import as_path_cell
 
-    return without_formula(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    return as_path_cell(os.fsencode(path).decode("utf-8", "backslashreplace"))

@@ -47,8 +47,8 @@ def ingest(context: Context) -> None:
         return
     from oncoshift.console import showing_phases
     from oncoshift.data.ingest import ingest as run
-    from oncoshift.data.names import visible
-    from oncoshift.data.source.passed_over import summary
+    from oncoshift.data.names import escape_unprintable
+    from oncoshift.data.source.passed_over import summarise
     from oncoshift.files import writing
 
     layout = context.layout
@@ -60,9 +60,9 @@ def ingest(context: Context) -> None:
     copies = f", {report.duplicates} byte-identical copies dropped" if report.duplicates else ""
     print(f"ingest: {report.tiles} tiles{made_up}, {left_out}{copies}: {layout.tiles}")
     if report.passed_over:
-        print(f"ingest: passed over, for these files are no tiles of {report.adapter}: {summary(report.passed_over)}")
+        print(f"ingest: passed over, not tiles of adapter {report.adapter}: {summarise(report.passed_over)}")
     for warning in report.warnings:
-        print(f"ingest: ! {visible(warning)}")
+        print(f"ingest: ! {escape_unprintable(warning)}")
     print(f"ingest: report: {layout.tiles / 'report' / 'report.html'}")
 
 

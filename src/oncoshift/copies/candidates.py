@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.copies.index import feature_index, flat
+from oncoshift.copies.index import build_index, flatten_descriptors
 from oncoshift.serving.stain.compiled import compiled
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ _MOST = 32
 """Candidates of a tile at most, the ones with most votes; so the work grows with the tiles, not with their pairs."""
 
 _BLOCK = 2048
-"""Tiles searched at once, so that float copies of the codes stay at 16 MB."""
+"""Tiles searched at once, so that float copies of the descriptors stay at 16 MB."""
 
 
-def candidates(codes: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> NDArray[np.int64]:
-    """Pairs of tiles that share neighbouring features.
+def find_candidates(descriptors: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> NDArray[np.int64]:
+    """Find pairs of tiles that share neighbouring features.
 
     All numbers are integers below 2²⁴, which float32 sums exactly in any order, so threads do not change the result.
 
     In memory this takes about 1 KB a tile, most of it for pairs, beside the index of `index.py`.
 
     Args:
-        codes: uint8 [N, F, CODE], each tile's codes.
-        used: int64 [N], how many of a tile's codes are set.
+        descriptors: uint8 [N, F, DESCRIPTOR_SIZE], each tile's descriptors.
+        used: int64 [N], how many of a tile's descriptors are set.
         room: where the index lies.
 
     Returns:
@@ -49,22 +49,22 @@ def candidates(codes: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch)
         return few.reshape(-1, 2)
     tile_of = np.repeat(np.arange(count, dtype=np.int32), used)
     found = []
-    index = feature_index(codes, used, room)
+    index = build_index(descriptors, used, room)
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        queries = flat(codes, used, start, stop)
+        queries = flatten_descriptors(descriptors, used, start, stop)
         if len(queries) == 0:
             continue
         neighbours = index.search(queries, _NEIGHBOURS)
         others = np.where(neighbours >= 0, tile_of[neighbours], -1).astype(np.int64)
         bounds = np.concatenate(([0], np.cumsum(used[start:stop])))
-        pairs = _count(others, bounds, start, _VOTES, _MOST)
+        pairs = _pair_by_votes(others, bounds, start, _VOTES, _MOST)
         found.append(np.unique(pairs.min(axis=1) * count + pairs.max(axis=1)))
     return np.stack(np.divmod(np.unique(np.concatenate(found)), count), axis=1)
 
 
 @compiled
-def _count(
+def _pair_by_votes(
     others: NDArray[np.int64], bounds: NDArray[np.int64], first: int, votes: int, most: int
 ) -> NDArray[np.int64]:
     """Pairs [P, 2] of each tile with those that at least `votes` of its features point to, at most `most` a tile."""

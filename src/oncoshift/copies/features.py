@@ -1,10 +1,10 @@
-"""What is kept of a tile to find its copies: mirror-invariant SIFT codes with their frames, and a thumbnail.
+"""Features of a tile by which its copies are found: mirror-invariant SIFT descriptors, and a thumbnail.
 
 SIFT (Lowe 2004, doi:10.1023/B:VISI.0000029664.99615.94) already stands rotation, zoom and recolouring. In a mirror,
 its histogram is the same one with the rows reversed and the angles negated. So in a basis whose members are each even
 or odd under that reversal, a mirror only turns the signs of the odd coordinates: taking their absolute value makes one
-code for both views. The basis is a fixed cosine and Fourier basis, of which the lowest frequencies are kept; nothing
-is fitted, so a tile's code does not depend on the data set in which it lies.
+descriptor for both views. The basis is a fixed cosine and Fourier basis, of which the lowest
+frequencies are kept; nothing is fitted, so a descriptor does not depend on the data set.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ SIDE = 128
 """Pixels a side at which features are sought: detail enough for nuclei, and a third of the time of 224."""
 
 FEATURES = 60
-"""Features kept of a tile, the strongest. Codes and frames take 2.4 KB a tile, the thumbnail 4.1 KB and the index of
-features 2.4 KB or more: 1.8 GB for 200,000 tiles, which lie in files, see `find_pairs`."""
+"""Features kept of a tile, the strongest. Descriptors and keypoints take 2.4 KB a tile, the thumbnail
+4.1 KB and the index of features 2.4 KB or more: 1.8 GB for 200,000 tiles, which lie in files, see
+`find_pairs`."""
 
-CODE = 32
-"""Numbers in a code, a byte each."""
+DESCRIPTOR_SIZE = 32
+"""Numbers in a descriptor, a byte each."""
 
 THUMBNAIL = 64
 """Pixels a side of the thumbnail, 4 KB."""
@@ -50,67 +51,67 @@ _FLAT = 1.5
 
 
 @dataclass(frozen=True)
-class Description:
-    """What is kept of a tile.
+class TileFeatures:
+    """Features of a tile.
 
     Attributes:
-        codes: uint8 [FEATURES, CODE]; rows from `used` on are zero.
-        frames: float16 [FEATURES, 4]: x, y, size in pixels of a tile scaled to SIDE, and angle in radians.
+        descriptors: uint8 [FEATURES, DESCRIPTOR_SIZE]; rows from `used` on are zero.
+        keypoints: float16 [FEATURES, 4]: x, y, size in pixels of a tile scaled to SIDE, and angle in radians.
         used: how many features the tile has.
         thumbnail: int8 [THUMBNAIL, THUMBNAIL], luminance in a band of scales.
         digest: 16 bytes, equal for equal pixels; empty for a tile that shows nothing.
     """
 
-    codes: NDArray[np.uint8]
-    frames: NDArray[np.float16]
+    descriptors: NDArray[np.uint8]
+    keypoints: NDArray[np.float16]
     used: int
     thumbnail: NDArray[np.int8]
     digest: bytes
 
 
-def describe(image: NDArray[np.uint8]) -> Description:
-    """Describe a tile.
+def extract_features(image: NDArray[np.uint8]) -> TileFeatures:
+    """Extract the features of a tile.
 
     Args:
         image: RGB, uint8 [H, W, 3], of any size; one that is not square is scaled to a square.
 
     Returns:
-        The description; a blank tile has few or no features and an empty digest.
+        The features; a blank tile has few or no features and an empty digest.
     """
     import cv2
 
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    thumbnail = _thumbnail(grey)
-    codes = np.zeros((FEATURES, CODE), np.uint8)
-    frames = np.zeros((FEATURES, 4), np.float16)
+    thumbnail = _make_thumbnail(grey)
+    descriptors = np.zeros((FEATURES, DESCRIPTOR_SIZE), np.uint8)
+    keypoints = np.zeros((FEATURES, 4), np.float16)
     sift = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=_CONTRAST)
     points, histograms = sift.detectAndCompute(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), None)
     used = 0
     if histograms is not None:
         order = sorted(range(len(points)), key=lambda i: _rank(points[i]))[:FEATURES]
         used = len(order)
-        codes[:used] = encode(histograms[order])
-        frames[:used] = [(*points[i].pt, points[i].size, np.deg2rad(points[i].angle)) for i in order]
-    digest = b"" if thumbnail.std() < _FLAT else _digest(image)
-    return Description(codes, frames, used, thumbnail, digest)
+        descriptors[:used] = encode_histograms(histograms[order])
+        keypoints[:used] = [(*points[i].pt, points[i].size, np.deg2rad(points[i].angle)) for i in order]
+    digest = b"" if thumbnail.std() < _FLAT else _hash_pixels(image)
+    return TileFeatures(descriptors, keypoints, used, thumbnail, digest)
 
 
-def encode(histograms: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """SIFT histograms [N, 128] to mirror-invariant codes, uint8 [N, CODE]."""
+def encode_histograms(histograms: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Encode SIFT histograms [N, 128] as mirror-invariant descriptors, uint8 [N, DESCRIPTOR_SIZE]."""
     # The root of a histogram of sum 1 has length 1 (RootSIFT, Arandjelović and Zisserman 2012).
     unit = np.sqrt(histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1e-6))
-    basis, odd = _basis()
+    basis, odd = _build_basis()
     coordinates = unit @ basis.T
     coordinates[:, odd] = np.abs(coordinates[:, odd])
-    codes: NDArray[np.uint8] = np.clip(np.rint(coordinates * _CODE_SCALE + 128.0), 0, 255).astype(np.uint8)
-    return codes
+    descriptors: NDArray[np.uint8] = np.clip(np.rint(coordinates * _CODE_SCALE + 128.0), 0, 255).astype(np.uint8)
+    return descriptors
 
 
 def _rank(point: Any) -> tuple[float, ...]:
     return (-point.response, point.pt[0], point.pt[1], point.size, point.angle)
 
 
-def _thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.int8]:
+def _make_thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.int8]:
     import cv2
 
     small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -118,15 +119,18 @@ def _thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.int8]:
     return np.asarray(np.clip(np.rint(band), -127, 127), dtype=np.int8)
 
 
-def _digest(image: NDArray[np.uint8]) -> bytes:
+def _hash_pixels(image: NDArray[np.uint8]) -> bytes:
     state = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     state.update(np.ascontiguousarray(image).data)
     return state.digest()
 
 
 @cache
-def _basis() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Rows [CODE, 128] over (row, column, angle), orthonormal, lowest frequencies first; and which are odd."""
+def _build_basis() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Build rows [DESCRIPTOR_SIZE, 128] over (row, column, angle), and say which are odd.
+
+    The rows are orthonormal, lowest frequencies first.
+    """
     cell = np.arange(_CELLS) + 0.5
     cosines = [np.cos(np.pi * cell * k / _CELLS) for k in range(_CELLS)]
     turns = 2 * np.pi * np.arange(_ANGLES) / _ANGLES
@@ -143,6 +147,6 @@ def _basis() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
                 odd = (row % 2 == 1) != is_sine
                 members.append((row**2 + column**2 + k**2, odd, member / np.linalg.norm(member)))
     # The constant comes first and is left out: it hardly differs between histograms of equal sum.
-    kept = sorted(members, key=lambda member: member[0])[1 : CODE + 1]
+    kept = sorted(members, key=lambda member: member[0])[1 : DESCRIPTOR_SIZE + 1]
     basis = np.array([member for _, _, member in kept], dtype=np.float32)
     return basis, np.array([odd for _, odd, _ in kept])

@@ -1,7 +1,8 @@
 """The index in which a feature's neighbours are sought: inverted lists of a fixed length, found through fewer lists.
 
-With a list for every 128 features, the number of codes that are read for a feature does not grow with the data set.
-What grows is the number of lists; their centres lie in an index of the same kind, of which a search reads a share that
+With a list for every 128 features, the number of descriptors that are read for a feature does not
+grow with the data set. What grows is the number of lists; their centres lie in an index of the same
+kind, of which a search reads a share that
 falls with the root, and memory is slower the more there is of it. All in all time grows with the tiles to the power of
 1.2: 1.0 ms of a core a tile among 4,000, 1.5 ms among 32,000 (`benchmarks/leaks.py`).
 """
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oncoshift.copies.features import CODE
+from oncoshift.copies.features import DESCRIPTOR_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,11 +44,11 @@ _PART = 20_000
 """Tiles of one part of an index in files; while it is made, a part takes 50 to 100 MB of memory."""
 
 _BLOCK = 2048
-"""Tiles added at once, so that float copies of the codes stay at 16 MB."""
+"""Tiles added at once, so that float copies of the descriptors stay at 16 MB."""
 
 
 class FeatureIndex:
-    """Inverted lists around given centres, float32 [L, CODE]."""
+    """Inverted lists around given centres, float32 [L, DESCRIPTOR_SIZE]."""
 
     def __init__(self, centres: NDArray[np.float32]) -> None:
         import faiss
@@ -55,25 +56,25 @@ class FeatureIndex:
         # Faiss holds no reference to what an index is made of, so all of it is kept here.
         self._centres = centres
         self._probes = min(_PROBES, len(centres))
-        self._top = faiss.IndexFlatL2(CODE)
-        self._quantizer = _quantizer(self._top, centres)
+        self._top = faiss.IndexFlatL2(DESCRIPTOR_SIZE)
+        self._quantizer = _build_quantizer(self._top, centres)
         _, above = self._top.search(centres, 1)
         self._place = np.argsort(np.argsort(above[:, 0], kind="stable"), kind="stable")
         self._kept: list[Any] = []
         self._index = self._empty()
 
-    def fill(self, codes: NDArray[np.uint8], used: NDArray[np.int64]) -> None:
+    def fill(self, descriptors: NDArray[np.uint8], used: NDArray[np.int64]) -> None:
         """Add all features to lists in memory."""
-        _add(self._index, codes, used, (0, len(used)), 0)
+        _add(self._index, descriptors, used, (0, len(used)), 0)
 
-    def fill_files(self, codes: NDArray[np.uint8], used: NDArray[np.int64], folder: Path) -> None:
+    def fill_files(self, descriptors: NDArray[np.uint8], used: NDArray[np.int64], folder: Path) -> None:
         """Add all features to lists in files, in parts, each of which stands in memory until it is written."""
         import faiss
 
         lists = faiss.InvertedListsPtrVector()  # type: ignore[attr-defined]
         for start in range(0, len(used), _PART):
             part = self._empty()
-            _add(part, codes, used, (start, min(start + _PART, len(used))), self._index.ntotal)
+            _add(part, descriptors, used, (start, min(start + _PART, len(used))), self._index.ntotal)
             self._index.ntotal += part.ntotal
             file = str(folder / f"index{start}")
             faiss.write_index(part, file)
@@ -87,7 +88,11 @@ class FeatureIndex:
         self._index.replace_invlists(stacked, False)
 
     def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """The `count` nearest features of each query [Q, CODE], int64 [Q, count]; -1 where fewer are found."""
+        """Find the `count` nearest features of each query [Q, DESCRIPTOR_SIZE].
+
+        Returns:
+            int64 [Q, count]; -1 where fewer are found.
+        """
         distances, lists = self._quantizer.search(queries, self._probes)
         # Queries that read the same lists come one after the other, while those are in the processor's cache.
         order = np.argsort(self._place[lists[:, 0]], kind="stable")
@@ -101,44 +106,50 @@ class FeatureIndex:
 
         bytes_as_they_are = faiss.ScalarQuantizer.QT_8bit_direct
         index = faiss.IndexIVFScalarQuantizer(
-            self._quantizer, CODE, len(self._centres), bytes_as_they_are, faiss.METRIC_L2, False
+            self._quantizer, DESCRIPTOR_SIZE, len(self._centres), bytes_as_they_are, faiss.METRIC_L2, False
         )
         index.train(self._centres)  # a formality: the quantizer holds a centre for each list already
         index.nprobe = self._probes
         return index
 
 
-def feature_index(codes: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> FeatureIndex:
-    """An index of all codes, whose `search` names features by their place in `flat` of all tiles.
+def build_index(descriptors: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> FeatureIndex:
+    """Build an index of all descriptors.
 
-    It takes 40 bytes a feature, a code and a number of eight bytes: 2.4 KB a tile of 60 features, 480 MB for 200,000
-    tiles, and up to twice that in memory, where lists grow by doubling; in files it takes no more. Centres are kept
+    Its `search` names features by their place in `flatten_descriptors` of all tiles.
+
+    It takes 40 bytes a feature, a descriptor and a number of eight bytes: 2.4 KB a tile of 60 features,
+    480 MB for 200,000 tiles, and up to twice that in memory, where lists grow by doubling; in files it takes no
+    more. Centres are kept
     twice, which takes 120 bytes a tile. Which features are centres is a matter of their place alone, and lists hold
     features in order, so that searches find the same wherever the index lies.
 
     Args:
-        codes: uint8 [N, F, CODE], each tile's codes.
-        used: int64 [N], how many of a tile's codes are set; not all 0.
+        descriptors: uint8 [N, F, DESCRIPTOR_SIZE], each tile's descriptors.
+        used: int64 [N], how many of a tile's descriptors are set; not all 0.
         room: where the lists lie.
     """
-    index = FeatureIndex(_centres(codes, used))
+    index = FeatureIndex(_compute_centres(descriptors, used))
     if room.folder is None:
-        index.fill(codes, used)
+        index.fill(descriptors, used)
     else:
-        index.fill_files(codes, used, room.folder)
+        index.fill_files(descriptors, used, room.folder)
     return index
 
 
-def flat(codes: NDArray[np.uint8], used: NDArray[np.int64], start: int, stop: int) -> NDArray[np.float32]:
-    """The codes that are set, of the tiles from `start` to `stop`, float32 [N, CODE]."""
-    is_set = np.arange(codes.shape[1]) < used[start:stop, None]
-    return codes[start:stop][is_set].astype(np.float32)
+def flatten_descriptors(
+    descriptors: NDArray[np.uint8], used: NDArray[np.int64], start: int, stop: int
+) -> NDArray[np.float32]:
+    """Collect the descriptors that are set, of the tiles from `start` to `stop`, float32 [N, DESCRIPTOR_SIZE]."""
+    is_set = np.arange(descriptors.shape[1]) < used[start:stop, None]
+    return descriptors[start:stop][is_set].astype(np.float32)
 
 
-def _centres(codes: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Centres of the lists, float32 [L, CODE] of integers: k-means of a few features a list, which balances the lists.
+def _compute_centres(descriptors: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Compute the centres of the lists, float32 [L, DESCRIPTOR_SIZE] of integers.
 
-    The features are evenly spaced, so that organs that lie one after the other are all seen.
+    K-means runs on a few features a list, which balances the lists. The features are evenly spaced,
+    so every organ is sampled even where the tiles are sorted by organ.
     """
     import faiss
 
@@ -147,19 +158,19 @@ def _centres(codes: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.fl
     lists = max(1, total // _PER_LIST)
     places = np.linspace(0, total - 1, min(total, lists * _SEEN)).astype(np.int64)
     tiles = np.searchsorted(ends, places, side="right")
-    seen = codes[tiles, places - (ends - used)[tiles]].astype(np.float32)
+    seen = descriptors[tiles, places - (ends - used)[tiles]].astype(np.float32)
     centres = seen[np.linspace(0, len(seen) - 1, lists).astype(np.int64)]
     for _ in range(_REFINEMENTS):
-        top = faiss.IndexFlatL2(CODE)
-        _, nearest = _quantizer(top, centres).search(seen, 1)
-        centres = _means(seen, nearest[:, 0], centres)
+        top = faiss.IndexFlatL2(DESCRIPTOR_SIZE)
+        _, nearest = _build_quantizer(top, centres).search(seen, 1)
+        centres = _compute_means(seen, nearest[:, 0], centres)
     return centres
 
 
-def _means(
+def _compute_means(
     features: NDArray[np.float32], nearest: NDArray[np.int64], centres: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The mean of each centre's features, rounded; a centre that has none stays."""
+    """Compute the mean of each centre's features, rounded; a centre that has none stays."""
     order = np.argsort(nearest, kind="stable")
     filled, starts, sizes = np.unique(nearest[order], return_index=True, return_counts=True)
     means = centres.copy()
@@ -168,11 +179,11 @@ def _means(
     return means
 
 
-def _quantizer(top: Any, centres: NDArray[np.float32]) -> Any:
+def _build_quantizer(top: Any, centres: NDArray[np.float32]) -> Any:
     import faiss
 
     lists = max(1, int(np.sqrt(len(centres))))
-    quantizer = faiss.IndexIVFFlat(top, CODE, lists)
+    quantizer = faiss.IndexIVFFlat(top, DESCRIPTOR_SIZE, lists)
     quantizer.cp.seed = 0
     quantizer.cp.niter = _ROUNDS
     quantizer.cp.int_centroids = True
@@ -183,10 +194,12 @@ def _quantizer(top: Any, centres: NDArray[np.float32]) -> Any:
     return quantizer
 
 
-def _add(index: Any, codes: NDArray[np.uint8], used: NDArray[np.int64], tiles: tuple[int, int], first: int) -> None:
+def _add(
+    index: Any, descriptors: NDArray[np.uint8], used: NDArray[np.int64], tiles: tuple[int, int], first: int
+) -> None:
     """Add the features of the tiles from one position to another, numbered from `first` on."""
     for start in range(*tiles, _BLOCK):
-        part = flat(codes, used, start, min(start + _BLOCK, tiles[1]))
+        part = flatten_descriptors(descriptors, used, start, min(start + _BLOCK, tiles[1]))
         if len(part):
             index.add_with_ids(part, np.arange(first, first + len(part), dtype=np.int64))
             first += len(part)

@@ -1,4 +1,4 @@
-"""Joins groups that share an original, and drops pairs that would weld groups on too little evidence."""
+"""Joins groups that share an original, and drops pairs that would weld groups on weak evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from oncoshift.copies.pairs import Pair
 
 STRONG = 2 * MIN_INLIERS
-"""Features that agree by which a pair stands alone; see `supported`."""
+"""Features that agree by which a pair stands alone; see `drop_weak_pairs`."""
 
 _LARGE = 3
 """Tiles from which on a set of copies is one that should be reached more than once."""
@@ -35,13 +35,13 @@ def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
     return [names.get(group, group) for group in groups]
 
 
-def supported(count: int, pairs: Sequence[Pair], inliers: Sequence[int]) -> list[Pair]:
+def drop_weak_pairs(count: int, pairs: Sequence[Pair], inliers: Sequence[int]) -> list[Pair]:
     """Drop weak pairs that would weld large sets of copies.
 
     One false pair among thousands would make one group of two, and so on along the chain. Sets of three or more tiles
     that strong pairs link are large. If two of them are truly one, more than one pair links them, so a single weak pair
-    between them is not believed. A smaller set comes to the others by its best weak pair first, and is a bridge between
-    large sets for none of its pairs: what it is part of holds one large set at most.
+    between them is not believed. A smaller set is joined by its best weak pair first, and never bridges two
+    large sets: whatever it is part of holds one large set at most.
 
     Args:
         count: number of tiles.

@@ -49,7 +49,7 @@ class Leak:
 
 
 def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
-    """Every tile with a copy on another side; source_train and target_train are one side.
+    """Find every tile with a copy on another side; source_train and target_train are one side.
 
     Not all pairs are listed, of which a thousand copies have a million: those that were compared are, and a tile that
     is linked to the other sides through others alone stands with the first tile there. `count_leaks` counts them all.
@@ -66,7 +66,7 @@ def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
         (pair.first, pair.second): pair.score for pair in pairs if sides[pair.first] != sides[pair.second]
     }
     compared = set(chain.from_iterable(scores))
-    for members in _copies(len(tiles), pairs):
+    for members in _group_copies(len(tiles), pairs):
         first_of: dict[str, int] = {}
         for position in members:
             first_of.setdefault(sides[position], position)
@@ -80,10 +80,10 @@ def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
 
 
 def count_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> dict[tuple[str, str], int]:
-    """Pairs of tiles that show one original on two sides, for each two splits that have any, sorted by name."""
+    """Count the pairs of tiles that show one original on two sides, by the names of both splits, sorted."""
     side_of = {tile.split: tile.side for tile in tiles}
     counts: Counter[tuple[str, str]] = Counter()
-    for members in _copies(len(tiles), pairs):
+    for members in _group_copies(len(tiles), pairs):
         in_split = sorted(Counter(tiles[position].split for position in members).items())
         for (one, ones), (other, others) in combinations(in_split, 2):
             if side_of[one] != side_of[other]:
@@ -91,8 +91,8 @@ def count_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> dict[tuple
     return dict(sorted(counts.items()))
 
 
-def _copies(count: int, pairs: Sequence[Pair]) -> list[list[int]]:
-    """Positions of the tiles of each original that has several, ascending."""
+def _group_copies(count: int, pairs: Sequence[Pair]) -> list[list[int]]:
+    """List the positions of the tiles of each original that has several, ascending."""
     forest = Forest(count)
     for pair in pairs:
         forest.join(pair.first, pair.second)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FAR, _NEAR = 8.0, 4.0
-"""Pixels of SIDE by which a feature may miss: at first, when the map is guessed from one feature's frame, and in the
+"""Pixels of SIDE by which a feature may miss: at first, when the map is guessed from one feature's keypoint, and in the
 end, when it is fitted to all."""
 
 _MAX_ZOOM = 2.5
@@ -24,8 +24,8 @@ _FEWEST = 4
 
 
 @compiled
-def mutual_neighbours(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Positions [M, 2] of codes [N, D] and [K, D] that are nearest to one another, in the order of the first."""
+def find_mutual_neighbours(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Find positions [M, 2] of descriptors [N, D] and [K, D] nearest to one another, in the order of the first."""
     nearest = np.full(len(first), -1)
     nearest_back = np.full(len(second), -1)
     far = np.int32(2**30)
@@ -55,9 +55,9 @@ def mutual_neighbours(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> ND
 
 @compiled
 def fit_affine(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
-    """The affine map, with or without a mirror, that takes most of the first frames to the second ones.
+    """Fit the affine map, with or without a mirror, that takes most of the first keypoints to the second ones.
 
-    Each match alone says where the whole tile goes, since a frame has a place, a size and an angle; so there are two
+    Each match alone says where the whole tile goes, since a keypoint has a place, a size and an angle; so there are two
     hypotheses a match and nothing is drawn at random. The best one is fitted to those that agree, three times.
 
     Args:
@@ -69,11 +69,11 @@ def fit_affine(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple
     """
     affine = _vote(first, second)
     for turn in range(_ROUNDS):
-        agree = _inliers(first, second, affine, _FAR if turn == 0 else _NEAR * (1.0 + 0.5 / turn))
+        agree = _find_inliers(first, second, affine, _FAR if turn == 0 else _NEAR * (1.0 + 0.5 / turn))
         if agree.sum() < _FEWEST:
             break
-        affine = _least_squares(first[agree], second[agree], affine)
-    return int(_inliers(first, second, affine, _NEAR).sum()), affine
+        affine = _fit_least_squares(first[agree], second[agree], affine)
+    return int(_find_inliers(first, second, affine, _NEAR).sum()), affine
 
 
 @compiled
@@ -90,7 +90,7 @@ def _vote(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np
             affine = np.array([cosine, -mirror * sine, 0.0, sine, mirror * cosine, 0.0])
             affine[2] = second[match, 0] - affine[0] * first[match, 0] - affine[1] * first[match, 1]
             affine[5] = second[match, 1] - affine[3] * first[match, 0] - affine[4] * first[match, 1]
-            votes = _inliers(first, second, affine, _FAR).sum()
+            votes = _find_inliers(first, second, affine, _FAR).sum()
             if votes > most:
                 most = votes
                 best = affine
@@ -98,7 +98,7 @@ def _vote(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np
 
 
 @compiled
-def _inliers(
+def _find_inliers(
     first: NDArray[np.float64], second: NDArray[np.float64], affine: NDArray[np.float64], tolerance: float
 ) -> NDArray[np.bool_]:
     agree = np.empty(len(first), np.bool_)
@@ -110,10 +110,10 @@ def _inliers(
 
 
 @compiled
-def _least_squares(
+def _fit_least_squares(
     first: NDArray[np.float64], second: NDArray[np.float64], fallback: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The affine map of least squares; `fallback` where the points lie on a line."""
+    """Fit the affine map by least squares; `fallback` where the points lie on a line."""
     design = np.ones((len(first), 3))
     design[:, :2] = first[:, :2]
     gram = design.T @ design

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.copies.candidates import candidates
-from oncoshift.copies.features import CODE, FEATURES, THUMBNAIL, describe
-from oncoshift.copies.join import STRONG, supported
-from oncoshift.copies.scratch import scratch
-from oncoshift.copies.verification import compare
-from oncoshift.parallel import ignore_progress, map_in_order
+from oncoshift.copies.candidates import find_candidates
+from oncoshift.copies.features import DESCRIPTOR_SIZE, FEATURES, THUMBNAIL, extract_features
+from oncoshift.copies.join import STRONG, drop_weak_pairs
+from oncoshift.copies.scratch import open_scratch
+from oncoshift.copies.verification import verify_pair
+from oncoshift.parallel import map_in_order, ignore_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,24 +61,24 @@ def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Pha
     Returns:
         The pairs, sorted by their positions.
     """
-    with scratch(count) as room:
+    with open_scratch(count) as room:
         kept = _describe_all(read, count, room, phases("describing"))
-        pairs, inliers = _compared(kept, room, phases("comparing"))
-    return sorted(supported(count, pairs, inliers), key=lambda pair: (pair.first, pair.second))
+        pairs, inliers = _compare_candidates(kept, room, phases("comparing"))
+    return sorted(drop_weak_pairs(count, pairs, inliers), key=lambda pair: (pair.first, pair.second))
 
 
-def _compared(kept: _Kept, room: Scratch, progress: Progress) -> tuple[list[Pair], list[int]]:
-    """All pairs that are found, and how many features agree on each."""
-    copies = _equal(kept.digests)
+def _compare_candidates(kept: _Features, room: Scratch, progress: Progress) -> tuple[list[Pair], list[int]]:
+    """Compare the candidates; return the pairs found, and how many features agree on each."""
+    copies = _pair_equal(kept.digests)
     count = len(kept.digests)
     # Of equal tiles only the first is compared: a hundred of them would be one another's neighbours and hide the rest.
     used = kept.used.copy()
     used[[pair.second for pair in copies]] = 0
-    chosen = candidates(kept.codes, used, room)
+    chosen = find_candidates(kept.descriptors, used, room)
     blocks = [chosen[start : start + _BLOCK] for start in range(0, len(chosen), _BLOCK)]
 
     def compare_block(block: NDArray[np.int64]) -> list[tuple[Pair, int]]:
-        matched = ((i, j, kept.compare(i, j)) for i, j in block.tolist())
+        matched = ((i, j, kept.verify(i, j)) for i, j in block.tolist())
         return [(Pair(i, j, match.score), match.inliers) for i, j, match in matched if match is not None]
 
     def in_tiles(done: int, total: int) -> None:
@@ -90,39 +90,39 @@ def _compared(kept: _Kept, room: Scratch, progress: Progress) -> tuple[list[Pair
 
 
 @dataclass(frozen=True)
-class _Kept:
-    codes: NDArray[np.uint8]
-    frames: NDArray[np.float16]
+class _Features:
+    descriptors: NDArray[np.uint8]
+    keypoints: NDArray[np.float16]
     used: NDArray[np.int64]
     thumbnails: NDArray[np.int8]
     digests: list[bytes]
 
-    def compare(self, first: int, second: int) -> Match | None:
+    def verify(self, first: int, second: int) -> Match | None:
         one, other = self.used[first], self.used[second]
-        return compare(
-            (self.codes[first, :one], self.codes[second, :other]),
-            (self.frames[first, :one], self.frames[second, :other]),
+        return verify_pair(
+            (self.descriptors[first, :one], self.descriptors[second, :other]),
+            (self.keypoints[first, :one], self.keypoints[second, :other]),
             (self.thumbnails[first], self.thumbnails[second]),
         )
 
 
-def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, room: Scratch, progress: Progress) -> _Kept:
-    codes = room.zeros((count, FEATURES, CODE), np.uint8)
-    frames = room.zeros((count, FEATURES, 4), np.float16)
+def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, room: Scratch, progress: Progress) -> _Features:
+    descriptors = room.zeros((count, FEATURES, DESCRIPTOR_SIZE), np.uint8)
+    keypoints = room.zeros((count, FEATURES, 4), np.float16)
     used = np.zeros(count, np.int64)
     thumbnails = room.zeros((count, THUMBNAIL, THUMBNAIL), np.int8)
 
     def keep(position: int) -> bytes:
-        seen = describe(read(position))
-        codes[position], frames[position] = seen.codes, seen.frames
+        seen = extract_features(read(position))
+        descriptors[position], keypoints[position] = seen.descriptors, seen.keypoints
         used[position], thumbnails[position] = seen.used, seen.thumbnail
         return seen.digest
 
-    return _Kept(codes, frames, used, thumbnails, map_in_order(keep, range(count), progress))
+    return _Features(descriptors, keypoints, used, thumbnails, map_in_order(keep, range(count), showing_progress))
 
 
-def _equal(digests: list[bytes]) -> list[Pair]:
-    """Each tile with the first one of equal pixels."""
+def _pair_equal(digests: list[bytes]) -> list[Pair]:
+    """Pair each tile with the first one of equal pixels."""
     first: dict[bytes, int] = {}
     pairs = []
     for position, digest in enumerate(digests):

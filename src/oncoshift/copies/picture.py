@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from oncoshift.copies.features import describe
-from oncoshift.copies.verification import compare
+from oncoshift.copies.features import extract_features
+from oncoshift.copies.verification import verify_pair
 from oncoshift.serving.images import resize
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ _COLUMNS = 2
 _GREY = 128
 
 
-def side_by_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two tiles and their aligned difference.
+def draw_side_by_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw two tiles and their aligned difference.
 
     Args:
         first: RGB uint8 [H, W, 3].
@@ -35,14 +35,14 @@ def side_by_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
         and black that the first tile does not show it; it is black altogether where the two cannot be aligned.
     """
     one, other = resize(first, _SIDE), resize(second, _SIDE)
-    affine = _map(one, other)
-    difference = np.zeros_like(one) if affine is None else _difference(one, other, affine)
+    affine = _find_affine(one, other)
+    difference = np.zeros_like(one) if affine is None else _draw_difference(one, other, affine)
     gap = np.full((_SIDE, _GAP, 3), 255, np.uint8)
     return np.hstack((one, gap, other, gap, difference))
 
 
-def sheet(rows: Sequence[tuple[NDArray[np.uint8], str]]) -> NDArray[np.uint8]:
-    """Pictures uint8 [H, W, 3] of one size in two columns, each under its caption."""
+def draw_leaks(rows: Sequence[tuple[NDArray[np.uint8], str]]) -> NDArray[np.uint8]:
+    """Lay out pictures uint8 [H, W, 3] of one size in two columns, each under its caption."""
     height, width = rows[0][0].shape[:2]
     cell_height, cell_width = height + _CAPTION, width + 4 * _GAP
     canvas = Image.new("RGB", (_COLUMNS * cell_width, cell_height * -(-len(rows) // _COLUMNS)), "white")
@@ -54,19 +54,21 @@ def sheet(rows: Sequence[tuple[NDArray[np.uint8], str]]) -> NDArray[np.uint8]:
     return np.asarray(canvas)
 
 
-def _map(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+def _find_affine(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     if np.array_equal(one, other):
         return np.eye(2, 3)
-    seen, seen_other = describe(one), describe(other)
-    match = compare(
-        (seen.codes[: seen.used], seen_other.codes[: seen_other.used]),
-        (seen.frames[: seen.used], seen_other.frames[: seen_other.used]),
+    seen, seen_other = extract_features(one), extract_features(other)
+    match = verify_pair(
+        (seen.descriptors[: seen.used], seen_other.descriptors[: seen_other.used]),
+        (seen.keypoints[: seen.used], seen_other.keypoints[: seen_other.used]),
         (seen.thumbnail, seen_other.thumbnail),
     )
     return None if match is None else match.affine
 
 
-def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _draw_difference(
+    one: NDArray[np.uint8], other: NDArray[np.uint8], affine: NDArray[np.float64]
+) -> NDArray[np.uint8]:
     import cv2
 
     # From shares of a tile to indices of pixels, whose centres lie half a pixel further.

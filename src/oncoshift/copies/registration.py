@@ -49,7 +49,7 @@ def align(
     best_score, best_share, best_affine = -1.0, 0.0, start.copy()
     for step in range(_STEPS + 1):
         values = _sample(moving, fixed, affine)
-        score, gain = _correlation(values)
+        score, gain = _correlate(values)
         if score > best_score:
             best_score, best_share, best_affine = score, len(values) / fixed.size, affine.copy()
         if gain == 0.0 or step == _STEPS or (step >= _PATIENCE and best_score < _HOPELESS):
@@ -89,7 +89,7 @@ def _sample(
 
 
 @compiled
-def _correlation(rows: NDArray[np.float64]) -> tuple[float, float]:
+def _correlate(rows: NDArray[np.float64]) -> tuple[float, float]:
     """Correlation of moving with fixed, and the gain that makes moving as strong as fixed; (-1, 0) if undefined."""
     if len(rows) < _FEWEST:
         return -1.0, 0.0

@@ -32,7 +32,7 @@ class Scratch:
         self._made = 0
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of zeros that may be written.
+        """Make an array of zeros that may be written.
 
         Raises:
             DataError: the disk has not enough room.
@@ -47,8 +47,8 @@ class Scratch:
 
 
 @contextmanager
-def scratch(count: int) -> Iterator[Scratch]:
-    """Room for arrays of `count` tiles; what was made in files must not be used after the block.
+def open_scratch(count: int) -> Iterator[Scratch]:
+    """Provide room for arrays of `count` tiles; what was made in files must not be used after the block.
 
     The files lie in the folder that TMPDIR names, by default /tmp, and are deleted at the end, whatever happened.
     """
@@ -60,7 +60,7 @@ def scratch(count: int) -> Iterator[Scratch]:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """A file of zeros, whose blocks are taken now: a write to a mapped page that finds the disk full is fatal."""
+    """Make a file of zeros, whose blocks are taken now: a write to a mapped page that finds the disk full is fatal."""
     try:
         with file.open("wb") as opened:
             if hasattr(os, "posix_fallocate"):

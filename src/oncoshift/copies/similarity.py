@@ -1,4 +1,4 @@
-"""How well two aligned thumbnails agree where they agree least: nuclei must match, not just the gross layout.
+"""Agreement of two aligned thumbnails where it is worst: nuclei must match, not just the layout.
 
 Two cuts through alveoli or tubules can be aligned so that their large shapes correlate at 0.9; their nuclei do not
 follow. So the correlation is taken of fine detail, around every pixel, and the worst tenth of the textured pixels is
@@ -45,28 +45,28 @@ def worst_correlation(moving: NDArray[np.float32], fixed: NDArray[np.float32], a
     seen = cv2.warpAffine(np.ones_like(moving), affine, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
     # Pixels at the border of what is seen are interpolated with the black beyond it.
     seen = cv2.erode(seen, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
-    one, other = _detail(warped, seen), _detail(fixed, seen)
-    energy_one, energy_other = _around(one * one, seen), _around(other * other, seen)
+    one, other = _extract_detail(warped, seen), _extract_detail(fixed, seen)
+    energy_one, energy_other = _average_around(one * one, seen), _average_around(other * other, seen)
     energy = energy_one + energy_other
     inside = seen > 0
     if not inside.any() or energy[inside].mean() <= 0:
         return -1.0
     counts = inside & (energy > _TEXTURED * energy[inside].mean())
     # One grey level squared in the denominator: where only one tile has detail, they do not agree.
-    local = _around(one * other, seen)[counts] / np.sqrt(energy_one[counts] * energy_other[counts] + 1.0)
+    local = _average_around(one * other, seen)[counts] / np.sqrt(energy_one[counts] * energy_other[counts] + 1.0)
     return float(np.percentile(local, _WORST))
 
 
-def _detail(image: NDArray[np.float32], seen: NDArray[np.float32]) -> NDArray[np.float32]:
+def _extract_detail(image: NDArray[np.float32], seen: NDArray[np.float32]) -> NDArray[np.float32]:
     return (image - _blur(image * seen, seen, _DETAIL)) * seen
 
 
-def _around(image: NDArray[np.float32], seen: NDArray[np.float32]) -> NDArray[np.float32]:
+def _average_around(image: NDArray[np.float32], seen: NDArray[np.float32]) -> NDArray[np.float32]:
     return _blur(image, seen, _AROUND)
 
 
 def _blur(image: NDArray[np.float32], seen: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Blur of what is seen alone (Knutsson and Westin's normalised convolution); `image` is zero elsewhere."""
+    """Blur only what is seen (Knutsson and Westin's normalised convolution); `image` is zero elsewhere."""
     import cv2
 
     blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.copies.features import SIDE, THUMBNAIL
-from oncoshift.copies.matching import fit_affine, mutual_neighbours
+from oncoshift.copies.matching import find_mutual_neighbours, fit_affine
 from oncoshift.copies.registration import align
 from oncoshift.copies.similarity import worst_correlation
 
@@ -55,26 +55,26 @@ class Match:
     affine: NDArray[np.float64]
 
 
-def compare(
-    codes: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-    frames: tuple[NDArray[np.float16], NDArray[np.float16]],
+def verify_pair(
+    descriptors: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    keypoints: tuple[NDArray[np.float16], NDArray[np.float16]],
     thumbnails: tuple[NDArray[np.int8], NDArray[np.int8]],
 ) -> Match | None:
-    """Compare two tiles by what was kept of them.
+    """Decide by their features whether two tiles show the same field.
 
     Args:
-        codes: uint8 [N, CODE] and [M, CODE], only those that are set.
-        frames: float16 [N, 4] and [M, 4].
+        descriptors: uint8 [N, DESCRIPTOR_SIZE] and [M, DESCRIPTOR_SIZE], only those that are set.
+        keypoints: float16 [N, 4] and [M, 4].
         thumbnails: int8 [THUMBNAIL, THUMBNAIL] each.
 
     Returns:
         The match, or None if the tiles do not show the same field.
     """
-    matches = mutual_neighbours(codes[0], codes[1])
+    matches = find_mutual_neighbours(descriptors[0], descriptors[1])
     if len(matches) < MIN_INLIERS:
         return None
-    first = frames[0][matches[:, 0]].astype(np.float64)
-    second = frames[1][matches[:, 1]].astype(np.float64)
+    first = keypoints[0][matches[:, 0]].astype(np.float64)
+    second = keypoints[1][matches[:, 1]].astype(np.float64)
     inliers, raw = fit_affine(first, second)
     if inliers < MIN_INLIERS:
         return None
@@ -83,7 +83,7 @@ def compare(
     if not 1e-2 < zoom < 1e2:
         return None
     # The narrower tile is gone through and the wider one sampled, so that all of the narrower one is compared.
-    fixed, moving, start = (1, 0, _inverse(across)) if zoom > 1 else (0, 1, across)
+    fixed, moving, start = (1, 0, _invert(across)) if zoom > 1 else (0, 1, across)
     in_pixels = _rescale(start[:2].ravel(), 1, 0.0, THUMBNAIL, 0.5)
     seen_moving, seen_fixed = thumbnails[moving].astype(np.float32), thumbnails[fixed].astype(np.float32)
     correlation, share, refined = align(seen_moving, seen_fixed, in_pixels[:2].ravel())
@@ -93,11 +93,11 @@ def compare(
     score = worst_correlation(seen_moving, seen_fixed, refined.reshape(2, 3))
     if score < MIN_SCORE:
         return None
-    affine = _inverse(back) if fixed == 1 else back
+    affine = _invert(back) if fixed == 1 else back
     return Match(score=min(score, 1.0), inliers=inliers, affine=affine[:2])
 
 
-def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+def _invert(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.linalg.inv(affine).astype(np.float64)
 
 
@@ -108,7 +108,7 @@ def _rescale(
     scale = new / old
     shift = scale * old_centre - new_centre
     change = np.array([[scale, 0.0, shift], [0.0, scale, shift], [0.0, 0.0, 1.0]])
-    return np.asarray(change @ np.vstack((affine.reshape(2, 3), (0, 0, 1))) @ _inverse(change))
+    return np.asarray(change @ np.vstack((affine.reshape(2, 3), (0, 0, 1))) @ _invert(change))
 
 
 def _is_plausible(affine: NDArray[np.float64]) -> bool:

@@ -1,4 +1,4 @@
-"""Stage `ingest`: check every image, keep what is sound, and say what is not and why."""
+"""Stage `ingest`: check every image, keep the sound ones, and report the others with reasons."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from oncoshift.data.parquet import write_table
 from oncoshift.data.source.opening import open_data_set
 from oncoshift.data.source.scan import scan
 from oncoshift.data.tables import LABELS, TILE_COLUMNS
-from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
-from oncoshift.data.validation.groups import giants, lookalikes
-from oncoshift.data.validation.inspection import inspect, name_twice
-from oncoshift.data.validation.links import linked_folders
+from oncoshift.data.validation.duplicates import list_identical_groups, mark_duplicates, rename_groups
+from oncoshift.data.validation.groups import warn_of_large_groups, warn_of_similar_names
+from oncoshift.data.validation.inspection import inspect, mark_repeated
+from oncoshift.data.validation.links import warn_of_linked_folders
 from oncoshift.data.validation.near_duplicates import (
-    changed_meanwhile,
-    contradictions,
     find_near_duplicates,
-    near_duplicates_table,
+    tabulate_near_duplicates,
+    warn_of_changed_files,
+    warn_of_contradictions,
 )
 from oncoshift.data.validation.quarantine import LeftOut, write_quarantine
 from oncoshift.data.validation.report import MEASURES, Findings, write_report
 from oncoshift.data.validation.schema import check_tiles
 from oncoshift.data.validation.stains import colour_auroc
-from oncoshift.data.validation.warnings import warnings_of
+from oncoshift.data.validation.warnings import find_warnings
 from oncoshift.disjoint_sets import merge_names
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from oncoshift.data.validation.inspection import Inspected
     from oncoshift.settings import IngestSettings
 
-_values = attrgetter(*MEASURES)
+_get_measures = attrgetter(*MEASURES)
 """A tile's measurements as a tuple: a dictionary for each of 200,000 tiles would take a kilobyte."""
 
 
@@ -60,7 +60,7 @@ class IngestReport:
         passed_over: suffix of files that are no tiles, by their name or place → number of files.
         organs: organ → label (benign, malignant, unknown) → numbers of `tiles` and `groups`.
         joined_groups: number of groups that became part of another, because tiles of theirs come from one original.
-        warnings: what is to be known before a result on these tiles is trusted.
+        warnings: reasons to distrust results on these tiles.
     """
 
     adapter: str
@@ -99,17 +99,17 @@ def ingest(
             case everything is written nevertheless.
     """
     scanned = scan(settings, open_data_set(settings.adapter, root, out / "unpacked", phases("unpacking")))
-    checked = map_in_order(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, phases("checking"))
-    inspected = name_twice(checked)
-    same_bytes = shared_bytes(inspected)
+    checked = map_in_order(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, showing_phases("checking"))
+    inspected = mark_repeated(checked)
+    same_bytes = list_identical_groups(inspected)
     inspected = mark_duplicates(inspected)
     near, changed = find_near_duplicates(inspected, phases) if settings.join_near_duplicates else ([], [])
     joined = merge_names([*same_bytes, *(pair.groups for pair in near)])
     before = [one.tile.group for one in inspected if one.fault is None]
-    inspected = with_groups(inspected, joined)
+    inspected = rename_groups(inspected, joined)
 
     sound = [one for one in inspected if one.fault is None]
-    frame = _frame(sound, base)
+    frame = _tabulate_sound(sound, base)
     tiles = frame[list(TILE_COLUMNS)]
     if sound:
         check_tiles(tiles, str(out / "tiles.parquet"))
@@ -119,25 +119,25 @@ def ingest(
         made_up=scanned.made_up,
         tiles=frame,
         files={one.tile.tile_id: one.tile.path for one in sound},
-        left_out=_left_out(inspected, base),
+        left_out=_list_left_out(inspected, base),
         passed_over=scanned.passed_over,
         joined=joined,
         colour=colour,
         warnings=[
-            *warnings_of(frame, colour),
-            *contradictions(near),
-            *giants([one.tile.group for one in sound], before),
-            *lookalikes([one.tile.group for one in sound], before),
-            *linked_folders(scanned.root, [one.tile for one in sound]),
+            *find_warnings(frame, colour),
+            *warn_of_contradictions(near),
+            *warn_of_large_groups([one.tile.group for one in sound], before),
+            *warn_of_similar_names([one.tile.group for one in sound], before),
+            *warn_of_linked_folders(scanned.root, [one.tile for one in sound]),
             *scanned.passed_over.warnings(),
-            *changed_meanwhile(changed),
+            *warn_of_changed_files(changed),
         ],
     )
-    report = _report(settings, findings)
+    report = _build_report(settings, findings)
 
     write_table(tiles, out / "tiles.parquet")
-    write_table(_measurements(inspected), out / "measurements.parquet")
-    write_table(near_duplicates_table(near), out / "near_duplicates.parquet")
+    write_table(_tabulate_measurements(inspected), out / "measurements.parquet")
+    write_table(tabulate_near_duplicates(near), out / "near_duplicates.parquet")
     write_quarantine(out, findings.left_out)
     write_report(out / "report", findings)
     with atomic(out / "report.json") as temporary:
@@ -146,27 +146,27 @@ def ingest(
     return report
 
 
-def _left_out(inspected: Sequence[Inspected], base: Path) -> list[LeftOut]:
+def _list_left_out(inspected: Sequence[Inspected], base: Path) -> list[LeftOut]:
     return [
-        LeftOut(one, one.fault, as_text(_below(one.tile.path, base)), _label_name(one.tile.label))
+        LeftOut(one, one.fault, as_text(_to_relative(one.tile.path, base)), _name_label(one.tile.label))
         for one in inspected
         if one.fault is not None
     ]
 
 
-def _frame(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
-    """A row a sound tile: the columns of tiles.parquet, the label's name and the measurements."""
+def _tabulate_sound(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
+    """Tabulate the sound tiles: the columns of tiles.parquet, the label's name and the measurements."""
     named = ("tile_id", "path", "organ", "label", "label_name", "group", "sha256")
     rows = [
         (
             one.tile.tile_id,
-            _below(one.tile.path, base),
+            _to_relative(one.tile.path, base),
             one.tile.organ,
             one.tile.label,
-            _label_name(one.tile.label),
+            _name_label(one.tile.label),
             one.tile.group,
             one.sha256,
-            *_values(one.measured),
+            *_get_measures(one.measured),
         )
         for one in sound
         if one.measured is not None
@@ -175,17 +175,17 @@ def _frame(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
     return frame[list(dict.fromkeys((*TILE_COLUMNS, "label_name", *MEASURES)))]
 
 
-def _measurements(inspected: Sequence[Inspected]) -> pd.DataFrame:
-    """What was measured on every tile that could be decoded, and why it was left out (empty: it was not)."""
+def _tabulate_measurements(inspected: Sequence[Inspected]) -> pd.DataFrame:
+    """Tabulate what was measured on each decoded tile, and why it was left out (empty: it was not)."""
     rows = [
-        (one.tile.tile_id, one.fault.kind if one.fault else "", *_values(one.measured))
+        (one.tile.tile_id, one.fault.kind if one.fault else "", *_get_measures(one.measured))
         for one in inspected
         if one.measured is not None
     ]
     return pd.DataFrame(rows, columns=["tile_id", "kind", *MEASURES])
 
 
-def _report(settings: IngestSettings, findings: Findings) -> IngestReport:
+def _build_report(settings: IngestSettings, findings: Findings) -> IngestReport:
     bad = sum(one.is_bad for one in findings.left_out)
     return IngestReport(
         adapter=settings.adapter,
@@ -201,13 +201,13 @@ def _report(settings: IngestSettings, findings: Findings) -> IngestReport:
     )
 
 
-def _below(path: Path, base: Path) -> str:
-    """`path` relative to `base` where it lies below it, else absolute; so a project can move with its data."""
+def _to_relative(path: Path, base: Path) -> str:
+    """Make `path` relative to `base` if it lies below it, else absolute, so that a project can move with its data."""
     path, base = path.absolute(), base.absolute()
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
 
-def _label_name(label: int) -> str:
+def _name_label(label: int) -> str:
     return LABELS[label] if label >= 0 else "unknown"
 
 
@@ -215,7 +215,7 @@ def _count(tiles: pd.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for organ, of_organ in tiles.groupby("organ"):
         counts[str(organ)] = {
-            _label_name(label): {"tiles": len(part), "groups": part["group"].nunique()}
+            _name_label(label): {"tiles": len(part), "groups": part["group"].nunique()}
             for label in sorted(of_organ["label"].unique().tolist())
             for part in [of_organ[of_organ["label"] == label]]
         }

@@ -16,8 +16,8 @@ from PIL import Image
 
 from oncoshift.data.packs.pack import Pack, pack_digest
 from oncoshift.data.parquet import read_table
-from oncoshift.data.raw import tile_paths
-from oncoshift.data.source.adapters.phantom import MASKS, mask_path
+from oncoshift.data.raw import find_tile_paths
+from oncoshift.data.source.adapters.phantom import MASKS, to_mask_path
 from oncoshift.data.split_checks import assert_disjoint
 from oncoshift.data.tables import EvaluationTiles, SourceTiles, TargetTiles, TrainingData
 from oncoshift.errors import DataError
@@ -53,8 +53,8 @@ def load_training_data(layout: Layout, variant: str, sources: Sequence[str]) -> 
     target = _read_split(layout, "target_train")
     assert_disjoint({"source_train": train, "source_val": val, "target_train": target})
     return TrainingData(
-        source=_source_tiles(pack, train, tuple(sources)),
-        source_val=_source_tiles(pack, val, tuple(sources)),
+        source=_build_source_tiles(pack, train, tuple(sources)),
+        source_val=_build_source_tiles(pack, val, tuple(sources)),
         target=TargetTiles(pack.images, pack.rows(target["tile_id"].tolist())),
         tile_ids=pack.index["tile_id"].to_numpy(object),
     )
@@ -97,10 +97,10 @@ def load_masks(layout: Layout, tile_ids: Sequence[str], side: int) -> NDArray[np
     """
     if not tile_ids:
         return None
-    root = _root(tile_paths(layout, tile_ids)[0], tile_ids[0])
+    root = _find_root(find_tile_paths(layout, tile_ids)[0], tile_ids[0])
     if not (root / MASKS).is_dir():
         return None
-    return np.stack(map_in_order(lambda tile_id: _read_mask(mask_path(root, tile_id), side), tile_ids))
+    return np.stack(map_in_order(lambda tile_id: _read_mask(to_mask_path(root, tile_id), side), tile_ids))
 
 
 def data_fingerprint(layout: Layout, variant: str) -> str:
@@ -116,7 +116,7 @@ def _read_split(layout: Layout, name: str) -> pd.DataFrame:
     return read_table(layout.splits / f"{name}.parquet", columns, stage="split")
 
 
-def _source_tiles(pack: Pack, tiles: pd.DataFrame, sources: tuple[str, ...]) -> SourceTiles:
+def _build_source_tiles(pack: Pack, tiles: pd.DataFrame, sources: tuple[str, ...]) -> SourceTiles:
     organs = pd.Index(sources).get_indexer(pd.Index(tiles["organ"]))
     if (organs < 0).any() or len(set(organs)) < len(sources):
         found = ", ".join(sorted(tiles["organ"].unique()))
@@ -132,7 +132,7 @@ def _source_tiles(pack: Pack, tiles: pd.DataFrame, sources: tuple[str, ...]) -> 
     )
 
 
-def _root(path: Path, tile_id: str) -> Path:
+def _find_root(path: Path, tile_id: str) -> Path:
     """The data set's root: a tile's path without its tile_id."""
     return path.parents[len(PurePosixPath(tile_id).parts) - 1]
 

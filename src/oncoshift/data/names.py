@@ -1,4 +1,4 @@
-"""Names of files and groups as a data set has them: which count, when two are the same, and how they are shown."""
+"""Names of files and groups: which are ignored, which are equal, and how they are shown."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def is_text(name: str) -> bool:
 
 def as_text(name: str) -> str:
     r"""A name that UTF-8 can write: itself, or with its other bytes as `\xe9`."""
-    return name if is_text(name) else visible(name)
+    return name if is_text(name) else escape_unprintable(name)
 
 
-def visible(text: str) -> str:
-    """A text on one line, in which nothing is invisible or acts on a terminal: such characters stand as in a repr."""
+def escape_unprintable(text: str) -> str:
+    """Escape, as `repr` does, line ends and other characters that are invisible or control a terminal."""
     return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
 
 
@@ -50,42 +50,42 @@ def _escape(letter: str) -> str:
     return rf"\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(letter)[1:-1]
 
 
-def normal_form(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which a letter and its accent are one; macOS takes them apart."""
+def to_normal_form(name: str) -> str:
+    """Bring a name to Unicode's composed form (NFC); macOS stores letters and accents apart."""
     return unicodedata.normalize("NFC", name)
 
 
-def likeness(name: str) -> str:
-    """What names have in common that a reader takes for the same: no case, no blanks, no invisible characters."""
+def fold_name(name: str) -> str:
+    """Reduce a name to what a reader compares: no case, no blanks, no invisible characters."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in folded if letter.isprintable() and not letter.isspace())
 
 
-def without_formula(path: str) -> str:
-    """A path in a CSV that no spreadsheet runs as a formula: `=x.png` becomes `./=x.png`, which is the same file."""
+def as_path_cell(path: str) -> str:
+    """Guard a path in a CSV against spreadsheets that run formulas: `=x.png` becomes `./=x.png`, the same file."""
     return f"./{path}" if path.startswith(_FORMULA) else path
 
 
-def as_cell(text: str) -> str:
-    """A text in a CSV, no path, that no spreadsheet runs as a formula: `=1+1` becomes `'=1+1`."""
+def as_text_cell(text: str) -> str:
+    """Guard a text other than a path in a CSV likewise: `=1+1` becomes `'=1+1`."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class Finder:
-    """Finds files by names that somebody wrote down, in whichever of Unicode's forms the disk has them."""
+    """Finds files by listed names, in whichever of Unicode's forms the disk has them."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, str]] = {}
 
     def __call__(self, folder: Path, relative: PurePosixPath) -> Path | None:
-        """What stands at `relative` below `folder`, be it a link that leads nowhere; None: nothing."""
+        """Find the file or link (even a dead one) at `relative` below `folder`; None if there is none."""
         path = folder / relative
         if os.path.lexists(path):
             return path
         if str(relative).isascii():
             return None
         for part in relative.parts:
-            name = self._names(folder).get(normal_form(part))
+            name = self._names(folder).get(to_normal_form(part))
             if name is None:
                 return None
             folder /= name
@@ -95,7 +95,7 @@ class Finder:
         """Normal form → name of what is in a folder."""
         if folder not in self._listed:
             try:
-                self._listed[folder] = {normal_form(path.name): path.name for path in folder.iterdir()}
+                self._listed[folder] = {to_normal_form(path.name): path.name for path in folder.iterdir()}
             except OSError:
                 self._listed[folder] = {}
         return self._listed[folder]

@@ -16,8 +16,8 @@ from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
 from oncoshift.data.packs.pack import Pack, PackNormalization
 from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
 from oncoshift.data.parquet import read_table, write_table
-from oncoshift.data.stain import pick_backend, pick_reference, tile_statistics
-from oncoshift.data.stain.sheet import stain_sheet
+from oncoshift.data.stain import compute_tile_statistics, pick_backend, pick_reference
+from oncoshift.data.stain.sheet import draw_stain_sheet
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
 from oncoshift.fingerprint import SETTINGS, TILE_LIBRARIES, fingerprint_code, fingerprint_value
@@ -134,7 +134,7 @@ class _Stage:
         kept = _read_statistics(path)
         read = self._reader("reinhard")
         missing = [tile for tile in tiles if tile.sha256 not in kept]
-        measured = map_in_order(lambda tile: tile_statistics(read(tile)), missing)
+        measured = map_in_order(lambda tile: compute_tile_statistics(read(tile)), missing)
         known = kept | dict(zip((tile.sha256 for tile in missing), measured, strict=True))
         found = {digest: known[digest] for digest in sorted(tile.sha256 for tile in tiles)}
         if found != kept:
@@ -166,11 +166,11 @@ def _draw_sheet(layout: Layout, table: pd.DataFrame, done: dict[str, Normalized]
         path.unlink(missing_ok=True)
         return
     shows = fingerprint_value({variant: each.pack.content for variant, each in done.items()})
-    if _shown_by(path) == shows:
+    if _read_shown_packs(path) == shows:
         return
     rows = table.sort_values("sha256").groupby("organ", sort=True).head(_SHOWN_EACH).sort_values("organ", kind="stable")
     positions = rows.index.to_numpy()
-    figure = stain_sheet(
+    figure = draw_stain_sheet(
         {variant: list(each.pack.images[positions]) for variant, each in done.items()},
         rows["organ"].tolist(),
         {variant: each.pack.index["outcome"].iloc[positions].tolist() for variant, each in done.items()},
@@ -180,7 +180,7 @@ def _draw_sheet(layout: Layout, table: pd.DataFrame, done: dict[str, Normalized]
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None, "Comment": shows})
 
 
-def _shown_by(sheet: Path) -> str | None:
+def _read_shown_packs(sheet: Path) -> str | None:
     """Which packs a sheet shows."""
     try:
         with Image.open(sheet) as image:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from oncoshift.layout import Layout
 
 
-def tile_paths(layout: Layout, tile_ids: Sequence[str]) -> list[Path]:
-    """The image files of some tiles, in their order.
+def find_tile_paths(layout: Layout, tile_ids: Sequence[str]) -> list[Path]:
+    """Find the image files of some tiles, in their order.
 
     Raises:
         DataError: a tile is unknown.
@@ -29,12 +29,12 @@ def tile_paths(layout: Layout, tile_ids: Sequence[str]) -> list[Path]:
 
 
 def read_raw_tiles(layout: Layout, tile_ids: Sequence[str]) -> list[bytes]:
-    """Bytes of the image files of some tiles, in their order.
+    """Read the bytes of the image files of some tiles, in their order.
 
     Raises:
         DataError: a tile is unknown, or its file is gone.
     """
-    return [_read(path) for path in tile_paths(layout, tile_ids)]
+    return [_read(path) for path in find_tile_paths(layout, tile_ids)]
 
 
 def _read(path: Path) -> bytes:

@@ -67,9 +67,9 @@ def split(settings: SplitSettings, tiles: pd.DataFrame, target: str, sources: Se
     source = of_sources[of_sources["label"] != UNKNOWN]
     labelled = of_target[of_target["label"] != UNKNOWN]
 
-    validation = _validation_groups(source, settings, shared)
-    held_out = _held_out_groups(set(of_target["group"]), set(labelled["group"]) - shared, settings)
-    audit = _audit_groups(labelled[labelled["group"].isin(held_out)], settings)
+    validation = _draw_validation_groups(source, settings, shared)
+    held_out = _draw_held_out_groups(set(of_target["group"]), set(labelled["group"]) - shared, settings)
+    audit = _draw_audit_groups(labelled[labelled["group"].isin(held_out)], settings)
     test = held_out - audit
     frames = {
         "source_train": source[~source["group"].isin(validation)],
@@ -84,35 +84,35 @@ def split(settings: SplitSettings, tiles: pd.DataFrame, target: str, sources: Se
     return frames
 
 
-def _validation_groups(source: pd.DataFrame, settings: SplitSettings, shared: set[str]) -> set[str]:
+def _draw_validation_groups(source: pd.DataFrame, settings: SplitSettings, shared: set[str]) -> set[str]:
     """A share of the groups of each (organ, majority label), at least one and never all."""
     chosen: set[str] = set()
-    for (organ, label), members in _strata(source).items():
-        count = _share_of(settings.val_share, len(members))
-        shuffled = _shuffled(members, settings.seed, "validation", organ, str(label))
+    for (organ, label), members in _stratify(source).items():
+        count = _count_share(settings.val_share, len(members))
+        shuffled = _shuffle(members, settings.seed, "validation", organ, str(label))
         chosen.update([group for group in shuffled if group not in shared][:count])
     return chosen
 
 
-def _held_out_groups(groups: set[str], eligible: set[str], settings: SplitSettings) -> set[str]:
+def _draw_held_out_groups(groups: set[str], eligible: set[str], settings: SplitSettings) -> set[str]:
     """Groups of the target kept from training. Takes names alone, so that no label's value can decide."""
     # A share of the labelled groups: a batch without labels must not move what is judged on.
     count = min(round((settings.audit_share + settings.test_share) * len(eligible)), len(groups) - 1)
-    return set(_shuffled(sorted(eligible), settings.seed, "held out")[:count])
+    return set(_shuffle(sorted(eligible), settings.seed, "held out")[:count])
 
 
-def _audit_groups(held_out: pd.DataFrame, settings: SplitSettings) -> set[str]:
+def _draw_audit_groups(held_out: pd.DataFrame, settings: SplitSettings) -> set[str]:
     """The audit's share of the held-out groups of each majority label."""
     if settings.test_share == 0:
         return set(held_out["group"])
     share = settings.audit_share / (settings.audit_share + settings.test_share)
     chosen: set[str] = set()
-    for (organ, label), members in _strata(held_out).items():
-        chosen.update(_shuffled(members, settings.seed, "audit", organ, str(label))[: _share_of(share, len(members))])
+    for (organ, label), members in _stratify(held_out).items():
+        chosen.update(_shuffle(members, settings.seed, "audit", organ, str(label))[: _count_share(share, len(members))])
     return chosen
 
 
-def _strata(tiles: pd.DataFrame) -> dict[tuple[str, int], list[str]]:
+def _stratify(tiles: pd.DataFrame) -> dict[tuple[str, int], list[str]]:
     """Groups by their majority organ and majority label (the first by name wins a tie), each list sorted."""
     strata: dict[tuple[str, int], list[str]] = {}
     for group, members in tiles.groupby("group", sort=True):
@@ -121,14 +121,14 @@ def _strata(tiles: pd.DataFrame) -> dict[tuple[str, int], list[str]]:
     return dict(sorted(strata.items()))
 
 
-def _share_of(share: float, count: int) -> int:
+def _count_share(share: float, count: int) -> int:
     """`share` of `count` groups, rounded; of two or more groups at least one falls on each side of a real share."""
     if share in (0.0, 1.0) or count < 2:
         return round(share * count)
     return min(max(round(share * count), 1), count - 1)
 
 
-def _shuffled(names: Sequence[str], seed: int, *purpose: str) -> list[str]:
+def _shuffle(names: Sequence[str], seed: int, *purpose: str) -> list[str]:
     """A shuffle that depends on the seed and the purpose alone, so that one organ's data do not move another's."""
     digest = hashlib.sha256("/".join(purpose).encode()).digest()
     generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])

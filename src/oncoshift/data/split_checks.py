@@ -78,10 +78,10 @@ def check_splits(frames: Mapping[str, pd.DataFrame], sources: Sequence[str], *, 
     """
     for name in ("source_train", "source_val"):
         for organ in sources:
-            _need_classes(frames[name][frames[name]["organ"] == organ], f"{name} of {organ}", "split.val_share")
-    _need_classes(frames["audit"], "audit", "split.audit_share")
+            _require_classes(frames[name][frames[name]["organ"] == organ], f"{name} of {organ}", "split.val_share")
+    _require_classes(frames["audit"], "audit", "split.audit_share")
     if expect_test:
-        _need_classes(frames["test"], "test", "split.test_share")
+        _require_classes(frames["test"], "test", "split.test_share")
 
 
 def assert_disjoint(frames: Mapping[str, pd.DataFrame]) -> None:
@@ -99,7 +99,7 @@ def assert_disjoint(frames: Mapping[str, pd.DataFrame]) -> None:
             )
 
 
-def _need_classes(frame: pd.DataFrame, where: str, knob: str) -> None:
+def _require_classes(frame: pd.DataFrame, where: str, knob: str) -> None:
     for label, name in enumerate(LABELS):
         if not (frame["label"] == label).any():
             raise DataError(

@@ -23,7 +23,7 @@ LABELS = ("benign", "malignant")
 """Class names by their number."""
 
 UNKNOWN = -1
-"""A label's number where nobody knows it."""
+"""A label's number where it is unknown."""
 
 ORGAN = r"^[a-z][a-z0-9_-]*$"
 """As settings.Organ, so that `target` and `sources` can name every organ of the table."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from oncoshift.data.names import as_cell, without_formula
+from oncoshift.data.names import as_path_cell, as_text_cell
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.secrets import remove_credentials
 from oncoshift.training.interruption import find_interruption
@@ -96,7 +96,7 @@ class FolderRecorder(Recorder):
 
     def save_table(self, name: str, table: pd.DataFrame) -> None:
         """Write it as CSV; no name of a tile or a group is a formula to a spreadsheet."""
-        safe = {"tile_id": without_formula, "group": as_cell}
+        safe = {"tile_id": as_path_cell, "group": as_text_cell}
         columns = {column: table[column].map(cell) for column, cell in safe.items() if column in table}
         table.assign(**columns).to_csv(self.folder / f"{name}.csv", index=False)
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncoshift.data.source import archives
-from oncoshift.data.source.archives import is_archive, member_path, unpack
+from oncoshift.data.source.archives import is_archive, resolve_member, unpack
 from oncoshift.data.source.made_once import STAMP, discard, fill_once
 from oncoshift.data.source.tar_members import MAX_COMMON, MAX_DESCRIPTION, MAX_HEADERS
 from oncoshift.errors import DataError
@@ -176,7 +176,7 @@ def test_an_unsafe_name_is_refused_even_if_the_member_is_not_wanted(tmp_path: Pa
 @given(st.text(max_size=40))
 def test_a_members_path_is_below_the_folder_or_refused(name: str) -> None:
     try:
-        path = member_path(Path("a.zip"), name)
+        path = resolve_member(Path("a.zip"), name)
     except DataError:
         return
     base = Path("/base")
@@ -189,7 +189,7 @@ def test_a_members_path_is_below_the_folder_or_refused(name: str) -> None:
 def test_paths_of_dangerous_parts_stay_below_the_folder_or_are_refused(parts: list[str], separator: str) -> None:
     name = separator.join(parts)
     try:
-        path = member_path(Path("a.zip"), name)
+        path = resolve_member(Path("a.zip"), name)
     except DataError:
         assert ".." in parts or name.startswith(separator) or parts[0] == "C:" or "C:" in parts
     else:
@@ -391,7 +391,7 @@ def test_a_file_where_a_folder_must_be_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("member", ["a\nb.png", "a\x07.png", "a\udcff.png"])
 def test_names_that_are_no_text_are_refused(tmp_path: Path, member: str) -> None:
     with pytest.raises(DataError, match="a name that is no text"):
-        member_path(tmp_path, member)
+        resolve_member(tmp_path, member)
 
 
 def test_too_long_a_name_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from support.data_sets import open_and_scan
 
-from oncoshift.data.source.adapters.folder import MARKER, group_of
-from oncoshift.data.source.adapters.phantom import mask_path
+from oncoshift.data.source.adapters.folder import MARKER, parse_group
+from oncoshift.data.source.adapters.phantom import to_mask_path
 from oncoshift.data.source.adapters.registry import load_adapter
 from oncoshift.errors import DataError
 from oncoshift.settings import IngestSettings
@@ -52,7 +52,7 @@ def test_folder_lists_every_image_sorted_with_group_and_label(tmp_path: Path) ->
     ("stem", "group"), [("p1_3", "p1"), ("a_b_12", "a_b"), ("p1_x", "p1_x"), ("_3", "_3"), ("tile7", "tile7")]
 )
 def test_group_is_what_stands_before_the_number(stem: str, group: str) -> None:
-    assert group_of(stem) == group
+    assert parse_group(stem) == group
 
 
 def test_folder_refuses_a_label_that_it_does_not_know(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_phantom_needs_its_marker_and_passes_over_masks(tmp_path: Path) -> None:
     touch(tmp_path, MARKER)
     (tile,) = scan("phantom", tmp_path)
     assert tile.tile_id == "lung/benign/g1_0.png"
-    assert mask_path(tmp_path, tile.tile_id).is_file()
+    assert to_mask_path(tmp_path, tile.tile_id).is_file()
 
 
 @pytest.mark.parametrize("place", ["", "tiles/"])
@@ -203,6 +203,6 @@ def test_a_phantom_in_an_archive_stays_made_up_and_keeps_its_masks(tmp_path: Pat
     (tile,) = found.tiles
     assert found.made_up
     root = tile.path.parents[2]
-    assert mask_path(root, tile.tile_id).is_file()
+    assert to_mask_path(root, tile.tile_id).is_file()
     with pytest.raises(DataError, match="holds the made-up data set"):
         open_and_scan(IngestSettings(adapter="folder"), tmp_path / archive, tmp_path / "unpacked")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from support.tiny_tiles import tissue
 
 from oncoshift.data.stain import build_normalizer, pick_backend
-from oncoshift.data.stain.sheet import stain_sheet
+from oncoshift.data.stain.sheet import draw_stain_sheet
 from oncoshift.errors import SettingsError
 from oncoshift.serving.stain import LabStatistics, StainMethod, StainVectors, fit_reference
 from oncoshift.settings import NormalizeSettings
@@ -80,10 +80,10 @@ def test_another_backend_is_an_error_that_names_those_there_are(name: str) -> No
 def test_the_sheet_has_a_row_a_tile_and_a_column_a_variant(tiles: np.ndarray) -> None:
     stained, outcomes = normalised("numba", fit_reference(tissue(0, 64), "macenko"), tiles[:2])
     variants = {"none": list(tiles[:2]), "macenko": list(stained)}
-    figure = stain_sheet(variants, ["lung", "glass"], {"none": ["untouched"] * 2, "macenko": outcomes})
+    figure = draw_stain_sheet(variants, ["lung", "glass"], {"none": ["untouched"] * 2, "macenko": outcomes})
     assert len(figure.axes) == 4
     assert [axis.get_title() for axis in figure.axes[:2]] == ["none", "macenko"]
     assert [axis.get_xlabel() for axis in figure.axes] == ["", "", "", "blank"]
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), stained[0])
     with pytest.raises(ValueError, match="shorter"):
-        stain_sheet({"none": list(tiles[:1])}, ["lung", "glass"], {"none": ["untouched"]})
+        draw_stain_sheet({"none": list(tiles[:1])}, ["lung", "glass"], {"none": ["untouched"]})

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from support.tiny_tiles import tissue
 
-from oncoshift.data.stain import pick_reference, tile_statistics
+from oncoshift.data.stain import compute_tile_statistics, pick_reference
 from oncoshift.errors import DataError
 
 
 def test_the_reference_is_near_the_median() -> None:
     middle = tissue(0)
     darker, redder = (np.clip(middle * scale, 0, 255).astype(np.uint8) for scale in (0.4, np.array([1.0, 0.6, 0.8])))
-    assert pick_reference([None, *map(tile_statistics, (redder, middle, darker))], list("dcba")) == 2
+    assert pick_reference([None, *map(compute_tile_statistics, (redder, middle, darker))], list("dcba")) == 2
     assert pick_reference([(0.0,), (9.0,), (1.0,), (1.0,)], list("dcba")) == 3, "the first by hash wins a tie"
 
 
@@ -37,6 +37,6 @@ def test_a_few_new_tiles_mostly_leave_the_reference() -> None:
 
 
 def test_blank_tiles_cannot_be_the_reference() -> None:
-    assert tile_statistics(np.full((32, 32, 3), 255, np.uint8)) is None
+    assert compute_tile_statistics(np.full((32, 32, 3), 255, np.uint8)) is None
     with pytest.raises(DataError, match=r"normalize\.variants"):
         pick_reference([None, None], ["a", "b"])

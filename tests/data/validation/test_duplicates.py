@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from oncoshift.data.source.adapters.base import RawTile
 from oncoshift.data.validation.checks import Fault
-from oncoshift.data.validation.duplicates import mark_duplicates, shared_bytes, with_groups
+from oncoshift.data.validation.duplicates import list_identical_groups, mark_duplicates, rename_groups
 from oncoshift.data.validation.inspection import Inspected
 from oncoshift.disjoint_sets import merge_names
 from oncoshift.errors import DataError
@@ -40,7 +40,7 @@ def test_a_bad_tile_is_no_copy() -> None:
     bad = Fault("blank", "nothing there")
     tiles = [tile("a", "1", fault=bad), tile("b", "1", label=1, fault=bad)]
     assert mark_duplicates(tiles) == tiles
-    assert shared_bytes(tiles) == []
+    assert list_identical_groups(tiles) == []
 
 
 def test_two_labels_for_the_same_bytes_are_refused_by_name() -> None:
@@ -66,9 +66,9 @@ def test_groups_that_share_bytes_are_joined_for_all_their_tiles() -> None:
         tile("c", "3", group="p2"),
         tile("d", "4", group="p9"),
     ]
-    names = merge_names(shared_bytes(tiles))
+    names = merge_names(list_identical_groups(tiles))
     assert names == {"p1": "p1", "p2": "p1"}
-    assert [one.tile.group for one in with_groups(tiles, names)] == ["p1", "p1", "p1", "p9"]
+    assert [one.tile.group for one in rename_groups(tiles, names)] == ["p1", "p1", "p1", "p9"]
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=3), max_size=8))

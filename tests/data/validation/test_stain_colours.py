@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from oncoshift.data.validation.stains import STAINS, colour_auroc, stain_strengths
-from oncoshift.data.validation.warnings import warnings_of
+from oncoshift.data.validation.warnings import find_warnings
 
 
 def organ(benign: int = 12, malignant: int = 12, shift: float = 0.0, per_group: int = 5) -> pd.DataFrame:
@@ -62,10 +62,10 @@ def test_no_score_without_two_groups_a_class() -> None:
     ids=["one class", "one group", "few groups", "imbalance", "unlabelled"],
 )
 def test_a_warning_says_what_is_wrong(tiles: pd.DataFrame, said: str) -> None:
-    assert any(line.startswith(said) for line in warnings_of(tiles, {}))
+    assert any(line.startswith(said) for line in find_warnings(tiles, {}))
 
 
 def test_colour_as_a_shortcut_is_warned_of() -> None:
-    assert warnings_of(organ(), {"lung": 0.7}) == []
-    (line,) = warnings_of(organ(), {"lung": 0.95})
+    assert find_warnings(organ(), {"lung": 0.7}) == []
+    (line,) = find_warnings(organ(), {"lung": 0.95})
     assert line.startswith("lung: mean colour alone tells benign from malignant (AUROC 0.95")

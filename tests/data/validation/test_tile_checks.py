@@ -12,7 +12,7 @@ import skimage.data
 from PIL import Image
 from support.tiny_tiles import tissue
 
-from oncoshift.data.validation.checks import measure, sharpness, verdict
+from oncoshift.data.validation.checks import find_fault, measure, sharpness
 from oncoshift.settings import IngestSettings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ GREY = ("brick", "camera", "coins", "grass", "moon", "page", "text", "clock", "c
 
 
 def kind(image: NDArray[np.uint8], settings: IngestSettings = LIMITS) -> str | None:
-    fault = verdict(measure(np.ascontiguousarray(image)), settings)
+    fault = find_fault(measure(np.ascontiguousarray(image)), settings)
     return fault.kind if fault else None
 
 
@@ -115,11 +115,11 @@ def test_black_and_white_surfaces_have_finite_measurements() -> None:
         measured = measure(flat(colour))
         figures = (measured.sharpness, measured.saturation, measured.stain_share, measured.hue, measured.density_red)
         assert np.isfinite(figures).all()
-        assert verdict(measured, LIMITS) is not None
+        assert find_fault(measured, LIMITS) is not None
 
 
 def test_a_small_tile_is_named_with_its_size() -> None:
-    fault = verdict(measure(tissue(0, side=31)), LIMITS)
+    fault = find_fault(measure(tissue(0, side=31)), LIMITS)
     assert fault is not None
     assert fault.kind == "small"
     assert "31×31 pixels" in fault.reason

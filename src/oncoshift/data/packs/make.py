@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Fits = Mapping[str, Sequence[TileSource]]
 
-ALONE = 2048
+MAX_IN_PROCESS = 2048
 """Up to this many tiles are made without other processes, which take seconds to start."""
 
 FIT_TILES = 64
@@ -137,14 +137,16 @@ def _update(
     workers: int | None,
     progress: Progress,
 ) -> tuple[Pack, PackReport]:
-    fits = _fits(tiles) if recipe.stain.fit == "group" else None
-    keys = _keys(tiles, recipe.hash, fits)
-    slots, damaged = _keep(folder, set(keys))
+    fits = _pick_fit_tiles(tiles) if recipe.stain.fit == "group" else None
+    keys = _compute_keys(tiles, recipe.hash, fits)
+    slots, damaged = _find_kept(folder, set(keys))
     missing = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in slots}
     report = PackReport(len(tiles) - len(missing), len(missing), damaged)
     done = report.kept
     progress(done, len(tiles))
-    for shard, name, outcomes in _make(_plan(missing, fits, recipe), folder / SHARDS, recipe.side, maker, workers):
+    for shard, name, outcomes in _make_shards(
+        _plan(missing, fits, recipe), folder / SHARDS, recipe.side, maker, workers
+    ):
         for slot, (key, outcome) in enumerate(zip(shard.keys, outcomes, strict=True)):
             slots[key] = _Slot(name, slot, outcome)
         done += len(outcomes)
@@ -154,19 +156,19 @@ def _update(
     return commit(folder, index, recipe.stain, recipe.side, recipe.hash), report
 
 
-def _keys(tiles: Sequence[TileSource], recipe: str, fits: Fits | None) -> list[str]:
+def _compute_keys(tiles: Sequence[TileSource], recipe: str, fits: Fits | None) -> list[str]:
     of_group = {group: _hash(*(tile.sha256 for tile in members)) for group, members in (fits or {}).items()}
     return [_hash(recipe, tile.sha256, of_group.get(tile.group, "")) for tile in tiles]
 
 
-def _fits(tiles: Sequence[TileSource]) -> dict[str, Sequence[TileSource]]:
+def _pick_fit_tiles(tiles: Sequence[TileSource]) -> dict[str, Sequence[TileSource]]:
     members: dict[str, list[TileSource]] = {}
     for tile in sorted(tiles, key=lambda tile: tile.sha256):
         members.setdefault(tile.group, []).append(tile)
     return {group: of_group[:FIT_TILES] for group, of_group in members.items()}
 
 
-def _keep(folder: Path, wanted: set[str]) -> tuple[dict[str, _Slot], int]:
+def _find_kept(folder: Path, wanted: set[str]) -> tuple[dict[str, _Slot], int]:
     """Slots of the wanted tiles in shards that are whole and well used, and the number of damaged shards."""
     try:
         pack = Pack.open(folder, complete=False)
@@ -200,20 +202,20 @@ def _plan(missing: Mapping[str, TileSource], fits: Fits | None, recipe: PackReci
     return shards
 
 
-def _make(
+def _make_shards(
     shards: Sequence[_Shard], folder: Path, side: int, maker: TileMaker, workers: int | None
 ) -> Iterator[tuple[_Shard, str, list[str]]]:
     """Yield each shard, in whatever order they are done, with its file's name and its tiles' outcomes."""
     count = min(workers or count_usable_cores(), len(shards))
-    if count <= 1 or (workers is None and sum(len(shard.tiles) for shard in shards) <= ALONE):
+    if count <= 1 or (workers is None and sum(len(shard.tiles) for shard in shards) <= MAX_IN_PROCESS):
         for shard in shards:
             yield shard, *_make_shard(shard, folder, side, maker, threads=None)
         return
     # Not by fork: the parent has threads, of OpenMP among others, that a child would inherit half.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(_Work(folder, side, maker),)) as pool:
+    with ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(_Work(folder, side, maker),)) as pool:
         try:
-            waiting = {pool.submit(_make_here, shard): shard for shard in shards}
+            waiting = {pool.submit(_make_in_worker, shard): shard for shard in shards}
             for future in as_completed(waiting):
                 yield waiting[future], *future.result()
         except BrokenProcessPool:
@@ -254,7 +256,7 @@ _work: _Work | None = None
 """In a packing process: what it works on."""
 
 
-def _begin(work: _Work) -> None:
+def _start_worker(work: _Work) -> None:
     global _work
     _work = work
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -268,7 +270,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _make_here(shard: _Shard) -> tuple[str, list[str]]:
+def _make_in_worker(shard: _Shard) -> tuple[str, list[str]]:
     if _work is None:
         raise RuntimeError("not a packing process")
     return _make_shard(shard, _work.folder, _work.side, _work.maker, threads=1)

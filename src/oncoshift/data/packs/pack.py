@@ -101,7 +101,7 @@ class Pack:
         slot = index["slot"].to_numpy(np.int32)
         places = (names.tolist(), shard.astype(np.int32), slot)
         images = ShardedImages(folder / SHARDS, *places, about["side"], open_shards)
-        return cls(images, index, _stain(about["stain"]), about["side"], about["recipe"], about["content"])
+        return cls(images, index, _read_stain(about["stain"]), about["side"], about["recipe"], about["content"])
 
     def rows(self, tile_ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of some tiles in `images`, int64 [N].
@@ -174,6 +174,6 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise DataError(f"{error}; `dvc repro --force normalize` makes the pack again") from None
 
 
-def _stain(values: dict[str, Any]) -> PackNormalization:
+def _read_stain(values: dict[str, Any]) -> PackNormalization:
     reference = values["reference"]
     return PackNormalization(**(values | {"reference": reference and StainReference.from_dict(reference)}))

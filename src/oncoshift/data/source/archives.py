@@ -1,6 +1,6 @@
 """Archives of tiles (.zip, .tar and compressed .tar) into a folder: all of it or nothing, and never outside of it.
 
-An archive is a stranger's: a member's name may point anywhere, and a few kilobytes may unpack to terabytes.
+An archive is not trusted: a member's name may point anywhere, and a few kilobytes may unpack to terabytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from oncoshift.data.names import is_hidden
 from oncoshift.data.source.made_once import fill_once
 from oncoshift.data.source.passed_over import PassedOver
-from oncoshift.data.source.tar_members import tar_members
+from oncoshift.data.source.tar_members import read_tar_members
 from oncoshift.errors import DataError
 from oncoshift.files import FULL, sha256_file
 
@@ -75,15 +75,15 @@ def unpack(
     Raises:
         DataError: the archive is damaged, encrypted or compressed in an unusual way; a member would lie outside of
             `target`, is a link or a device, or is named twice; it is a bomb by `MAX_MEMBERS`, `MAX_RATIO`, the disk's
-            free space or the limits of `tar_members`. Nothing is left.
+            free space or the limits of `read_tar_members`. Nothing is left.
     """
     name = archive.name.lower()
 
     def fill(folder: Path) -> dict[str, Any]:
         budget = _Budget.of(archive, folder)
-        step = _in_bytes(archive, progress)
-        wanted = _Wanted(archive, folder, keep, budget)
-        with _explained(archive):
+        step = _count_bytes(archive, progress)
+        wanted = _Writer(archive, folder, keep, budget)
+        with _explaining_errors(archive):
             (_unzip if name.endswith(ZIP_SUFFIXES) else _untar)(archive, wanted, step)
         if not wanted.written:
             raise DataError(f"{archive}: holds {budget.members} members, and no tiles (images, CSV or HDF5) among them")
@@ -92,8 +92,8 @@ def unpack(
     return PassedOver(**fill_once(target, {"archive": sha256_file(archive)}, fill))
 
 
-def member_path(archive: Path, name: str) -> PurePosixPath:
-    """Where a member lies below the folder that it is unpacked to.
+def resolve_member(archive: Path, name: str) -> PurePosixPath:
+    """Find where a member lies below the folder that it is unpacked to.
 
     Raises:
         DataError: that would be outside of the folder, or the name is none that a file can have.
@@ -143,7 +143,7 @@ class _Budget:
 
 
 @dataclass
-class _Wanted:
+class _Writer:
     """Writes the members that are kept."""
 
     archive: Path
@@ -155,14 +155,14 @@ class _Wanted:
 
     def path(self, name: str) -> Path | None:
         """Where to write a member; None for one that is not kept."""
-        inside = member_path(self.archive, name)
+        inside = resolve_member(self.archive, name)
         if any(map(is_hidden, inside.parts)):
             return None
         if not self.keep(inside):
             self.passed_over.add(inside)
             return None
         if inside.as_posix() in self.written:
-            raise DataError(f"{self.archive}: member {name!r} is there twice; nobody knows which one is meant")
+            raise DataError(f"{self.archive}: member {name!r} is there twice; pack the files again with one of them")
         self.written.add(inside.as_posix())
         return self.folder / inside
 
@@ -173,7 +173,7 @@ class _Wanted:
             shutil.copyfileobj(member, file, _CHUNK)
 
 
-def _unzip(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
+def _unzip(archive: Path, wanted: _Writer, step: Callable[[int], None]) -> None:
     with zipfile.ZipFile(archive) as file:
         members = [member for member in file.infolist() if not member.is_dir()]
         for member in file.infolist():
@@ -188,7 +188,7 @@ def _unzip(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
 
 
 def _check_zipped(archive: Path, member: zipfile.ZipInfo) -> None:
-    member_path(archive, member.filename)
+    resolve_member(archive, member.filename)
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DataError(f"{archive}: member {member.filename!r} is a link or a device; pack the files themselves")
@@ -203,10 +203,10 @@ def _check_zipped(archive: Path, member: zipfile.ZipInfo) -> None:
         )
 
 
-def _untar(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
+def _untar(archive: Path, wanted: _Writer, step: Callable[[int], None]) -> None:
     with archive.open("rb") as raw:
-        for member, headers, content in tar_members(archive, raw):
-            member_path(archive, member.name)
+        for member, headers, content in read_tar_members(archive, raw):
+            resolve_member(archive, member.name)
             wanted.budget.spend(member.size, headers)
             tarfile.data_filter(member, str(wanted.folder))
             path = wanted.path(member.name) if content is not None else None
@@ -216,8 +216,8 @@ def _untar(archive: Path, wanted: _Wanted, step: Callable[[int], None]) -> None:
 
 
 @contextmanager
-def _explained(archive: Path) -> Iterator[None]:
-    """Errors of the archive's own format as ones that say what to do."""
+def _explaining_errors(archive: Path) -> Iterator[None]:
+    """Turn errors of the archive's own format into ones that say what to do."""
     try:
         yield
     except _BROKEN as error:
@@ -230,7 +230,7 @@ def _explained(archive: Path) -> Iterator[None]:
         raise DataError(f"{archive}: cannot be unpacked: {error.strerror or error}") from error
 
 
-def _in_bytes(archive: Path, progress: Progress | None) -> Callable[[int], None]:
+def _count_bytes(archive: Path, progress: Progress | None) -> Callable[[int], None]:
     size = archive.stat().st_size
 
     def step(done: int) -> None:

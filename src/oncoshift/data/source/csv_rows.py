@@ -1,4 +1,4 @@
-"""Rows of a CSV that somebody else wrote: whatever is wrong with its text is one error with file, line and remedy."""
+"""Rows of a user's CSV; every problem is one error with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
             more cells than the header, or the header lacks a column or has one twice.
     """
     with path.open("rb") as file:
-        reader = csv.reader(_lines(path, file), strict=True)
+        reader = csv.reader(_read_lines(path, file), strict=True)
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -48,12 +48,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
                 header = cells
                 _check_header(path, header, columns)
             elif any(cells):
-                yield line, _row(path, line, header, cells)
+                yield line, _parse_row(path, line, header, cells)
     if header is None:
         _check_header(path, [], columns)
 
 
-def _lines(path: Path, file: IO[bytes]) -> Iterator[str]:
+def _read_lines(path: Path, file: IO[bytes]) -> Iterator[str]:
     for number in count(1):
         line = file.readline(_LONGEST)
         if not line:
@@ -83,7 +83,7 @@ def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> 
         raise DataError(f"{path}: line 1 has the column {twice[0]} twice; keep the one that is meant")
 
 
-def _row(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+def _parse_row(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     if any(cells[len(header) :]):
         raise DataError(
             f"{path}: line {line} has {len(cells)} cells and the header {len(header)}; put double quotes around a cell "

@@ -28,44 +28,44 @@ DEPTH = 4
 """How far below the root an adapter looks for its folders: as published, and wrapped in one or two folders more."""
 
 
-def folders_named(root: Path, names: Collection[str], depth: int = DEPTH) -> list[Path]:
-    """Folders below `root` whose name, in lower case, is one of `names`; sorted, at most `depth` levels down.
+def find_folders(root: Path, names: Collection[str], depth: int = DEPTH) -> list[Path]:
+    """Find folders below `root` whose name, in lower case, is one of `names`; sorted, at most `depth` levels down.
 
     What is inside a folder that was found, and what is hidden, is not searched.
     """
     found: list[Path] = []
     level = [root] if root.is_dir() else []
     for _ in range(depth):
-        inner = [folder for parent in level for folder in subfolders(parent)]
+        inner = [folder for parent in level for folder in list_subfolders(parent)]
         found += [folder for folder in inner if folder.name.lower() in names]
         level = [folder for folder in inner if folder.name.lower() not in names]
     return sorted(found)
 
 
-def subfolders(parent: Path) -> list[Path]:
-    """Folders in a folder, sorted, without hidden ones and those that are named like an image."""
+def list_subfolders(parent: Path) -> list[Path]:
+    """List the folders in a folder, sorted, without hidden ones and those that are named like an image."""
     # A folder of 100,000 tiles is listed without asking the disk about each.
     with os.scandir(parent) as entries:
-        return sorted(Path(entry.path) for entry in entries if _is_inner(entry))
+        return sorted(Path(entry.path) for entry in entries if _is_subfolder(entry))
 
 
-def images_in(folder: Path) -> list[Path]:
-    """What stands in a folder under an image's name, sorted, without hidden ones: files, and what is none to read."""
+def list_images(folder: Path) -> list[Path]:
+    """List what a folder holds under an image's name, sorted and not hidden, readable or not."""
     with os.scandir(folder) as entries:
         return sorted(Path(entry.path) for entry in entries if is_image(entry.name))
 
 
-def images_below(root: Path) -> Iterator[Path]:
-    """Files with an image's name at any depth below a folder; see `files_below`."""
-    return (path for path in files_below(root) if is_image(path.name))
+def find_images(root: Path) -> Iterator[Path]:
+    """Find files with an image's name at any depth below a folder; see `find_files`."""
+    return (path for path in find_files(root) if is_image(path.name))
 
 
-def files_below(
+def find_files(
     root: Path,
     is_entered: Callable[[Path], bool] = lambda _: True,
     on_closed: Callable[[Path], None] | None = None,
 ) -> Iterator[Path]:
-    """Files at any depth below a folder, without hidden ones and what is in hidden folders.
+    """Find files at any depth below a folder, without hidden ones and what is in hidden folders.
 
     Links are followed, those that lead nowhere are files, and a folder that links reach twice is listed once.
 
@@ -103,7 +103,7 @@ def is_image(name: str) -> bool:
     return (suffix in IMAGE_SUFFIXES or suffix in OTHER_PICTURES) and not is_hidden(name)
 
 
-def _is_inner(entry: os.DirEntry[str]) -> bool:
+def _is_subfolder(entry: os.DirEntry[str]) -> bool:
     return not is_hidden(entry.name) and not is_image(entry.name) and _is_folder(entry)
 
 

@@ -33,13 +33,13 @@ def check_organs(adapter: str, tiles: Sequence[RawTile]) -> None:
             wrong[tile.organ].append(tile)
     if not wrong:
         return
-    lines = [f"{organ!r}: {len(of_organ)} tiles{_advice(adapter, of_organ[0])}" for organ, of_organ in wrong.items()]
+    lines = [f"{organ!r}: {len(of_organ)} tiles{_advise(adapter, of_organ[0])}" for organ, of_organ in wrong.items()]
     more = [f"… and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     rule = f"{len(lines)} organs have names that are not allowed; a name matches {ORGAN}, as in params.yaml"
     raise DataError("\n".join([rule, *lines[:_SHOWN], *more]))
 
 
-def _advice(adapter: str, tile: RawTile) -> str:
+def _advise(adapter: str, tile: RawTile) -> str:
     """Where a name is written and what could stand there instead."""
     place = "correct column organ" if adapter == "manifest" else "rename the folder"
     better = re.sub(r"[^a-z0-9_-]+", "_", tile.organ).strip("_-")

@@ -1,4 +1,4 @@
-"""Files of a data set that nothing reads: how many there are of each kind, so that none vanishes without a word."""
+"""Files of a data set that nothing reads: how many there are of each kind, so that none is dropped silently."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.data.names import as_text, visible
-from oncoshift.data.source.folders import files_below
+from oncoshift.data.names import as_text, escape_unprintable
+from oncoshift.data.source.folders import find_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -18,7 +18,7 @@ _PACKED = frozenset({".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z
 DEAD = "links that lead nowhere"
 CLOSED = "folders that may not be opened"
 ELSEWHERE = "links to folders elsewhere"
-"""Kinds that are told by no suffix."""
+"""Kinds that no suffix identifies."""
 
 _NO_SUFFIX = "without a suffix"
 _SHOWN = 8
@@ -78,14 +78,14 @@ def pass_over(root: Path, taken: Collection[Path], is_known: Callable[[Path], bo
         found.add(folder.relative_to(root), ELSEWHERE)
         return False
 
-    for path in files_below(root, is_entered, lambda folder: found.add(folder.relative_to(root), CLOSED)):
+    for path in find_files(root, is_entered, lambda folder: found.add(folder.relative_to(root), CLOSED)):
         if path not in files and not is_known(path):
             found.add(path.relative_to(root), None if os.path.exists(path) else DEAD)  # noqa: PTH110 - never raises
 
 
-def summary(counts: Mapping[str, int]) -> str:
-    """The kinds of files and their numbers in one line, the most frequent first."""
+def summarise(counts: Mapping[str, int]) -> str:
+    """List the kinds of files and their numbers in one line, the most frequent first."""
     kinds = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(number for _, number in kinds[_SHOWN:])
-    lines = [f"{number:,} {visible(kind)}" for kind, number in kinds[:_SHOWN]]
+    lines = [f"{number:,} {escape_unprintable(kind)}" for kind, number in kinds[:_SHOWN]]
     return ", ".join([*lines, f"{rest:,} of other kinds"] if rest else lines)

@@ -33,7 +33,7 @@ _DECODERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.
 """First bytes → what reads a stream that begins with them."""
 
 
-def tar_members(archive: Path, raw: BufferedReader) -> Iterator[tuple[tarfile.TarInfo, int, IO[bytes] | None]]:
+def read_tar_members(archive: Path, raw: BufferedReader) -> Iterator[tuple[tarfile.TarInfo, int, IO[bytes] | None]]:
     """Yield each member of a tar, compressed or not, with the bytes of its headers and, for a file, its content.
 
     Args:
@@ -45,13 +45,13 @@ def tar_members(archive: Path, raw: BufferedReader) -> Iterator[tuple[tarfile.Ta
             holes, or is a link or a device.
         tarfile.TarError: the archive is damaged.
     """
-    with _decoded(raw) as stream:
+    with _decompressing(raw) as stream:
         headers = _Headers(archive, stream)
         # To read a tar takes no more than `read`, `seek` and `tell`; opening it reads the first header.
         with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]
-            while (member := _next(tar, headers)) is not None:
+            while (member := _read_next(tar, headers)) is not None:
                 size = headers.taken
-                _check(archive, tar, member)
+                _check_member(archive, tar, member)
                 yield member, size, tar.extractfile(member) if member.isfile() else None
                 tar.members.clear()  # no documented way keeps that list from growing with the archive
                 headers.start()
@@ -98,7 +98,7 @@ class _Headers:
             )
 
 
-def _next(tar: tarfile.TarFile, headers: _Headers) -> tarfile.TarInfo | None:
+def _read_next(tar: tarfile.TarFile, headers: _Headers) -> tarfile.TarInfo | None:
     """The next member; a broken header is an error, where `tarfile` takes it for the archive's end."""
     member = tar.next()
     headers.is_limited = False
@@ -107,7 +107,7 @@ def _next(tar: tarfile.TarFile, headers: _Headers) -> tarfile.TarInfo | None:
     return member
 
 
-def _check(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _check_member(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     if len(tar.pax_headers) > MAX_COMMON:
         raise DataError(
             f"{archive}: has more than {MAX_COMMON} records that hold for all members; pack the files again without"
@@ -121,7 +121,7 @@ def _check(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None
 
 
 @contextmanager
-def _decoded(raw: BufferedReader) -> Iterator[BufferedIOBase]:
+def _decompressing(raw: BufferedReader) -> Iterator[BufferedIOBase]:
     """The bytes of a tar that may be compressed, told by how it begins."""
     start = raw.read(max(len(magic) for magic, _ in _DECODERS))
     raw.seek(0)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from oncoshift.data.stain.backend import BackendName, build_normalizer, pick_backend
-from oncoshift.data.stain.reference import pick_reference, tile_statistics
+from oncoshift.data.stain.reference import compute_tile_statistics, pick_reference
 
-__all__ = ["BackendName", "build_normalizer", "pick_backend", "pick_reference", "tile_statistics"]
+__all__ = ["BackendName", "build_normalizer", "compute_tile_statistics", "pick_backend", "pick_reference"]

@@ -29,7 +29,7 @@ Statistics = tuple[float, ...]
 """Means of L, a, b, then their standard deviations."""
 
 
-def tile_statistics(image: NDArray[np.uint8]) -> Statistics | None:
+def compute_tile_statistics(image: NDArray[np.uint8]) -> Statistics | None:
     """The six figures of a tile uint8 [S, S, 3], or None for a tile that cannot be normalised."""
     from oncoshift.serving.stain.reinhard import fit
 
@@ -41,7 +41,7 @@ def pick_reference(statistics: Sequence[Statistics | None], digests: Sequence[st
     """Position of the reference.
 
     Args:
-        statistics: of each candidate, see `tile_statistics`.
+        statistics: of each candidate, see `compute_tile_statistics`.
         digests: hash of each candidate's file.
 
     Raises:

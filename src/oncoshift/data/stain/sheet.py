@@ -15,7 +15,7 @@ INCHES = 1.4
 """Side of a tile on the sheet."""
 
 
-def stain_sheet(
+def draw_stain_sheet(
     tiles: Mapping[str, Sequence[NDArray[np.uint8]]], rows: Sequence[str], outcomes: Mapping[str, Sequence[str]]
 ) -> Figure:
     """Draw a row for each tile and a column for each variant.

@@ -1,4 +1,4 @@
-"""What can be measured on one decoded tile, and the verdict that follows from the limits in section `ingest`.
+"""What can be measured on one decoded tile, and the fault that follows from the limits in section `ingest`.
 
 Everything is measured on a copy whose longer side is at most `MEASURED_SIDE` pixels: about what a network sees, so that
 a tile's sharpness does not depend on how large its file is. One 224×224 tile takes about 1.5 ms.
@@ -104,9 +104,9 @@ def measure(image: NDArray[np.uint8]) -> Measurements:
     import cv2
 
     height, width, _ = image.shape
-    small = _shrunk(image)
+    small = _shrink(image)
     luminosity = np.ascontiguousarray(cv2.cvtColor(small, cv2.COLOR_RGB2LAB)[..., 0])
-    density = _DENSITY[_stained_pixels(small, luminosity)]
+    density = _DENSITY[_select_stained_pixels(small, luminosity)]
     red, green, blue = (float(value) for value in density.mean(axis=0, dtype=np.float64))
     saturation, hue = _chroma(red, green, blue)
     stain_share, eosin_share = _hue_shares(density)
@@ -126,8 +126,8 @@ def measure(image: NDArray[np.uint8]) -> Measurements:
     )
 
 
-def verdict(measured: Measurements, settings: IngestSettings) -> Fault | None:
-    """The first thing that is wrong with a tile, or None for a sound one."""
+def find_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
+    """Find the first thing that is wrong with a tile; None for a sound one."""
     width, height = measured.width, measured.height
     if min(width, height) < settings.min_size:
         return Fault(
@@ -140,7 +140,7 @@ def verdict(measured: Measurements, settings: IngestSettings) -> Fault | None:
         )
     if measured.contrast < MIN_CONTRAST:
         return Fault("blank", f"one even surface: luminosity varies by {measured.contrast:.1f} of 255 grey levels")
-    return _stain_fault(measured, settings) or _blur_fault(measured, settings)
+    return _find_stain_fault(measured, settings) or _find_blur_fault(measured, settings)
 
 
 def sharpness(gray: NDArray[np.uint8]) -> float:
@@ -167,7 +167,7 @@ def sharpness(gray: NDArray[np.uint8]) -> float:
     return float(cv2.Laplacian(cv2.GaussianBlur(values, (0, 0), 1.0), cv2.CV_32F).var()) / variance
 
 
-def _stain_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
+def _find_stain_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
     if measured.saturation < settings.min_saturation:
         return Fault(
             "not_he",
@@ -189,7 +189,7 @@ def _stain_fault(measured: Measurements, settings: IngestSettings) -> Fault | No
     return None
 
 
-def _blur_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
+def _find_blur_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
     if measured.sharpness >= settings.min_sharpness:
         return None
     return Fault(
@@ -198,7 +198,7 @@ def _blur_fault(measured: Measurements, settings: IngestSettings) -> Fault | Non
     )
 
 
-def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     import cv2
 
     height, width, _ = image.shape
@@ -209,7 +209,7 @@ def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _stained_pixels(image: NDArray[np.uint8], luminosity: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _select_stained_pixels(image: NDArray[np.uint8], luminosity: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pixels [N, 3] that are dark beside the tile's own white, so that dim or tinted glass does not count; or all."""
     counts = np.cumsum(np.bincount(luminosity.ravel(), minlength=256))
     white = int(np.searchsorted(counts, 0.95 * counts[-1]))

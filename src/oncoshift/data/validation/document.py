@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.data.names import visible
+from oncoshift.data.names import escape_unprintable
 from oncoshift.markdown import escape
 
 if TYPE_CHECKING:
@@ -72,49 +72,52 @@ Block = Heading | Paragraph | Items | Table | Picture
 
 def to_markdown(blocks: Sequence[Block]) -> str:
     """The document as Markdown; pictures are links to files beside it."""
-    return "\n\n".join(_markdown(block) for block in blocks) + "\n"
+    return "\n\n".join(_to_markdown(block) for block in blocks) + "\n"
 
 
 def to_html(blocks: Sequence[Block]) -> str:
     """The document as HTML that needs no other file; its first heading is the page's title."""
     title = next((block.text for block in blocks if isinstance(block, Heading)), "")
-    return _page().render(title=title, blocks=[(type(block).__name__, block) for block in blocks])
+    return _load_template().render(title=title, blocks=[(type(block).__name__, block) for block in blocks])
 
 
-def _markdown(block: Block) -> str:
+def _to_markdown(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {_plain(text)}"
+            return f"{'#' * level} {_as_plain_text(text)}"
         case Paragraph(text):
-            return _plain(text)
+            return _as_plain_text(text)
         case Items(texts):
-            return "\n".join(f"- {_plain(text)}" for text in texts)
+            return "\n".join(f"- {_as_plain_text(text)}" for text in texts)
         case Picture(name, alt):
-            return f"![{_plain(alt)}]({name})"
+            return f"![{_as_plain_text(alt)}]({name})"
         case Table(header, rows):
-            lines = [tuple(map(_plain, line)) for line in (header, *rows)]
+            lines = [tuple(map(_as_plain_text, line)) for line in (header, *rows)]
             lines.insert(1, ("---",) * len(header))
             return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @cache
-def _page() -> Template:
+def _load_template() -> Template:
     # Here and not above, for the stages that write no report.
     from jinja2 import Environment
 
     environment = Environment(
-        autoescape=True, trim_blocks=True, keep_trailing_newline=True, finalize=lambda value: visible(str(value))
+        autoescape=True,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: escape_unprintable(str(value)),
     )
-    environment.filters["jpeg"] = _jpeg
+    environment.filters["jpeg"] = _encode_jpeg
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _plain(text: str) -> str:
+def _as_plain_text(text: str) -> str:
     """A text that Markdown shows as it is: on one line, without markup of its own."""
-    return escape(visible(text))
+    return escape(escape_unprintable(text))
 
 
-def _jpeg(image: Image.Image) -> str:
+def _encode_jpeg(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

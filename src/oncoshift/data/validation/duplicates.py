@@ -20,7 +20,7 @@ _SHOWN = 5
 
 
 def mark_duplicates(inspected: Sequence[Inspected]) -> list[Inspected]:
-    """The same tiles in their order; all but one of those with the same bytes get the fault `duplicate`.
+    """Mark all but one of the tiles with the same bytes as `duplicate`; the order stays.
 
     A tile with a label is kept before one without, then the first by tile_id. Tiles that have a fault already take no
     part.
@@ -29,30 +29,30 @@ def mark_duplicates(inspected: Sequence[Inspected]) -> list[Inspected]:
         DataError: the same bytes are in two organs, or both benign and malignant.
     """
     kept: dict[str, RawTile] = {}
-    for members in _copies(inspected).values():
+    for members in _find_copies(inspected).values():
         first = min(members, key=lambda tile: (tile.label == UNKNOWN, tile.tile_id))
         kept |= {tile.tile_id: first for tile in members}
     _refuse_contradictions(inspected)
-    return [_marked(one, kept.get(one.tile.tile_id)) for one in inspected]
+    return [_mark(one, kept.get(one.tile.tile_id)) for one in inspected]
 
 
-def shared_bytes(inspected: Sequence[Inspected]) -> list[list[str]]:
-    """Lists of the groups that hold the same bytes, and so are one.
+def list_identical_groups(inspected: Sequence[Inspected]) -> list[list[str]]:
+    """List the groups that hold the same bytes, and so are one.
 
     Call it on the tiles that `mark_duplicates` was given.
     """
-    return [[tile.group for tile in members] for members in _copies(inspected).values()]
+    return [[tile.group for tile in members] for members in _find_copies(inspected).values()]
 
 
-def with_groups(inspected: Sequence[Inspected], names: dict[str, str]) -> list[Inspected]:
-    """The same tiles with the groups that `names` gives them; see `disjoint_sets.merge_names`."""
+def rename_groups(inspected: Sequence[Inspected], names: dict[str, str]) -> list[Inspected]:
+    """Give tiles the groups that `names` gives them; see `disjoint_sets.merged_names`."""
     return [
         replace(one, tile=replace(one.tile, group=names[one.tile.group])) if one.tile.group in names else one
         for one in inspected
     ]
 
 
-def _copies(inspected: Iterable[Inspected]) -> dict[str, list[RawTile]]:
+def _find_copies(inspected: Iterable[Inspected]) -> dict[str, list[RawTile]]:
     """Digest → tiles, of sound tiles alone, where there are two or more."""
     by_digest: defaultdict[str, list[RawTile]] = defaultdict(list)
     for one in inspected:
@@ -61,7 +61,7 @@ def _copies(inspected: Iterable[Inspected]) -> dict[str, list[RawTile]]:
     return {digest: tiles for digest, tiles in by_digest.items() if len(tiles) > 1}
 
 
-def _marked(one: Inspected, kept: RawTile | None) -> Inspected:
+def _mark(one: Inspected, kept: RawTile | None) -> Inspected:
     if one.fault is not None or kept is None or kept.tile_id == one.tile.tile_id:
         return one
     return replace(one, fault=Fault("duplicate", f"the same bytes as {kept.tile_id}, which is kept"))
@@ -69,14 +69,14 @@ def _marked(one: Inspected, kept: RawTile | None) -> Inspected:
 
 def _refuse_contradictions(inspected: Sequence[Inspected]) -> None:
     pairs = []
-    for members in _copies(inspected).values():
+    for members in _find_copies(inspected).values():
         labelled = [tile for tile in members if tile.label != UNKNOWN]
         pairs += [(members[0], tile) for tile in members if tile.organ != members[0].organ]
         pairs += [(labelled[0], tile) for tile in labelled[1:] if tile.label != labelled[0].label]
     if not pairs:
         return
     pairs = list(dict.fromkeys(pairs))
-    lines = [f"{_described(one)} = {_described(other)}" for one, other in pairs[:_SHOWN]]
+    lines = [f"{_describe(one)} = {_describe(other)}" for one, other in pairs[:_SHOWN]]
     more = [f"… and {len(pairs) - _SHOWN} more"] if len(pairs) > _SHOWN else []
     raise DataError(
         "\n".join(
@@ -90,6 +90,6 @@ def _refuse_contradictions(inspected: Sequence[Inspected]) -> None:
     )
 
 
-def _described(tile: RawTile) -> str:
+def _describe(tile: RawTile) -> str:
     label = LABELS[tile.label] if tile.label != UNKNOWN else "unknown"
     return f"{tile.tile_id} ({tile.organ}, {label})"

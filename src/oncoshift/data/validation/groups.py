@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from oncoshift.data.names import likeness
+from oncoshift.data.names import fold_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ _GIANT_SHARE = 0.05
 _SHOWN = 5
 
 
-def giants(joined: Sequence[str], before: Sequence[str] | None = None) -> list[str]:
+def warn_of_large_groups(joined: Sequence[str], before: Sequence[str] | None = None) -> list[str]:
     """Warn of joined groups so large that a chain of false pairs may have made them.
 
     Args:
@@ -40,7 +40,7 @@ def giants(joined: Sequence[str], before: Sequence[str] | None = None) -> list[s
     ]
 
 
-def lookalikes(joined: Sequence[str], before: Sequence[str]) -> list[str]:
+def warn_of_similar_names(joined: Sequence[str], before: Sequence[str]) -> list[str]:
     """Warn of groups whose names differ by case or blanks alone: they may be one patient, on two sides of a split.
 
     Args:
@@ -49,7 +49,7 @@ def lookalikes(joined: Sequence[str], before: Sequence[str]) -> list[str]:
     """
     alike: dict[str, dict[str, str]] = {}
     for whole, name in sorted(set(zip(joined, before, strict=True))):
-        alike.setdefault(likeness(name), {})[name] = whole
+        alike.setdefault(fold_name(name), {})[name] = whole
     apart = [names for names in alike.values() if len(set(names.values())) > 1]
     if not apart:
         return []

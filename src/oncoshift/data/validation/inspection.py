@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncoshift.data.names import is_text, visible
-from oncoshift.data.validation.checks import Fault, Measurements, measure, verdict
-from oncoshift.data.validation.links import outside_of
+from oncoshift.data.names import escape_unprintable, is_text
+from oncoshift.data.validation.checks import Fault, Measurements, find_fault, measure
+from oncoshift.data.validation.links import find_outside_target
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Inspected:
 
 def inspect(tile: RawTile, settings: IngestSettings, root: Path) -> Inspected:
     """Read, decode and measure a tile of the data set at `root`; whatever is wrong with it is part of the result."""
-    fault = _fault_of_place(tile.path, root)
+    fault = _find_path_fault(tile.path, root)
     if fault is not None:
         return Inspected(tile, None, None, fault)
     try:
@@ -52,29 +52,32 @@ def inspect(tile: RawTile, settings: IngestSettings, root: Path) -> Inspected:
         measured = measure(decode(data))
     except UnreadableImageError as error:
         return Inspected(tile, digest, None, Fault("unreadable", str(error)))
-    return Inspected(tile, digest, measured, verdict(measured, settings))
+    return Inspected(tile, digest, measured, find_fault(measured, settings))
 
 
-def _fault_of_place(path: Path, root: Path) -> Fault | None:
-    """What is wrong with a tile's file before it is opened."""
+def _find_path_fault(path: Path, root: Path) -> Fault | None:
+    """Find what is wrong with a tile's path, before the file is opened."""
     if not is_text(str(path)):
         return Fault("not_utf8", "its name is not UTF-8; rename it, for example with `convmv`")
     try:
         path.stat()
     except FileNotFoundError as error:
-        found = f"a link to {visible(str(path.readlink()))}, where nothing is" if path.is_symlink() else error.strerror
-        return Fault("missing", f"cannot be read: {found}")
+        if not path.is_symlink():
+            return Fault("missing", f"cannot be read: {error.strerror}")
+        return Fault(
+            "missing", f"cannot be read: a link to {escape_unprintable(str(path.readlink()))}, where nothing is"
+        )
     except OSError as error:
         return Fault("unreadable", f"cannot be read: {error.strerror}")
-    target = outside_of(root, path)
+    target = find_outside_target(root, path)
     if target is not None:
-        where = visible(str(target))
+        where = escape_unprintable(str(target))
         return Fault("outside", f"a link to {where}, outside of ingest.root; put the file itself there (`cp -L`)")
     return None
 
 
-def name_twice(inspected: list[Inspected]) -> list[Inspected]:
-    """The same tiles; those whose tile_id stood in an earlier one get the fault `named_twice`."""
+def mark_repeated(inspected: list[Inspected]) -> list[Inspected]:
+    """Mark tiles whose tile_id an earlier one has as `named_twice`."""
     seen: set[str] = set()
     result = []
     for one in inspected:

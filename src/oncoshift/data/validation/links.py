@@ -1,7 +1,7 @@
 """Where links among tiles lead.
 
 A data set may link within itself, and DVC links its files into its cache (`cache.type symlink`). A folder that is a
-link, the root or an organ's, is somebody's layout: it is followed wherever it leads, and told of. Any other file that
+link, the root or an organ's, is part of the layout: it is followed wherever it leads, and reported. Any other file that
 is a link to outside of the data set is not taken: what it leads to is not what is versioned and handed on.
 """
 
@@ -24,8 +24,8 @@ _CACHED = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}")
 _SHOWN = 5
 
 
-def outside_of(root: Path, file: Path) -> Path | None:
-    """Where a file that is a link leads, if that is outside of the data set and no place in DVC's cache.
+def find_outside_target(root: Path, file: Path) -> Path | None:
+    """Find where a file that is a link leads, if that is outside of the data set and no place in DVC's cache.
 
     Args:
         root: the data set.
@@ -38,8 +38,8 @@ def outside_of(root: Path, file: Path) -> Path | None:
     return None if inside or _CACHED.fullmatch("/".join(target.parts[-2:])) else target
 
 
-def linked_folders(root: Path, tiles: Sequence[RawTile]) -> list[str]:
-    """A warning where tiles lie in folders to which links lead out of the data set.
+def warn_of_linked_folders(root: Path, tiles: Sequence[RawTile]) -> list[str]:
+    """Warn where tiles lie in folders to which links lead out of the data set.
 
     Tiles that an adapter wrote elsewhere itself are none of them.
     """

@@ -1,4 +1,4 @@
-"""Tiles of a data set that come from one original although no file says so; see `oncoshift.copies`."""
+"""Tiles of a data set that come from one original although no name says so; see `oncoshift.copies`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _NOTHING = np.full((1, 1, 3), 255, np.uint8)
-"""A tile that shows nothing, and so is nothing's copy."""
+"""A blank tile, which is no copy of any other."""
 
 
 class NearDuplicates(NamedTuple):
@@ -55,7 +55,7 @@ def find_near_duplicates(
     changed: set[int] = set()
 
     def read(row: int) -> NDArray[np.uint8]:
-        image = _as_inspected(sound[row])
+        image = _read_unchanged(sound[row])
         if image is None:
             changed.add(row)
         return _NOTHING if image is None else image
@@ -67,8 +67,8 @@ def find_near_duplicates(
     return pairs, [sound[row].tile for row in sorted(changed)]
 
 
-def _as_inspected(one: Inspected) -> NDArray[np.uint8] | None:
-    """The pixels RGB uint8 [H, W, 3] of a tile; None where its file is no longer the one that was inspected."""
+def _read_unchanged(one: Inspected) -> NDArray[np.uint8] | None:
+    """Read the pixels RGB uint8 [H, W, 3] of a tile; None where its file is no longer the one that was inspected."""
     try:
         data = read_image_file(one.tile.path)
         return decode(data) if hashlib.sha256(data).hexdigest() == one.sha256 else None
@@ -76,15 +76,15 @@ def _as_inspected(one: Inspected) -> NDArray[np.uint8] | None:
         return None
 
 
-def near_duplicates_table(pairs: Sequence[NearDuplicates]) -> pd.DataFrame:
-    """A row a pair: tile_id of both, and the score."""
+def tabulate_near_duplicates(pairs: Sequence[NearDuplicates]) -> pd.DataFrame:
+    """Tabulate the pairs: tile_id of both, and the score."""
     rows = [(pair.first.tile_id, pair.second.tile_id, pair.score) for pair in pairs]
     table = pd.DataFrame(rows, columns=["first", "second", "score"])
     return table.astype({"first": "str", "second": "str", "score": "float64"})
 
 
-def changed_meanwhile(tiles: Sequence[RawTile]) -> list[str]:
-    """A warning where files of tiles have gone or changed while they were checked."""
+def warn_of_changed_files(tiles: Sequence[RawTile]) -> list[str]:
+    """Warn where files of tiles have gone or changed while they were checked."""
     if not tiles:
         return []
     named = ", ".join(tile.tile_id for tile in tiles[:_SHOWN])
@@ -92,8 +92,8 @@ def changed_meanwhile(tiles: Sequence[RawTile]) -> list[str]:
     return [f"changed or gone while ingest ran; run it again: {named}{more}"]
 
 
-def contradictions(pairs: Sequence[NearDuplicates]) -> list[str]:
-    """A warning where tiles of one original have different organs or labels."""
+def warn_of_contradictions(pairs: Sequence[NearDuplicates]) -> list[str]:
+    """Warn where tiles of one original have different organs or labels."""
     wrong = [
         f"{pair.first.tile_id} and {pair.second.tile_id}"
         for pair in pairs

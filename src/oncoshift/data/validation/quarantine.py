@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from oncoshift.data.names import without_formula
+from oncoshift.data.names import as_path_cell
 from oncoshift.errors import DataError
 from oncoshift.files import atomic
 from oncoshift.serving.images import UnreadableImageError, read_image_file
@@ -59,13 +59,13 @@ def write_quarantine(out: Path, left_out: Sequence[LeftOut]) -> None:
     Raises:
         DataError: a copy cannot be written, for example because the disk is full.
     """
-    with replaced_folder(out / "quarantine") as folder:
+    with replacing_folder(out / "quarantine") as folder:
         for one in left_out:
             if one.fault.kind not in _NOT_COPIED:
-                _copy(one.inspected.tile.path, folder / _inside(one.inspected.tile.tile_id))
+                _copy(one.inspected.tile.path, folder / _confine(one.inspected.tile.tile_id))
     lines = io.StringIO()
     rows = [
-        (without_formula(one.path), one.inspected.tile.organ, one.label, one.fault.kind, one.fault.reason)
+        (as_path_cell(one.path), one.inspected.tile.organ, one.label, one.fault.kind, one.fault.reason)
         for one in left_out
     ]
     csv.writer(lines, lineterminator="\n").writerows([COLUMNS, *rows])
@@ -74,7 +74,7 @@ def write_quarantine(out: Path, left_out: Sequence[LeftOut]) -> None:
 
 
 @contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `folder` on success; without content, no folder is left."""
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -103,6 +103,6 @@ def _copy(source: Path, target: Path) -> None:
         ) from error
 
 
-def _inside(tile_id: str) -> PurePosixPath:
+def _confine(tile_id: str) -> PurePosixPath:
     """A tile_id as a path that cannot leave the quarantine."""
     return PurePosixPath(*(part for part in PurePosixPath(tile_id).parts if part not in ("..", "/")))

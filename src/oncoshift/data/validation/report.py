@@ -21,9 +21,9 @@ from oncoshift.data.validation.document import (
     to_html,
     to_markdown,
 )
-from oncoshift.data.validation.quarantine import LeftOut, replaced_folder
+from oncoshift.data.validation.quarantine import LeftOut, replacing_folder
 from oncoshift.data.validation.sheets import MAX_TILES, Thumbnail, draw_sheet
-from oncoshift.data.validation.stains import DENSITIES, stain_figure, stain_strengths
+from oncoshift.data.validation.stains import DENSITIES, draw_stain_histograms, stain_strengths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,9 +82,14 @@ def write_report(folder: Path, findings: Findings) -> None:
 
     The same findings give the same bytes.
     """
-    blocks = [*_summary(findings), *_counts(findings), *_left_out(findings), *_passed_over(findings.passed_over)]
-    blocks += [*_stains(findings), *_margins(findings), *_sheets(findings)]
-    with replaced_folder(folder) as fresh:
+    blocks = [
+        *_write_summary(findings),
+        *_write_counts(findings),
+        *_write_left_out(findings),
+        *_write_passed_over(findings.passed_over),
+    ]
+    blocks += [*_write_stains(findings), *_write_margins(findings), *_write_sheets(findings)]
+    with replacing_folder(folder) as fresh:
         for block in blocks:
             if isinstance(block, Picture):
                 block.image.save(fresh / block.name, "PNG")
@@ -92,7 +97,7 @@ def write_report(folder: Path, findings: Findings) -> None:
         (fresh / "report.html").write_text(to_html(blocks), encoding="utf-8")
 
 
-def _summary(findings: Findings) -> list[Block]:
+def _write_summary(findings: Findings) -> list[Block]:
     bad = sum(one.is_bad for one in findings.left_out)
     duplicates = len(findings.left_out) - bad
     total = len(findings.tiles) + len(findings.left_out)
@@ -122,7 +127,7 @@ def _summary(findings: Findings) -> list[Block]:
     return blocks
 
 
-def _counts(findings: Findings) -> list[Block]:
+def _write_counts(findings: Findings) -> list[Block]:
     left_out = Counter((one.inspected.tile.organ, one.label, one.fault.kind) for one in findings.left_out)
     kinds = sorted({kind for _, _, kind in left_out})
     sound = {(str(organ), str(label)): part for (organ, label), part in findings.tiles.groupby(["organ", "label_name"])}
@@ -135,7 +140,7 @@ def _counts(findings: Findings) -> list[Block]:
     return [Heading("Tiles and groups"), Table(("organ", "label", "tiles", "groups", *kinds), tuple(rows))]
 
 
-def _left_out(findings: Findings) -> list[Block]:
+def _write_left_out(findings: Findings) -> list[Block]:
     if not findings.left_out:
         return []
     shown = sorted(findings.left_out, key=lambda one: not one.is_bad)[:_EXAMPLES]
@@ -154,7 +159,7 @@ def _left_out(findings: Findings) -> list[Block]:
     return blocks
 
 
-def _passed_over(passed_over: PassedOver) -> list[Block]:
+def _write_passed_over(passed_over: PassedOver) -> list[Block]:
     if not passed_over.counts:
         return []
     kinds = sorted(passed_over.counts)[:_EXAMPLES]
@@ -170,7 +175,7 @@ def _passed_over(passed_over: PassedOver) -> list[Block]:
     ]
 
 
-def _stains(findings: Findings) -> list[Block]:
+def _write_stains(findings: Findings) -> list[Block]:
     if findings.tiles.empty:
         return []
     rows = []
@@ -189,12 +194,14 @@ def _stains(findings: Findings) -> list[Block]:
         ),
         Table(header, tuple(rows)),
         Picture(
-            "stains.png", "Histograms of hue, haematoxylin and eosin by organ", _drawn(stain_figure(findings.tiles))
+            "stains.png",
+            "Histograms of hue, haematoxylin and eosin by organ",
+            _rasterise(draw_stain_histograms(findings.tiles)),
         ),
     ]
 
 
-def _margins(findings: Findings) -> list[Block]:
+def _write_margins(findings: Findings) -> list[Block]:
     """How near the sound tiles come to the limits, for whoever sets them."""
     if findings.tiles.empty:
         return []
@@ -208,7 +215,7 @@ def _margins(findings: Findings) -> list[Block]:
     return [Heading("Sound tiles and the limits"), Table(header, tuple(rows))]
 
 
-def _sheets(findings: Findings) -> list[Block]:
+def _write_sheets(findings: Findings) -> list[Block]:
     blocks: list[Block] = []
     for (organ, label), part in findings.tiles.groupby(["organ", "label_name"], sort=True):
         title = f"{organ}, {label}: {min(len(part), MAX_TILES)} of {len(part):,} tiles, by content hash"
@@ -220,7 +227,7 @@ def _sheets(findings: Findings) -> list[Block]:
     return [Heading("Contact sheets"), Paragraph("Below each tile stands its group."), *blocks] if blocks else []
 
 
-def _drawn(figure: Figure) -> Image.Image:
+def _rasterise(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     with Image.open(buffer) as image:

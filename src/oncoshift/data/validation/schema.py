@@ -28,17 +28,17 @@ def check_tiles(tiles: pd.DataFrame, where: str) -> None:
     from pandera.errors import SchemaErrors
 
     try:
-        _schema().validate(tiles, lazy=True)
+        _build_schema().validate(tiles, lazy=True)
     except SchemaErrors as errors:
         cases = errors.failure_cases
-        lines = [_explained(case, tiles) for case in cases.head(_SHOWN).to_dict("records")]
+        lines = [_explain(case, tiles) for case in cases.head(_SHOWN).to_dict("records")]
         more = [f"… and {len(cases) - _SHOWN} more"] if len(cases) > _SHOWN else []
         advice = "correct the data set (not this file) and run `dvc repro --force ingest`"
         raise DataError("\n".join([f"{where}: {len(cases)} problems", *lines, *more, advice])) from None
 
 
 @cache
-def _schema() -> pa.DataFrameSchema:
+def _build_schema() -> pa.DataFrameSchema:
     # Here and not above: the training core runs without pandera.
     import pandera.pandas as pa
 
@@ -61,20 +61,20 @@ def _schema() -> pa.DataFrameSchema:
     )
 
 
-def _explained(case: dict[str, object], tiles: pd.DataFrame) -> str:
+def _explain(case: dict[str, object], tiles: pd.DataFrame) -> str:
     """One problem as a line: column, row, value and what is allowed."""
     column = case["column"] if case["column"] is not None else case["failure_case"]
     check = str(case["check"])
     row = case["index"]
     if not isinstance(row, int | float) or row != row:  # a whole column, for example of a wrong type
         found = "" if check == "column_in_dataframe" else f", found {case['failure_case']}"
-        return f"column {column}: {_words(check)}{found}"
+        return f"column {column}: {_phrase(check)}{found}"
     number = int(row)
     tile = tiles["tile_id"].iloc[number] if "tile_id" in tiles else "?"
-    return f"column {column}, row {number} ({tile}): {case['failure_case']!r} {_words(check)}"
+    return f"column {column}, row {number} ({tile}): {case['failure_case']!r} {_phrase(check)}"
 
 
-def _words(check: str) -> str:
+def _phrase(check: str) -> str:
     if check == "field_uniqueness":
         return "stands in two rows"
     if check == "not_nullable":

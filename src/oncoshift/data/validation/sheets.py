@@ -57,17 +57,17 @@ def draw_sheet(title: str, thumbnails: Sequence[Thumbnail]) -> Image.Image:
     for number, thumbnail in enumerate(chosen):
         left = _GAP + (number % columns) * cell[0]
         top = _HEADER + (number // columns) * cell[1]
-        picture = _picture(thumbnail.path)
+        picture = _load_picture(thumbnail.path)
         if picture is None:
             draw.rectangle((left, top, left + _SIDE - 1, top + _SIDE - 1), outline=_FAINT)
             draw.line((left, top, left + _SIDE - 1, top + _SIDE - 1), fill=_FAINT)
         else:
             sheet.paste(picture, (left + (_SIDE - picture.width) // 2, top + (_SIDE - picture.height) // 2))
-        draw.text((left, top + _SIDE + 2), _short(thumbnail.caption), fill=_FAINT, font=small)
+        draw.text((left, top + _SIDE + 2), _shorten(thumbnail.caption), fill=_FAINT, font=small)
     return sheet
 
 
-def _picture(path: Path) -> Image.Image | None:
+def _load_picture(path: Path) -> Image.Image | None:
     try:
         picture = Image.fromarray(decode(read_image_file(path)))
     except UnreadableImageError:
@@ -78,6 +78,6 @@ def _picture(path: Path) -> Image.Image | None:
     return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
 
 
-def _short(caption: str, width: int = 17) -> str:
+def _shorten(caption: str, width: int = 17) -> str:
     """The end of a long caption, where group names differ."""
     return caption if len(caption) <= width else f"…{caption[-(width - 1) :]}"

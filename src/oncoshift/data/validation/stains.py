@@ -71,7 +71,7 @@ def colour_auroc(tiles: pd.DataFrame) -> float | None:
     return float(roc_auc_score(labels, scores))
 
 
-def stain_figure(tiles: pd.DataFrame) -> Figure:
+def draw_stain_histograms(tiles: pd.DataFrame) -> Figure:
     """Histograms of tiles by hue, haematoxylin and eosin: a row an organ, a colour a label, shares of each label.
 
     Args:

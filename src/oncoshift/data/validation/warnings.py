@@ -1,4 +1,4 @@
-"""What is sound tile by tile and still a reason to distrust a data set as a whole."""
+"""Warnings about a data set as a whole, whose tiles are sound one by one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ COLOUR_SHORTCUT = 0.9
 """AUROC from which on colour alone tells an organ's classes apart."""
 
 
-def warnings_of(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> list[str]:
-    """Warnings, organ by organ; whether an experiment can be split is for stage `split` to say.
+def find_warnings(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> list[str]:
+    """Find reasons for warnings, organ by organ; whether an experiment can be split is for stage `split` to say.
 
     Args:
         tiles: sound tiles with organ, label and group.
@@ -35,7 +35,7 @@ def warnings_of(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> list
         if known.empty:
             found.append(f"{organ}: no tile has a label; as a target it can be adapted to, and nothing proved about it")
             continue
-        found += _of_classes(str(organ), known)
+        found += _check_classes(str(organ), known)
         score = colour.get(str(organ))
         if score is not None and score >= COLOUR_SHORTCUT:
             found.append(
@@ -45,7 +45,7 @@ def warnings_of(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> list
     return found
 
 
-def _of_classes(organ: str, known: pd.DataFrame) -> list[str]:
+def _check_classes(organ: str, known: pd.DataFrame) -> list[str]:
     found = []
     for label, name in enumerate(LABELS):
         of_class = known[known["label"] == label]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from oncoshift.data.names import as_text, is_hidden, normal_form
-from oncoshift.data.source.folders import images_in
+from oncoshift.data.names import as_text, is_hidden, to_normal_form
+from oncoshift.data.source.folders import list_images
 from oncoshift.data.tables import LABELS, UNKNOWN
 from oncoshift.errors import DataError
 
@@ -45,17 +45,17 @@ class RawTile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile_id", as_text(self.tile_id))
-        object.__setattr__(self, "group", normal_form(as_text(self.group)))
+        object.__setattr__(self, "group", to_normal_form(as_text(self.group)))
 
 
 class NothingFitsError(DataError):
     """There is nothing at the root that the adapter knows; another adapter may."""
 
 
-def nothing_fits(root: Path, expected: str) -> NothingFitsError:
-    """The error for a root where nothing is laid out as `expected`; it names what is there instead."""
+def build_nothing_fits_error(root: Path, expected: str) -> NothingFitsError:
+    """Build the error for a root where nothing is laid out as `expected`; it names what is there instead."""
     if not root.is_dir():
-        return NothingFitsError(f"ingest.root {root}: no images, for it is no folder; expected {expected}")
+        return NothingFitsError(f"ingest.root {root}: it is not a folder; expected {expected}")
     names = sorted(as_text(path.name) for path in root.iterdir() if not is_hidden(path.name))
     found = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     return NothingFitsError(
@@ -101,11 +101,11 @@ class WritesTiles(Protocol):
         ...
 
 
-def own_groups(root: Path, folders: dict[Path, tuple[str, int]]) -> list[RawTile]:
-    """The images in folders of an organ and label each, every name a group of its own; sorted by tile_id."""
+def list_ungrouped_tiles(root: Path, folders: dict[Path, tuple[str, int]]) -> list[RawTile]:
+    """List the images in folders of one organ and label each, every name a group of its own; sorted by tile_id."""
     tiles = [
         RawTile(path, path.relative_to(root).as_posix(), organ, label, path.stem)
         for folder, (organ, label) in folders.items()
-        for path in images_in(folder)
+        for path in list_images(folder)
     ]
     return sorted(tiles, key=lambda tile: tile.tile_id)

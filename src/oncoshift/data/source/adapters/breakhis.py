@@ -21,8 +21,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, nothing_fits
-from oncoshift.data.source.folders import folders_named, images_below
+from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, build_nothing_fits_error
+from oncoshift.data.source.folders import find_folders, find_images
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ class BreakhisAdapter:
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
-        return bool(folders_named(root, ("histology_slides",)))
+        return bool(find_folders(root, ("histology_slides",)))
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`."""
         tiles: list[RawTile] = []
         magnifications: set[int] = set()
-        for path in images_below(root):
+        for path in find_images(root):
             name = _NAME.fullmatch(path.stem)
             if name is None:
                 continue
@@ -63,7 +63,7 @@ class BreakhisAdapter:
                 where = path.relative_to(root).as_posix()
                 tiles.append(RawTile(path, where, "breast", _LABELS[name["kind"].upper()], name["slide"].upper()))
         if not magnifications:
-            raise nothing_fits(root, _EXPECTED)
+            raise build_nothing_fits_error(root, _EXPECTED)
         if not tiles:
             raise DataError(
                 f"ingest.root {root}: no tile at ingest.magnification {settings.magnification}; "

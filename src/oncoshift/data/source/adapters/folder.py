@@ -2,7 +2,7 @@
 
 A label folder is `benign`, `malignant`, or `unknown` (also `unlabelled`). Names of organs and labels may be in any
 case, and the organs may lie one or two folders below the root, if nothing else does. Files that are no images by their
-suffix are passed over and told of; hidden ones, and what systems leave in folders (`data.names`), are not told of.
+suffix are passed over and reported; hidden ones, and what systems leave in folders (`data.names`), are not reported.
 
 Groups: a file named `<group>_<number>.<suffix>` belongs to `<group>`; any other is a group of its own. The name alone
 counts: `lung/benign/p7_1.png` and `colon/malignant/p7_1.png` are of one group `p7`, and so never on two sides of a
@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import LABEL_NUMBERS, NothingFitsError, RawTile, nothing_fits
-from oncoshift.data.source.folders import images_in, subfolders
+from oncoshift.data.source.adapters.base import LABEL_NUMBERS, NothingFitsError, RawTile, build_nothing_fits_error
+from oncoshift.data.source.folders import list_images, list_subfolders
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,63 +46,66 @@ class FolderAdapter:
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
-        folder = organs_folder(root)
-        return not (folder / MARKER).is_file() and any(images_in(label) for label in _label_folders(folder))
+        folder = find_organs_folder(root)
+        return not (folder / MARKER).is_file() and any(list_images(label) for label in _find_label_folders(folder))
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`. A tile_id is the path below the folder of the organs."""
         if not root.is_dir():
             raise DataError(f"ingest.root {root}: no such folder; expected {root}/<organ>/<label>/<tile>")
-        base = organs_folder(root)
+        base = find_organs_folder(root)
         if (base / MARKER).is_file() and not self._ignored:
             raise DataError(f"ingest.root {root}: holds the made-up data set; put your tiles elsewhere")
         tiles = [
-            RawTile(path, path.relative_to(base).as_posix(), organ.name.lower(), label, group_of(path.stem))
-            for organ in subfolders(base)
+            RawTile(path, path.relative_to(base).as_posix(), organ.name.lower(), label, parse_group(path.stem))
+            for organ in list_subfolders(base)
             if organ.name not in self._ignored
-            for folder in subfolders(organ)
-            for label in [_label(folder)]
-            for path in _images(folder)
+            for folder in list_subfolders(organ)
+            for label in [_parse_label(folder)]
+            for path in _list_tiles(folder)
         ]
         if not tiles:
-            raise nothing_fits(root, f"{root}/<organ>/<benign|malignant|unknown>/<tile>")
+            raise build_nothing_fits_error(root, f"{root}/<organ>/<benign|malignant|unknown>/<tile>")
         return sorted(tiles, key=lambda tile: tile.tile_id)
 
 
-def organs_folder(root: Path) -> Path:
-    """Where the organs' folders lie: the root, or the only folder in it or in that, if that holds them."""
+def find_organs_folder(root: Path) -> Path:
+    """Find where the organs' folders lie: the root, or the only folder in it or in that, if that holds them."""
     folder = root
     for _ in range(_WRAPPED + 1):
-        if _label_folders(folder):
+        if _find_label_folders(folder):
             return folder
-        inner = _looked_into(folder)
+        inner = _list_readable(folder)
         if len(inner) != 1:
             return root
         folder = inner[0]
     return root
 
 
-def group_of(stem: str) -> str:
-    """The group in a file's name without its suffix: what stands before `_<number>`, else all of it."""
+def parse_group(stem: str) -> str:
+    """Parse the group in a file's name without its suffix: what stands before `_<number>`, else all of it."""
     match = _GROUP_AND_NUMBER.fullmatch(stem)
     return match["group"] if match else stem
 
 
-def _label_folders(folder: Path) -> list[Path]:
+def _find_label_folders(folder: Path) -> list[Path]:
     return [
-        label for organ in _looked_into(folder) for label in _looked_into(organ) if label.name.lower() in LABEL_NUMBERS
+        label
+        for organ in _list_readable(folder)
+        for label in _list_readable(organ)
+        if label.name.lower() in LABEL_NUMBERS
     ]
 
 
-def _looked_into(folder: Path) -> list[Path]:
-    """Folders in a folder; none where it cannot be opened, for other data sets have such ones beside their tiles."""
+def _list_readable(folder: Path) -> list[Path]:
+    """List the folders in a folder; none where it cannot be opened, as other data sets have such folders."""
     try:
-        return subfolders(folder)
+        return list_subfolders(folder)
     except OSError:
         return []
 
 
-def _label(folder: Path) -> int:
+def _parse_label(folder: Path) -> int:
     number = LABEL_NUMBERS.get(folder.name.lower())
     if number is None:
         raise NothingFitsError(
@@ -111,10 +114,10 @@ def _label(folder: Path) -> int:
     return number
 
 
-def _images(folder: Path) -> list[Path]:
-    nested = subfolders(folder)
+def _list_tiles(folder: Path) -> list[Path]:
+    nested = list_subfolders(folder)
     if nested:
         raise NothingFitsError(
             f"{nested[0]}: a folder inside a label; put its tiles into {folder} as <group>_<number>.png"
         )
-    return images_in(folder)
+    return list_images(folder)

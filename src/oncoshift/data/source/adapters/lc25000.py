@@ -20,8 +20,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, nothing_fits, own_groups
-from oncoshift.data.source.folders import folders_named
+from oncoshift.data.source.adapters.base import (
+    BENIGN,
+    MALIGNANT,
+    RawTile,
+    build_nothing_fits_error,
+    list_ungrouped_tiles,
+)
+from oncoshift.data.source.folders import find_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,12 +54,16 @@ class Lc25000Adapter:
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
-        return bool(folders_named(root, _ONLY_HERE))
+        return bool(find_folders(root, _ONLY_HERE))
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`."""
         wanted = {name: what for name, what in CLASSES.items() if name != SQUAMOUS or settings.include_squamous}
-        tiles = own_groups(root, {folder: wanted[folder.name.lower()] for folder in folders_named(root, wanted)})
+        tiles = list_ungrouped_tiles(
+            root, {folder: wanted[folder.name.lower()] for folder in find_folders(root, wanted)}
+        )
         if not tiles:
-            raise nothing_fits(root, "lung_image_sets/{lung_aca,lung_n}, colon_image_sets/{colon_aca,colon_n}")
+            raise build_nothing_fits_error(
+                root, "lung_image_sets/{lung_aca,lung_n}, colon_image_sets/{colon_aca,colon_n}"
+            )
         return tiles

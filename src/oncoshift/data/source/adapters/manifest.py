@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from oncoshift.data.names import Finder
 from oncoshift.data.source.adapters.base import LABEL_NUMBERS, NothingFitsError, RawTile
 from oncoshift.data.source.csv_rows import read_rows
-from oncoshift.data.source.folders import subfolders
+from oncoshift.data.source.folders import list_subfolders
 from oncoshift.data.tables import UNKNOWN
 from oncoshift.errors import DataError
 
@@ -38,11 +38,11 @@ class ManifestAdapter:
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
-        return _manifest(root).is_file()
+        return _find_manifest(root).is_file()
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`. A tile_id is the path in the CSV; a row without its file is kept for ingest to report."""
-        manifest = _manifest(root)
+        manifest = _find_manifest(root)
         if not manifest.is_file():
             raise NothingFitsError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
         tiles: list[RawTile] = []
@@ -50,7 +50,7 @@ class ManifestAdapter:
         find = Finder()
         for line, row in read_rows(manifest, COLUMNS):
             try:
-                tiles.append(_tile(row, manifest.parent, find))
+                tiles.append(_parse_tile(row, manifest.parent, find))
             except ValueError as error:
                 problems.append(f"line {line}, {error}")
         if problems:
@@ -60,11 +60,11 @@ class ManifestAdapter:
         return sorted(tiles, key=lambda tile: tile.tile_id)
 
 
-def _manifest(root: Path) -> Path:
+def _find_manifest(root: Path) -> Path:
     """The CSV: the root itself, or `tiles.csv` in it or in its only folder; it need not exist."""
     if not root.is_dir() or (root / NAME).is_file():
         return root / NAME if root.is_dir() else root
-    inner = subfolders(root)
+    inner = list_subfolders(root)
     return (inner[0] if len(inner) == 1 else root) / NAME
 
 
@@ -79,7 +79,7 @@ def _check_files(manifest: Path, tiles: list[RawTile]) -> None:
         )
 
 
-def _tile(row: dict[str, str], folder: Path, find: Finder) -> RawTile:
+def _parse_tile(row: dict[str, str], folder: Path, find: Finder) -> RawTile:
     for column in ("path", "organ", "group"):
         if not row[column]:
             raise ValueError(f"column {column}: is empty")

@@ -21,8 +21,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, nothing_fits, own_groups
-from oncoshift.data.source.folders import folders_named
+from oncoshift.data.source.adapters.base import (
+    BENIGN,
+    MALIGNANT,
+    RawTile,
+    build_nothing_fits_error,
+    list_ungrouped_tiles,
+)
+from oncoshift.data.source.folders import find_folders
 from oncoshift.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,12 +61,12 @@ class MultiCancerAdapter:
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
-        return bool(folders_named(root, _ONLY_HERE))
+        return bool(find_folders(root, _ONLY_HERE))
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`."""
         wanted = {name: what for name, what in CLASSES.items() if name != SQUAMOUS or settings.include_squamous}
-        folders = folders_named(root, wanted)
+        folders = find_folders(root, wanted)
         ct = [folder for folder in folders if folder.name.lower() in CT]
         if ct and not settings.allow_ct:
             raise DataError(
@@ -68,7 +74,7 @@ class MultiCancerAdapter:
                 f"transfer between tissues; move the folder {ct[0].parent.name!r} out of ingest.root, or set "
                 "ingest.allow_ct: true to take them all the same"
             )
-        tiles = own_groups(root, {folder: wanted[folder.name.lower()] for folder in folders})
+        tiles = list_ungrouped_tiles(root, {folder: wanted[folder.name.lower()] for folder in folders})
         if not tiles:
-            raise nothing_fits(root, "folders lung_aca, lung_bnt, colon_aca, colon_bnt, breast_benign, …")
+            raise build_nothing_fits_error(root, "folders lung_aca, lung_bnt, colon_aca, colon_bnt, breast_benign, …")
         return tiles

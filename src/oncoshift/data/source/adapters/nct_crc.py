@@ -19,8 +19,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oncoshift.data.source.adapters.base import BENIGN, MALIGNANT, RawTile, nothing_fits, own_groups
-from oncoshift.data.source.folders import folders_named
+from oncoshift.data.source.adapters.base import (
+    BENIGN,
+    MALIGNANT,
+    RawTile,
+    build_nothing_fits_error,
+    list_ungrouped_tiles,
+)
+from oncoshift.data.source.folders import find_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,11 +43,13 @@ class NctCrcAdapter:
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
-        return bool(folders_named(root, CLASSES))
+        return bool(find_folders(root, CLASSES))
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`."""
-        tiles = own_groups(root, {folder: CLASSES[folder.name.lower()] for folder in folders_named(root, CLASSES)})
+        tiles = list_ungrouped_tiles(
+            root, {folder: CLASSES[folder.name.lower()] for folder in find_folders(root, CLASSES)}
+        )
         if not tiles:
-            raise nothing_fits(root, "NCT-CRC-HE-100K/{NORM,TUM} or CRC-VAL-HE-7K/{NORM,TUM}")
+            raise build_nothing_fits_error(root, "NCT-CRC-HE-100K/{NORM,TUM} or CRC-VAL-HE-7K/{NORM,TUM}")
         return tiles

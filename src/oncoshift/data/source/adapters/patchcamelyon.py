@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from oncoshift.data.names import is_hidden
-from oncoshift.data.source.adapters.base import RawTile, nothing_fits
+from oncoshift.data.source.adapters.base import RawTile, build_nothing_fits_error
 from oncoshift.data.source.csv_rows import read_rows
-from oncoshift.data.source.folders import subfolders
+from oncoshift.data.source.folders import list_subfolders
 from oncoshift.data.source.made_once import discard, fill_once
 from oncoshift.errors import DataError
 from oncoshift.files import sha256_file
@@ -64,42 +64,42 @@ class PatchCamelyonAdapter:
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
-        return any(_X.fullmatch(path.name.lower().removesuffix(".gz")) for path in _files(root))
+        return any(_X.fullmatch(path.name.lower().removesuffix(".gz")) for path in _find_files(root))
 
     def write_tiles(self, root: Path, unpacked: Path) -> None:
         """See `WritesTiles.write_tiles`. What was written of other splits is removed."""
-        splits = _splits(root)
-        for stale in subfolders(unpacked) if splits and unpacked.is_dir() else ():
+        splits = _find_splits(root)
+        for stale in list_subfolders(unpacked) if splits and unpacked.is_dir() else ():
             if stale.name not in {split.name for split in splits} and _X.fullmatch(f"{stale.name}_x.h5"):
                 discard(stale)
         for split in splits:
-            count = len(_rows(split))  # read first: a split that cannot be listed is not worth writing
+            count = len(_read_rows(split))  # read first: a split that cannot be listed is not worth writing
             _write_once(split, count, unpacked / split.name)
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
         """See `Adapter.scan`."""
-        splits = _splits(root)
+        splits = _find_splits(root)
         if not splits:
-            raise nothing_fits(root, _EXPECTED)
+            raise build_nothing_fits_error(root, _EXPECTED)
         tiles = [
             RawTile(unpacked / split.name / f"{row}.png", f"{split.name}/{row}.png", "lymph_node", label, group)
             for split in splits
-            for row, (label, group) in enumerate(_rows(split))
+            for row, (label, group) in enumerate(_read_rows(split))
         ]
         return sorted(tiles, key=lambda tile: tile.tile_id)
 
 
-def _files(root: Path) -> list[Path]:
+def _find_files(root: Path) -> list[Path]:
     level, found = [root] if root.is_dir() else [], []
     for _ in range(_DEPTH + 1):
         found += [path for folder in level for path in folder.iterdir() if path.is_file() and not is_hidden(path.name)]
-        level = [inner for folder in level for inner in subfolders(folder)]
+        level = [inner for folder in level for inner in list_subfolders(folder)]
     return sorted(found)
 
 
-def _splits(root: Path) -> list[_Split]:
+def _find_splits(root: Path) -> list[_Split]:
     """The published splits below `root`, sorted by name; none where there are none."""
-    files = _files(root)
+    files = _find_files(root)
     beside = {(path.parent, path.name.lower()): path for path in files}
     splits: dict[str, _Split] = {}
     for path in files:
@@ -120,25 +120,25 @@ def _splits(root: Path) -> list[_Split]:
     return [splits[name] for name in sorted(splits)]
 
 
-def _rows(split: _Split) -> list[tuple[int, str]]:
+def _read_rows(split: _Split) -> list[tuple[int, str]]:
     """Label and group of each row."""
-    labels = _labels(split)
-    return list(zip(labels, _groups(split, len(labels)), strict=True))
+    labels = _read_labels(split)
+    return list(zip(labels, _read_groups(split, len(labels)), strict=True))
 
 
 def _write_once(split: _Split, count: int, folder: Path) -> None:
     fill_once(folder, {"x": sha256_file(split.x)}, lambda partial: _write_images(split.x, count, partial))
 
 
-def _labels(split: _Split) -> list[int]:
+def _read_labels(split: _Split) -> list[int]:
     with _open(split.y) as file:
-        labels = np.asarray(_dataset(split.y, file, "y")[...]).reshape(-1)
+        labels = np.asarray(_get_dataset(split.y, file, "y")[...]).reshape(-1)
     if not np.isin(labels, (0, 1)).all():
         raise DataError(f"{split.y}: dataset y has other labels than 0 and 1; fetch the file again")
     return [int(label) for label in labels]
 
 
-def _groups(split: _Split, count: int) -> list[str]:
+def _read_groups(split: _Split, count: int) -> list[str]:
     if split.meta is None:
         return [f"{split.name}-{row}" for row in range(count)]
     groups = [row["wsi"] for _, row in read_rows(split.meta, ("wsi",))]
@@ -152,7 +152,7 @@ def _groups(split: _Split, count: int) -> list[str]:
 
 def _write_images(path: Path, count: int, folder: Path) -> None:
     with _open(path) as file:
-        rows = _dataset(path, file, "x")
+        rows = _get_dataset(path, file, "x")
         if rows.shape != (count, SIDE, SIDE, 3) or rows.dtype != np.uint8:
             raise DataError(
                 f"{path}: dataset x is {rows.dtype} {list(rows.shape)}, expected uint8 [{count}, {SIDE}, {SIDE}, 3]"
@@ -177,7 +177,7 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: no readable HDF5 file ({error}); fetch it again") from error
 
 
-def _dataset(path: Path, file: Any, name: str) -> Any:
+def _get_dataset(path: Path, file: Any, name: str) -> Any:
     if name not in file:
         raise DataError(f"{path}: has no dataset {name}, but {', '.join(sorted(file)) or 'nothing'}")
     return file[name]

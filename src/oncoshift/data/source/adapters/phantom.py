@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oncoshift.data.source.adapters.base import NothingFitsError
-from oncoshift.data.source.adapters.folder import MARKER, FolderAdapter, organs_folder
+from oncoshift.data.source.adapters.folder import MARKER, FolderAdapter, find_organs_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,9 +42,9 @@ class PhantomAdapter:
 def is_made_up(root: Path) -> bool:
     """Whether the data set at `root` (a folder, or a manifest in it) is a phantom."""
     folder = root.parent if root.is_file() else root
-    return any((place / MARKER).is_file() for place in (folder, organs_folder(folder)))
+    return any((place / MARKER).is_file() for place in (folder, find_organs_folder(folder)))
 
 
-def mask_path(root: Path, tile_id: str) -> Path:
+def to_mask_path(root: Path, tile_id: str) -> Path:
     """Where the mask of a tile's nuclei lies; not every data set has one."""
     return root / MASKS / tile_id
