@@ -12,7 +12,7 @@ from oncoshift.copies.features import DESCRIPTOR_SIZE, FEATURES, THUMBNAIL, extr
 from oncoshift.copies.join import STRONG, drop_weak_pairs
 from oncoshift.copies.scratch import open_scratch
 from oncoshift.copies.verification import verify_pair
-from oncoshift.parallel import map_in_order, ignore_progress
+from oncoshift.parallel import ignore_progress, map_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, room: Sc
         used[position], thumbnails[position] = seen.used, seen.thumbnail
         return seen.digest
 
-    return _Features(descriptors, keypoints, used, thumbnails, map_in_order(keep, range(count), showing_progress))
+    return _Features(descriptors, keypoints, used, thumbnails, map_in_order(keep, range(count), progress))
 
 
 def _pair_equal(digests: list[bytes]) -> list[Pair]:

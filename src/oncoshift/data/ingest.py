@@ -99,7 +99,7 @@ def ingest(
             case everything is written nevertheless.
     """
     scanned = scan(settings, open_data_set(settings.adapter, root, out / "unpacked", phases("unpacking")))
-    checked = map_in_order(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, showing_phases("checking"))
+    checked = map_in_order(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, phases("checking"))
     inspected = mark_repeated(checked)
     same_bytes = list_identical_groups(inspected)
     inspected = mark_duplicates(inspected)

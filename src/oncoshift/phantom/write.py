@@ -94,7 +94,7 @@ def is_written(settings: PhantomSettings, root: Path) -> bool:
     Raises:
         DataError: something that is no phantom is there.
     """
-    return _has_notice(root, _notice(settings))
+    return _has_notice(root, _format_notice(settings))
 
 
 def _has_notice(root: Path, notice: str) -> bool:
