@@ -121,7 +121,7 @@ def test_a_csv_names_files_in_either_form_of_unicode(tmp_path: Path, capsys: pyt
     rows = [f"{composed}.png,{composed}", f"b.png,{decomposed}"]
     (tmp_path / "folds.csv").write_text("\n".join(["path,split", *rows, "b.png,test"]), encoding="utf-8")
     assert main(["leaks", str(tmp_path / "folds.csv"), "--out", str(tmp_path / "leaks")]) == 3
-    assert f"{composed} and test: 1 pairs" in capsys.readouterr().out, "both forms name one split"
+    assert f"{composed} and test: 1 pair of tiles" in capsys.readouterr().out, "both forms name one split"
 
 
 @pytest.mark.parametrize("command", ["groups", "leaks"])

@@ -96,7 +96,7 @@ def test_a_csv_names_paths_relative_to_itself(folder: Path, capsys: pytest.Captu
     listed = pd.DataFrame({"path": ["train/0.png", "test/copy.png", "val/2.png"], "split": ["fold1", "fold2", "fold1"]})
     listed.to_csv(folder / "folds.csv", index=False)
     assert main(["leaks", str(folder / "folds.csv"), "--out", str(folder.parent / "leaks")]) == 3
-    assert "fold1 and fold2: 1 pairs" in capsys.readouterr().out
+    assert "fold1 and fold2: 1 pair of tiles" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("second", "code"), [("target_train", 0), ("test", 3)])
