@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HOLD = "import sys; from flows.runs import holding_run_lock\nwith holding_run_lock(sys.argv[1]): print(flush=True); sys.stdin.read()"
+HOLD = """
+import sys
+from flows.runs import holding_run_lock
+with holding_run_lock(sys.argv[1]):
+    print(flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="module")
