@@ -57,28 +57,36 @@ def retrain(context: Context) -> None:
 
     Where there is nothing to do this is said at once, unless a Prefect server is there to be told of the run as well.
     """
-    from oncoshift.experiments import locate_experiment
-    from oncoshift.retraining.inputs import check_inputs
-
     given, project = context.arguments, context.project
     context.need_project_params()
-    check_inputs(project, context.settings)  # what is to be mended is told here, before Prefect starts
+    # Either way a user's mistakes are reported here, before Prefect starts.
+    if given.force or "PREFECT_API_URL" in os.environ:
+        _check(context)
+    elif (outcome := _find_unchanged(context)) is not None:
+        return show(outcome)
     options = [*(["--preset", context.preset] if context.preset else []), *(["--force"] if given.force else [])]
     if given.name is not None:
-        locate_experiment(project, given.name)
         options += ["--name", given.name]
     for override in given.overrides:
         options += ["--set", override]
-    if not given.force and "PREFECT_API_URL" not in os.environ and (outcome := _find_unchanged(context)) is not None:
-        return show(outcome)
     code = _run([sys.executable, "-m", "flows.retrain", *options], project)
     if code:
         raise _interpret_exit_code(code)
     return None
 
 
+def _check(context: Context) -> None:
+    """Check that a retraining can begin, and in the experiment that is named."""
+    from oncoshift.experiments import locate_experiment
+    from oncoshift.retraining.inputs import check_inputs
+
+    check_inputs(context.project, context.settings)
+    if context.arguments.name is not None:
+        locate_experiment(context.project, context.arguments.name)
+
+
 def _find_unchanged(context: Context) -> Outcome | None:
-    """How the retraining ended that this one would repeat, or None."""
+    """Find how the retraining ended that this one would repeat, or None; the plan checks what `_check` does."""
     from oncoshift.experiments import hold_experiment
     from oncoshift.retraining.prepare import make_plan
     from oncoshift.retraining.recipe import find_unchanged
