@@ -93,8 +93,8 @@ def is_current(folder: Path, stage: str, fingerprints: dict[str, str]) -> bool:
 
 def is_versioned(project: Path, path: Path) -> bool:
     """Whether DVC has a pointer to raw data; True for data outside the project, which it does not version."""
-    path, project = path.resolve(), project.resolve()
-    return not path.is_relative_to(project) or path.with_name(f"{path.name}.dvc").is_file()
+    pointer = _locate_pointer(project, path)
+    return pointer is None or pointer.is_file()
 
 
 def version_raw(project: Path, path: Path) -> str | None:
@@ -110,14 +110,13 @@ def version_raw(project: Path, path: Path) -> str | None:
     Raises:
         DvcError: DVC refuses, for example because git tracks the files, or the .dvc file beside them is damaged.
     """
-    path, project = path.resolve(), project.resolve()
-    if not path.is_relative_to(project):
+    project = project.resolve()
+    pointer = _locate_pointer(project, path)
+    if pointer is None:
         return None
-    relative = path.relative_to(project).as_posix()
-    pointer = project / f"{relative}.dvc"
     if pointer.exists():
         _read_pointer_hash(pointer)
-    _run_dvc(project, "add", relative)
+    _run_dvc(project, "add", pointer.relative_to(project).as_posix().removesuffix(".dvc"))
     return _read_pointer_hash(pointer)
 
 
@@ -235,6 +234,12 @@ def _set_no_scm(folder: Path) -> None:
         own.read_dict({"core": {"no_scm": "true"}})
         with atomic(local) as temporary, temporary.open("w", encoding="utf-8") as file:
             own.write(file)
+
+
+def _locate_pointer(project: Path, path: Path) -> Path | None:
+    """Where the .dvc file of raw data is, or would be; None for data outside the project."""
+    path = path.resolve()
+    return path.with_name(f"{path.name}.dvc") if path.is_relative_to(project.resolve()) else None
 
 
 def _read_pointer_hash(pointer: Path) -> str:

@@ -56,15 +56,14 @@ def write_phantom(settings: PhantomSettings, root: Path, progress: Callable[[int
     """
     for organ in settings.organs:
         find_organ(organ)
-    notice = _format_notice(settings)
-    if _has_notice(root, notice):
+    if is_written(settings, root):
         return False
     _refuse_foreign(root)
     unfinished = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         _write_tiles(settings, unfinished, progress)
-        (unfinished / MARKER).write_text(notice, encoding="utf-8")
+        (unfinished / MARKER).write_text(_format_notice(settings), encoding="utf-8")
         _put_in_place(unfinished, root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -94,12 +93,8 @@ def is_written(settings: PhantomSettings, root: Path) -> bool:
     Raises:
         DataError: something that is no phantom is there.
     """
-    return _has_notice(root, _format_notice(settings))
-
-
-def _has_notice(root: Path, notice: str) -> bool:
     try:
-        return (root / MARKER).read_bytes() == notice.encode()
+        return (root / MARKER).read_bytes() == _format_notice(settings).encode()
     except (FileNotFoundError, NotADirectoryError):
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DataError(

@@ -114,10 +114,8 @@ class Selection:
         """Figures and a picture of who agrees with whom."""
         settings = self.picked.job.settings
         organs, target = settings.sources, settings.target
-        names, kappas = (
-            [*(f"{organ} alone" for organ in organs), "the pick"],
-            pairwise_kappa(np.stack(found.predictions)),
-        )
+        names = [*(f"{organ} alone" for organ in organs), "the pick"]
+        kappas = pairwise_kappa(np.stack(found.predictions))
         title = f"agreement on unlabelled {target}\n{settings.train.method}, seed {settings.seed}"
         figure = draw_agreement(names, kappas, title)
         for place in (recorder, recorder.outer):
