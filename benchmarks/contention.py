@@ -1,11 +1,12 @@
-"""Two trainings on the same cores: how much longer they take than one alone, and whether one alone is as fast as ever.
+"""Two trainings that share the cores, compared with one alone; and one alone, compared with torch.
 
-Heads on the features of a frozen ResNet18, and a whole ResNet18 at 64². Three processes take turns, so that all ratios
-are of one round and other work on the machine bears on both sides: one alone, two at once, and one alone as torch would
-run it by itself, with threads that spin and as many of them as there are cores. The table gives medians over rounds.
+A training is either heads on the features of a frozen ResNet18 or a whole ResNet18 at 64². Three
+runs take turns: one training alone, two at once, and one alone with torch's own defaults (as many
+threads as cores, and they spin while they wait). Each ratio is taken within one round, so that
+other load on the machine affects both sides. The table gives medians over rounds.
 
 Run: python benchmarks/contention.py            (five minutes on two cores)
-     OMP_NUM_THREADS must not be set: it would take the choice away.
+OMP_NUM_THREADS must not be set: it would override the thread counts that are compared.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "whole": {"freeze": "none", "size": 64, "epochs": 1, "steps": 10, "batch": 16},
 }
 TILES = 96
-"""Of each organ."""
+"""Tiles of each organ."""
 
 SPINNING = {"GOMP_SPINCOUNT": "300000"}
-"""What libgomp does where nothing is said of waiting."""
+"""libgomp's default where no waiting policy is set."""
 
 
 def settings(kind: str, seed: int, threads: int | None) -> Settings:
-    """One training's settings."""
+    """Return the settings of one training."""
     how = KINDS[kind]
     train = {"method": "dann", "epochs": how["epochs"], "steps_per_epoch": how["steps"], "batch_size": how["batch"],
              "threads": threads, "device": "cpu", "precision": "32-true"}  # fmt: skip
@@ -48,7 +49,7 @@ def settings(kind: str, seed: int, threads: int | None) -> Settings:
 
 
 def made_up(size: int) -> TrainingData:
-    """Noise whose brightness is its label."""
+    """Make noise tiles whose brightness tells their label."""
     rng = np.random.default_rng(0)
     labels = np.arange(3 * TILES) % 2
     images = np.clip(rng.normal(120, 40, (3 * TILES, size, size, 3)) + 40 * labels[:, None, None, None], 0, 255)
@@ -62,7 +63,7 @@ def made_up(size: int) -> TrainingData:
 
 
 def work(kind: str, threads: int | None) -> None:
-    """Train once at the start and once for each line that comes; answer each time with the seconds it took."""
+    """Train once, and again for each line on stdin; print the seconds of each training."""
     from oncoshift.training.job import Job, train_job
 
     data, seed = made_up(KINDS[kind]["size"]), 0
@@ -77,32 +78,32 @@ def work(kind: str, threads: int | None) -> None:
 
 
 class Worker:
-    """A process that trains when it is asked to."""
+    """A process that trains on request."""
 
     def __init__(self, kind: str, threads: int | None = None, **environment: str) -> None:
         command = [sys.executable, __file__, "--work", kind, *([] if threads is None else ["--threads", str(threads)])]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=os.environ | environment, stdin=pipe, stdout=pipe, text=True)
-        self.seconds()  # of the first training, which also computes the features
+        self.seconds()  # wait for the first training, which also computes the features
 
     def ask(self) -> None:
-        """Have it train."""
+        """Request a training."""
         to = cast("IO[str]", self.process.stdin)
         to.write("\n")
         to.flush()
 
     def seconds(self) -> float:
-        """How long the training took that was asked for."""
+        """Wait for the requested training and return its seconds."""
         return float(cast("IO[str]", self.process.stdout).readline())
 
     def end(self) -> None:
-        """Let it go."""
+        """End the process."""
         cast("IO[str]", self.process.stdin).close()
         self.process.wait()
 
 
 def measure(kind: str, rounds: int) -> dict[str, float]:
-    """Median seconds alone, and the ratios to it."""
+    """Measure the median seconds of one training alone, and the ratios to it."""
     first, second = Worker(kind), Worker(kind)
     before = Worker(kind, count_usable_cores(), **SPINNING)
     alone, pair, ratio = [], [], []

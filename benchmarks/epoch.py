@@ -1,9 +1,10 @@
-"""Where the time of an epoch goes when the whole trunk is frozen: its steps, and all that is done once an epoch.
+"""Where an epoch's time goes when the whole trunk is frozen: its steps and its once-an-epoch work.
 
-DANN with heads on the features of a ResNet18, 30 steps of 32 + 32 tiles an epoch, 4,000 target tiles, 1,000 for
-validation. Features are random numbers: what they say changes no time. CPU seconds are those of all threads; on a
-machine that does other work they tell more than the clock does. `epoch_ratio` is an epoch's CPU time over that of its
-bare steps, with the making of their batches.
+DANN with heads on the features of a ResNet18: 30 steps of 32 + 32 tiles an epoch, 4,000 target
+tiles, 1,000 validation tiles. Features are random numbers, since their values do not affect the
+time. CPU seconds are summed over all threads; on a machine that does other work they are more
+reliable than wall-clock time. `epoch_ratio` is an epoch's CPU time over that of its bare steps,
+including the making of their batches.
 
 Run: python benchmarks/epoch.py
 """
@@ -52,11 +53,11 @@ PARTS = {
     "proxy A-distance": (validation, "proxy_a_distance"),
     "checkpoint": (loop._Run, "_save_checkpoint"),
 }
-"""What is timed, and the name by which the training calls it."""
+"""The timed parts: the object and attribute through which the training calls each."""
 
 
 def made_up() -> tuple[TrainingData, FeatureInputs]:
-    """Random features of all tiles; a tile's class and domain show in a few of them."""
+    """Make random features for all tiles; a few of them depend on the tile's class and domain."""
     count = SOURCES + VALIDATION + TARGETS
     rng = np.random.default_rng(0)
     values = rng.normal(0, 1, (count, WIDTH)).astype(np.float32)
@@ -74,7 +75,7 @@ def made_up() -> tuple[TrainingData, FeatureInputs]:
 
 
 def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    """The same function, which appends the CPU seconds that each call takes."""
+    """Wrap a function so that it appends the CPU seconds of each call."""
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -88,7 +89,7 @@ def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., A
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """CPU milliseconds of the epoch's parts and of all of it: medians over epochs, of which the first is left out."""
+    """Measure CPU milliseconds of an epoch and its parts: medians without the first epoch."""
     data, inputs = made_up()
     torch.manual_seed(0)
     ends: list[float] = []

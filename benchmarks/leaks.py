@@ -1,9 +1,11 @@
 """How well copies of one original are found on real tiles, how fast, and beside a perceptual hash.
 
-Truth is the column `group` of LC25000's lung and colon tiles; the method sees pixels only, and its constants are the
-same for all organs. Breast, kidney and phantom tiles have no known copies: pairs found there across groups are false,
-those within a group are fields of one patient. Run as `python benchmarks/leaks.py`; it reads real tiles from
-ONCOSHIFT_SHARED (default ../shared) and takes less than three minutes on two cores.
+The truth is the column `group` of LC25000's lung and colon tiles. The method sees only pixels, and
+its constants are the same for all organs. Breast, kidney and phantom tiles have no known copies:
+pairs found there across groups are false positives, those within a group are fields of one patient.
+
+Run: python benchmarks/leaks.py      (less than three minutes on two cores)
+It reads real tiles from ONCOSHIFT_SHARED (default ../shared).
 """
 
 from __future__ import annotations
@@ -33,22 +35,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LIMIT_MINUTES = 5.0
-"""Allowed for 10,000 tiles on two cores."""
+"""Minutes allowed for 10,000 tiles on two cores."""
 
 SEARCHED = (4_000, 16_000, 32_000)
-"""Tiles among which the search is timed; they are made up, since only their number matters."""
+"""Numbers of synthetic tiles at which the search is timed."""
 
 COPIED = ("lung", "colon")
 NOT_COPIED = ("breast", "kidney")
 
 
 def names(count: int) -> list[str]:
-    """One group a tile."""
+    """Name one group for each tile."""
     return [f"{position:07}" for position in range(count)]
 
 
 def measures(found: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    """Precision, recall and F1 over all pairs of tiles."""
+    """Compute precision, recall and F1 over all pairs of tiles."""
     table = pd.DataFrame({"found": found, "truth": truth})
     both, predicted, true = (
         int(sum(size * (size - 1) // 2 for size in table.groupby(columns).size()))
@@ -62,14 +64,14 @@ def measures(found: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
 
 
 def by_organ(found: Sequence[str], tiles: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The measures of all tiles and of each organ."""
+    """Compute the measures over all tiles and for each organ."""
     named = tiles.assign(found=list(found))
     parts = {"all": named, **{organ: named[named["organ"] == organ] for organ in COPIED}}
     return {name: measures(part["found"].tolist(), part["group"].tolist()) for name, part in parts.items()}
 
 
 def hashes(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """64-bit DCT hashes (Zauner 2010) of the eight views of a square tile, uint64 [8]."""
+    """Compute 64-bit DCT hashes (Zauner 2010) of the eight views of a square tile, uint64 [8]."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     views = [np.rot90(view, turn) for view in (small, small[:, ::-1]) for turn in range(4)]
@@ -78,7 +80,7 @@ def hashes(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def hashed_pairs(files: Sequence[Path]) -> tuple[NDArray[np.uint8], float]:
-    """The least Hamming distance of each two tiles over eight views, uint8 [N, N], and the seconds it took."""
+    """Return each pair's least Hamming distance over views, uint8 [N, N], and the seconds taken."""
     started = time.perf_counter()
     views = np.array([hashes(decode(file.read_bytes())) for file in files])
     least = np.full((len(files), len(files)), 64, np.uint8)
@@ -90,7 +92,7 @@ def hashed_pairs(files: Sequence[Path]) -> tuple[NDArray[np.uint8], float]:
 
 
 def best_hash(files: Sequence[Path], tiles: pd.DataFrame) -> tuple[dict[str, dict[str, float]], float, int]:
-    """The hash at the threshold that is best for it, joined transitively, chosen with the truth in hand."""
+    """Score the transitively joined hash at its best threshold, chosen with the truth known."""
     least, seconds = hashed_pairs(files)
     best: dict[str, dict[str, float]] = {"all": {"f1": -1.0}}
     chosen = 0
@@ -104,7 +106,7 @@ def best_hash(files: Sequence[Path], tiles: pd.DataFrame) -> tuple[dict[str, dic
 
 
 def false_joins(images: Sequence[Path] | Sequence[NDArray[np.uint8]], groups: Sequence[str]) -> dict[str, int]:
-    """Tiles, and pairs found across and within groups."""
+    """Count the tiles, and the pairs found across and within groups."""
 
     def read(position: int) -> NDArray[np.uint8]:
         image = images[position]
@@ -116,10 +118,10 @@ def false_joins(images: Sequence[Path] | Sequence[NDArray[np.uint8]], groups: Se
 
 
 def made_up(features: NDArray[np.uint8], count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Codes of `count` tiles made up of real features, the second half copies that share a third of theirs.
+    """Make codes of `count` tiles from real features; the second half share a third of the first's.
 
-    Noise of 6 levels keeps tiles that draw the same feature as far apart as different tiles are; noise of 5 brings a
-    copy's features as near as those that survive a crop and a turn.
+    Noise of 6 levels keeps tiles that draw the same feature as far apart as different tiles are;
+    noise of 5 levels brings a copy's features as near as those that survive a crop and a rotation.
     """
     rng = np.random.default_rng(0)
 
@@ -134,7 +136,7 @@ def made_up(features: NDArray[np.uint8], count: int) -> tuple[NDArray[np.uint8],
 
 
 def search_scaling(files: Sequence[Path]) -> tuple[list[dict[str, float]], float]:
-    """Milliseconds of a core a tile and the share of copies found, at each size; and the exponent of the whole time."""
+    """Time the search at each size; return a row for each, and the exponent of the total time."""
     described = [extract_features(decode(file.read_bytes())) for file in files]
     features = np.concatenate([seen.descriptors[: seen.used] for seen in described])
     rows = []
@@ -150,7 +152,7 @@ def search_scaling(files: Sequence[Path]) -> tuple[list[dict[str, float]], float
 
 
 def phantom_tiles() -> tuple[list[NDArray[np.uint8]], list[str]]:
-    """The phantom with its default settings, and its groups."""
+    """Render the phantom with its default settings; return its tiles and groups."""
     settings = PhantomSettings()
     tiles, groups = [], []
     for organ in settings.organs:
@@ -163,11 +165,11 @@ def phantom_tiles() -> tuple[list[NDArray[np.uint8]], list[str]]:
 
 
 def measure(root: Path) -> dict[str, object]:
-    """All figures."""
+    """Measure all figures."""
     listed = pd.read_csv(root / "tiles.csv")
     tiles = listed[listed["organ"].isin(COPIED)].reset_index(drop=True)
     files = [root / "tiles" / path for path in tiles["path"]]
-    find_pairs(lambda position: decode(files[position].read_bytes()), 40)  # compiles
+    find_pairs(lambda position: decode(files[position].read_bytes()), 40)  # compile
     wall, core = time.perf_counter(), time.process_time()
     pairs = find_pairs(lambda position: decode(files[position].read_bytes()), len(files))
     wall, core = time.perf_counter() - wall, time.process_time() - core

@@ -1,10 +1,11 @@
-"""Whether OpenCV's own matching and alignment would do for copies: beside ours, step by step, on the same candidates.
+"""OpenCV's matching and alignment in place of ours for finding copies, on the same candidates.
 
 Ours are `copies/matching.py` (nearest descriptors, and a map that most keypoints agree on) and
-`copies/registration.py` (the map refined on pixels). Each line puts OpenCV's function in the place of one
-of them. Tiles and truth are those of
-`benchmarks/leaks.py`; descriptions and candidates are made once, for all of them alike. Time is of a core that
-compares. Run as `python benchmarks/leaks_opencv.py`, which takes about five minutes.
+`copies/registration.py` (the map refined on pixels). Each row of the table replaces one of these
+steps by OpenCV's function. Tiles and truth are those of `benchmarks/leaks.py`; descriptors and
+candidates are computed once and shared by all variants. Times are core seconds of the comparison.
+
+Run: python benchmarks/leaks_opencv.py      (about five minutes)
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     Affine = NDArray[np.float64]
 
 NEAR = 4.0
-"""Pixels by which a feature may miss, as in `copies/matching.py`."""
+"""Tolerance for a feature's position, pixels, as in `copies/matching.py`."""
 
 STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 1e-4)
-"""Of ECC; as many as ours takes at most."""
+"""Termination criteria of ECC, with as many iterations as ours may take."""
 
 
 def cross_checked(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """`find_mutual_neighbours` by cv2.BFMatcher."""
+    """Do `find_mutual_neighbours` with cv2.BFMatcher."""
     if not len(first) or not len(second):
         return np.zeros((0, 2), np.int64)
     found = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(first, second)
@@ -50,7 +51,10 @@ def cross_checked(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArra
 
 
 def estimated_by(method: int) -> Callable[[Affine, Affine], tuple[int, Affine]]:
-    """`fit_affine` by cv2.estimateAffine2D, which has no use for size and angle; seeded alike for each pair."""
+    """Do `fit_affine` with cv2.estimateAffine2D, seeded alike for each pair.
+
+    cv2.estimateAffine2D ignores the features' sizes and angles.
+    """
 
     def estimated(first: Affine, second: Affine) -> tuple[int, Affine]:
         cv2.setRNGSeed(0)
@@ -64,7 +68,7 @@ def estimated_by(method: int) -> Callable[[Affine, Affine], tuple[int, Affine]]:
 def by_correlation(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], start: Affine
 ) -> tuple[float, float, Affine]:
-    """`align` by cv2.findTransformECC."""
+    """Do `align` with cv2.findTransformECC."""
     try:
         score, affine = cv2.findTransformECC(
             fixed, moving, start.reshape(2, 3).astype(np.float32), cv2.MOTION_AFFINE, STEPS, None, 1
@@ -87,8 +91,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def compared(kept: pairs._Features, chosen: NDArray[np.int64]) -> tuple[list[pairs.Pair], float]:
-    """The pairs that are believed, and seconds of a core."""
-    kept.verify(*chosen[0].tolist())  # compiles
+    """Return the accepted pairs and the core seconds of the comparison."""
+    kept.verify(*chosen[0].tolist())  # compile
     started = time.process_time()
     matched = [(i, j, kept.verify(i, j)) for i, j in chosen.tolist()]
     seconds = time.process_time() - started
@@ -97,7 +101,7 @@ def compared(kept: pairs._Features, chosen: NDArray[np.int64]) -> tuple[list[pai
 
 
 def measure(files: Sequence[Path], tiles: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The figures of each variant, printed as they come."""
+    """Measure each variant, and print its figures as soon as they are known."""
     kept = pairs._describe_all(
         lambda position: decode(files[position].read_bytes()), len(files), Scratch(None), lambda _done, _total: None
     )

@@ -1,9 +1,10 @@
-"""What it costs to find that a retraining has nothing to do, and how much of that is Prefect's, MLflow's and DVC's.
+"""What a retraining with nothing to do costs, and the shares of Prefect, MLflow and DVC.
 
-A small project is retrained once. Then `oncoshift retrain` is asked for the same again: by hand, where no Prefect
-server is started, and as the flow with a server of its own. Beside them stands what no such command can do without: to
-import MLflow, and to have DVC compare the data. They take turns, and the table gives medians. CPU seconds are those of
-all processes; on a machine that does other work they tell more than the clock does.
+A small project is retrained once. Then `oncoshift retrain` runs again with nothing changed: by
+hand, where no Prefect server is started, and as the flow with a server of its own. For comparison,
+the costs that no such command can avoid: importing MLflow, and DVC's comparison of the data. The
+commands take turns, and the table gives medians. CPU seconds are summed over all processes; on a
+machine that does other work they are more reliable than wall-clock time.
 
 Run: python benchmarks/orchestration.py         (five minutes on two cores)
 """
@@ -53,14 +54,14 @@ COMMANDS = {
 
 
 class Cost(NamedTuple):
-    """Of a command: seconds by the clock, and of all cores."""
+    """A command's cost: wall-clock seconds, and CPU seconds of all its processes."""
 
     seconds: float
     cpu: float
 
 
 def small_project(root: Path) -> None:
-    """Write a project whose retraining takes no longer than it must."""
+    """Write a project whose retraining is as short as possible."""
     shutil.copy(REPOSITORY / "dvc.yaml", root)
     shutil.copytree(REPOSITORY / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
@@ -74,7 +75,7 @@ def run(command: list[str], root: Path) -> Cost:
     """Run a command in the project to its end.
 
     Raises:
-        subprocess.CalledProcessError: it failed; its output says why.
+        subprocess.CalledProcessError: The command failed; its output says why.
     """
     paths = [str(REPOSITORY / "src"), str(REPOSITORY)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}

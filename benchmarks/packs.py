@@ -1,9 +1,10 @@
-"""How fast tiles are decoded into packs and read from them, against Pillow and against a plain copy of memory.
+"""How fast tiles are decoded into packs and read back, against Pillow and a plain copy of memory.
 
-Tiles are made-up tissue at 768², as JPEG of about 75 KB, the mean size of LC25000's files; packs are at 224².
+Tiles are synthetic tissue at 768², as JPEG of about 75 KB, the mean size of LC25000's files; packs
+are at 224².
 
 Run: python benchmarks/packs.py            (about a minute)
-     python benchmarks/packs.py --large    (also 200,000 tiles at 64², and what memory they take; minutes, 3 GB)
+     python benchmarks/packs.py --large    (also 200,000 tiles at 64², for memory; minutes, 3 GB)
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SIDE, RAW_SIDE, DISTINCT, TILES, QUALITY = 224, 768, 24, 4800, 87
 
 
 def jpegs(side: int, count: int, quality: int) -> list[bytes]:
-    """Made-up tissue as JPEG files, 4:2:0."""
+    """Make synthetic tissue as JPEG files, 4:2:0."""
     settings = PhantomSettings(tile_size=side)
     files = []
     for number in range(count):
@@ -54,7 +55,7 @@ def jpegs(side: int, count: int, quality: int) -> list[bytes]:
 
 
 def write_tiles(folder: Path, images: list[bytes], count: int, first: int = 0) -> list[TileSource]:
-    """`count` files of different content: a few bytes behind the image make each another file."""
+    """Write `count` files; a few bytes behind the image make each file's content unique."""
     folder.mkdir(parents=True, exist_ok=True)
     tiles = []
     for row in range(first, first + count):
@@ -66,7 +67,7 @@ def write_tiles(folder: Path, images: list[bytes], count: int, first: int = 0) -
 
 
 def best(run: Callable[[], object], repeats: int = 5) -> float:
-    """Shortest CPU time of some runs, seconds."""
+    """Return the shortest CPU time of some runs, seconds."""
     times = []
     for _ in range(repeats):
         started = time.process_time()
@@ -76,19 +77,19 @@ def best(run: Callable[[], object], repeats: int = 5) -> float:
 
 
 def recipe(side: int) -> PackRecipe:
-    """Variant none."""
+    """Return a recipe without stain normalisation."""
     return PackRecipe(PackNormalization("none"), side, "benchmark", "none", 512)
 
 
 def pack(folder: Path, tiles: list[TileSource], side: int, workers: int | None) -> tuple[Pack, float]:
-    """Bring a pack up to date; how long that took by the clock, seconds."""
+    """Bring a pack up to date; return it and the wall-clock seconds taken."""
     started = time.perf_counter()
     made, _ = update_pack(folder, tiles, recipe(side), TileMaker(FileReader(Path(), side)), workers)
     return made, time.perf_counter() - started
 
 
 def decoding(files: list[bytes]) -> dict[str, float]:
-    """One core: our decoder against Pillow's, and how far apart they are."""
+    """Compare our decoder with Pillow's on one core: speed, and mean absolute difference."""
     ours = best(lambda: [read_tile(data, SIDE) for data in files]) / len(files)
     pillow = best(lambda: [resize(decode(data), SIDE) for data in files]) / len(files)
     apart = [np.abs(read_tile(data, SIDE).astype(int) - resize(decode(data), SIDE)).mean() for data in files]
@@ -102,7 +103,7 @@ def decoding(files: list[bytes]) -> dict[str, float]:
 
 
 def packing(folder: Path, files: list[bytes]) -> tuple[dict[str, float], Pack]:
-    """From files to a pack: one core, all cores, one more in a hundred, and a run with nothing to do."""
+    """Time packing: on one core, on all cores, with 1 % more tiles, and with nothing to do."""
     tiles = write_tiles(folder / "raw", files, TILES)
     some = tiles[: TILES // 3]
     os.sched_setaffinity(0, {next(iter(CORES))})
@@ -121,7 +122,7 @@ def packing(folder: Path, files: list[bytes]) -> tuple[dict[str, float], Pack]:
 
 
 def reading(made: Pack) -> dict[str, float]:
-    """Random tiles from the page cache, against copying as many bytes between arrays, one core."""
+    """Time random reads from the page cache against plain copies of as many bytes, on one core."""
     images, rng = made.images, np.random.default_rng(0)
     batches = [rng.integers(0, len(images), 64) for _ in range(40)]
     buffer = np.empty((64, SIDE, SIDE, 3), np.uint8)
@@ -147,7 +148,7 @@ def reading(made: Pack) -> dict[str, float]:
 
 
 def large(folder: Path) -> dict[str, float]:
-    """200,000 tiles at 64²: the most memory that packing takes, over all its processes."""
+    """Pack 200,000 tiles at 64², and measure the peak memory of all processes together."""
     files = jpegs(64, 64, 85)
     tiles = write_tiles(folder / "raw", files, 200_000)
     peak, done = 0, threading.Event()

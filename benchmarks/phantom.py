@@ -1,4 +1,4 @@
-"""How fast the phantom is written, against encoding the same images as PNG, which no writer can undercut.
+"""How fast the phantom is written, against the PNG encoding alone as the lower bound.
 
 Run: python benchmarks/phantom.py
 """
@@ -41,7 +41,7 @@ def measure(size: int, tiles_per_group: int) -> dict[str, float]:
 
 
 def _encode(files: list[Path]) -> tuple[float, int]:
-    """CPU seconds and bytes of encoding decoded images and masks to memory at the level the writer uses."""
+    """Encode images and masks in memory at the writer's level; return CPU seconds and bytes."""
     images = []
     for file in files:
         with Image.open(file) as image:

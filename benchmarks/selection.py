@@ -1,10 +1,12 @@
-"""How well validators rank models without target labels, and if the verdict tells failed adaptations, on real tiles.
+"""How well validators rank models without target labels, and whether the verdict spots failed ones.
 
-For each target, heads on frozen ImageNet features are trained by the project's own Trainer: methods × source organs ×
-seeds. Every validator scores each model without a target label; the labels are read last, to measure.
+For each target, heads on frozen ImageNet features of real tiles are trained by the project's own
+Trainer: methods × source organs × seeds. Every validator scores each model without a target label;
+the labels are read last, only to measure.
 
-Run: python benchmarks/selection.py [--quick]. It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared)
-and keeps features under build/. It prints tables; every candidate is in build/selection/candidates.csv and .png.
+Run: python benchmarks/selection.py [--quick]
+It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared), keeps features under
+build/ and prints tables; every candidate is in build/selection/candidates.csv and .png.
 """
 
 from __future__ import annotations
@@ -64,28 +66,29 @@ CHUNK = 32
 ORGANS = ("lung", "colon", "breast", "kidney")
 METHODS = ("erm", "dann", "mcc", "dann_mcc", "cdan", "dann_multi", "mdd", "cdan_mcc", "self_training")
 DOMAIN_HEAD = {"weight": 1.0, "max_lambda": 1.0}
-"""Of every method with a domain or auxiliary head: the plain form, not tuned."""
+"""Settings of every method with a domain or auxiliary head: the plain form, not tuned."""
 LR = 1e-3
 OTHER_LR = 2e-4
 STEPS = 400
 SEEDS = (0, 1)
 FAILED = 0.6
-"""Balanced accuracy on the target below which a model failed."""
+"""Balanced accuracy on the target below which a model counts as failed."""
 GOOD = 0.8
-"""From here on it is plainly good; between the two, letting it through or not is no mistake."""
+"""Balanced accuracy from which a model counts as good; between the two, no verdict is wrong."""
 TUNED_ON = ("lung", "kidney")
 TUNED_WITH = ("erm", "dann", "mcc", "dann_mcc")
-"""Targets and methods on whose figures the limits of trust were set; the others are held out from that.
+"""Targets and methods with which the limits of trust were set; the others are held out.
 
-The lower limits, which part doubt from refusal, were chosen with the tables of all four targets in view: how often a
-good model of these methods is refused is no blind test. The other methods came later, and no limit was set by them.
+The lower limits, which separate doubt from refusal, were chosen with the tables of all four targets
+in view, so how often a good model of these methods is refused is not a blind test. The other
+methods were added later, and no limit was set with them.
 """
 RULE = SelectSettings()
-"""What a retraining picks and judges by, unless told otherwise."""
+"""The rule by which a retraining picks and judges by default."""
 
 
 def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.float32]:
-    """Pooled ImageNet ResNet50 features of all tiles, float32 [M, 2048], from the cache where they are."""
+    """Return pooled ImageNet ResNet50 features, float32 [M, 2048], cached in `folder`."""
     weights = shared / "weights" / "resnet50_imagenet.safetensors"
     precision = pick_precision(TrainSettings(), torch.device("cpu"))
     key = hashlib.sha256(weights.read_bytes() + "".join([*tiles["sha256"], precision]).encode()).hexdigest()[:32]
@@ -114,11 +117,11 @@ class Spec:
     """One model to train.
 
     Attributes:
-        target: organ without labels.
-        sources: labelled organs.
-        method: one of METHODS.
-        lr: learning rate.
-        seed: of the training.
+        target: Organ without labels.
+        sources: Labelled organs.
+        method: One of METHODS.
+        lr: Learning rate.
+        seed: Seed of the training.
     """
 
     target: str
@@ -130,12 +133,12 @@ class Spec:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is kept of one model: no label of the target is in it.
+    """What is kept of one trained model; it holds no label of the target.
 
     Attributes:
-        spec: how it was trained.
-        probabilities: of malignant, [T], on the target's tiles.
-        scores: of the validators that need one model alone.
+        spec: How the model was trained.
+        probabilities: Probabilities of malignant on the target's tiles, [T].
+        scores: Scores of the validators that need no other model.
     """
 
     spec: Spec
@@ -144,15 +147,15 @@ class Trained:
 
 
 class Pooled(nn.Module):
-    """Stands for the frozen trunk, whose outputs are the inputs here."""
+    """A stand-in for the frozen trunk, as the inputs here are its outputs."""
 
     def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:  # noqa: ARG002
-        """The input."""
+        """Return the input."""
         return x
 
 
 def experiment(spec: Spec, steps: int) -> Settings:
-    """Settings of one model's training: a head on frozen features."""
+    """Return the settings of one model's training: a head on frozen features."""
     return parse_settings(
         {
             "target": spec.target,
@@ -177,7 +180,7 @@ def experiment(spec: Spec, steps: int) -> Settings:
 
 @cache
 def empty_net() -> AdaptationNet:
-    """The network without its trunk, which is frozen; made once, since making a ResNet50 takes as long as a head."""
+    """Return the network without its frozen trunk; cached, since making a ResNet50 is slow."""
     settings = experiment(Spec("lung", ("colon",), "erm", 1e-3, 0), 1)
     net = AdaptationNet(settings.model)
     net.classifier.trunk = Pooled()  # type: ignore[assignment]  # stands for it
@@ -186,7 +189,7 @@ def empty_net() -> AdaptationNet:
 
 
 def build(spec: Spec, settings: Settings) -> Method:
-    """The method around a freshly drawn head."""
+    """Build the method around a freshly initialised head."""
     torch.manual_seed(spec.seed)
     net = empty_net()
     for module in net.modules():
@@ -196,7 +199,7 @@ def build(spec: Spec, settings: Settings) -> Method:
 
 
 def training_data(tiles: pd.DataFrame, spec: Spec) -> TrainingData:
-    """Every fifth group of each source organ and label is held out to validate; the target's tiles have no labels."""
+    """Hold out every fifth group of each source organ and label; drop the target's labels."""
     labels = np.asarray(tiles["label"] == "malignant", np.int64)
     organs = tiles["organ"].map({organ: number for number, organ in enumerate(spec.sources)}).to_numpy(np.float64)
     number = tiles.groupby(["organ", "label"])["group"].transform(lambda group: pd.factorize(group, sort=True)[0])
@@ -212,7 +215,7 @@ def training_data(tiles: pd.DataFrame, spec: Spec) -> TrainingData:
 
 
 def train(spec: Spec, steps: int) -> Trained:
-    """Train one model and score it by itself."""
+    """Train one model and compute the scores that need no other model."""
     torch.set_num_threads(1)
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     values = features(tiles, SHARED, BUILD)
@@ -227,7 +230,7 @@ def train(spec: Spec, steps: int) -> Trained:
 
 @torch.inference_mode()
 def score(spec: Spec, net: AdaptationNet, values: NDArray[np.float32], data: TrainingData) -> Trained:
-    """Predictions on the target, and the validators that need one model alone."""
+    """Predict the target, and compute the validators that need no other model."""
 
     def embed(rows: NDArray[np.int64]) -> Tensor:
         return net.features(torch.from_numpy(values[rows]))
@@ -249,7 +252,7 @@ def score(spec: Spec, net: AdaptationNet, values: NDArray[np.float32], data: Tra
 
 
 def specs(target: str, quick: bool) -> list[Spec]:
-    """The models of one target: every method from all other organs, from pairs of them and from each alone."""
+    """List one target's models: every method from all other organs, their pairs, and each one."""
     sources = tuple(organ for organ in ORGANS if organ != target)
     seeds, methods = (SEEDS[:1], ("erm", "dann_mcc")) if quick else (SEEDS, METHODS)
     pools = [sources] if quick else [sources, *combinations(sources, 2)]
@@ -260,7 +263,7 @@ def specs(target: str, quick: bool) -> list[Spec]:
 
 
 def train_all(wanted: list[Spec], steps: int) -> list[Trained]:
-    """Train all models in two processes, in order."""
+    """Train all models in two processes, and return them in order."""
     results = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for trained in pool.map(train, wanted, [steps] * len(wanted)):
@@ -271,7 +274,13 @@ def train_all(wanted: list[Spec], steps: int) -> list[Trained]:
 
 
 def alone(models: list[Trained], spec: Spec, own: bool = False) -> Consensus:
-    """Consensus of models of the same method, each from one labelled organ, or one of a candidate's `own` sources."""
+    """Find the consensus of models of the same method, each trained on one labelled organ.
+
+    Args:
+        models: All models of one target.
+        spec: The candidate that is judged.
+        own: Whether to use only the candidate's own source organs.
+    """
     organs = spec.sources if own else tuple(organ for organ in ORGANS if organ != spec.target)
     members = [
         next(model for model in models if model.spec.sources == (organ,) and model.spec.method == spec.method)
@@ -281,12 +290,12 @@ def alone(models: list[Trained], spec: Spec, own: bool = False) -> Consensus:
 
 
 def candidates_of(models: list[Trained]) -> list[Trained]:
-    """Those to choose from; the others, from one organ alone, are what the verdict compares them with."""
+    """Select the models to choose from; those from one organ serve the verdict as references."""
     return [model for model in models if len(model.spec.sources) > 1]
 
 
 def validator_scores(models: list[Trained]) -> pd.DataFrame:
-    """Every validator's score of every candidate of one target, no label read: one row a candidate."""
+    """Score one target's candidates by every validator, without labels; one row a candidate."""
     candidates = candidates_of(models)
     table = pd.DataFrame([model.scores for model in candidates])
     table["default_above_floor"] = [score_row(RULE, model.scores) for model in candidates]
@@ -302,7 +311,7 @@ def validator_scores(models: list[Trained]) -> pd.DataFrame:
 
 
 def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
-    """The verdict on every candidate of one target, no label read; `own`: see `alone`."""
+    """Judge every candidate of one target without labels; see `alone` for `own`."""
     rule = ConsensusRule.from_settings(RULE)
     return [
         rule(Evidence(model.scores["source_accuracy"], model.probabilities, alone(models, model.spec, own)))
@@ -311,7 +320,7 @@ def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
 
 
 def candidate_rows(models: list[Trained], labels: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """A row a candidate of one target: what it is, what is true of it, and the verdict; here labels are read."""
+    """Tabulate one target's candidates with their true accuracy and verdict; this reads labels."""
     candidates = candidates_of(models)
     return [
         {
@@ -328,7 +337,10 @@ def candidate_rows(models: list[Trained], labels: NDArray[np.int64]) -> list[dic
 
 
 def ranking(table: pd.DataFrame, truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Of each validator: Spearman with the truth, and what its pick (ties: their mean) loses to the best model."""
+    """Compute each validator's Spearman correlation with the truth, and the regret of its pick.
+
+    A tied pick counts with the mean of the tied models.
+    """
     figures = {}
     for name, column in table.items():
         scores = column.to_numpy(np.float64)
@@ -342,7 +354,7 @@ def ranking(table: pd.DataFrame, truth: NDArray[np.float64]) -> dict[str, dict[s
 
 
 def judged(models: list[Trained], truth: NDArray[np.float64], own: bool) -> dict[str, dict[str, int]]:
-    """How often each kind of verdict met failed models and good ones, by whether limits were set with the method."""
+    """Count each kind of verdict on failed and good models, for tuned and for other methods."""
     kinds = np.array([verdict.kind for verdict in verdicts(models, own)])
     tuned = np.array([model.spec.method in TUNED_WITH for model in candidates_of(models)])
     groups = {"failed": truth < FAILED, "between": (truth >= FAILED) & (truth < GOOD), "good": truth >= GOOD}
@@ -357,7 +369,7 @@ def judged(models: list[Trained], truth: NDArray[np.float64], own: bool) -> dict
 
 
 def by_method(candidates: list[Trained], truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Balanced accuracy on the target of each method's candidates from all other organs."""
+    """Summarise, by method, the balanced accuracy of candidates trained on all other organs."""
     pooled: dict[str, list[float]] = {}
     for model, value in zip(candidates, truth, strict=True):
         if len(model.spec.sources) == len(ORGANS) - 1:
@@ -369,7 +381,7 @@ def by_method(candidates: list[Trained], truth: NDArray[np.float64]) -> dict[str
 
 
 def report(models: list[Trained], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """All figures of one target; here labels are read."""
+    """Compute all figures of one target; this reads labels."""
     candidates = candidates_of(models)
     truth = np.array([oracle(model.probabilities, labels) for model in candidates])
     references = [model for model in models if len(model.spec.sources) == 1]
@@ -417,7 +429,7 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def summary(figures: dict[str, Any]) -> dict[str, Any]:
-    """The verdict's two kinds of mistake, where its limits were set and on targets and methods held out from that."""
+    """Count the verdict's two kinds of mistake, on tuned and on held-out targets and methods."""
     rows = {}
     for name, methods, targets in (
         ("limits_set_here", "tuned_methods", TUNED_ON),

@@ -1,6 +1,7 @@
-"""The picture of benchmarks/selection.py: every candidate's true accuracy, and what the verdict said of it.
+"""The picture of benchmarks/selection.py: every candidate's true accuracy and its verdict.
 
-Run by itself it draws again from the table that the benchmark left: python benchmarks/selection_picture.py CSV PNG.
+Run: python benchmarks/selection_picture.py CSV PNG
+It redraws the picture from the table that the benchmark wrote.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from matplotlib.figure import Figure
 from oncoshift.evaluation.plots import OKABE_ITO
 
 LOOKS = {"trust": (OKABE_ITO[0], "o"), "doubt": (OKABE_ITO[4], "s"), "refuse": ("0.55", "x")}
-"""Colour and shape."""
+"""Colour and marker of each verdict."""
 
 
 def draw(candidates: pd.DataFrame, path: Path, limits: tuple[float, float]) -> None:
-    """Write a PNG.
+    """Write the picture as a PNG.
 
     Args:
-        candidates: a row a model, with the columns target, method, balanced_accuracy and verdict.
-        path: of the PNG; its folder is there.
-        limits: below the first a model failed, from the second on it is good.
+        candidates: One row a model, with columns target, method, balanced_accuracy and verdict.
+        path: File to write, in an existing folder.
+        limits: Balanced accuracy below which a model failed, and from which it is good.
     """
     targets, methods = (list(candidates[name].unique()) for name in ("target", "method"))
     figure = Figure(figsize=(3.1 * len(targets), 0.42 * len(methods) + 1.6), layout="constrained")

@@ -1,14 +1,16 @@
-"""Stain normalisation on real tiles: time and likeness, ours beside staintools and torchstain in one run.
+"""Stain normalisation on real tiles: speed and agreement with staintools and torchstain.
 
-One core against one core: every library is held to one thread, the libraries take turns, each over all tiles, and a
-figure is the median over tiles of the least CPU time over repeats. Then ours alone on two threads, by the clock.
+Every library runs on one thread; they take turns over all tiles, and a figure is the median over
+tiles of the least CPU time over repeats. Then ours runs alone on two threads, by wall-clock time.
 
-staintools' Reinhard takes half the time once something in the process has freed a large array (torch does), because
-glibc then keeps memory that it gave back before. So its ratio is measured twice: `reinhard_ratio` in a process with
-nothing else in it, as one that makes packs is, and `reinhard_beside_torch_ratio` in this one.
+staintools' Reinhard takes half the time once something in the process has freed a large array
+(torch does), because glibc then keeps memory that it returned before. So its ratio is measured
+twice: `reinhard_ratio` in a process with nothing else in it, like one that makes packs, and
+`reinhard_beside_torch_ratio` in this one.
 
-Run: python benchmarks/stain.py [--quick]; torchstain comes with `pip install -e .[bench]`, and is left out without it.
-The tiles are those of ONCOSHIFT_SHARED (default ../shared).
+Run: python benchmarks/stain.py [--quick]
+torchstain is left out unless installed with `pip install -e .[bench]`. Tiles come from
+ONCOSHIFT_SHARED (default ../shared).
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ METHODS: tuple[StainMethod, ...] = ("reinhard", "macenko", "vahadane")
 PRECISIONS: tuple[Precision, ...] = ("exact", "fast")
 PEER, EXACT, FAST, GROUP = "staintools", "ours, exact", "ours, fast", "ours, group's fit"
 AGAIN = "staintools, again"
-"""A second Vahadane of staintools: it stops by the clock, so it differs from itself."""
+"""A second run of staintools' Vahadane, which stops by the clock and so differs from itself."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def real_tiles(each: int) -> list[Tile]:
-    """So many tiles of each organ, evenly over the list of them; uint8 [224, 224, 3]."""
+    """Read `each` tiles of each organ, evenly spaced in their list; uint8 [224, 224, 3]."""
     folder = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared")) / "data"
     with (folder / "tiles.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -63,7 +65,7 @@ def real_tiles(each: int) -> list[Tile]:
 
 
 def staintools_of(method: str, reference: Tile, *, standardize: bool) -> Transform:
-    """staintools, fitted."""
+    """Fit staintools."""
 
     def prepare(tile: Tile) -> Tile:
         tile = tile.copy()  # staintools writes into its argument
@@ -75,7 +77,7 @@ def staintools_of(method: str, reference: Tile, *, standardize: bool) -> Transfo
 
 
 def torchstain_of(method: str, backend: str, reference: Tile) -> Transform | None:
-    """torchstain, fitted; None where it is not installed or has not the method."""
+    """Fit torchstain; return None where it is not installed or lacks the method."""
     try:
         import torch
         import torchstain
@@ -99,7 +101,7 @@ def torchstain_of(method: str, backend: str, reference: Tile) -> Transform | Non
 
 
 def ours_of(reference: StainReference, tiles: list[Tile] | None = None) -> Transform:
-    """Ours: each tile by its own fit, or all by that of `tiles`."""
+    """Fit ours: to each tile by itself, or to all of `tiles` together."""
     normalize = normalizer(reference)
     if tiles is None:
         return lambda tile: normalize(tile).image
@@ -111,7 +113,7 @@ def ours_of(reference: StainReference, tiles: list[Tile] | None = None) -> Trans
 def measure(
     transforms: dict[str, Transform], tiles: list[Tile], repeats: dict[str, int]
 ) -> tuple[dict[str, float], dict[str, list[Tile | None]]]:
-    """CPU milliseconds a tile, and the results (None where a library raised), of libraries that take turns."""
+    """Return CPU milliseconds a tile and the results, None where a library raised."""
     best = {name: np.full(len(tiles), np.inf) for name in transforms}
     results: dict[str, list[Tile | None]] = {name: [None] * len(tiles) for name in transforms}
     for turn in range(max(repeats.values())):
@@ -120,14 +122,14 @@ def measure(
                 started = time.process_time()
                 try:
                     results[name][position] = transforms[name](tile)
-                except Exception:  # noqa: S112 - that a peer raises on a tile is a finding, and printed as one
+                except Exception:  # noqa: S112 - a peer that raises on a tile is a finding, and printed as one
                     continue
                 best[name][position] = min(best[name][position], time.process_time() - started)
     return {name: 1000 * float(np.median(times[np.isfinite(times)])) for name, times in best.items()}, results
 
 
 def likeness(results: Iterable[Tile | None], expected: Iterable[Tile | None]) -> tuple[float, float, int]:
-    """Mean and largest over tiles of the mean absolute difference, grey levels, and on how many tiles there is none."""
+    """Return mean and maximum of the tiles' mean absolute differences, and the missing tiles."""
     pairs = list(zip(results, expected, strict=True))
     found = [float(np.abs(a.astype(int) - b).mean()) for a, b in pairs if a is not None and b is not None]
     return float(np.mean(found)), max(found), len(pairs) - len(found)
@@ -136,7 +138,7 @@ def likeness(results: Iterable[Tile | None], expected: Iterable[Tile | None]) ->
 def compare(
     method: StainMethod, reference: Tile, tiles: list[Tile], *, standardize: bool, quick: bool
 ) -> dict[str, float]:
-    """Print the rows of a method; the figures."""
+    """Print a method's rows and return its figures."""
     exact, fast = (
         fit_reference(reference, method, standardize_luminosity=standardize, precision=precision)
         for precision in PRECISIONS
@@ -173,7 +175,7 @@ def compare(
 
 
 def fresh_reinhard(tiles: list[Tile], reference: Tile, repeats: int) -> dict[str, float]:
-    """Reinhard beside staintools where nothing else has been loaded."""
+    """Time Reinhard against staintools in a process where nothing else has been loaded."""
     exact = fit_reference(reference, "reinhard", standardize_luminosity=False)
     transforms = {PEER: staintools_of("reinhard", reference, standardize=False), EXACT: ours_of(exact)}
     times, _ = measure(transforms, tiles, dict.fromkeys(transforms, repeats))
@@ -181,7 +183,7 @@ def fresh_reinhard(tiles: list[Tile], reference: Tile, repeats: int) -> dict[str
 
 
 def large(reference: Tile, tiles: list[Tile]) -> dict[str, float]:
-    """The fast mode where it samples: mosaics of four tiles of an organ, 448²."""
+    """Compare fast with exact mode where fast samples: mosaics of four tiles of an organ, 448²."""
     mosaics = []
     for start in range(0, len(tiles) - 3, 4):
         a, b, c, d = tiles[start : start + 4]
@@ -202,7 +204,7 @@ def large(reference: Tile, tiles: list[Tile]) -> dict[str, float]:
 
 
 def angles(tiles: list[Tile]) -> dict[str, float]:
-    """How far Vahadane's stain vectors are from staintools', and staintools' own from run to run, degrees."""
+    """Measure Vahadane's stain vectors against staintools', and its own between runs, degrees."""
     extract = staintools.stain_extraction.vahadane_stain_extractor.VahadaneStainExtractor.get_stain_matrix
     apart, own = [], []
     for tile in tiles:
@@ -227,14 +229,14 @@ def _degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 
 def threads(reference: Tile, tiles: list[Tile], repeats: int) -> dict[str, float]:
-    """Tiles a second of ours on one thread and on two, by the clock."""
+    """Measure our tiles a second on one thread and on two, by wall-clock time."""
     figures: dict[str, float] = {}
     many = tiles * 8
     for method in METHODS:
         normalize = normalizer(fit_reference(reference, method, standardize_luminosity=False))
         rates = []
         for workers in (1, 2):
-            # In a few chunks, so that handing tiles over does not count.
+            # A few large chunks, so that handing tiles over does not affect the time.
             chunks = [(normalize, many[start :: 2 * workers]) for start in range(2 * workers)]
             taken = []
             with ThreadPoolExecutor(workers) as pool:

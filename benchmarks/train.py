@@ -1,14 +1,17 @@
-"""How fast the training loop is: ours beside a plain loop and pytorch-adapt, and beside a step without data.
+"""How fast the training loop is, beside a plain loop, pytorch-adapt and a step without data.
 
-All train DANN with the same network on the same tiles, as many a step: ours from a pack with its default settings,
-both peers from JPEG files through a DataLoader, as they are used. Each is a process, and they take turns: a ratio is of
-one round, and the table gives the median over rounds. Beforehand each must show on small tiles that its loss falls.
+All train DANN with the same network on the same tiles for as many steps: ours from a pack with its
+default settings, both peers from JPEG files through a DataLoader, as they are normally used. Each
+runs in its own process, and they take turns; ratios are taken within a round, and the table gives
+medians over rounds. Beforehand each must show on small tiles that its loss falls.
 
-Run: python benchmarks/train.py                  (ResNet50, 16 + 16 tiles at 224²: eight minutes on two cores)
-     python benchmarks/train.py --device cuda    (64 + 64; also the compiled loop against its limit, at 256 + 256 too,
-                                                  and what more data and more organs cost)
-pytorch-adapt comes with `pip install --target build/peers --no-deps -r benchmarks/peers.txt`, and is left out without
-it. The tiles are those of ONCOSHIFT_SHARED (default ../shared), or made up where there are none.
+Run: python benchmarks/train.py                  (ResNet50, 16 + 16 tiles at 224²: eight minutes)
+     python benchmarks/train.py --device cuda    (64 + 64; also the compiled loop against its limit,
+                                                  at 256 + 256 too, and the cost of more data and
+                                                  more organs)
+pytorch-adapt comes with `pip install --target build/peers --no-deps -r benchmarks/peers.txt`, and
+is left out without it. Tiles come from ONCOSHIFT_SHARED (default ../shared), or are synthetic where
+that is absent.
 """
 
 from __future__ import annotations
@@ -53,16 +56,16 @@ ORGANS = ("lung", "colon", "breast", "kidney")
 TARGET = "kidney"
 INSTALL = "pip install --target build/peers --no-deps -r benchmarks/peers.txt"
 LEARNING_STEPS, FEW = 36, 64
-"""Every contender must learn so few tiles in so many steps."""
+"""Steps in which every contender must learn, and the number of tiles that it must learn."""
 
 WARM_UP = {"cpu": 2, "cuda": 20}
 DEFAULTS = {"cpu": {"batch": 16, "steps": 2, "each": 64}, "cuda": {"batch": 64, "steps": 50, "each": 2000}}
 GROWTH = (1, 4, 16)
-"""How often an epoch goes over every tile."""
+"""How many times an epoch goes over every tile."""
 
 
 class Contender:
-    """A training in a process of its own."""
+    """A training in its own process."""
 
     def __init__(self, name: str, setup: Setup) -> None:
         context = get_context("spawn")
@@ -74,7 +77,7 @@ class Contender:
         theirs.close()
 
     def run(self, steps: int) -> Report:
-        """Have so many steps done."""
+        """Run a number of steps."""
         self._orders.send(steps)
         try:
             report: Report = self._orders.recv()
@@ -94,7 +97,7 @@ class Contender:
 
 
 def real_tiles(folder: Path, each: int) -> list[Tile]:
-    """At most so many tiles of each organ and label, evenly over the list of them."""
+    """List at most `each` tiles of each organ and label, evenly spaced in their list."""
     with (folder / "tiles.csv").open() as file:
         rows = list(csv.DictReader(file))
     tiles = []
@@ -107,7 +110,7 @@ def real_tiles(folder: Path, each: int) -> list[Tile]:
 
 
 def made_up_tiles(folder: Path, each: int, size: int) -> list[Tile]:
-    """So many made-up tiles of each organ and label, as JPEG files."""
+    """Write at most `each` synthetic tiles of each organ and label, as JPEG files."""
     settings = PhantomSettings(tile_size=size)
     tiles = []
     for organ in ORGANS:
@@ -124,7 +127,7 @@ def made_up_tiles(folder: Path, each: int, size: int) -> list[Tile]:
 
 
 def make_pack(folder: Path, tiles: list[Tile], size: int) -> Path:
-    """A pack of the tiles, in their order."""
+    """Pack the tiles in their order."""
     sources = [
         TileSource(row, f"{row:05d}", str(row), tile.path, hashlib.sha256(Path(tile.path).read_bytes()).hexdigest())
         for row, tile in enumerate(tiles)
@@ -135,7 +138,7 @@ def make_pack(folder: Path, tiles: list[Tile], size: int) -> Path:
 
 
 def check_learning(names: list[str], setup: Setup) -> None:
-    """Let each train a small network on small tiles, and stop if its label loss does not fall."""
+    """Train each contender on small tiles, and exit if its label loss does not fall."""
     third = LEARNING_STEPS // 3
     for name in names:
         with closing(Contender(name, setup)) as contender:
@@ -147,7 +150,7 @@ def check_learning(names: list[str], setup: Setup) -> None:
 
 
 def pick_workers(setup: Setup) -> int:
-    """Processes of the peers' DataLoader, none or one a core: with which the plain loop's second step was faster."""
+    """Pick the peers' DataLoader processes, none or one a core, by the plain loop's second step."""
     seconds = {}
     for workers in (0, count_usable_cores()):
         with closing(Contender("plain", replace(setup, workers=workers))) as contender:
@@ -157,7 +160,7 @@ def pick_workers(setup: Setup) -> int:
 
 
 def race(entries: dict[str, Setup], steps: int, rounds: int, warm_up: int) -> Rounds:
-    """Let contenders take turns; an entry's name is the contender's, and after a dash whatever tells it apart."""
+    """Let contenders take turns; an entry is its contender's name and perhaps a `-suffix`."""
     with ExitStack() as stack:
         contenders = {
             name: stack.enter_context(closing(Contender(name.partition("-")[0], setup)))
@@ -175,17 +178,17 @@ def race(entries: dict[str, Setup], steps: int, rounds: int, warm_up: int) -> Ro
 
 
 def ratios(rounds: Rounds, name: str, to: str) -> list[float]:
-    """How many times as fast one was as another, by round."""
+    """Compute how many times as fast one was as another, for each round."""
     return [slow.seconds / fast.seconds for fast, slow in zip(rounds[name], rounds[to], strict=True)]
 
 
 def wait_share(reports: list[Report]) -> float:
-    """Share of the time in which no step was under way."""
+    """Compute the share of the time in which no step was under way."""
     return float(sum(report.waited for report in reports) / sum(report.seconds for report in reports))
 
 
 def show(title: str, rounds: Rounds, tiles: int) -> None:
-    """Print a table; `tiles` is how many each turn had."""
+    """Print a table; `tiles` is the number of tiles in each turn."""
     table = Table(title=title, title_justify="left")
     first = next(iter(rounds))
     for column in ("", "images/s", f"{first} is faster by", "waits for data", "peak GiB", "label loss"):
@@ -205,7 +208,7 @@ def show(title: str, rounds: Rounds, tiles: int) -> None:
 
 
 def compare(setup: Setup, peers: list[str], steps: int, rounds: int, warm_up: int) -> dict[str, float]:
-    """Ours with its default settings beside the peers and the bare step."""
+    """Compare ours with its default settings to the peers and the bare step."""
     done = race(dict.fromkeys(["ours", *peers, "bare"], setup), steps, rounds, warm_up)
     tiles = 2 * setup.batch * steps
     show(f"{setup.backbone}, {setup.batch} + {setup.batch} tiles at {setup.size}²", done, tiles)
@@ -219,7 +222,7 @@ def compare(setup: Setup, peers: list[str], steps: int, rounds: int, warm_up: in
 
 
 def compare_compiled(setup: Setup, steps: int, rounds: int, warm_up: int) -> dict[str, float]:
-    """Ours and the bare step, both compiled, at this batch size and at four times it."""
+    """Compare ours and the bare step, both compiled, at this batch size and at four times it."""
     figures: dict[str, float] = {}
     for batch in (setup.batch, 4 * setup.batch):
         compiled = replace(setup, batch=batch, compile=True)
@@ -236,7 +239,7 @@ def compare_compiled(setup: Setup, steps: int, rounds: int, warm_up: int) -> dic
 
 
 def grow(setup: Setup, warm_up: int) -> dict[str, float]:
-    """What more tiles cost, in seconds of an epoch, and more source organs, in seconds of a step."""
+    """Measure how an epoch's time grows with tiles, and a step's with source organs."""
     figures, tiles, seconds = {}, [], []
     for repeat in GROWTH:
         steps = repeat * len(setup.of(*setup.sources)) // setup.batch
@@ -254,7 +257,7 @@ def grow(setup: Setup, warm_up: int) -> dict[str, float]:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says, filled up with the device's defaults."""
+    """Parse the command line, with the device's defaults."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--backbone", choices=("resnet18", "resnet50"), default="resnet50")

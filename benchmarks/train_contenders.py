@@ -1,7 +1,7 @@
-"""The trainings that benchmarks/train.py times: ours, a plain loop, pytorch-adapt, and a step without any data.
+"""The trainings that benchmarks/train.py times: ours, a plain loop, pytorch-adapt, a bare step.
 
-Each runs in a process of its own, which waits until it is told how many steps to do, does them and reports. So they can
-take turns, and none meets what another left in memory.
+Each runs in its own process, which waits for a number of steps, does them and reports. So they can
+take turns, and none is affected by what another left in memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 PEERS = Path(__file__).parent.parent / "build" / "peers"
-"""Where pytorch-adapt is; see peers.txt."""
+"""Folder with pytorch-adapt; see peers.txt."""
 
 
 class Tile(NamedTuple):
@@ -59,19 +59,19 @@ class Setup:
     """What one contender is to do.
 
     Attributes:
-        tiles: in the order of the pack's rows.
-        pack: folder of the pack of these tiles.
-        target: organ without labels.
-        sources: labelled organs.
+        tiles: Tiles in the order of the pack's rows.
+        pack: Folder of the pack of these tiles.
+        target: Organ without labels.
+        sources: Labelled organs.
         device: cpu | cuda.
         backbone: resnet18 | resnet50.
-        size: side of a tile in the network, pixels.
-        batch: source tiles a step; as many target tiles come beside them.
-        steps: that will be asked for at most.
-        threads: of torch.
-        workers: processes of a DataLoader.
-        compile: whether ours and the bare step are compiled.
-        repeat: how often ours goes over every tile in one epoch.
+        size: Side of a tile in the network, pixels.
+        batch: Source tiles in a step; as many target tiles are added.
+        steps: Total steps that may be requested.
+        threads: torch's threads.
+        workers: Processes of the DataLoader.
+        compile: Whether ours and the bare step are compiled.
+        repeat: How often ours goes over every tile in one epoch.
     """
 
     tiles: tuple[Tile, ...]
@@ -89,18 +89,18 @@ class Setup:
     repeat: int = 1
 
     def of(self, *organs: str) -> list[Tile]:
-        """The tiles of some organs."""
+        """List the tiles of some organs."""
         return [tile for tile in self.tiles if tile.organ in organs]
 
 
 class Report(NamedTuple):
-    """Some steps that were done.
+    """Figures of the steps of one turn.
 
     Attributes:
-        seconds: by the clock.
-        waited: of these, from the end of an optimiser's step to the next forward, on the host.
-        losses: the label loss of each step.
-        peak_bytes: most memory so far: of the GPU, or else of the process.
+        seconds: Wall-clock time.
+        waited: Part of `seconds` between an optimiser's step and the next forward, on the host.
+        losses: Label loss of each step.
+        peak_bytes: Peak memory so far, of the GPU if there is one and of the process otherwise.
     """
 
     seconds: float
@@ -110,14 +110,14 @@ class Report(NamedTuple):
 
 
 class Finished(Exception):  # noqa: N818 - nothing is wrong
-    """No more steps are wanted."""
+    """Signal that no more steps are wanted."""
 
 
 class Turns:
-    """A contender's side of the taking of turns.
+    """A contender's side of turn-taking.
 
-    It calls `begin` when a step's batch is there, and `loss` once in the step. A turn is from one such call to the one
-    that many steps later: as many batches are made in it as are used.
+    The contender calls `begin` when a step's batch is ready, and `loss` once in the step. A turn
+    lasts from one `begin` to the one that many steps later, so it makes as many batches as it uses.
     """
 
     def __init__(self, orders: Connection, device: torch.device) -> None:
@@ -130,10 +130,10 @@ class Turns:
         register_optimizer_step_post_hook(self._stepped)
 
     def begin(self) -> None:
-        """Report and wait for the next turn where this one is over.
+        """At the end of a turn, report and wait for the next one.
 
         Raises:
-            Finished: there is none.
+            Finished: There is no next turn.
         """
         if self._ended is not None:
             self._waited += time.perf_counter() - self._ended
@@ -148,7 +148,7 @@ class Turns:
         self._left -= 1
 
     def loss(self, loss: Tensor) -> None:
-        """The label loss of the step."""
+        """Record the label loss of the step."""
         self._losses.append(loss.detach())
 
     def _stepped(self, *_: Any) -> None:
@@ -166,7 +166,7 @@ class Turns:
 
 
 def serve(name: str, setup: Setup, orders: Connection) -> None:
-    """What the process of a contender does."""
+    """Run a contender in its process."""
     torch.set_num_threads(setup.threads)
     torch.manual_seed(0)
     with suppress(Finished):
@@ -174,7 +174,7 @@ def serve(name: str, setup: Setup, orders: Connection) -> None:
 
 
 def experiment(setup: Setup) -> Settings:
-    """The settings of ours: the defaults, but for what is compared. No checkpoint is written in the midst of a turn."""
+    """Return our settings: defaults but for what is compared, and no checkpoint in a turn."""
     return parse_settings(
         {
             "target": setup.target,
@@ -194,7 +194,7 @@ def experiment(setup: Setup) -> Settings:
 
 
 def training_data(setup: Setup) -> TrainingData:
-    """The pack's rows as training receives them."""
+    """Return the pack's rows as training receives them."""
     images = Pack.open(setup.pack).images
 
     def source(rows: list[int]) -> SourceTiles:
@@ -209,7 +209,7 @@ def training_data(setup: Setup) -> TrainingData:
 
 
 def ours(setup: Setup, turns: Turns) -> None:
-    """The project's own Trainer, from a pack."""
+    """Train with the project's own Trainer, from a pack."""
     settings, data = experiment(setup), training_data(setup)
     method = build_method(settings)
     method.register_forward_pre_hook(lambda *_: turns.begin())
@@ -221,7 +221,7 @@ def ours(setup: Setup, turns: Turns) -> None:
 
 
 def bare(setup: Setup, turns: Turns) -> None:
-    """ResNet and cross-entropy on one random batch that never leaves the device: what no training can undercut."""
+    """Train ResNet with cross-entropy on one batch that stays on the device: the lower bound."""
     device = torch.device(setup.device)
     half = pick_precision(experiment(setup).train, device) == "bf16-mixed"
     net = getattr(models, setup.backbone)(num_classes=2).to(device, memory_format=torch.channels_last)
@@ -242,7 +242,7 @@ def bare(setup: Setup, turns: Turns) -> None:
 
 
 class JpegTiles(Dataset[tuple[Tensor, int, int]]):
-    """Tiles from their files, by torchvision's transforms: image [3, S, S], label, domain (1 target)."""
+    """Tiles from files by torchvision's transforms: image [3, S, S], label, domain (1: target)."""
 
     def __init__(self, tiles: list[Tile], setup: Setup) -> None:
         self.tiles, self.target = tiles, setup.target
@@ -266,7 +266,7 @@ class JpegTiles(Dataset[tuple[Tensor, int, int]]):
 
 
 class Images(Dataset[Any]):
-    """The same as pytorch-adapt wants it: image and label, or the image alone."""
+    """The same tiles in pytorch-adapt's form: image and label, or the image alone."""
 
     def __init__(self, tiles: list[Tile], setup: Setup, *, labelled: bool) -> None:
         self.tiles, self.labelled = JpegTiles(tiles, setup), labelled
@@ -280,7 +280,7 @@ class Images(Dataset[Any]):
 
 
 def loader_options(setup: Setup, batch: int) -> dict[str, Any]:
-    """What both peers' loaders are made with."""
+    """Return the options of both peers' loaders."""
     return {
         "batch_size": batch,
         "shuffle": True,
@@ -292,13 +292,16 @@ def loader_options(setup: Setup, batch: int) -> dict[str, Any]:
 
 
 def endless(loader: Iterable[Any]) -> Iterator[Any]:
-    """Epoch after epoch."""
+    """Iterate over a loader epoch after epoch."""
     while True:
         yield from loader
 
 
 class PlainDann(nn.Module):
-    """The network of arXiv 2601.14678: pooled features → Linear 512 → ReLU → Dropout → label and domain heads."""
+    """The network of arXiv 2601.14678.
+
+    Pooled features → Linear 512 → ReLU → Dropout → label and domain heads.
+    """
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
@@ -309,17 +312,18 @@ class PlainDann(nn.Module):
         self.label, self.domain = nn.Linear(512, 2), nn.Linear(512, 1)
 
     def forward(self, x: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-        """Tiles [N, 3, S, S] → label logits [N, 2] and domain logits [N]."""
+        """Map tiles [N, 3, S, S] to label logits [N, 2] and domain logits [N]."""
         z = self.shared(self.trunk(x))
         return self.label(z), self.domain(reverse_gradient(z, strength)).squeeze(1)
 
 
 def plain(setup: Setup, turns: Turns) -> None:
-    """A plain loop, as the authors of arXiv 2601.14678 train with Hugging Face's Trainer.
+    """Train with a plain loop, as the authors of arXiv 2601.14678 do with Hugging Face's Trainer.
 
-    float32, contiguous memory, JPEG files through a DataLoader; one forward over a mixed batch in which the label loss
-    of target tiles is masked; SGD from 0.1 to 0 with weight decay, gradient clip 1, a look at the loss after each step.
-    λ grows with the square of progress, which they set once an epoch.
+    float32, contiguous memory, JPEG files through a DataLoader; one forward over a mixed batch in
+    which the label loss of target tiles is masked; SGD from 0.1 to 0 with weight decay, gradient
+    clip 1, and the loss read after each step. λ grows with the square of progress; the authors set
+    it once an epoch.
     """
     device = torch.device(setup.device)
     net = PlainDann(setup.backbone).to(device)
@@ -346,7 +350,10 @@ def plain(setup: Setup, turns: Turns) -> None:
 
 
 def pytorch_adapt(setup: Setup, turns: Turns) -> None:
-    """pytorch-adapt's DANN adapter with its own heads, optimisers (Adam, 1e-4) and way of pairing source and target."""
+    """Train pytorch-adapt's DANN adapter with its own heads, optimisers and domain pairing.
+
+    The optimisers are Adam with a learning rate of 1e-4.
+    """
     sys.path.append(str(PEERS))
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from pytorch_adapt.adapters import DANN
