@@ -123,7 +123,7 @@ def test_a_stopped_worker_ends_at_once_though_the_database_is_away(
         work(found, build_search_space(first), first, Budget(1), trial, lambda _line: None)
     assert raised.value.exit_code == 75
     assert clock.seconds == 0
-    assert "trial 0: that it is to be run again is not noted, but it will be" in caplog.text
+    assert "trial 0: not released" in caplog.text
 
 
 def test_a_study_goes_on_through_outages_with_no_trial_lost_or_doubled(

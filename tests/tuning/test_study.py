@@ -285,7 +285,7 @@ def test_a_stopped_worker_comes_back_to_a_study_that_went_on(workers: Workers) -
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("optuna.db", "is no database URL"),
+        ("optuna.db", "not a database URL"),
         ("mysql://host/studies", "must be a SQLite file or a PostgreSQL database"),
         ("sqlite://", "must be a SQLite file"),
         ("postgresql+psycopg3000://host/studies", "psycopg3000"),

@@ -33,15 +33,16 @@ _MEAN_CHUNK = 256
 class Attributions:
     """Integrated Gradients of the margin f = logit(malignant) − logit(benign), in logits.
 
-    The margin, not the predicted class's logit, is explained: a positive value means "towards malignant" on every tile,
-    whichever class was called, and p(malignant) = sigmoid(f).
+    The margin, not the predicted class's logit, is explained: a positive value means "towards
+    malignant" on every tile, whichever class was called, and p(malignant) = sigmoid(f).
 
     Attributes:
         values: float32 [N, S, S], summed over the colour channels; positive towards malignant.
         margins: float64 [N], f of each tile.
         baseline_margin: f of the baseline.
         delta: float64 [N], what completeness lacks: Σ values − (f(tile) − f(baseline)).
-        relative_delta: float64 [N], |delta| / |f(tile) − f(baseline)|; NaN where the two margins are equal.
+        relative_delta: float64 [N], |delta| / |f(tile) − f(baseline)|; NaN where the two margins
+            are equal.
     """
 
     values: NDArray[np.float32]
@@ -69,17 +70,20 @@ def integrated_gradients(
 ) -> Attributions:
     """Attribute each tile's margin to its pixels (Sundararajan 2017), by Captum.
 
-    IG_i = (x_i − b_i) · ∫₀¹ ∂f(b + α (x − b)) / ∂x_i dα, by Gauss–Legendre quadrature. The path is taken on normalised
-    tiles; normalisation is affine for each channel, so attributions are the same as on pixel values. The classifier
-    runs in eval mode, because batch statistics break completeness, and gets its mode back after.
+    IG_i = (x_i − b_i) · ∫₀¹ ∂f(b + α (x − b)) / ∂x_i dα, by Gauss–Legendre quadrature. The path is
+    taken on normalised tiles; normalisation is affine for each channel, so attributions are the
+    same as on pixel values. The classifier runs in eval mode, because batch statistics break
+    completeness, and gets its mode back after.
 
     Args:
         classifier: on `device`.
         tiles: uint8 [N, S, S, 3].
         steps: points of the quadrature.
-        internal_batch_size: most tiles that pass the network at once, so memory depends on neither N nor `steps`.
+        internal_batch_size: most tiles that pass the network at once, so memory depends on neither
+            N nor `steps`.
         device: where the classifier lies.
-        baseline: the image that stands for "nothing to see", [S, S, 3] in [0, 255]; usually `compute_mean_image`.
+        baseline: the image that stands for "nothing to see", [S, S, 3] in [0, 255]; usually
+            `compute_mean_image`.
         kept: where parts that are done are kept, and found; for these arguments alone.
         on_progress: called with tiles done and tiles in all.
 
@@ -99,7 +103,8 @@ def integrated_gradients(
         with torch.no_grad():
             return attributed.sum(dim=1).float().cpu().numpy(), margin(x).double().cpu().numpy()
 
-    # Captum raises the internal batch size to the number of inputs, so it gets few inputs at a time.
+    # Captum raises the internal batch size to the number of inputs, so it gets few inputs at a
+    # time.
     chunk = max(1, internal_batch_size // steps)
     parts: list[Part] = []
     with _evaluating(classifier):
@@ -152,7 +157,7 @@ def _complete(values: NDArray[np.float32], margins: NDArray[np.float64], baselin
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; each submodule's own mode again after, since frozen parts may be in eval mode already."""
+    """Set eval mode in the context, and restore each submodule's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""All that is said about why a classifier called some tiles as it did, in one value."""
+"""The explanation of a classifier's decisions on some tiles: attributions, table, figure."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Attributions of N tiles, how they lie to nuclei, and a picture.
+    """Attributions of N tiles, their overlap with nuclei, and a gallery.
 
     Attributes:
         attributions: values, margins and completeness deltas.
         masks: bool [N, S, S], the nuclei that were used.
-        table: one row a tile, in the order of the gallery: tile_id, group, probability, called, label (where given),
-            nuclei_share, nuclei_area, enrichment, delta, relative_delta, mask ("true" or "haematoxylin").
+        table: one row a tile, in the order of the gallery: tile_id, group, probability, called,
+            label (where given), nuclei_share, nuclei_area, enrichment, delta, relative_delta, mask
+            ("true" or "haematoxylin").
         summary: nuclei shares over all tiles.
         figure: the gallery.
     """
@@ -45,7 +46,7 @@ class Explanation:
     figure: Figure
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """The headline numbers, JSON-safe; None where there is no value."""
+        """Return the headline numbers, JSON-safe; None where there is no value."""
         interval = self.summary.interval
         numbers: dict[str, float | None] = {
             "nuclei_share": self.summary.share,
@@ -86,7 +87,7 @@ def explain(
         baseline: [S, S, 3] in [0, 255], the mean training image.
         device: where the classifier lies.
         settings: steps and batch size of Integrated Gradients.
-        labels: [N], true labels for the captions and the table alone.
+        labels: true labels [N], for captions and table only.
         seed: of the bootstrap.
         kept: see `integrated_gradients`.
         on_progress: called with tiles done and tiles in all.

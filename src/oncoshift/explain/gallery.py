@@ -38,8 +38,9 @@ def draw_gallery(
 ) -> Figure:
     """Draw tiles beside what moved the classifier, in the order given, two tiles in a row.
 
-    Each map has its own symmetric scale, at the 99th percentile of its |attribution|, and is smoothed a little for the
-    eye (σ = S / 100 pixels); the numbers in the captions come from the unsmoothed values.
+    Each map has its own symmetric scale, at the 99th percentile of its |attribution|, and is
+    smoothed a little for the eye (σ = S / 100 pixels); the numbers in the captions come from the
+    unsmoothed values.
 
     Args:
         tiles: uint8 [N, S, S, 3].
@@ -69,7 +70,7 @@ def draw_gallery(
 
 
 def _create_panels(count: int) -> tuple[Figure, list[list[Axes]]]:
-    """A figure and three axes for each tile, placed in inches: layout engines are slow with many axes."""
+    """Create a figure with three axes a tile, placed in inches: layout engines are slow here."""
     columns = min(count, _PER_ROW)
     rows = -(-count // _PER_ROW)
     block = 3 * _PANEL + _MARGIN
@@ -91,14 +92,14 @@ def _create_panels(count: int) -> tuple[Figure, list[list[Axes]]]:
 
 
 def _smooth(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """A map for the eye and the end of its symmetric scale; a map of zeros has the scale ±1."""
+    """Smooth a map, and return it with the end of its symmetric scale (±1 for a map of zeros)."""
     smooth: NDArray[np.float32] = ndimage.gaussian_filter(values, sigma=values.shape[0] / 100)
     limit = float(np.percentile(np.abs(smooth), _LIMIT_PERCENTILE))
     return smooth, limit or 1.0
 
 
 def _draw_overlay(axes: Axes, tile: NDArray[np.uint8], relative: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-    """The tile in pale grey, attribution (`relative` to the end of its scale) over it, nuclei outlined."""
+    """Draw attribution, relative to the end of its scale, and nuclei over the tile in pale grey."""
     grey = 0.35 + 0.65 * tile.mean(axis=2, keepdims=True) / 255
     opacity = np.clip(np.abs(relative), 0, 1)[..., None] * 0.9
     colour = _COLOURS((np.clip(relative, -1, 1) + 1) / 2)[..., :3]
@@ -121,7 +122,7 @@ def _format_caption(
 
 
 def _draw_foot(figure: Figure) -> None:
-    """The colour bar: every map has a scale of its own, so it has a direction and no numbers."""
+    """Draw the colour bar: without numbers, because each map has its own scale."""
     width, height = figure.get_size_inches()
     bar = figure.add_axes(((width / 2 - 1.2) / width, 0.3 / height, 2.4 / width, 0.1 / height))
     figure.colorbar(ScalarMappable(Normalize(-1, 1), _COLOURS), cax=bar, orientation="horizontal")

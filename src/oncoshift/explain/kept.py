@@ -1,4 +1,4 @@
-"""Attributions on disk while a model is being explained, so that a killed process goes on from there."""
+"""Attributions kept on disk while a model is being explained, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class KeptParts:
-    """One file for each part, with its digest at its end; a damaged one counts as not there.
+    """One file a part, sealed by a digest at its end; a damaged file counts as missing.
 
     Attributes:
-        folder: named by all that decides the attributions.
+        folder: named by the hash of everything that decides the attributions.
     """
 
     folder: Path
 
     def get(self, first: int, make: Callable[[], Part]) -> Part:
-        """The part whose first tile is number `first`, as it was kept, or else made and kept now."""
+        """Return the part that starts at tile `first`, from disk or else made and kept now."""
         part = self._find(first)
         if part is None:
             part = make()

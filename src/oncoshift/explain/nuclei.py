@@ -1,4 +1,4 @@
-"""Do attributions fall on nuclei? Their share there, against the share of area that nuclei cover."""
+"""The share of attribution on nuclei, compared with the share of area that nuclei cover."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TISSUE_DENSITY = 0.07
-"""Optical density (−log10 of transmittance, mean over channels) below which a pixel is glass; pale stroma has 0.08."""
+"""Optical density (−log10 of transmittance, mean over channels) below which a pixel is glass; pale
+stroma is at 0.08."""
 _LEAST_RANGE = 0.005
-"""Of haematoxylin over a tile's tissue; a flatter tile has no nuclei (300 real tiles: 0.01 and more)."""
+"""Least range of haematoxylin over the tissue of a tile with nuclei (300 real tiles: ≥ 0.01)."""
 _MIN_NUCLEUS_SHARE = 0.0003
-"""Of a tile's area; smaller objects are specks. 15 pixels on a 224 px tile, 2 on a 64 px one."""
+"""Share of a tile's area below which an object is a speck: 15 pixels at 224 px, 2 at 64 px."""
 
 
 @dataclass(frozen=True)
 class NucleiShare:
-    """How much attribution falls on nuclei.
+    """The share of attribution on nuclei, tile by tile.
 
     Attributes:
         share: float64 [N] in [0, 1], of |attribution|; NaN where a tile has no attribution at all.
         area: float64 [N] in [0, 1], of the tile's pixels that are nuclei.
-        enrichment: float64 [N], share / area; 1 is what chance gives, NaN where there are no nuclei.
+        enrichment: float64 [N], share / area; 1 is what chance gives, NaN where there are no
+            nuclei.
     """
 
     share: NDArray[np.float64]
@@ -45,11 +47,13 @@ class NucleiSummary:
     """Nuclei shares over many tiles.
 
     Attributes:
-        tiles: tiles with nuclei and with attribution; the others are left out.
+        tiles: how many have nuclei and attribution; the others are left out.
         share: mean share of |attribution| on nuclei; NaN without tiles.
         area: mean share of area; NaN without tiles.
-        enrichment: ratio of the two means, which one tile with few nuclei cannot carry away; NaN without tiles.
-        interval: of the enrichment, by bootstrap over groups; None without groups or with fewer than two.
+        enrichment: ratio of the two means, robust to single tiles with few nuclei; NaN without
+            tiles.
+        interval: of the enrichment, by bootstrap over groups; None without groups or with fewer
+            than two.
     """
 
     tiles: int
@@ -60,10 +64,11 @@ class NucleiSummary:
 
 
 def find_haematoxylin(tile: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Nuclei of an H&E tile, roughly: pixels rich in haematoxylin.
+    """Find the nuclei of an H&E tile, roughly: the pixels rich in haematoxylin.
 
-    Colour deconvolution (Ruifrok & Johnston 2001), Otsu's threshold on the haematoxylin of tissue pixels, then specks
-    are removed. Holes are left, since a gland's ring of nuclei has one. A tile without tissue, or flat, has no nuclei.
+    Colour deconvolution (Ruifrok & Johnston 2001), Otsu's threshold on the haematoxylin of tissue
+    pixels, then removal of specks. Holes stay, because a gland's ring of nuclei has one. A tile
+    without tissue or without contrast has no nuclei.
 
     Args:
         tile: uint8 [S, S, 3].
@@ -81,7 +86,7 @@ def find_haematoxylin(tile: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def compute_attribution_share(values: NDArray[np.float32], masks: NDArray[np.bool_]) -> NucleiShare:
-    """The share of |attribution| on nuclei, tile by tile.
+    """Compute the share of |attribution| on nuclei for each tile.
 
     Args:
         values: [N, S, S], signed.
@@ -107,7 +112,7 @@ def summarise(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> NucleiSummary:
-    """Mean shares and the enrichment with its interval.
+    """Summarise shares: their means, and the enrichment with its interval.
 
     Args:
         shares: of N tiles.
@@ -141,5 +146,5 @@ def _remove_specks(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:
 
 
 def _divide(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quotient, NaN where the denominator is zero."""
+    """Divide; NaN where the denominator is zero."""
     return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator != 0)

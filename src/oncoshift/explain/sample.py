@@ -1,4 +1,4 @@
-"""Which tiles are explained: always the same ones, of both predicted classes, from many groups. No labels are read."""
+"""The tiles to explain: of both predicted classes, from many groups, chosen without labels."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ def pick_tiles(
     count: int,
     seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Pick tiles by predicted class, half of each where there are enough, from as many groups as possible.
+    """Pick tiles, half of each predicted class where possible, from as many groups as possible.
 
-    A tile's place depends on a hash of its id and the seed, so the choice is the same in any order of the tiles, and
-    where tiles are added most of it stays.
+    The order follows a hash of tile id and seed, so it does not depend on the order of the tiles,
+    and most of the choice stays when tiles are added.
 
     Args:
         tile_ids: [N], unique.
         probabilities: of malignant, [N] in [0, 1]; the predicted class is malignant from 0.5 on.
         groups: [N].
-        count: how many; all tiles where there are fewer.
-        seed: another seed, another choice.
+        count: how many to pick; all tiles if there are fewer.
+        seed: of the choice.
 
     Returns:
-        int64 [min(count, N)], indices: tiles called benign first, then malignant, each in the order of choice.
+        int64 [min(count, N)], indices: tiles called benign first, then malignant, each in the order
+        of choice.
 
     Raises:
         DataError: shapes differ or ids are not unique.
@@ -53,7 +54,7 @@ def pick_tiles(
 def _take_in_turns(
     candidates: NDArray[np.int64], tile_ids: NDArray[np.str_], groups: NDArray[np.str_], seed: int
 ) -> list[int]:
-    """Candidates in the order of choice: one of every group, then a second of every group, and so on."""
+    """Order candidates: one of every group, then a second of every group, and so on."""
     turns: Counter[str] = Counter()
     ranked: list[tuple[int, str, int]] = []
     for index in sorted(candidates.tolist(), key=lambda one: _compute_key(seed, str(tile_ids[one]))):

@@ -1,4 +1,4 @@
-"""Random views of a batch, on the batch's device: turns, mirrors, and stains of another strength."""
+"""Random views of a batch, on its device: rotations, reflections and stain jitter."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ EOSIN = (0.2159, 0.8012, 0.5581)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a tile.
+    """The augmentations that a tile may get.
 
     Attributes:
-        dihedral: one of the eight turns and mirrors of a square; tissue has no up.
-        stain_jitter: standard deviation of the logarithm of each stain's strength; 0 leaves colours alone.
+        dihedral: one of the eight symmetries of the square; tissue has no upright orientation.
+        stain_jitter: standard deviation of the logarithm of each stain's strength; 0 leaves colours
+            alone.
     """
 
     dihedral: bool
@@ -35,7 +36,7 @@ class Augmentation:
         return self.dihedral or self.stain_jitter > 0
 
     def draw(self, count: int, rng: np.random.Generator) -> Views:
-        """Random views for so many tiles. `rng` decides, whatever the device."""
+        """Draw random views for `count` tiles; only `rng` decides them, whatever the device."""
         return Views(
             rng.integers(0, 8, count) if self.dihedral else None,
             np.exp(rng.normal(0.0, self.stain_jitter, (count, 2))) if self.stain_jitter > 0 else None,
@@ -44,30 +45,30 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Views:
-    """What happens to each tile of a batch.
+    """The augmentation of each tile of a batch.
 
     Attributes:
-        turns: int64 [N], see `turn`; None: none.
-        strengths: float64 [N, 2], see `restain`; None: stains stay.
+        turns: int64 [N], see `turn`; None leaves tiles as they lie.
+        strengths: float64 [N, 2], see `restain`; None leaves stains alone.
     """
 
     turns: NDArray[np.int64] | None
     strengths: NDArray[np.float64] | None
 
     def __getitem__(self, part: slice) -> Views:
-        """The views of a part of the batch."""
+        """Return the views of a part of the batch."""
         turns, strengths = self.turns, self.strengths
         return Views(None if turns is None else turns[part], None if strengths is None else strengths[part])
 
     def __call__(self, tiles: Tensor) -> Tensor:
-        """A view of each tile: uint8 [N, S, S, 3] → uint8 [N, S, S, 3]."""
+        """Apply the views to tiles, uint8 [N, S, S, 3] → uint8 [N, S, S, 3]."""
         if self.turns is not None:
             tiles = turn(tiles, self.turns.tolist())
         return tiles if self.strengths is None else restain(tiles, torch.from_numpy(self.strengths))
 
 
 def turn(tiles: Tensor, kinds: list[int]) -> Tensor:
-    """Square tiles [N, S, S, C], each turned by `kind % 4` right angles and, from 4 on, mirrored."""
+    """Rotate tiles [N, S, S, C] by `kind % 4` right angles, and reflect them from kind 4 on."""
     views = torch.empty_like(tiles)
     for kind in set(kinds):
         chosen = [position for position, each in enumerate(kinds) if each == kind]
@@ -77,10 +78,11 @@ def turn(tiles: Tensor, kinds: list[int]) -> Tensor:
 
 
 def restain(tiles: Tensor, strengths: Tensor) -> Tensor:
-    """Change how strongly tiles are stained; glass stays white.
+    """Change the strength of each tile's stains; glass stays white.
 
-    A pixel's optical density is split into haematoxylin, eosin and the rest, which is orthogonal to both; the first two
-    are scaled (stain augmentation after Tellez 2018, IEEE TMI 37:2126, without its shift, which would stain glass).
+    A pixel's optical density is decomposed into haematoxylin, eosin and a residual orthogonal to
+    both; the first two are scaled (stain augmentation of Tellez 2018, IEEE TMI 37:2126, without its
+    shift, which would stain glass).
 
     Args:
         tiles: uint8 [N, S, S, 3].

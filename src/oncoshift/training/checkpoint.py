@@ -1,4 +1,4 @@
-"""Training state on disk, after every epoch and within long ones, whole or not at all."""
+"""Checkpoints of a training, written atomically after every epoch and within long ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Position:
-    """How far a training is.
+    """The progress of a training.
 
     Attributes:
         epoch: of the next step.
-        step: the next one within the epoch; where the loader goes on.
-        sums: figures of the epoch so far, summed over its steps.
+        step: the next step within the epoch, at which the loader resumes.
+        sums: figures summed over the steps of the epoch so far.
         skipped: steps of the epoch that were skipped.
-        skipped_in_a_row: up to the last step.
+        skipped_in_a_row: steps skipped without a break up to the last step.
         waited: seconds of the epoch spent waiting for batches.
         spent: seconds of the epoch spent on steps, waiting included.
-        history: one row an epoch that is done.
+        history: one row for each finished epoch.
     """
 
     epoch: int = 0
@@ -44,7 +44,7 @@ class Position:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def end_epoch(self, row: dict[str, float]) -> None:
-        """Keep the epoch's figures and start the next one."""
+        """Add the epoch's figures to the history and move to the next epoch."""
         self.history.append(row)
         self.epoch, self.step = self.epoch + 1, 0
         self.sums, self.skipped, self.waited, self.spent = {}, 0, 0.0, 0.0
@@ -52,10 +52,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is needed to go on as if nothing had happened.
+    """Everything needed to resume a training bit for bit.
 
-    There is no random state in it: each step's randomness is a function of seed, epoch and step (`training.sampling`).
-    The settings are in it as the job's id.
+    It holds no random state, because each step's randomness is a function of seed, epoch and step
+    (`training.sampling`). The job's id stands for the settings.
 
     Attributes:
         job: id of the training job that it belongs to.
@@ -73,17 +73,17 @@ class Checkpoint:
 
 
 def extract_trained_state(module: nn.Module, frozen: tuple[str, ...]) -> dict[str, Tensor]:
-    """The state dict of a module without its frozen parts: they are as they were loaded, and most of the bytes.
+    """Return a module's state dict without its frozen parts, which are as loaded and most of it.
 
     Args:
         module: a method or a network.
-        frozen: how the names of the frozen parts' tensors begin.
+        frozen: name prefixes of the frozen parts' tensors.
     """
     return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(frozen)}
 
 
 def restore(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give a module what `extract_trained_state` gave of one like it."""
+    """Load into a module what `extract_trained_state` returned for one of its kind."""
     module.load_state_dict(module.state_dict() | state)
 
 
@@ -95,7 +95,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path, job: str) -> Checkpoint | None:
-    """The checkpoint at `path`, or None where there is none, or a damaged one.
+    """Load the checkpoint at `path`, or return None if it is missing or damaged.
 
     Raises:
         TrainingError: it belongs to another job.

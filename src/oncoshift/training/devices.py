@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(settings: TrainSettings, device: torch.device) -> Precision:
-    """Pick the precision; `auto` takes bf16 where it is native, since emulated it is slower than float32."""
+    """Pick the precision; `auto` takes bf16 only where it is native: emulated, it is slow."""
     if settings.precision != "auto":
         return settings.precision
     if device.type == "cuda":
@@ -53,7 +53,7 @@ def check_processes(processes: int, device: torch.device) -> None:
 
 @contextmanager
 def using_one_thread() -> Iterator[None]:
-    """Compute on the CPU with one of torch's threads while the context is open."""
+    """Limit torch to one CPU thread while the context is open."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -64,7 +64,7 @@ def using_one_thread() -> Iterator[None]:
 
 @contextmanager
 def enforcing_determinism(wanted: bool) -> Iterator[None]:
-    """Use algorithms that repeat the same bits, also on a GPU, while the context is open.
+    """Use deterministic algorithms, on a GPU too, while the context is open.
 
     Raises:
         RuntimeError: by torch, for an operation that has no deterministic form on the device.
@@ -88,12 +88,12 @@ def enforcing_determinism(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def explaining_out_of_memory(settings: TrainSettings, side: int, device: torch.device) -> Iterator[None]:
-    """Turn an out-of-memory error into one that says what was requested and what helps.
+    """Turn an out-of-memory error into one that says what was requested and what to lower.
 
     Args:
         settings: section `train`.
-        side: of a tile, pixels.
-        device: whose memory it is.
+        side: side of a tile, pixels.
+        device: that the training runs on.
 
     Raises:
         TrainingError: the device or the machine has not enough memory.

@@ -1,6 +1,7 @@
-"""Label-free diagnosis of a training from its figures, one sentence per finding.
+"""Label-free diagnosis of a training from its figures, one sentence a finding.
 
-A finding is a fact about the run, not a verdict: a model without any may be useless (`selection.verdict`).
+A finding is a fact about the run, not a verdict: a model without any may be useless
+(`selection.verdict`).
 """
 
 from __future__ import annotations
@@ -18,27 +19,28 @@ if TYPE_CHECKING:
     History = Sequence[Mapping[str, float]]
 
 CHANCE_RANGE = (0.97, 1.2)
-"""A domain loss is at chance between these shares of what knowing nothing costs. A head that learns gets below, if only
-before the trunk catches up; one that diverges gets above."""
+"""Domain loss relative to the chance level: between these it is at chance. A head that learns falls
+below, if only until the trunk catches up; one that diverges rises above."""
 
 SEPARABLE_DISTANCE = 1.0
-"""Proxy A-distance from which domains are told apart: a linear classifier errs on a quarter of the tiles or less."""
+"""Proxy A-distance from which domains count as separable: a linear classifier errs on at most a
+quarter of the tiles."""
 
 UNFOOLED_ACCURACY = 0.95
-"""Domain accuracy over the second half of training from which the trunk hid nothing."""
+"""Domain accuracy throughout the second half of training from which nothing was aligned."""
 
 NORM_FACTOR = 100.0
-"""So many times as much or as little is out of bounds: for features' norm, since the first epoch; for gradients', of
-the norm that they are cut to."""
+"""Factor beyond which a norm is out of bounds: of features, relative to the first epoch, up or
+down; of gradients, relative to the norm that they are clipped to."""
 
 
 def list_findings(history: History, settings: Settings) -> tuple[str, ...]:
     """List the findings of a training, one sentence each.
 
     Args:
-        history: one row of figures an epoch. Which there are depends on method and settings: a row without a domain
-            head's, features' or gradients' figures says nothing of these.
-        settings: that it was trained with.
+        history: one row of figures an epoch. Method and settings decide which figures there are;
+            checks whose figures are missing are skipped.
+        settings: of the training.
     """
     last = history[-1]
     found = [
@@ -54,8 +56,8 @@ def list_findings(history: History, settings: Settings) -> tuple[str, ...]:
 def chance_loss(settings: Settings) -> float:
     """Compute the cross-entropy in nats of a domain head that knows only the domains' frequencies.
 
-    Half of each batch is the target, the other half are the sources: to one head as one domain, ln 2; to one
-    that tells organs apart as S domains of equal size, ln 2 + ½ ln S.
+    Half of each batch is target and half is sources. Chance is ln 2 for a head that sees the
+    sources as one domain, and ln 2 + ½ ln S for one that separates S organs of equal size.
     """
     sources = len(settings.sources) if METHODS[settings.train.method].separates_organs else 1
     return math.log(2) + math.log(sources) / 2
@@ -70,7 +72,7 @@ def _check_predictions(last: Mapping[str, float], least_share: float) -> str | N
 
 
 def _check_domain_head(history: History, settings: Settings) -> str | None:
-    """A head that is dead or overpowered, or one that the trunk never fools: both leave the domains as they were."""
+    """Detect a dead or overpowered domain head, and one that the trunk never fools."""
     rows = [row for row in history if "domain_loss" in row]
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""Training in several processes of this machine: start them, relay messages and stops, and end them all."""
+"""Training in several processes on one machine: starting them, relaying messages, ending them."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ if TYPE_CHECKING:
     Work = Callable[[Any, Report, Callable[[], bool]], None]
 
 _PATIENCE = 10.0
-"""Seconds that a process has to end before it is killed."""
+"""Seconds that a process has to exit before it is killed."""
 
 
 def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Callable[[], bool]) -> None:
-    """Run `work(argument, report, stopped)` in `ranks` new processes that can speak with one another.
+    """Run `work(argument, report, stopped)` in `ranks` new processes that form one process group.
 
     Args:
-        work: a function of a module; the first rank's `report` calls arrive here, the others' go nowhere.
-        argument: is pickled; large arrays in it should pickle as paths.
+        work: a module-level function; only the first rank's `report` calls arrive here.
+        argument: pickled for each process; large arrays in it should pickle as paths.
         ranks: how many processes.
-        report: called here, in order, with what the first rank reports. An exception of it ends all processes.
-        stopped: once it is true here, it becomes true in every process.
+        report: called here, in order, with what the first rank reports. If it raises, all processes
+            end.
+        stopped: once it returns True here, it does so in every process.
 
     Raises:
-        OncoshiftError: what a rank raised.
-        ProcessLostError: a rank failed in another way, or was killed.
+        OncoshiftError: a rank raised it.
+        ProcessLostError: a rank was killed or failed in another way.
     """
     context = multiprocessing.get_context("spawn")
     messages: Queue[Any] = context.Queue()
     stop: Event = context.Event()
     threads = max(torch.get_num_threads() // ranks, 1)
     port = _find_free_port()
-    # Bytes, since torch would let all processes share the memory of the tensors in it, and train them all at once.
+    # Pickled here, because torch would put tensors into shared memory, and all ranks would train
+    # the same ones.
     packed = pickle.dumps(argument)
     processes = [
         context.Process(target=_serve_rank, args=(work, packed, rank, ranks, port, threads, messages, stop))
@@ -70,7 +72,7 @@ def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Ca
 
 
 def _await_message(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
-    """Return the next message, or an empty one after a while without any."""
+    """Return the next message, or an empty one after a short wait."""
     try:
         return messages.get(timeout=0.1)
     except queue.Empty:
@@ -78,7 +80,7 @@ def _await_message(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
     dead = [(rank, process.exitcode) for rank, process in enumerate(processes) if process.exitcode not in (None, 0)]
     if not dead:
         return {}
-    try:  # a rank says why before it ends, and the others end because of it
+    try:  # a rank sends its reason before it exits, and the others exit because of it
         return messages.get(timeout=1.0)
     except queue.Empty:
         rank, code = dead[0]
@@ -88,7 +90,7 @@ def _await_message(messages: Queue[Any], processes: list[SpawnProcess]) -> Any:
 
 
 def _kill_all(processes: list[SpawnProcess]) -> None:
-    """Kill what still runs: what is written is whole or not at all, and a rank may wait for one that is gone."""
+    """Kill what still runs: files are atomic, and a rank may be waiting for one that is gone."""
     for process in processes:
         if process.pid is not None:
             process.kill()
@@ -98,7 +100,7 @@ def _kill_all(processes: list[SpawnProcess]) -> None:
 def _serve_rank(
     work: Work, packed: bytes, rank: int, ranks: int, port: int, threads: int, messages: Queue[Any], stop: Event
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # may reach the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # these may reach the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
     os.environ |= {
@@ -127,7 +129,7 @@ def _serve_rank(
 
 
 def discard_figures(row: dict[str, float]) -> None:
-    """Discard figures: a hook that can be sent to another process."""
+    """Discard figures; a hook that can be pickled."""
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The figures of an ensemble's epochs, from those of its members."""
+"""The figures of an ensemble's epochs, averaged over its members."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LATEST = "timestamp_ms"
 
 
 def average_histories(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """Average the members' figures of each epoch; seconds are summed, and the latest end counts.
+    """Average the members' figures of each epoch, but sum seconds and take the latest end.
 
     Args:
-        histories: a member's rows each, of equal length and names.
+        histories: the rows of each member, equal in length and names.
     """
     rows = []
     for epoch in zip(*histories, strict=True):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, eq=False)
 class Epoch(Mapping[str, float]):
-    """An epoch's figures, of which every training has those that are properties here.
+    """The figures of an epoch; those that every training has are properties.
 
-    Which others there are depends on method and settings; they are asked for by name, as validators are.
+    Method and settings decide which others there are; they are looked up by name.
 
     Attributes:
         figures: by name.
@@ -29,12 +29,12 @@ class Epoch(Mapping[str, float]):
 
     @property
     def number(self) -> int:
-        """Its number, from 0."""
+        """Number of the epoch, from 0."""
         return int(self["epoch"])
 
     @property
     def ended_ms(self) -> int:
-        """When it ended, milliseconds since 1970."""
+        """End of the epoch, milliseconds since 1970."""
         return int(self["timestamp_ms"])
 
     @property
@@ -44,7 +44,7 @@ class Epoch(Mapping[str, float]):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All figures but its number and its time."""
+        """All figures except number and time."""
         return {name: value for name, value in self.items() if name not in ("epoch", "timestamp_ms")}
 
     def with_figures(self, **figures: float) -> Epoch:
@@ -52,10 +52,10 @@ class Epoch(Mapping[str, float]):
         return Epoch({**self, **figures})
 
     def to_line(self, epochs: int) -> str:
-        """Format the epoch as a line for people.
+        """Format the epoch as a line for the console.
 
         Args:
-            epochs: how many there are to be.
+            epochs: how many the training has.
         """
         return (
             f"epoch {self.number + 1}/{epochs}, source accuracy {self.source_accuracy:.3f}, "

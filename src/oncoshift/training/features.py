@@ -1,8 +1,8 @@
-"""Outputs of the frozen trunk parts, computed once for each pack and kept on disk.
+"""Outputs of the frozen trunk parts, computed once a pack and cached on disk.
 
-The file's name is the hash of all that decides its content: the pack, the frozen weights, the parts. At its end stands
-a digest of its bytes, which each process checks once. How far it is, and the digest so far, is noted after every eight
-chunks; a killed run goes on from there. What is damaged is computed again.
+A file is named by the hash of what decides its content (pack, frozen weights, parts) and ends with
+a digest of its bytes, which each process checks once. Progress and the digest so far are recorded
+every eight chunks, so that a killed run can resume. A damaged file is computed again.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where cached features lie, and what the pack is.
+    """The location of cached features, and the identity of their pack.
 
     Attributes:
-        folder: for the files.
+        folder: of the files.
         pack_digest: content hash of the pack.
     """
 
@@ -72,8 +72,8 @@ def make_inputs(
     Args:
         net: the network whose frozen parts count.
         images: uint8 [M, S, S, 3], the pack.
-        cache: where to keep outputs.
-        device: where to compute them.
+        cache: where outputs are kept.
+        device: where outputs are computed.
         on_progress: called with tiles done and tiles in all.
     """
     if not net.frozen:
@@ -105,7 +105,7 @@ def _find_fault(done: Path) -> str | None:
 
 @cache
 def _check_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa: ARG001 - a file made anew is another
-    """Check a file's bytes, once in a process, since there may be gigabytes."""
+    """Check a file's bytes, once a process because there may be gigabytes."""
     try:
         check_seal(done)
     except DamagedFileError as error:
@@ -136,7 +136,8 @@ def _compute(
         getattr(trunk, part).eval()
     pixels = PixelInputs(images)
     shape = tuple(_forward(net, trunk, pixels, np.arange(1), device).shape[1:])
-    # Maps are large and feed more layers, which forgive half precision; pooled vectors are small and kept whole.
+    # Feature maps are large, and the layers that follow tolerate half precision; pooled vectors are
+    # small and stay in float32.
     kind = np.float32 if len(shape) == 1 else np.float16
     partial, marker = done.with_suffix(".partial.npy"), done.with_suffix(".progress")
     start, digest = _resume_partial(partial, marker)
@@ -168,7 +169,7 @@ def _compute(
 
 
 def _resume_partial(partial: Path, marker: Path) -> tuple[int, xxhash.xxh3_128]:
-    """Resume the file of a killed run: truncate it to its noted rows, and return their number and digest."""
+    """Truncate a killed run's file to its recorded rows; return their number and digest."""
     try:
         noted = read_json(marker, "rows", "bytes", "xxh3")
         digest = check_file(partial, noted["xxh3"], noted["bytes"])

@@ -1,4 +1,4 @@
-"""From rows of a pack to network input: decoded pixels, or the cached outputs of frozen trunk parts."""
+"""Network input for rows of a pack: pixels, or cached outputs of frozen trunk parts."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class Inputs(Protocol):
-    """Where a network's input comes from."""
+    """A source of network input."""
 
     def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:
-        """Network input for pack rows, [N, …]; `view` gives other views of tiles, where views are possible."""
+        """Return network input for pack rows, [N, …], augmented by `view` if possible."""
 
 
 @dataclass(frozen=True)
 class PixelInputs:
-    """Tiles themselves.
+    """The tiles themselves.
 
     Attributes:
         images: uint8 [M, S, S, 3].
@@ -40,7 +40,7 @@ class PixelInputs:
     images: Images
 
     def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:
-        """Normalised float tiles [N, 3, S, S]; `view` sees uint8 tiles [N, S, S, 3] on the device."""
+        """Return normalised tiles [N, 3, S, S]; `view` gets them as uint8 [N, S, S, 3]."""
         tiles = torch.from_numpy(self.images[rows])
         if device.type == "cuda":
             tiles = tiles.pin_memory().to(device, non_blocking=True)
@@ -51,7 +51,7 @@ class PixelInputs:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """What the frozen parts put out for every row of the pack.
+    """The outputs of the frozen parts for every row of the pack.
 
     Attributes:
         values: float16 or float32, [M, C, h, w] or [M, width].
@@ -60,7 +60,7 @@ class FeatureInputs:
     values: NDArray[np.floating]
 
     def __getstate__(self) -> dict[str, object]:
-        """To another process goes the path of a mapped file; pickle would copy what is in it."""
+        """Pickle a memory-mapped file as its path instead of its content."""
         path = getattr(self.values, "filename", None)
         return {"values": self.values if path is None else Path(path)}
 
@@ -69,5 +69,5 @@ class FeatureInputs:
         object.__setattr__(self, "values", np.load(values, mmap_mode="r") if isinstance(values, Path) else values)
 
     def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:  # noqa: ARG002
-        """Float features [N, …]; they stand for the tile as it is, so there are no other views."""
+        """Return float features [N, …]; they are of the tile as it is, so `view` is ignored."""
         return torch.from_numpy(self.values[rows]).to(device, torch.float32)

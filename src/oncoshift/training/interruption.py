@@ -1,4 +1,4 @@
-"""Handling of SIGTERM: a training ends at its next step with a checkpoint, all other work at once."""
+"""Handling of SIGTERM: a training stops at its next step with a checkpoint, other work at once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class _State(threading.local):
     """The state of a thread; the signal handler runs in the main thread and reads its state.
 
     Attributes:
-        stop_requested: whether SIGTERM came during the present training.
-        stops_at_once: whether SIGTERM ends the present block at once; see `stopping_at_once`.
+        stop_requested: whether SIGTERM came during the current training.
+        stops_at_once: whether SIGTERM ends the current block at once; see `stopping_at_once`.
     """
 
     stop_requested = False
@@ -33,9 +33,9 @@ _state = _State()
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGTERM has come; restore the earlier handler afterwards.
+    """Yield a function that tells whether SIGTERM came; restore the previous handler afterwards.
 
-    Only the main thread can take signals; in another one nothing changes, and the answer is always no.
+    Only the main thread receives signals; in another thread the function always returns False.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -53,18 +53,19 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         _state.stop_requested = False
-        # Where a second one would cut short what the first one has to end, it is ignored: see `stop_on_sigterm`.
+        # A second SIGTERM must not cut short the shutdown that the first one started: see
+        # `stop_on_sigterm`.
         signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.is_set() and before is _stop else before)
 
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Let SIGTERM end the block at once, also within a training: for long waits that can be repeated.
+    """Let SIGTERM end the block at once, even in a training; for long, repeatable waits.
 
     Raises:
-        TrainingInterrupted: SIGTERM came in the training before the block, or comes in it.
+        TrainingInterrupted: SIGTERM came during the training before the block, or within it.
     """
-    # Before it is asked whether one has come: one that comes in between then ends the block as well.
+    # Set before the check, so that a signal between the two ends the block as well.
     before, _state.stops_at_once = _state.stops_at_once, True
     try:
         if _state.stop_requested:
@@ -77,7 +78,8 @@ def stopping_at_once() -> Iterator[None]:
 def find_interruption(error: BaseException) -> TrainingInterrupted | None:
     """Find the interruption that led to an error, or None.
 
-    SIGTERM raises wherever the process is, and a library that is called there may make an error of its own of it.
+    The handler raises wherever the process is, and a library running there may wrap the exception
+    in its own.
     """
     link: BaseException | None = error
     while link is not None and not isinstance(link, TrainingInterrupted):
@@ -88,8 +90,8 @@ def find_interruption(error: BaseException) -> TrainingInterrupted | None:
 def stop_on_sigterm() -> None:
     """Let SIGTERM raise `TrainingInterrupted` from now on, outside `interruptible` trainings.
 
-    Once: it is ignored from then on, also where a training took it, so that a second one does not stop what the first
-    one has to end.
+    Only the first SIGTERM counts, even if a training handled it: later ones are ignored, so that
+    they do not cut the shutdown short.
     """
     signal.signal(signal.SIGTERM, _stop)
 

@@ -1,7 +1,7 @@
-"""A training job: everything that decides the weights, hashed to an id, and the folder that holds its result.
+"""A training job: everything that decides the weights, hashed to an id, and its folder.
 
-A job that is done is never trained again; one that was killed goes on from its last checkpoint. After a crash the same
-settings give the same id, so nothing is doubled.
+A finished job is never trained again; a killed one resumes from its last checkpoint. The same
+settings give the same id, also after a crash, so no work is duplicated.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Job:
     """One network to train.
 
     Attributes:
-        settings: of the experiment; `train.method`, `train.variant` and `seed` are this job's.
-        data_digest: content hash of all that training may read.
+        settings: of the experiment, with this job's `train.method`, `train.variant` and `seed`.
+        data_digest: content hash of everything that training may read.
         pack_digest: content hash of the pack alone.
         folder: parent of the job's own folder.
         features: folder of cached features.
@@ -76,12 +76,12 @@ class Job:
 
     @property
     def seed(self) -> int:
-        """Its seed."""
+        """Seed of the training."""
         return self.settings.seed
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that decides the weights; see `RUNTIME_SETTINGS` for what does not."""
+        """Everything that decides the weights; see `RUNTIME_SETTINGS` for what does not."""
         settings = self.settings
         values: dict[str, Any] = {
             "seed": settings.seed,
@@ -97,19 +97,19 @@ class Job:
 
     @cached_property
     def id(self) -> str:
-        """Hash of `identity`, with the method and seed in front for people; it stays, though code changes meanwhile."""
+        """Method, seed and hash of `identity`; fixed once read, even if code changes meanwhile."""
         return f"{self.settings.train.method}-s{self.settings.seed}-{fingerprint_value(self.identity)}"
 
 
 @dataclass(frozen=True)
 class TrainedJob:
-    """A job that is done.
+    """A finished job.
 
     Attributes:
-        job: what was trained.
+        job: that was trained.
         folder: holds weights.safetensors (a `Classifier`'s state), job.json and done.json.
-        history: its epochs.
-        digest: XXH3 of the weights' file; None if an earlier version trained it.
+        history: the epochs, in order.
+        digest: XXH3 of the weights' file; None if an earlier version of oncoshift trained it.
     """
 
     job: Job
@@ -119,24 +119,24 @@ class TrainedJob:
 
     @property
     def ended_ms(self) -> int:
-        """When training ended, milliseconds: the same however often something is logged with it."""
+        """End of the training, milliseconds since 1970; a fixed timestamp for logging."""
         return self.last.ended_ms
 
     @property
     def last(self) -> Epoch:
-        """The last epoch, whose figures are the trained network's."""
+        """The last epoch; its figures describe the trained network."""
         return self.history[-1]
 
     @property
     def weights(self) -> Path:
-        """State dict of the trained `Classifier`."""
+        """Path of the state dict of the trained `Classifier`."""
         return self.folder / "weights.safetensors"
 
     def state(self) -> dict[str, Tensor]:
-        """State dict of the trained `Classifier`.
+        """Load the state dict of the trained `Classifier`.
 
         Raises:
-            DamagedFileError: the weights' bytes are not those that the training wrote.
+            DamagedFileError: the weights are not the bytes that the training wrote.
         """
         try:
             self.check()
@@ -149,14 +149,14 @@ class TrainedJob:
         """Compare the weights' file with its digest.
 
         Raises:
-            DamagedFileError: they do not fit.
+            DamagedFileError: the digest differs.
         """
         if self.digest is not None:
             check_file(self.weights, self.digest)
 
 
 def find_trained(job: Job) -> TrainedJob | None:
-    """The result of a job that is done and whose files are whole, or None."""
+    """Return the result of a job that is finished and undamaged, or None."""
     try:
         return read_trained(job, job.folder / job.id)
     except (DamagedFileError, FileNotFoundError):
@@ -167,8 +167,8 @@ def read_trained(job: Job, folder: Path) -> TrainedJob:
     """Read a job's result from a folder.
 
     Raises:
-        DamagedFileError: done.json or the weights are not what the training wrote.
-        FileNotFoundError: there is no done.json or there are no weights, so it is not done.
+        DamagedFileError: done.json or the weights are damaged.
+        FileNotFoundError: done.json or the weights are missing, so the job is not finished.
     """
     done = read_json(folder / "done.json", "history")
     trained = TrainedJob(job, folder, [Epoch(row) for row in done["history"]], done.get("weights"))
@@ -184,33 +184,35 @@ def train_job(
     on_epoch: EpochHook,
     on_features: Callable[[int, int], None] | None = None,
 ) -> TrainedJob:
-    """Train a job to its end, or return its result if it is done.
+    """Train a job to its end, or return its result if it is finished.
 
     Args:
-        job: what to train. An ensemble trains, or finds, a job of its own for each member.
-        data: what training may see, of at least the organs that the method is trained on.
-        on_epoch: called with each epoch's figures, past ones too when it goes on from a checkpoint; of an ensemble
+        job: to train. For an ensemble, each member is a job of its own, trained or found.
+        data: that training may read, with at least the organs that the method is trained on.
+        on_epoch: called with each epoch's figures, on resuming with past ones too; for an ensemble,
             once all members are trained.
         on_features: called with tiles done and tiles in all while frozen parts are computed.
 
     Raises:
-        DataError: there are no tiles of one of those organs.
+        DataError: one of those organs has no tiles.
         SettingsError: there are fewer GPUs than processes.
-        TrainingError: see `Trainer.fit`; or the folder holds another job's checkpoint.
-        TrainingInterrupted: SIGTERM came; the checkpoint holds all that was done.
-        WeightsError: pretrained weights are missing or do not fit.
+        TrainingError: see `Trainer.fit`; or the folder holds the checkpoint of another job.
+        TrainingInterrupted: SIGTERM came; the checkpoint holds all progress.
+        WeightsError: pretrained weights are missing or do not match the network.
     """
     folder = job.folder / job.id
     folder.mkdir(parents=True, exist_ok=True)
-    # Two workers may come upon one job, say a trial that looked killed and was slow; the second waits and finds it done
+    # Two workers may meet at one job, say if a slow trial was taken for dead; the second waits and
+    # finds it finished.
     with hold_lock(folder):
         return _train(job, folder, data, on_epoch, on_features)
 
 
 def sweep_jobs(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in the folders of jobs that nobody trains now.
+    """Remove temporary files of killed processes from the folders of jobs not in training.
 
-    A job that is begun again does so by itself; one that nobody asks for any more would keep half a checkpoint.
+    A job that resumes cleans its own folder; without this, an abandoned one would keep its
+    unfinished files.
 
     Args:
         folder: parent of the jobs' folders.
@@ -221,9 +223,9 @@ def sweep_jobs(folder: Path) -> None:
 
 
 def drop_checkpoint(job: Job) -> None:
-    """Free what the checkpoint of a job takes that nobody will go on with; begun again, it starts from the first step.
+    """Delete the checkpoint of a job that will not be resumed; if it is, it restarts from step 0.
 
-    With optimiser it is two or three times the network's size.
+    With the optimiser's state, a checkpoint has two or three times the network's size.
     """
     _locate_checkpoint(job).unlink(missing_ok=True)
 
@@ -264,7 +266,7 @@ def _train(
 def _train_network(
     job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """The state dict to serve, and the figures of the epochs."""
+    """Train a network; return the state dict to serve and the figures of the epochs."""
     settings = job.settings
     _set_threads(settings.train.threads)
     torch.manual_seed(settings.seed)
@@ -274,7 +276,8 @@ def _train_network(
         method.net, data.source.images, FeatureCache(job.features, job.pack_digest), device, on_features
     )
     trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _locate_checkpoint(job), on_row)
-    # Steps of heads alone take a millisecond or two; other threads would cost more than they compute.
+    # A step of the heads alone takes one or two milliseconds, so more threads cost more than they
+    # give.
     heads_alone = not method.net.trained
     with using_one_thread() if heads_alone and settings.train.threads is None else nullcontext():
         history = trainer.fit()
@@ -284,7 +287,10 @@ def _train_network(
 def _train_members(
     job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """The same of an ensemble: what the last epoch's validation says is the ensemble's, all else the members' mean."""
+    """Train an ensemble's members; return as `_train_network` does.
+
+    Figures are the members' means, except the last epoch's validation, which is the ensemble's.
+    """
     members = [replace(job, settings=settings) for settings in list_member_settings(job.settings)]
     trained, nets = [], []
     for number, member in enumerate(members, 1):
@@ -307,9 +313,10 @@ def _locate_checkpoint(job: Job) -> Path:
 
 
 def load_net(trained: TrainedJob) -> TrainedNet:
-    """The trained network, or networks in the place of one, in eval mode, on the CPU.
+    """Load the trained network, or an ensemble as one, in eval mode on the CPU.
 
-    It is what is served: of a network with BatchNorm per domain, that of the target.
+    It is the network that is served: with BatchNorm per domain, the one with the target's
+    statistics.
     """
     net = as_one([_build_untrained(trained.job) for _ in list_member_settings(trained.job.settings)])
     net.classifier.load_state_dict(trained.state())
@@ -321,7 +328,7 @@ def _build_untrained(job: Job) -> AdaptationNet:
 
 
 def predict_job(trained: TrainedJob, images: Images, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability of malignant for rows of the pack that the job was trained on, float64 [N]."""
+    """Predict the probability of malignant for rows of the job's pack, float64 [N]."""
     job = trained.job
     device = pick_device(job.settings.train.device)
     _set_threads(job.settings.train.threads)

@@ -1,7 +1,7 @@
-"""The one loader: batches for every method, shuffled, balanced where asked, and the same wherever an epoch is entered.
+"""The loader: shuffled, optionally balanced batches, identical wherever an epoch is resumed.
 
-Each step's tiles and views are a function of data, seed, epoch and step. So there is no state to save: a run that goes
-on at epoch e, step s draws what an uninterrupted one would have drawn.
+Each step's tiles and views are a function of data, seed, epoch and step, so there is no state to
+save: a run resumed at any step draws what an uninterrupted one would have drawn.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 _PREFETCHED = 2
-"""Batches prepared while a GPU works on one."""
+"""Batches prepared ahead while a GPU works on one."""
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """One epoch's tiles.
+    """The tiles of one epoch.
 
     Attributes:
         source: int64 [steps, B], positions in the source split.
@@ -49,15 +49,15 @@ class EpochPlan:
 
 @dataclass(frozen=True)
 class Loader:
-    """Makes the batches of one training.
+    """The source of a training's batches.
 
     Attributes:
-        data: what training may see.
-        inputs: network input for the pack's rows.
+        data: that training may read.
+        inputs: source of network input.
         settings: section `train`: steps, batch size, balance, augmentation.
-        seed: decides the order and the views.
-        device: where batches are made and used.
-        needs: what the method asks of a batch.
+        seed: of order and views.
+        device: of the batches.
+        needs: what the method needs in a batch.
         rank: which of `ranks` equal parts of each batch this process makes.
         ranks: processes that share each batch.
     """
@@ -73,7 +73,7 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Steps an epoch: as set, or one pass over the source tiles."""
+        """Steps an epoch: `steps_per_epoch`, or else one pass over the source tiles."""
         return self.settings.steps_per_epoch or -(-len(self.data.source.rows) // self.settings.batch_size)
 
     def plan(self, epoch: int) -> EpochPlan:
@@ -83,14 +83,15 @@ class Loader:
         return EpochPlan(source, cycle(len(self.data.target.rows), self.steps * size, rng).reshape(self.steps, size))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from step `start` on."""
+        """Iterate over the batches of an epoch from step `start` on."""
         plan = self.plan(epoch)
         batches = (self._make_batch(plan, epoch, step) for step in range(start, self.steps))
-        # On the CPU another thread would take time from the network.
+        # On the CPU, another thread would take time from the network.
         return _prefetch(batches, _PREFETCHED) if self.device.type == "cuda" else batches
 
     def _make_batch(self, plan: EpochPlan, epoch: int, step: int) -> Batch:
-        # Apart, so that a control sees the same views of source tiles as a method that views target tiles as well.
+        # Separate generators, so that a control gets the same views of source tiles as a method
+        # that augments target tiles too.
         source_rng, target_rng = make_step_generators(self.seed, epoch, step)
         source = plan.source[step]
         target = self.data.target.rows[plan.target[step]]
@@ -108,7 +109,8 @@ class Loader:
 
     def _make_inputs(self, rows: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> torch.Tensor:
         augmentation = Augmentation(self.settings.augment, jitter)
-        # Drawn for the whole batch, so that a tile's view does not depend on how many processes share it.
+        # Drawn for the whole batch, so that a tile's view does not depend on the number of
+        # processes.
         view = augmentation.draw(len(rows), rng)[self._slice] if augmentation.is_active else None
         return self.inputs.batch(rows[self._slice], self.device, view)
 
@@ -119,7 +121,7 @@ class Loader:
 
 
 def _prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Yield the same items, up to `depth` of them prepared by another thread, whose error is raised here."""
+    """Yield the same items, prepared up to `depth` ahead by a thread; its errors raise here."""
     ready: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 

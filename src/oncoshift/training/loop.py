@@ -1,4 +1,4 @@
-"""The one loop that trains every method, on Lightning Fabric: in this process, or in several that share each batch."""
+"""The training loop of every method, on Lightning Fabric, in one process or several."""
 
 from __future__ import annotations
 
@@ -53,32 +53,34 @@ if TYPE_CHECKING:
     from oncoshift.training.inputs import Inputs
 
     RowHook = Callable[[dict[str, float]], None]
-    """Takes the figures of an epoch; see `training.epoch`."""
+    """A hook that takes the figures of an epoch; see `training.epoch`."""
 
 MAX_SKIPPED_IN_A_ROW = 10
-"""A training that skips so many steps one after another trains nothing."""
+"""Consecutive skipped steps after which a training is given up."""
 
 _CALIBRATION_BATCH = 64
 
 _STOP_CHECK_STEPS = 10
-"""Steps after which several processes ask one another whether to stop: to ask makes a GPU wait."""
+"""Steps between two exchanges of whether to stop among processes: each makes a GPU wait."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Trainer:
-    """Trains one method on one data set.
+    """A training of one method on one data set.
 
     Attributes:
         method: the method around its network.
-        data: what training may see; the target side has no labels.
-        inputs: network input for the pack's rows.
+        data: that training may read; its target part has no labels.
+        inputs: source of network input.
         settings: section `train`.
-        seed: decides batches, views and dropout.
-        job: id written into checkpoints.
-        checkpoint: file of the checkpoint, replaced after each epoch and, by setting, within them.
-        on_epoch: called with each epoch's figures once they are on disk; also, on resuming, with those of the past.
+        seed: of batches, views and dropout.
+        job: id of the job, written into checkpoints.
+        checkpoint: file that is replaced after each epoch and, depending on settings, within
+            epochs.
+        on_epoch: called with each epoch's figures once they are on disk; on resuming, with past
+            ones too.
     """
 
     method: Method
@@ -91,17 +93,19 @@ class Trainer:
     on_epoch: RowHook
 
     def fit(self) -> list[dict[str, float]]:
-        """Train to the last epoch, from the checkpoint where there is one.
+        """Train to the last epoch, from the checkpoint if there is one.
 
-        Afterwards the method's network has the weights to keep: the averaged ones with `train.ema`.
+        Afterwards the method's network holds the weights to keep; with `train.ema`, the averaged
+        ones.
 
         Returns:
             One row of figures an epoch.
 
         Raises:
             SettingsError: there are fewer GPUs than processes.
-            TrainingError: the loss is not finite, with the tiles of the batch; or memory does not suffice.
-            TrainingInterrupted: SIGTERM came; the checkpoint holds all that was done.
+            TrainingError: the loss is not finite (the message names the tiles of the batch), or
+                memory does not suffice.
+            TrainingInterrupted: SIGTERM came; the checkpoint holds all progress.
         """
         ranks, device = self.settings.processes, pick_device(self.settings.device)
         check_processes(ranks, device)
@@ -111,7 +115,7 @@ class Trainer:
                 _Run(self, stopped).finish()
             else:
                 run_ranks(_run_rank, replace(self, on_epoch=discard_figures), ranks, self.on_epoch, stopped)
-            if stopped():  # after the last step, so that nobody has heeded it
+            if stopped():  # it came after the last step, so nothing has handled it yet
                 raise TrainingInterrupted(
                     f"training was asked to end as it ended; {self.checkpoint} holds all of it: start it again"
                 )
@@ -126,7 +130,7 @@ class Trainer:
 
 
 class _Check(NamedTuple):
-    """A step whose loss and gradient are not known to be finite yet: to look would make a GPU wait."""
+    """A step whose loss and gradient are checked later, because reading them makes a GPU wait."""
 
     epoch: int
     step: int
@@ -135,7 +139,7 @@ class _Check(NamedTuple):
 
 
 class _Run:
-    """A training under way in one process, which is the only one or a rank of several."""
+    """A training in progress in this process, which is the only one or a rank of several."""
 
     def __init__(self, trainer: Trainer, stopped: Callable[[], bool]) -> None:
         self.trainer, self.stopped = trainer, stopped
@@ -147,7 +151,7 @@ class _Run:
             # Buffers are functions of the whole batch, so they are the same on every rank.
             strategy=DDPStrategy(broadcast_buffers=False) if settings.processes > 1 else "auto",
             precision=pick_precision(settings, device),
-            plugins=[LightningEnvironment()],  # whatever a cluster's variables say, the processes are ours
+            plugins=[LightningEnvironment()],  # the processes are ours, whatever a cluster's variables say
         )
         self.fabric.launch()
         if settings.processes > 1:
@@ -164,7 +168,7 @@ class _Run:
             method.net.compile_trained_parts()
         self.module, self.optimizer = self.fabric.setup(method, optimizer)
         if past is not None:
-            optimizer.load_state_dict(past.optimizer)  # now that the parameters are where it is to be
+            optimizer.load_state_dict(past.optimizer)  # the parameters must be on their device first
         self.position = Position() if past is None else Position(**past.position)
         if self.average is not None:
             self.average.net.to(self.fabric.device)
@@ -182,7 +186,7 @@ class _Run:
         self.unchecked: _Check | None = None
 
     def finish(self) -> None:
-        """Train from where the checkpoint is to the end."""
+        """Train from the checkpoint to the end."""
         trainer, position = self.trainer, self.position
         for row in position.history:
             trainer.on_epoch(row)
@@ -197,7 +201,7 @@ class _Run:
                 trainer.on_epoch(row)
 
     def _train_epoch(self) -> None:
-        """What is left of the present epoch, step by step."""
+        """Train the remaining steps of the current epoch."""
         position = self.position
         self.module.train()
         for batch in self._iterate_batches():
@@ -207,7 +211,7 @@ class _Run:
             position.step += 1
             if self._is_stopped():
                 self._save_checkpoint()
-                self.fabric.barrier()  # the first rank has written it before any says so
+                self.fabric.barrier()  # the checkpoint is written before any rank reports it
                 raise TrainingInterrupted(
                     f"training was asked to end, at epoch {position.epoch}, step {position.step}; "
                     f"{self.trainer.checkpoint} holds what was done: start it again and it goes on"
@@ -217,13 +221,13 @@ class _Run:
         self._check_last_step()
 
     def _is_stopped(self) -> bool:
-        """Whether the training is to end here; the same on every rank."""
+        """Decide, equally on every rank, whether the training stops here."""
         step, ranks = self.position.step, self.fabric.world_size
         asks = ranks == 1 or step % _STOP_CHECK_STEPS == 0 or step == self.loader.steps
         return asks and reduce_any(self.stopped(), self.fabric.device)
 
     def _iterate_batches(self) -> Iterator[Batch]:
-        """The epoch's batches from the present step on; the time that they are waited for is counted."""
+        """Iterate over the epoch's remaining batches, and time the waits for them."""
         position = self.position
         batches = self.loader.epoch(position.epoch, position.step)
         while True:
@@ -267,13 +271,13 @@ class _Run:
         return None
 
     def _backpropagate(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of a batch, in as many parts as `micro_batches` says; its loss and figures are the parts' means."""
+        """Backpropagate a batch in `micro_batches` parts; return mean loss and figures."""
         parts = split_batch(batch, self.trainer.settings.micro_batches)
         self.optimizer.zero_grad()
         total: Tensor | None = None
         sums: dict[str, Tensor] = {}
         for number, part in enumerate(parts, 1):
-            waits = self.fabric.world_size > 1 and number < len(parts)  # ranks exchange gradients once a step
+            waits = self.fabric.world_size > 1 and number < len(parts)  # ranks exchange gradients only once a step
             with self.fabric.no_backward_sync(self.module) if waits else nullcontext():
                 loss, figures = self.module(part, self.position.epoch, progress)
                 self.fabric.backward(loss / len(parts))
@@ -285,7 +289,7 @@ class _Run:
         return total, sums
 
     def _skip_step(self, check: _Check, before: list[Tensor]) -> None:
-        """Leave everything as it was before the step, running statistics too."""
+        """Skip a step: restore everything, running statistics too, to the state before it."""
         position = self.position
         for buffer, value in zip(self.trainer.method.buffers(), before, strict=True):
             buffer.copy_(value)
@@ -297,17 +301,17 @@ class _Run:
             )
 
     def _check_last_step(self) -> None:
-        """Look at the last step, now that the device has likely done it.
+        """Check the previous step, which the device has probably finished by now.
 
         Raises:
-            TrainingError: its loss or gradient is not finite.
+            TrainingError: loss or gradient is not finite.
         """
         check, self.unchecked = self.unchecked, None
         if check is not None and not bool(check.finite):
             raise TrainingError(self._describe_nonfinite(check))
 
     def _compute_figures(self) -> dict[str, float]:
-        """Figures of the epoch that has just ended."""
+        """Compute the figures of the epoch that has just ended."""
         trainer, position, device = self.trainer, self.position, self.fabric.device
         began = time.monotonic()
         net = trainer.method.net if self.average is None else self.average.net
@@ -336,7 +340,7 @@ class _Run:
         return by_step or (settings.checkpoint_minutes is not None and minutes >= settings.checkpoint_minutes)
 
     def _save_checkpoint(self) -> None:
-        """Write the checkpoint, if this is the first rank: the others' state is the same."""
+        """Write the checkpoint on the first rank; the others have the same state."""
         self._check_last_step()
         self.saved_at = time.monotonic()
         if not self.fabric.is_global_zero:
@@ -362,7 +366,7 @@ class _Run:
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """A batch in equal parts, each with its share of source and of target tiles."""
+    """Split a batch into equal parts, each with its share of source and target tiles."""
     if parts == 1:
         return [batch]
     chunks = [[None] * parts if field is None else field.chunk(parts) for field in batch]
@@ -370,6 +374,6 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
 
 
 def _run_rank(trainer: Trainer, report: RowHook, stopped: Callable[[], bool]) -> None:
-    """What each of several processes does; the first one reports."""
+    """Train as one rank of several, of which the first reports."""
     trainer.on_epoch = report
     _Run(trainer, stopped).finish()

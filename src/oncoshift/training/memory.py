@@ -1,4 +1,4 @@
-"""Reuse of freed CPU memory: the C library keeps what a step frees for the next step."""
+"""Reuse of freed CPU memory: the C library keeps what one step frees for the next."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-"""Names of glibc's settings, from its malloc.h; see mallopt(3)."""
+"""Numbers of glibc's options, from malloc.h; see mallopt(3)."""
 
 _DEFAULTS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
-"""The values that glibc adapts to after a large block was freed, as soon happens with torch."""
+"""The values to which glibc adapts once a large block is freed, as happens soon with torch."""
 
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 
@@ -23,10 +23,10 @@ _depth = 0
 
 @contextmanager
 def keeping_freed_memory() -> Iterator[None]:
-    """Keep large freed blocks with the process while the context is open, and return them at its end.
+    """Keep large freed blocks in the process while the context is open, and release them after.
 
-    Left to itself, glibc asks the system for each large activation and gives it back at once, and the system clears
-    each of its pages, every time. A context in a context changes nothing. Other C libraries are left alone.
+    By default, glibc maps memory for each large activation and unmaps it at once, and the kernel
+    zeroes every page each time. A nested context changes nothing. Other C libraries are left alone.
     """
     global _depth
     _depth += 1

@@ -1,4 +1,4 @@
-"""The optimiser and the learning rate at each step."""
+"""The optimiser and its learning rate at each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimiser named in the settings, fused, over the parameters that train."""
+    """Build the optimiser of the settings, fused, over the trainable parameters."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
@@ -29,9 +29,10 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainSet
 
 
 def compute_learning_rate(settings: TrainSettings, progress: float) -> float:
-    """Learning rate at a share of all steps done: it rises over the share `warmup`, then follows the schedule.
+    """Compute the learning rate after a share of all steps.
 
-    Linear and cosine end at 0.
+    It rises linearly over the share `warmup`, then follows the schedule. Linear and cosine end at
+    0.
     """
     if progress < settings.warmup:
         return settings.lr * progress / settings.warmup

@@ -1,4 +1,4 @@
-"""Predictions of a network for rows of a pack: class probabilities and shared features."""
+"""Predictions of a network for rows of a pack: probabilities and shared features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
 
 
 def predict(net: TrainedNet, inputs: Inputs, rows: NDArray[np.int64], device: torch.device) -> NDArray[np.float64]:
-    """Predict the probability of malignant for each row, float64 [N], as served; see `compute_outputs`."""
+    """Predict the probability of malignant, float64 [N], as served; see `compute_outputs`."""
     return compute_outputs(net, inputs, rows, device).probabilities
 
 
@@ -45,15 +45,15 @@ def compute_outputs(
     domain: Domain = "target",
     batch: int = 64,
 ) -> Outputs:
-    """Compute probabilities and features in one forward; the network's mode is restored afterwards.
+    """Compute probabilities and features in one forward pass; restore the network's mode.
 
     Args:
         net: on `device`.
-        inputs: network input for the pack's rows.
+        inputs: source of network input.
         rows: int64 [N], of the pack.
         device: where to compute.
-        domain: whose statistics count where BatchNorm has them per domain.
-        batch: rows that go through the network at once.
+        domain: whose statistics to use if BatchNorm has them per domain.
+        batch: rows per forward pass.
     """
     was_training = net.training
     net.eval()

@@ -1,4 +1,4 @@
-"""Which tiles make each batch: a pure function of data, seed and epoch, so that a resumed run draws the same."""
+"""The tiles of each batch: a pure function of data, seed and epoch, also after a resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def derive_dropout_seed(seed: int, epoch: int, step: int) -> int:
 
 
 def cycle(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`wanted` numbers below `count`, as shuffled passes one after another: int64 [wanted]."""
+    """Draw `wanted` numbers below `count` as consecutive shuffled passes, int64 [wanted]."""
     passes = -(-wanted // count)
     return np.concatenate([rng.permutation(count) for _ in range(passes)])[:wanted].astype(np.int64)
 
@@ -39,8 +39,8 @@ def draw_source_batches(
 ) -> NDArray[np.int64]:
     """Draw the positions of each batch in the source split, int64 [steps, batch].
 
-    With `balance`, every batch holds each organ × label as evenly as its size allows; tiles of a small cell come
-    round more often. Without, passes over all tiles in random order.
+    With `balance`, every batch holds each organ × label as evenly as its size allows, and tiles of
+    a small cell repeat more often. Without it, the batches are shuffled passes over all tiles.
     """
     wanted = steps * batch
     if not balance:

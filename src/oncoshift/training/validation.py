@@ -1,4 +1,4 @@
-"""Validation after an epoch: source validation, and label-free scores on the target."""
+"""Validation after an epoch, on source validation tiles and, without labels, on the target."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def validate(net: TrainedNet, data: TrainingData, inputs: Inputs, device: torch.device) -> dict[str, float]:
-    """Compute figures by name from one forward over source validation and target; restore the network's mode.
+    """Compute figures by name from one pass over source validation and target.
 
     Returns:
-        The scores of `selection.validators` by their names; `target_malignant_share`, the share of target tiles
-        called malignant; and `proxy_a_distance`, between the shared features of source validation and target.
+        The scores of `selection.validators` by their names; `target_malignant_share`, the share of
+        target tiles called malignant; and `proxy_a_distance`, between the shared features of source
+        validation and target.
 
     Raises:
         TrainingError: predictions are not finite.

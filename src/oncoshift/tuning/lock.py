@@ -1,7 +1,8 @@
-"""One process at a time may look at a study and act on what it saw.
+"""A lock on a study: only one process at a time may read it and act on what it read.
 
-Optuna leaves this to the database's row locks, and SQLite has none: two workers can take one waiting trial, or requeue
-one killed trial twice; and on any database two can both see that one trial is left, and begin two.
+Optuna relies on the database's row locks, which SQLite lacks: two workers could take the same
+waiting trial or requeue a killed one twice. On any database, two could both see that one trial is
+left and start two.
 """
 
 from __future__ import annotations
@@ -25,22 +26,23 @@ _KEY = 0x6F6E636F  # "onco"; advisory locks are numbers
 
 @contextmanager
 def study_lock(url: str) -> Iterator[None]:
-    """Hold the studies of a database. A process or a connection that ends, however it ends, lets go.
+    """Hold the lock of a database's studies; it is released however the process ends.
 
-    On SQLite it is a file beside the database, on PostgreSQL an advisory lock.
+    For SQLite it is a file beside the database, for PostgreSQL an advisory lock.
 
     Args:
         url: SQLAlchemy URL of the database.
 
     Raises:
         DatabaseAwayError: it cannot be reached.
-        SettingsError: another kind of database, or no driver for it.
+        SettingsError: the URL is invalid, the kind of database is not supported, or its driver is
+            missing.
     """
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
     except ArgumentError:
-        raise SettingsError("tune.storage: is no database URL, like sqlite:///runs/optuna.db") from None
+        raise SettingsError("tune.storage: not a database URL; give one such as sqlite:///runs/optuna.db") from None
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
         with hold_lock(Path(f"{parsed.database}.lock")):
             yield

@@ -21,11 +21,11 @@ class DatabaseAwayError(UnavailableError):
 
 
 def patiently(operation: Callable[[], T], seconds: float, database: str) -> T:
-    """Retry an operation on a database while the database is away; see `registry.waiting.retry_while_transient`.
+    """Retry an operation while the database is away; see `waiting.retry_while_transient`.
 
     Args:
-        operation: what to do; done twice it must come to the same as done once.
-        seconds: for how long to try again.
+        operation: to run; it must be idempotent.
+        seconds: for which to retry.
         database: its URL without a password, for messages.
 
     Raises:
@@ -43,4 +43,4 @@ def patiently(operation: Callable[[], T], seconds: float, database: str) -> T:
     try:
         return waiting.retry_while_transient(operation, explain_transient, seconds)
     except UnavailableError as error:
-        raise DatabaseAwayError(f"{error}; start it again when it does: the study goes on") from error
+        raise DatabaseAwayError(f"{error}; start it again when it does, and the study resumes") from error

@@ -1,8 +1,8 @@
-"""Pictures of a study: its history, each setting alone, all settings together, and what each is worth.
+"""Plots of a study: its history, each setting alone, all settings together, importances.
 
-Figures are made without pyplot; save one with `figure.savefig`. They are not those of optuna.visualization, which
-leave out pruned trials, the spread over seeds and the range that was searched, cut the names of settings, and set
-matplotlib's style for the whole process.
+Figures are made without pyplot; save one with `figure.savefig`. optuna.visualization is not used,
+because it leaves out pruned trials, the spread over seeds and the searched range, truncates names
+of settings, and sets matplotlib's style for the whole process.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class StudyResults:
 
     Attributes:
         trials: all of the study.
-        space: what was searched.
-        score: what the score is, for labels.
+        space: that was searched.
+        score: name of the score, for labels.
     """
 
     trials: Sequence[Trial]
@@ -57,24 +57,24 @@ class StudyResults:
 
     @property
     def pruned(self) -> list[Trial]:
-        """Trials that were given up, with the score that they had then."""
+        """Pruned trials that had a score."""
         return [trial for trial in self.trials if trial.state == "PRUNED" and not math.isnan(trial.score)]
 
     @property
     def best(self) -> Trial | None:
-        """The highest score."""
+        """The trial with the highest score."""
         return find_best(self.trials)
 
     @property
     def counts(self) -> str:
-        """How many trials there are of each kind."""
+        """Number of trials by outcome, in words."""
         kinds = {"completed": len(self.complete), "pruned": sum(trial.state == "PRUNED" for trial in self.trials)}
         kinds["failed"] = sum(trial.state == "FAIL" for trial in self.trials)
         return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "no trial yet"
 
 
 def draw_history(study: StudyResults) -> Figure:
-    """Score by trial, with the range from the worst to the best seed where there are several, and the best so far."""
+    """Draw the score of each trial, its range over several seeds, and the best so far."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     _draw_scatter(axes, study, lambda trial: trial.number)
@@ -96,7 +96,7 @@ def draw_history(study: StudyResults) -> Figure:
 
 
 def draw_slices(study: StudyResults) -> Figure:
-    """Score by each setting alone, whatever the others are; scales are those of the search."""
+    """Draw the score against each setting alone, on the scales of the search."""
     columns = min(_COLUMNS, len(study.space))
     rows = -(-len(study.space) // columns)
     figure = Figure(figsize=(max(4.2, 2.8 * columns), 0.5 + 2.7 * rows), layout="constrained")
@@ -116,7 +116,7 @@ def draw_slices(study: StudyResults) -> Figure:
 
 
 def draw_importances(study: StudyResults, importances: Mapping[str, float] | None) -> Figure:
-    """A bar a setting, the greatest first; a sentence where there are too few trials."""
+    """Draw a bar for each setting, the greatest first, or a sentence if trials are too few."""
     figure = Figure(figsize=(6.4, 1.4 + 0.32 * len(importances or ())), layout="constrained")
     axes = figure.subplots()
     if importances is None:
@@ -133,7 +133,10 @@ def draw_importances(study: StudyResults, importances: Mapping[str, float] | Non
 
 
 def draw_parallel(study: StudyResults) -> Figure:
-    """A line a trial through its values, coloured by its score; the best is thick, pruned trials are dashed."""
+    """Draw each trial as a line through its values, coloured by score.
+
+    The best trial is thick, pruned ones are dashed.
+    """
     keys = list(study.space)
     figure = Figure(figsize=(max(6.0, 1.6 * (len(keys) + 1)), 4.2), layout="constrained")
     axes = figure.subplots()
@@ -178,7 +181,7 @@ def _sort_by_number(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _compute_height(item: Range | Choices, value: Any) -> float:
-    """Where a value stands between the ends of what was searched, 0 to 1."""
+    """Compute a value's position in the searched range, 0 to 1."""
     if isinstance(item, Choices):
         return item.values.index(value) / max(len(item.values) - 1, 1)
     if item.log:
@@ -187,7 +190,7 @@ def _compute_height(item: Range | Choices, value: Any) -> float:
 
 
 def _list_marks(item: Range | Choices) -> list[tuple[float, str]]:
-    """Heights and words of a scale's marks: every choice, or both ends and the middle."""
+    """List positions and labels of a scale's ticks: every choice, or both ends and the middle."""
     if isinstance(item, Choices):
         return [(_compute_height(item, value), format_value(value)) for value in item.values]
     middle = math.sqrt(item.low * item.high) if item.log else (item.low + item.high) / 2

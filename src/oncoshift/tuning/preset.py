@@ -1,4 +1,4 @@
-"""The best configuration as a preset: a YAML file that `--preset` takes as it is, with where it comes from above."""
+"""The best configuration as a preset: a YAML file for `--preset`, with its origin on top."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def format_preset(values: Mapping[str, Any], provenance: Sequence[str]) -> str:
-    """Format a preset.
+    """Format settings as a preset with a leading comment.
 
     Args:
         values: settings by dotted key.
-        provenance: lines of its comment.
+        provenance: lines of the comment.
     """
     comment = "".join(f"# {line}\n" for line in provenance)
     return comment + dump(unflatten(values))

@@ -1,4 +1,4 @@
-"""The search space: the `Range` or `Choices` that stands beside a setting's default, by the setting's dotted key."""
+"""The search space: the `Range` or `Choices` beside each setting's default, by dotted key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Space = dict[str, Range | Choices]
 
 ALL = "all"
-"""In `tune.parameters`: every setting that can be tuned and that the method reads."""
+"""Value of `tune.parameters` for every tunable setting that the method reads."""
 
 
 def list_tunable(section: type[BaseModel] = Settings, prefix: str = "") -> Space:
@@ -40,11 +40,11 @@ def select_parameters(parameters: Iterable[str], sections: set[str], settings: S
 
     Args:
         parameters: `tune.parameters`.
-        sections: what the method reads.
+        sections: that the method reads.
         settings: of the experiment.
 
     Returns:
-        Dotted keys, and those of `parameters` that the method does not read.
+        Dotted keys to search, and those of `parameters` that the method does not read.
 
     Raises:
         SettingsError: a key has neither range nor choices.
@@ -59,7 +59,7 @@ def select_parameters(parameters: Iterable[str], sections: set[str], settings: S
     read = [key for key in wanted if key.split(".")[0] in sections]
     if ALL not in parameters:
         return read, [key for key in wanted if key not in read]
-    frozen = settings.model.freeze != "none"  # features are computed once, so tiles cannot change
+    frozen = settings.model.freeze != "none"  # features are computed once, so tiles cannot be augmented
     return [key for key in read if not (frozen and key.endswith(".stain_jitter"))], []
 
 
@@ -67,7 +67,7 @@ def build_search_space(present: Mapping[str, Any]) -> Space:
     """Build the search space of some settings, widened to include their present values.
 
     Args:
-        present: values by dotted key, of keys that can be tuned.
+        present: present values by dotted key; every key must be tunable.
 
     Raises:
         SettingsError: a present value cannot be on the range's logarithmic scale.

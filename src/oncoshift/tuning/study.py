@@ -1,8 +1,9 @@
-"""The Optuna study: in a database, shared by any number of processes, none of which it depends on.
+"""The Optuna study, in a database that any number of processes share.
 
-A worker claims a trial, and its heartbeat says that it lives. A trial whose worker was killed, or told to stop, is
-queued again with its values by whoever claims next; since a training job's id follows from its values, the retry goes
-on from the job's checkpoint. Claims are counted under a lock, so there are never more trials than there should be.
+A worker claims a trial and sends heartbeats while it runs it. A trial whose worker was killed or
+stopped is queued again with the same values by the next worker that claims; since a job's id
+follows from these values, the retry resumes from the job's checkpoint. Claims are counted under a
+lock, so the study never gets more trials than requested.
 """
 
 from __future__ import annotations
@@ -39,33 +40,35 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_DEATHS = 3
-"""So many workers may die of one configuration (for want of memory, say); then it is given up."""
+"""Workers that may die of one configuration, say for lack of memory, before it is given up."""
 
 _GRACE = 4
-"""Heartbeats that may be missing before a worker counts as dead: a busy machine delays them."""
+"""Heartbeats that may be missed, as on a busy machine, before a worker counts as dead."""
 
 _BUSY_SECONDS = 60
-"""How long SQLite waits for another process's write; its own 5 seconds are few with many workers."""
+"""Seconds that SQLite waits for another process's write; its default of 5 is short with many
+workers."""
 
 _PATIENCE_SECONDS = 120
-"""How long a database server may be away, restarted for example, before a worker gives up."""
+"""Seconds that a database server may be away, say for a restart, before a worker gives up."""
 
 _log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class LostTrialError(Exception):
-    """The trial was taken for dead while this worker was slow, and is another's now."""
+    """This worker was slow, its trial was taken for dead, and another worker has it now."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a worker may do now.
+    """The answer to a worker that asks for a trial.
 
     Attributes:
-        trial: to run; None: there is none at present.
-        number: of its configuration, see `Trial`; −1 without one.
-        done: the study has its trials. Else, without a trial, others are running, and one may yet be killed.
+        trial: to run, or None if there is none at present.
+        number: of the configuration, see `Trial`; −1 without a trial.
+        done: whether the study is complete. If not, and there is no trial, others are running and
+            may still be killed.
     """
 
     trial: optuna.Trial | None
@@ -75,16 +78,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a configuration: of the last of the trials, in Optuna's sense, that it took.
+    """The outcome of a configuration, taken from the last of its trials in Optuna's sense.
 
     Attributes:
-        number: from 0; where a killed trial was run again, Optuna's own numbers run on, and this one does not.
-        state: COMPLETE, PRUNED, FAIL, or RUNNING or WAITING where the study is not done.
+        number: from 0; a retry of a killed trial keeps it, while Optuna numbers it anew.
+        state: COMPLETE, PRUNED or FAIL; RUNNING or WAITING while the study is not complete.
         values: settings by dotted key.
-        score: mean over its seeds; of a pruned trial, the last score before; NaN where there is none.
-        seeds: one score a seed; empty unless complete.
-        error: why it failed, or None.
-        began: local time, or None.
+        score: mean over seeds; of a pruned trial, the last one reported; NaN if there is none.
+        seeds: score of each seed; empty unless complete.
+        error: reason of failure, or None.
+        began: start in local time, or None.
     """
 
     number: int
@@ -97,16 +100,17 @@ class Trial:
 
 
 class SharedStudy:
-    """A study in a database, made where absent.
+    """A study in a database, created if it does not exist.
 
     Args:
         url: SQLAlchemy URL of the database.
-        name: names everything that the scores depend on, so that only like is compared with like.
-        heartbeat_seconds: between signs of life; a worker that gives none for four times as long counts as dead.
+        name: identifies everything that the scores depend on, so that scores are comparable.
+        heartbeat_seconds: between heartbeats; a worker that sends none for four times as long
+            counts as dead.
         seed: of the sampler.
 
-    A server that is away for a while once the study is open is waited for; then every method raises
-    `DatabaseAwayError`.
+    Once the study is open, every method waits for a server that is away, and raises
+    `DatabaseAwayError` if it stays away.
 
     Raises:
         DatabaseAwayError: the database cannot be reached.
@@ -137,17 +141,17 @@ class SharedStudy:
         self._heartbeat_seconds = heartbeat_seconds
 
     def claim(self, space: Space, first: Mapping[str, Any], trials: int) -> Claim:
-        """Take the next trial: one that was killed, else a new one if the study lacks trials.
+        """Claim the next trial: a killed one if there is any, else a new one if trials are missing.
 
         Args:
             space: what to search.
-            first: the very first trial's values.
-            trials: how many trials the study should come to; killed ones do not count, their retries do.
+            first: values of the study's first trial.
+            trials: how many the study shall have; killed ones do not count, their retries do.
         """
         return self._patiently(lambda: self._claim(space, first, trials))
 
     def _claim(self, space: Space, first: Mapping[str, Any], trials: int) -> Claim:
-        """Claim once; a claim that was cut short leaves a trial without a worker, which the next one queues again."""
+        """Claim once; if cut short, it leaves a trial that the next claim requeues."""
         with study_lock(self._url), _silencing_optuna():
             self._requeue()
             past = self._trials()
@@ -157,7 +161,8 @@ class SharedStudy:
                 return Claim(None, -1, done=finished >= trials)
             if not past:
                 self._study.enqueue_trial(dict(first))
-            # Each trial draws by its number, so that neither a study that goes on nor two workers draw the same twice.
+            # Seeded by the trial's number, so that neither a resumed study nor two workers draw the
+            # same values twice.
             seed = int(np.random.SeedSequence([self._seed, len(past)]).generate_state(1)[0])
             self._study.sampler = optuna.samplers.TPESampler(seed=seed)
             trial = self._study.ask(to_distributions(space))
@@ -171,8 +176,9 @@ class SharedStudy:
         """Report an intermediate score, and prune a hopeless trial.
 
         Raises:
-            optuna.TrialPruned: the trial's best score so far is below the median of the completed trials' at this step.
-            LostTrialError: the trial is another worker's now.
+            optuna.TrialPruned: the trial's best score so far is below the median of the completed
+                trials at this step.
+            LostTrialError: another worker has the trial now.
         """
         try:
             self._patiently(lambda: trial.report(score, step))
@@ -182,16 +188,18 @@ class SharedStudy:
             raise optuna.TrialPruned
 
     def end(self, trial: optuna.Trial, state: TrialState, value: float | None = None, **facts: Any) -> bool:
-        """Record a trial's outcome. One that FAILED without a fact `error` was not the values' fault: it is run again.
+        """Record a trial's outcome.
+
+        A failed trial without a fact `error` did not fail because of its values and is run again.
 
         Args:
             trial: claimed by this worker.
             state: COMPLETE, PRUNED or FAIL.
             value: of a complete trial.
-            facts: to keep with it.
+            facts: to keep with the trial.
 
         Returns:
-            False if the trial is another worker's now; then nothing is noted.
+            False if another worker has the trial now; then nothing is recorded.
         """
         return self._patiently(lambda: self._end(trial, state, value, facts))
 
@@ -199,7 +207,7 @@ class SharedStudy:
         with study_lock(self._url):
             present = self._trials()[trial.number].state
             if present != TrialState.RUNNING:
-                return bool(present == state != TrialState.FAIL)  # noted already, and the answer was lost on the way
+                return bool(present == state != TrialState.FAIL)  # recorded already, but the database's answer was lost
             for name, fact in facts.items():
                 trial.set_user_attr(name, fact)
             self._study.tell(trial, value, state)
@@ -207,7 +215,7 @@ class SharedStudy:
 
     @contextmanager
     def heartbeat(self, trial: optuna.Trial) -> Iterator[None]:
-        """Show that this worker lives while the block runs."""
+        """Send heartbeats while the block runs."""
         stop = threading.Event()
 
         def beat() -> None:
@@ -215,7 +223,7 @@ class SharedStudy:
             while not stop.wait(self._heartbeat_seconds):
                 try:
                     self._beat(trial.number)
-                except StorageInternalError as error:  # a busy database, or one that is away; the next beat may pass
+                except StorageInternalError as error:  # the database is busy or away; the next heartbeat may succeed
                     if not missed:
                         _log.warning("trial %d: no heartbeat: %s", trial.number, error.__cause__ or error)
                     missed = True
@@ -233,24 +241,25 @@ class SharedStudy:
 
     @property
     def finished(self) -> int:
-        """How many trials have an outcome; one that was killed has none, its retry will."""
+        """Number of trials that have an outcome; a killed one has none, its retry will."""
         return _count_finished(self._patiently(self._trials))
 
     def list_trials(self) -> tuple[Trial, ...]:
-        """List all trials but those that lost their worker and were run again."""
+        """List all trials except those that lost their worker and were run again."""
         past = self._patiently(self._trials)
         again = {trial.user_attrs.get("resumes") for trial in past}
         return tuple(_summarise(trial, past) for trial in past if trial.number not in again)
 
     def find_best(self) -> Trial | None:
-        """See `find_best`."""
+        """Find the best completed trial; see the function `find_best`."""
         return find_best(self.list_trials())
 
     def compute_importances(self) -> dict[str, float] | None:
-        """Share of the scores' variance that each setting explains, the greatest first (fANOVA, Hutter 2014).
+        """Compute each setting's share of the scores' variance (fANOVA, Hutter 2014).
 
         Returns:
-            By dotted key; None with fewer than two completed trials, settings or scores.
+            By dotted key, the greatest first; None with fewer than two settings or different
+            scores.
         """
         complete = list_completed(self.list_trials())
         if len({trial.score for trial in complete}) < 2 or len(complete[0].values) < 2:
@@ -272,11 +281,12 @@ class SharedStudy:
         self._storage.record_heartbeat(self._storage.get_trial_id_from_study_id_trial_number(self._id, number))
 
     def _requeue(self) -> None:
-        """Queue again every trial whose worker is gone; where this is cut short, the next claim does the rest."""
-        # Not Optuna's RetryHeartbeatStaleTrialCallback: it queues what it has just failed and nothing else, so a trial
-        # is lost whose claimant dies between the two, and one that was told to stop is not run again.
+        """Requeue every trial whose worker is gone; if cut short, the next claim does the rest."""
+        # Not Optuna's RetryHeartbeatStaleTrialCallback: it queues only what it has just marked as
+        # failed, so it loses a trial if the worker dies between the two, and does not retry one
+        # that was stopped.
         for trial in self._trials():
-            if trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs:  # killed while it claimed
+            if trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs:  # killed while claiming
                 self._study.tell(trial.number, state=TrialState.FAIL)
         fail_stale_trials(self._study)
         past = self._trials()
@@ -303,12 +313,12 @@ def list_completed(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def find_best(trials: Iterable[Trial]) -> Trial | None:
-    """Find the completed trial with the highest score, the first of equals; None where none completed."""
+    """Find the completed trial with the highest score, the first of equals, or None."""
     return max(list_completed(trials), key=lambda trial: (trial.score, -trial.number), default=None)
 
 
 def _find_number(trial: FrozenTrial | optuna.Trial, past: Sequence[FrozenTrial]) -> int:
-    """Find the number of the trial's configuration: how many others came before it."""
+    """Find the number of the trial's configuration: how many configurations came before it."""
     others = sum("resumes" not in other.user_attrs for other in past[: trial.number])
     return int(trial.user_attrs.get("configuration", others))
 
@@ -326,7 +336,7 @@ def _summarise(trial: FrozenTrial, past: Sequence[FrozenTrial]) -> Trial:
 
 
 def _find_error(trial: FrozenTrial) -> str | None:
-    """Find why a configuration failed for good, or None."""
+    """Find why a configuration failed permanently, or None."""
     if trial.state != TrialState.FAIL:
         return None
     if "error" not in trial.user_attrs and _count_deaths(trial) >= MAX_DEATHS:
@@ -336,7 +346,7 @@ def _find_error(trial: FrozenTrial) -> str | None:
 
 
 def _count_deaths(trial: FrozenTrial) -> int:
-    """Count the workers that died of a failed trial's values; one that was asked to stop does not count."""
+    """Count the workers that died of a failed trial's values; stopped ones do not count."""
     return int(trial.user_attrs.get("deaths", 0)) + ("stopped" not in trial.user_attrs)
 
 

@@ -1,4 +1,4 @@
-"""The report of a study: its trials with mean and worst score, and the importance of settings."""
+"""The report of a study: trials with mean and worst score, and importances of settings."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 TOO_FEW = "no importances: they need two completed trials with different scores, and two settings"
 _RELIABLE_TRIALS = 10
-"""Completed trials: from fewer, importances are mostly chance."""
+"""Completed trials below which importances are mostly chance."""
 
 
 def to_markdown(
     title: str, trials: Sequence[Trial], keys: Sequence[str], importances: Mapping[str, float] | None
 ) -> str:
-    """The report; trials are ordered by score, the best first.
+    """Format the report, with trials ordered by score, the best first.
 
     Args:
-        title: its first line.
+        title: first line of the report.
         trials: of the study.
-        keys: the settings that were searched.
-        importances: of `SharedStudy.compute_importances`.
+        keys: dotted keys that were searched.
+        importances: from `SharedStudy.compute_importances`.
     """
     rows = sorted(trials, key=lambda trial: (trial.state != "COMPLETE", -_replace_nan(trial.score), trial.number))
     several = any(len(trial.seeds) > 1 for trial in trials)
@@ -50,7 +50,7 @@ def to_markdown(
 
 
 def describe_importances(complete: int) -> str:
-    """Describe importances: their meaning, the number of completed trials, and whether it suffices."""
+    """Describe what importances mean, and whether there are enough completed trials."""
     words = f"share of the variance of {complete} scores, fANOVA"
     if complete >= _RELIABLE_TRIALS:
         return words

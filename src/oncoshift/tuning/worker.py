@@ -1,4 +1,4 @@
-"""One worker of a study: claims trials and runs them until there are none left to begin."""
+"""A worker of a study: it claims and runs trials until none are left to start."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class TrialPlan:
     """One trial to run.
 
     Attributes:
-        number: of the configuration; the same where a killed trial is run again.
+        number: of the configuration; a retry of a killed trial keeps it.
         values: settings by dotted key.
-        report: called with step and score on the way; raises `optuna.TrialPruned` for a hopeless trial, and
-            `LostTrialError` for one that is another worker's now.
+        report: takes step and intermediate score; raises `optuna.TrialPruned` for a hopeless trial,
+            and `LostTrialError` if another worker has the trial now.
     """
 
     number: int
@@ -43,11 +43,11 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class Budget:
-    """When to begin no more.
+    """The limits of a study.
 
     Attributes:
-        trials: how many trials the study should come to.
-        deadline: seconds since 1970, or None.
+        trials: how many the study shall have.
+        deadline: after which no trial starts, seconds since 1970, or None.
     """
 
     trials: int
@@ -67,18 +67,19 @@ def work(
     run_trial: Callable[[TrialPlan], Sequence[float]],
     say: Callable[[str], None],
 ) -> None:
-    """Run trials until the study has them all or the time is up. Any number of processes may do this at once.
+    """Run trials until the study is complete or the time is up; any number of processes may.
 
-    A worker with nothing to do waits for the others' last trials, to run again one that is killed.
+    A worker without a trial waits for the others' last ones, to retry any that is killed.
 
     Args:
         study: to work on.
-        space: what to search.
-        first: the study's first trial has these values.
-        budget: when to begin no more.
-        run_trial: trains a trial; one score a seed, of which the mean counts, higher is better. A `TrainingError`, or
-            a `SettingsError` for values that do not go together, fails that trial alone.
-        say: takes a line for each trial.
+        space: to search.
+        first: values of the study's first trial.
+        budget: limits of the study.
+        run_trial: trains a trial and returns a score for each seed; the mean counts, higher is
+            better. A `TrainingError`, or a `SettingsError` for incompatible values, fails only that
+            trial.
+        say: takes one line a trial.
     """
     while not budget.is_over:
         claim = study.claim(space, first, budget.trials)
@@ -96,7 +97,7 @@ def work(
 def _run(
     study: SharedStudy, trial: optuna.Trial, number: int, run_trial: Callable[[TrialPlan], Sequence[float]]
 ) -> str:
-    """Run a claimed trial and note its outcome, also returned in words."""
+    """Run a claimed trial, record its outcome, and return it in words."""
 
     def report(step: int, score: float) -> None:
         study.report(trial, step, score)
@@ -108,7 +109,7 @@ def _run(
             raise TrainingError(f"score {mean} is not finite")
     except optuna.TrialPruned:
         words, kept = "pruned", study.end(trial, TrialState.PRUNED)
-    except ProcessLostError:  # as when this process itself is killed or breaks: the next to claim goes on
+    except ProcessLostError:  # treated as if this process were killed: the next worker resumes the trial
         _release(study, trial, number)
         raise
     except (TrainingError, SettingsError) as error:
@@ -116,7 +117,7 @@ def _run(
     except LostTrialError:
         words, kept = "", False
     except BaseException as error:
-        # Asked to stop, or broken: not these values' fault, so the next to claim goes on with them.
+        # Stopped or broken, but not because of these values: the next worker resumes the trial.
         asked = isinstance(error, KeyboardInterrupt | TrainingInterrupted)
         _release(study, trial, number, **({"stopped": True} if asked else {}))
         raise
@@ -124,16 +125,16 @@ def _run(
         worst, spread = min(scores), max(scores) - min(scores)
         kept = study.end(trial, TrialState.COMPLETE, mean, seeds=list(scores), worst=worst, spread=spread)
         words = f"score {mean:.3f}" + (f" (worst seed {worst:.3f})" if len(scores) > 1 else "")
-    return words if kept else "was slow, was taken for dead, and is another worker's now"
+    return words if kept else "lost: this worker was slow and taken for dead, and another one has the trial now"
 
 
 def _release(study: SharedStudy, trial: optuna.Trial, number: int, **facts: bool) -> None:
-    """Note, with one quick try, that a trial is to be run again; else it is when its heartbeats are missed."""
+    """Release a trial for a retry, trying once; failing that, its missed heartbeats release it."""
     try:
         with trying_once():
             study.end(trial, TrialState.FAIL, **facts)
     except OncoshiftError as error:
-        _log.warning("trial %d: that it is to be run again is not noted, but it will be: %s", number, error)
+        _log.warning("trial %d: not released (%s); another worker retries it once its heartbeats stop", number, error)
 
 
 def _format_best(study: SharedStudy) -> str:
