@@ -1,7 +1,7 @@
-"""Prefect, and nothing else: wiring, retries, limits, schedules. The work is in `oncoshift.retraining`.
+"""Prefect flows around `oncoshift.retraining`: tasks, retries, limits and schedules.
 
-The environment is set before Prefect is imported: an embedded server that keeps to the project's folder and sends no
-telemetry. Variables that are set already stay.
+Environment variables are set before Prefect is imported, so that its embedded server stays in the
+project's folder and sends no telemetry. Variables that are already set are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from oncoshift.proxies import spare_loopback
 
 PROJECT = Path(os.environ.get("ONCOSHIFT_PROJECT", Path(__file__).resolve().parent.parent))
-"""The project whose params.yaml and dvc.yaml count; default: the one that these flows lie in."""
+"""The project whose params.yaml and dvc.yaml are used; default: the one around these flows."""
 
 for _name, _value in {
     "PREFECT_HOME": str(PROJECT / ".prefect"),

@@ -1,4 +1,4 @@
-"""Logging of flows: one line for an error that the user can mend, a traceback only for a bug."""
+"""Logging of flows: one line for an error that the user can fix, a traceback only for a bug."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 def log_errors_in_one_line() -> None:
-    """Make Prefect log the message of an `OncoshiftError` once, instead of a traceback for each task."""
+    """Make Prefect log the message of an `OncoshiftError` once instead of a traceback per task."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         if _drop_traceback not in logger.filters:

@@ -2,7 +2,8 @@
 
     python -m flows.retrain [--preset NAME] [--set KEY=VALUE] [--name NAME] [--force]
 
-The recipe is `oncoshift.retraining.recipe`; here its steps become Prefect's tasks, with retries and the `gpu` limit.
+The recipe is `oncoshift.retraining.recipe`; its steps become Prefect tasks with retries and the
+`gpu` limit.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ R = TypeVar("R")
 
 
 def should_retry(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
-    """Retry a passing fault (a locked database, a lost connection), but not a mistake of the user's."""
+    """Return whether to retry: after a transient fault, but not after a user error."""
     try:
         state.result()
     except OncoshiftError:
@@ -104,17 +105,19 @@ def retrain(
     """Retrain one experiment, unless nothing has changed.
 
     Args:
-        preset: a file of presets/; None for params.yaml as it stands.
+        preset: a file of presets/; None for params.yaml alone.
         overrides: `section.key=value` settings on top.
-        force: train anew even if nothing has changed.
-        name: of the experiment's folder below experiments/; None for one made of preset, target and overrides.
+        force: train again even if nothing has changed.
+        name: of the experiment's folder in experiments/; None: derived from preset, target and
+            overrides.
 
     Returns:
-        A state named Promoted, Refused or Unchanged, whose data are the `Outcome`; or one named Stopped, after SIGTERM.
+        A state named Promoted, Refused or Unchanged with the `Outcome` as its data; or Stopped,
+        after SIGTERM.
     """
     log_errors_in_one_line()
     with holding_run_lock(str(flow_run.id)):
-        # In the place of Prefect's own handler, which would end a training without a checkpoint.
+        # Replaces Prefect's handler, which would end a training without a checkpoint.
         stop_on_sigterm()
         try:
             plan = prepare.make_plan(
@@ -136,7 +139,7 @@ def retrain(
 
 
 def publish(outcome: Outcome) -> State[Outcome]:
-    """Show how the retraining ended in the Prefect UI: the run's name, artifacts, and the state to return."""
+    """Show the outcome in the Prefect UI as run name, artifacts and the returned state."""
     summary = outcome.summary
     key = f"retrain-{summary.target}"
     create_markdown_artifact(outcome.to_markdown(), key=key, description="source-only against adapted, verdict, gate")
@@ -149,19 +152,19 @@ def publish(outcome: Outcome) -> State[Outcome]:
 
 
 def name_run(name: str) -> None:
-    """Give the flow run that is under way a name that says what it is; it works without one as well."""
+    """Rename the current flow run; a failure to do so is ignored."""
     with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the flow once, by the command line of `oncoshift retrain`; `oncoshift.errors` lists the exit codes."""
+    """Run the flow once with the options of `oncoshift retrain`; return its exit code."""
     given = cli.build_parser().parse_args(["retrain", *(sys.argv[1:] if argv is None else argv)])
     return run_program(lambda: run_once(given))
 
 
 def run_once(given: argparse.Namespace) -> None:
-    """Run the flow with a server, and print how it ended; report a wrong setting before a server starts."""
+    """Run the flow with a server and print the outcome; settings are checked first."""
     stop_on_sigterm()
     if given.params is not None and given.params.resolve() != PROJECT / "params.yaml":
         raise SettingsError(f"retrain reads {PROJECT / 'params.yaml'}; change settings by --preset or --set")

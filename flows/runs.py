@@ -1,8 +1,8 @@
-"""Flow runs whose process is gone: found, and ended in Prefect's records.
+"""Detection of flow runs whose process is gone, and their end in Prefect's records.
 
-A process that is killed says nothing to Prefect: its run stays "Running", and keeps its place in the limits of
-concurrency, so that a schedule would start no other. Each run's process therefore holds a lock for as long as it lives,
-which the operating system takes back however it ends.
+A killed process reports nothing to Prefect: its run stays "Running" and keeps its slots in the
+concurrency limits, so a schedule would start no other. Each run's process therefore holds a file
+lock, which the operating system releases however the process ends.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 GPU = "gpu"
-"""Name of the concurrency limit that every training holds; its size is set in the Prefect UI, 1 until then."""
+"""Name of the concurrency limit that every training holds; its default size is 1."""
 
 RUNNER = "ONCOSHIFT_RUNNER"
-"""Environment variable: process id of the `flows.serve` that starts scheduled runs."""
+"""Environment variable with the process id of the `flows.serve` that starts scheduled runs."""
 
 OWN_SERVER = "ONCOSHIFT_OWN_SERVER"
-"""Environment variable: set where the Prefect server is the project's own."""
+"""Environment variable, set if the Prefect server is the project's own."""
 
 _GONE = "its process is gone: it was killed, or the machine went down; the next run goes on from where it was"
-_MISSED = "it came due while nobody served the schedule; the last such run makes up for all"
+_MISSED = "it was due while nothing served the schedule; the last such run stands for all"
 _PR_SET_PDEATHSIG = 1
 _PAGE = 200
 _LOOK_AGAIN_SECONDS = 60
@@ -64,7 +64,7 @@ _LOOK_AGAIN_SECONDS = 60
 
 @contextmanager
 def holding_run_lock(run: UUID | str) -> Iterator[None]:
-    """Hold the lock that marks a run's process as alive; a scheduled run also ends when its runner does."""
+    """Hold the lock that marks a run's process as alive; end a scheduled run with its runner."""
     path = _build_lock_path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path):
@@ -76,7 +76,7 @@ def holding_run_lock(run: UUID | str) -> Iterator[None]:
 
 
 def is_alive(run: UUID | str) -> bool:
-    """Whether a process on this machine holds the run's lock."""
+    """Return whether a process on this machine holds the run's lock."""
     path = _build_lock_path(run)
     if not path.is_file():
         return False
@@ -88,16 +88,17 @@ def is_alive(run: UUID | str) -> bool:
 
 
 def end_dead_runs(*, own: bool, pending: bool = False, waiting: UUID | str | None = None) -> list[str]:
-    """End runs in Prefect's records whose process is gone, and free the places that they hold.
+    """End runs in Prefect's records whose process is gone, and free the slots that they hold.
 
     Args:
-        own: the server is the project's own, so each run that does not live is gone. On another server, only runs that
-            lived on this machine can be told to be gone; what else they hold is freed when its lease runs out.
-        pending: also runs that are about to start. Right for the one process that starts them.
-        waiting: a run that lives and holds no GPU, since it waits for one.
+        own: the server is the project's own, so every run that is not alive is gone. On another
+            server this can be told only of runs of this machine; their slots are freed when the
+            lease expires.
+        pending: also end pending runs; only for the process that starts them.
+        waiting: a live run that holds no GPU because it is waiting for one.
 
     Returns:
-        Names of the runs that were ended.
+        Names of the ended runs.
     """
     with get_client(sync_client=True) as client:
         unfinished = _list_unfinished(client, pending=pending)
@@ -114,10 +115,10 @@ def end_dead_runs(*, own: bool, pending: bool = False, waiting: UUID | str | Non
 
 
 def skip_missed_runs(deployment: UUID) -> int:
-    """Of the runs that came due while nobody served a deployment, keep the last: it makes up for all.
+    """Skip all but the last of the runs that were due while nothing served a deployment.
 
     Returns:
-        The number of runs that were skipped.
+        The number of skipped runs.
     """
     due = FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC))
     waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
@@ -135,10 +136,10 @@ def skip_missed_runs(deployment: UUID) -> int:
 
 @contextmanager
 def holding_gpu(run: UUID | str) -> Iterator[None]:
-    """Hold a place in the limit `GPU`, which is waited for; one that only a killed run seems to hold is freed.
+    """Wait for a slot in the limit `GPU` and hold it; a slot that only a dead run holds is freed.
 
     Args:
-        run: the run that is to hold it.
+        run: the run that will hold it.
     """
     with ExitStack() as stack:
         while True:
@@ -151,7 +152,7 @@ def holding_gpu(run: UUID | str) -> Iterator[None]:
 
 
 def ensure_gpu_limit() -> None:
-    """Make the limit `GPU` where it is absent."""
+    """Create the limit `GPU` if it is absent."""
     with get_client(sync_client=True) as client:
         try:
             client.read_global_concurrency_limit_by_name(GPU)
@@ -160,7 +161,7 @@ def ensure_gpu_limit() -> None:
 
 
 def is_scheduled() -> bool:
-    """Whether `flows.serve` started this process, so that whoever reaches its server chose the run's parameters."""
+    """Return whether `flows.serve` started this process, so its parameters come from the server."""
     return RUNNER in os.environ
 
 
@@ -173,19 +174,19 @@ def _build_lock_path(run: UUID | str) -> Path:
 
 
 def _end_with_runner() -> None:
-    """Have the system kill this process when the runner that started it is killed; where there is none, do nothing.
+    """Have the system kill this process if the runner that started it is killed.
 
-    Else it would go on without a server, and the restarted runner would start another beside it. It costs what was
-    done since the last checkpoint.
+    Otherwise it would continue without a server, and the restarted runner would start another run
+    beside it. The work since the last checkpoint is lost.
     """
     runner = os.environ.get(RUNNER)
     if runner is None:
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to answer, which then sends SIGTERM
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C and sends SIGTERM
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(runner):  # it was killed before this process asked
+    if os.getppid() != int(runner):  # it was killed before the call above
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -208,7 +209,7 @@ def _end_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
 
 
 def _free_gpu(client: SyncPrefectClient) -> None:
-    """Free the limit `GPU`, which no living run holds: the lease of a killed one ended with the server that knew it."""
+    """Free all slots of the limit `GPU`; leases of killed runs were lost with their server."""
     with suppress(ObjectNotFound):
         if client.read_global_concurrency_limit_by_name(GPU).active_slots:
             client.update_global_concurrency_limit(GPU, GlobalConcurrencyLimitUpdate(active_slots=0))

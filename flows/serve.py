@@ -1,10 +1,12 @@
-"""The retraining flow on a schedule: a process that stays, and starts a run whenever the cron expression says.
+"""The retraining flow on a schedule: a long-running process that starts runs by a cron expression.
 
-    python -m flows.serve [--cron "0 2 * * *"] [--timezone UTC] [--preset NAME] [--set KEY=VALUE] [--port 4200]
+    python -m flows.serve [--cron "0 2 * * *"] [--timezone UTC] [--preset NAME] [--set KEY=VALUE]
+    [--port 4200]
 
-A run with nothing new to train ends at once, so a frequent schedule costs little. Only a lasting Prefect server keeps a
-schedule: the one at PREFECT_API_URL, or else one that this process starts, with its UI, and stops. However this process
-ends, started again it ends the runs that it left behind in Prefect's records, and the schedule goes on.
+A run with nothing new to train ends at once, so a frequent schedule costs little. A schedule needs
+a lasting Prefect server: the one at PREFECT_API_URL, or one that this process starts, with its UI,
+and stops. After a crash, a restart ends the runs that were left behind in Prefect's records, and
+the schedule continues.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class ScheduleError(OncoshiftError):
-    """Another process serves this schedule."""
+    """Another process already serves this schedule."""
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -64,11 +66,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_arguments(given: argparse.Namespace) -> None:
-    """Check all that can be wrong with the command line, before a server is started.
+    """Validate the command line before a server is started.
 
     Raises:
-        SettingsError: the cron expression, the time zone, the name or the port is not usable, or a setting is not
-            allowed.
+        SettingsError: the cron expression, time zone, name, port or a setting is invalid.
     """
     try:
         CronSchedule(cron=given.cron, timezone=given.timezone)
@@ -102,13 +103,13 @@ def serve(given: argparse.Namespace) -> None:
         prefect = Path(sys.executable).with_name("prefect")
         start = f"{shlex.quote(str(prefect))} deployment run {shlex.quote(f'{retrain.name}/{given.name}')}"
         print(f"to start a run at once: PREFECT_API_URL={shlex.quote(api)} {start}", flush=True)
-        # It says at each try that a run waits for the one before it.
+        # This logger repeats that a run waits for the one before it.
         logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)
         os.environ[RUNNER] = str(os.getpid())
         runner = StoppableRunner(name=given.name, pause_on_shutdown=False)
         served = cast("UUID", runner.add_flow(retrain, **build_deployment(given)))
         if missed := skip_missed_runs(served):
-            print(f"{missed} runs that came due while nobody served are skipped; the last one is done", flush=True)
+            print(f"{missed} runs that were due while nothing served them are skipped; the last one runs", flush=True)
         asyncio.run(runner.start())
 
 
@@ -116,7 +117,7 @@ def build_deployment(given: argparse.Namespace) -> dict[str, Any]:
     """Build the deployment: name, schedule and parameters."""
     return {
         "name": given.name,
-        # The slug keeps a schedule that was paused or changed in the UI as it is when this process starts again.
+        # The slug preserves a schedule that was paused or changed in the UI across restarts.
         "schedule": Cron(given.cron, timezone=given.timezone, slug=given.name),
         "parameters": {"preset": given.preset, "overrides": given.overrides},
         "concurrency_limit": 1,
@@ -124,33 +125,33 @@ def build_deployment(given: argparse.Namespace) -> dict[str, Any]:
 
 
 class StoppableRunner(Runner):
-    """A runner that at SIGTERM or SIGINT first has its runs end, each with a checkpoint, and then ends itself.
+    """A runner that at SIGTERM or SIGINT lets its runs end with a checkpoint before it ends itself.
 
-    Prefect's own leaves at once, in the middle of its event loop, and its run goes on.
+    Prefect's own runner exits at once, in the middle of its event loop, and leaves its run behind.
     """
 
     _stopping: asyncio.Task[None] | None = None
 
     async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
-        """Run until stopped; see `Runner.start`, which has SIGTERM answered by `handle_sigterm`."""
+        """Run until stopped; `Runner.start` routes SIGTERM to `handle_sigterm`."""
         self._event_loop = asyncio.get_running_loop()
         self._event_loop.add_signal_handler(signal.SIGINT, self._end)
         await super().start(run_once=run_once, webserver=webserver)
         if self._stopping is not None:
             await self._stopping
 
-    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - of a signal's handler
-        """Stop, from within the event loop."""
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - signature of a signal handler
+        """Schedule the stop in the event loop."""
         self._event_loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
         if self._stopping is None or self._stopping.done():
-            print("stopping: a run that is under way ends after its step, with a checkpoint", flush=True)
+            print("stopping: a running retraining ends with a checkpoint", flush=True)
             self._stopping = self._event_loop.create_task(self._end_runs_and_stop())
 
     async def _end_runs_and_stop(self) -> None:
-        """Ask the runs to end, wait until they have, and stop; `astop` alone would overwrite what they say of it."""
-        while not self.started:  # a signal may come before there is anything to stop
+        """Ask the runs to end, wait for them, and stop; `astop` would overwrite their states."""
+        while not self.started:  # a signal may arrive during startup
             await asyncio.sleep(_POLL_SECONDS)
         runs = self._process_manager
         for run in runs.flow_run_ids():

@@ -1,11 +1,12 @@
-"""A Prefect server of the project's own, for as long as a block runs.
+"""The project's own Prefect server, which runs for the duration of a block.
 
-    python -m flows.server PORT [--ui]      (what `ensure_server` starts; not for people)
+    python -m flows.server PORT [--ui]      (started by `ensure_server`; not for users)
 
-Prefect's temporary server and `prefect server start` end at the first SIGTERM, and a scheduler sends that to all
-processes at once: the flow then waits minutes for a server that is gone. They also accept
-requests from any web page open in a browser on this machine. This server ends when its parent does, and never before;
-it answers only requests that name it by its own address and come from its own pages.
+Prefect's temporary server and `prefect server start` end at the first SIGTERM, which a scheduler
+sends to all processes at once; the flow then waits minutes for a server that is gone. They also
+accept requests from any web page open in a browser on this machine. This server ends with its
+parent and never earlier, and answers only requests that are addressed to it and come from its own
+pages.
 """
 
 from __future__ import annotations
@@ -54,22 +55,23 @@ _TAIL = 2000
 
 
 class ServerError(OncoshiftError):
-    """A Prefect server of our own cannot start."""
+    """The project's own Prefect server cannot start."""
 
 
 @contextmanager
 def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool]:
-    """Make sure that there is a Prefect server: the one at PREFECT_API_URL, or one of our own while the block runs.
+    """Provide a Prefect server: the one at PREFECT_API_URL, or the project's own for this block.
 
     Args:
-        port: of a server of our own; None for any that is free.
-        ui: whether a server of our own serves Prefect's UI and keeps schedules.
+        port: of the project's own server; None for any free port.
+        ui: whether the project's own server serves Prefect's UI and runs schedules.
 
     Yields:
-        Whether the server is our own, and so new: nobody else holds anything in it.
+        Whether the server is the project's own and therefore new, so no other process holds a slot
+        in it.
 
     Raises:
-        ServerError: the port is taken, or our own server does not come up.
+        ServerError: the port is taken, or the project's own server does not start.
         UnavailableError: the configured server does not answer.
     """
     configured = get_current_settings().api.url
@@ -82,13 +84,13 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
     try:
         with _run_own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{build_address(port)}/api"}):
             yield True
-            APILogHandler().flush()  # else the last lines are sent to a server that is gone
+            APILogHandler().flush()  # otherwise the last lines would be sent after the server has ended
     finally:
         del os.environ[OWN_SERVER]
 
 
 def build_address(port: int) -> str:
-    """Build the address of a server of our own."""
+    """Build the address of the project's own server."""
     return f"http://{_HOST}:{port}"
 
 
@@ -155,7 +157,7 @@ def _run_own_server(port: int, *, ui: bool) -> Iterator[None]:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the line that the server writes when it answers; its output ends where it fails."""
+    """Wait for the line that the server prints when it is ready; its output ends if it fails."""
     output = cast("IO[bytes]", server.stdout)
     if select.select([output], [], [], _STARTUP_SECONDS)[0] and output.readline():
         return
@@ -167,10 +169,11 @@ def _read_tail(log: Path) -> str:
 
 
 def guard(app: App, port: int) -> App:
-    """Answer only what is asked of our own address, and by our own pages.
+    """Answer only requests that are addressed to this server and come from its own pages.
 
-    Any page in a browser on this machine can send requests to a port of it, some of them without the browser asking
-    for leave first (CORS), and by a DNS name that points to 127.0.0.1 it may even read the answers.
+    Any page in a browser on this machine can send requests to a local port, some of them without a
+    CORS preflight, and can read the answers through a DNS name that points to 127.0.0.1 (DNS
+    rebinding).
 
     Args:
         app: the application to guard.
@@ -186,7 +189,12 @@ def guard(app: App, port: int) -> App:
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: the answer is 403
         else:
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"only for pages and programs of this server's address"})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": b"only for requests to this server's address and from its own pages",
+                }
+            )
 
     def _is_own(headers: list[tuple[bytes, bytes]]) -> bool:
         named = [value for name, value in headers if name == b"host"]
@@ -197,12 +205,12 @@ def guard(app: App, port: int) -> App:
 
 
 def _serve(port: int, *, ui: bool) -> None:
-    """Serve until the input ends, which the parent holds open; say so on the output when the server answers."""
+    """Serve until stdin, which the parent holds open, ends; print a line when ready."""
     import uvicorn
     from prefect.server.api.server import create_app
 
     class Server(uvicorn.Server):
-        """A server that leaves signals alone and reports when it is ready."""
+        """A server that ignores signals and reports when it is ready."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -212,7 +220,7 @@ def _serve(port: int, *, ui: bool) -> None:
             await super().startup(sockets)
             os.write(ready, b"ready\n")
 
-    # What Prefect prints goes to the log; the output is for the one line.
+    # Prefect's output goes to the log; stdout carries the one line alone.
     ready = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     app = guard(create_app(final=True, ephemeral=not ui), port)
@@ -229,7 +237,7 @@ def _serve(port: int, *, ui: bool) -> None:
 
 
 def main() -> None:
-    """Serve for a parent; signals are the parent's to answer."""
+    """Serve for a parent process, which handles the signals."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m flows.server", description=__doc__)

@@ -116,7 +116,7 @@ def test_an_address_with_a_user_alone_leaves_the_password_as_it_is(project: Path
 
 
 def test_an_address_that_is_none_is_named_without_its_password(project: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI: is no address; percent-encode") as raised:
+    with pytest.raises(SettingsError, match=r"^MLFLOW_TRACKING_URI: is not a valid URL; percent-encode") as raised:
         resolve_tracking_uri(project, TrackingSettings(), {"MLFLOW_TRACKING_URI": "http://me:hunter2[@host"})
     assert "hunter2" not in str(raised.value)
 

@@ -1,12 +1,12 @@
-"""oncoshift: adapt a tissue classifier to an unlabelled organ, and prove that it worked."""
+"""oncoshift: adapts a tissue classifier to an unlabelled organ and measures whether that worked."""
 
 import os
 
-# Threads of OpenMP that wait for work sleep. Left to themselves they spin, and trainings that share the cores take from
-# one another the time in which they do nothing. Torch's library reads this once, as torch is imported.
+# Idle OpenMP threads sleep instead of spinning; otherwise trainings that share the cores slow each
+# other down while they wait. OpenMP reads the variable once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# MLflow and DVC tell nobody of their use, and MLflow says what is wrong and no more.
+# MLflow and DVC send no telemetry, and MLflow logs warnings and errors only.
 for _name, _value in {
     "DVC_NO_ANALYTICS": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",

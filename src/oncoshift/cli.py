@@ -1,7 +1,8 @@
-"""The command `oncoshift`: one subcommand a stage, beside the user's verbs.
+"""The command `oncoshift`: a subcommand for each stage and for each thing a user does.
 
-A command is a function of a `Context` and a row in `COMMANDS`. It imports what it needs itself, so that `--help` is
-quick and commands of the training core work where the platform's packages are absent.
+A command is a function of a `Context` and a row in `COMMANDS`. It imports what it needs when it
+runs, so `--help` is quick and the commands of the training core work without the platform's
+packages.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class Command:
 
     Attributes:
         name: as typed.
-        help: one line.
-        run: does it; raises `OncoshiftError` for what the user can mend; returns an exit code if it is not 0.
+        help: one line of help.
+        run: runs it; raises `OncoshiftError` for what the user can fix; returns an exit code unless
+            it is 0.
         add_arguments: adds the command's own options to its parser.
     """
 
@@ -48,7 +50,7 @@ COMMANDS = (
     Command("models", "list the versions of a registered model", registry.models, registry.add_model),
     Command("promote", "make a version champion", registry.promote, registry.add_promote),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
-    Command("relocate", "after a project was copied or moved: have its MLflow database name its own artifacts",
+    Command("relocate", "after a project was copied or moved: correct the artifact paths in its MLflow database",
             registry.relocate),
     Command("score", "score images with a registered model, CSV or JSON on stdout", scoring.score, scoring.add_score),
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
@@ -70,7 +72,7 @@ COMMANDS = (
 
 
 class _PrintCompletion(argparse.Action):
-    """Write the shell's script; options whose value is a path complete to files."""
+    """Prints a completion script; options that take a path complete to files."""
 
     def __call__(
         self,
@@ -98,7 +100,7 @@ def _list_subparsers(parser: argparse.ArgumentParser) -> Iterable[argparse.Argum
 
 
 def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser; every command takes the options that say where settings come from."""
+    """Build the parser; every command has the options that choose the settings."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--params", type=Path, metavar="PATH", help="settings; default: params.yaml here, or of the project around it"
@@ -112,7 +114,7 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--print-completion", choices=("bash", "zsh", "tcsh"), action=_PrintCompletion,
-        help="write a script for the shell that completes what is typed, and end",
+        help="print a completion script for this shell, and exit",
     )  # fmt: skip
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in commands:

@@ -1,4 +1,4 @@
-"""What people see: tables on stdout; and progress on stderr, a bar on a terminal, a line every tenth elsewhere."""
+"""Console output: tables on stdout; progress on stderr, a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LINES = 10
 
 @contextmanager
 def showing_progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function to call with how many items are done and how many there are."""
+    """Yield a function to call with the number of items done and the total."""
     with _displaying() as show:
         yield show(label)
 
 
 @contextmanager
 def showing_phases(label: str) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Yield a function that gives a progress function for a phase's name; each phase has its own bar."""
+    """Yield a function that makes a named phase's progress function; each phase has its own bar."""
     with _displaying() as show:
         yield lambda phase: show(f"{label}: {phase}")
 
@@ -43,19 +43,19 @@ def _displaying() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
 
 
 def _add_task(bar: Progress, label: str) -> Callable[[int, int], None]:
-    """A line of the display, which appears when the first item is done."""
+    """Add a line to the display, which appears when the first item is done."""
     task = bar.add_task(label, total=None, visible=False)
     return lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def report_tenths(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A function to call with how many items are done and how many there are; it says so ten times in all."""
+    """Make a function to call with the number of items done and the total; it prints ten lines."""
     shown = 0
 
     def show(done: int, total: int) -> None:
         nonlocal shown
         step = done * _LINES // max(total, 1)
-        shown = min(shown, step)  # another phase counts from the start
+        shown = min(shown, step)  # a new phase starts from zero
         if step > shown:
             shown = step
             say(f"{label}: {done}/{total}")
@@ -64,6 +64,6 @@ def report_tenths(label: str, say: Callable[[str], None]) -> Callable[[int, int]
 
 
 def print_table(table: Table) -> None:
-    """As wide as the terminal, or as the table is where a file or another program reads it."""
+    """Print a table, as wide as the terminal, or at its full width to a file or a pipe."""
     width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
     Console(width=width).print(table)

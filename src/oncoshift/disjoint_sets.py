@@ -1,4 +1,4 @@
-"""Things that turn out to be one: a forest of disjoint sets, and the name that groups then share."""
+"""Disjoint sets (union-find), and group names merged with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Forest:
         self._parent = list(range(count))
 
     def find(self, position: int) -> int:
-        """The smallest position of the set."""
+        """Return the smallest position of the set."""
         root = position
         while self._parent[root] != root:
             root = self._parent[root]
@@ -25,23 +25,24 @@ class Forest:
         return root
 
     def join(self, first: int, second: int) -> None:
-        """Make the sets of two positions one."""
+        """Merge the sets of two positions."""
         one, other = self.find(first), self.find(second)
         self._parent[max(one, other)] = min(one, other)
 
     def find_roots(self) -> list[int]:
-        """For each position the smallest one of its set."""
+        """Return, for each position, the smallest position of its set."""
         return [self.find(position) for position in range(len(self._parent))]
 
 
 def merge_names(together: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Join groups that belong together, also by way of others.
+    """Merge groups that belong together, directly or through others.
 
     Args:
-        together: lists of groups that are one.
+        together: lists of groups to merge.
 
     Returns:
-        Each group that is joined to another → the first by name of those that it is joined with, sorted by name.
+        Each merged group → the alphabetically first of the groups it is merged with; sorted by
+        name.
     """
     lists = [tuple(members) for members in together]
     names = sorted(set(chain.from_iterable(lists)))

@@ -1,15 +1,17 @@
-"""Errors that a user can act on: each says what is wrong, where, and what to do about it.
+"""Errors that a user can fix: each says what is wrong, where, and what to do about it.
 
-A program that one of them ends says its text without a traceback. By its exit code a scheduler knows what to do:
+A program that ends with one prints its message without a traceback. The exit code tells a scheduler
+what to do:
 
 - 0: done
 - 1: `oncoshift score --strict` met images that it could not score
-- 2: something to mend (settings, data, the command line); as it is, it would end the same way again
+- 2: a mistake to fix (settings, data, the command line); a retry would end the same way
 - 3: `oncoshift leaks` found copies on two sides of a split
 - 69: a server or a database does not answer; try again later
-- 70: a crash: a fault of the program, with a traceback
-- 75: stopped by SIGTERM, or a process that it started was killed; started again, it goes on
-- 128 + N: ended by signal N: 130 by Ctrl-C, 137 by SIGKILL, 141 where nobody reads its output any more (`| head`)
+- 70: a crash, that is, a bug, with a traceback
+- 75: stopped by SIGTERM, or a child process was killed; a restart resumes
+- 128 + N: ended by signal N: 130 by Ctrl-C, 137 by SIGKILL, 141 when the reader of its output is
+  gone (`| head`)
 
 69, 70 and 75 are EX_UNAVAILABLE, EX_SOFTWARE and EX_TEMPFAIL of sysexits.h.
 """
@@ -24,20 +26,20 @@ READER_GONE = 141
 
 
 class OncoshiftError(Exception):
-    """Base of every error that this package raises on purpose; the CLI prints it without a traceback.
+    """Base of every error raised on purpose; the CLI prints it without a traceback.
 
     Args:
-        message: what is wrong, where, and what to do. Credentials of URLs in it, also of other libraries' messages that
-            it repeats, are cut.
+        message: what is wrong, where, and what to do. Credentials in URLs are removed from it,
+            including those in quoted messages of other libraries.
     """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(remove_credentials(message))
 
     heading = "error"
-    """Before its text, where it ends a program."""
+    """Printed before the message when it ends a program."""
     exit_code = 2
-    """Of a program that it ends: something to mend."""
+    """Exit code of a program that it ends."""
 
 
 class SettingsError(OncoshiftError):
@@ -53,27 +55,27 @@ class WeightsError(OncoshiftError):
 
 
 class TrainingError(OncoshiftError):
-    """Training cannot go on (a non-finite loss, a checkpoint of another job)."""
+    """Training cannot continue (a non-finite loss, a checkpoint of another job)."""
 
 
 class ProcessLostError(TrainingError):
-    """One of several processes that train together was killed or broke down; started again, the training goes on."""
+    """One of several processes that train together was killed or failed; a restart resumes."""
 
     exit_code = 75
 
 
 class UnavailableError(OncoshiftError):
-    """A server or a database does not answer; it may later."""
+    """A server or a database does not answer; a later try may succeed."""
 
     exit_code = 69
 
 
-class TrainingInterrupted(OncoshiftError):  # noqa: N818 - nothing went wrong
-    """Training was asked to stop, and has written a checkpoint: started again, it goes on from there."""
+class TrainingInterrupted(OncoshiftError):  # noqa: N818 - not an error
+    """Training was asked to stop and wrote a checkpoint, from which a restart resumes."""
 
     heading = "stopped"
     exit_code = 75
 
 
 class RegistryError(OncoshiftError):
-    """A model version or an alias is missing, or may not be moved as asked."""
+    """A model version or an alias is missing, or the requested move is not allowed."""

@@ -1,9 +1,10 @@
-"""An experiment is a folder with params.yaml and dvc.yaml; the project's root is one.
+"""Experiments: folders with params.yaml and dvc.yaml, of which the project's root is one.
 
-Settings from a preset or `--set` get a folder of their own, `experiments/<name>/`. It is a DVC repository of its own:
-DVC refuses to track outputs in a folder that git ignores, and two experiments never wait for each other's lock. They
-share the project's cache, so a stage that one has run is restored, not run, in another; and the project's trainings,
-features and studies, see `Layout.shared`.
+Settings from a preset or `--set` get a folder of their own, `experiments/<name>/`. Each is a
+separate DVC repository, because DVC refuses to track outputs in a folder that git ignores, and so
+that no experiment waits for another's lock. They share the project's DVC cache, so a stage that one
+has run is restored in another, and the project's trainings, features and studies (see
+`Layout.shared`).
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ _DVC_CONFIG = """\
 
 
 class ExperimentError(OncoshiftError):
-    """There is no project here, an experiment's name is not usable, or another process works in the experiment."""
+    """No project is here, an experiment's name is invalid, or another process is using it."""
 
 
 def is_experiment(folder: Path) -> bool:
-    """Whether a folder has what makes it one."""
+    """Return whether a folder is an experiment."""
     return (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file()
 
 
 def find_project(start: Path) -> Path:
-    """The nearest folder from `start` upwards with dvc.yaml and params.yaml that is no experiment of another project.
+    """Find the nearest project at or above `start`, skipping experiments of another project.
 
     Raises:
         ExperimentError: there is none.
@@ -62,10 +63,10 @@ def find_project(start: Path) -> Path:
 
 
 def locate_experiment(project: Path, name: str) -> Layout:
-    """Where the experiment `name` of a project lies; what it shares with the others is the project's.
+    """Return the layout of a project's experiment by its name.
 
     Raises:
-        ExperimentError: the name is not usable.
+        ExperimentError: the name is invalid.
     """
     if not _NAME.fullmatch(name):
         raise ExperimentError(f"experiment {name!r}: use letters, digits, dots, dashes and underscores, 100 at most")
@@ -73,11 +74,11 @@ def locate_experiment(project: Path, name: str) -> Layout:
 
 
 def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
-    """Make `experiments/<name>/` ready to run; what is there already and unchanged is left alone.
+    """Write the files of `experiments/<name>/`; files that have not changed are left alone.
 
     Args:
         project: the project's root.
-        settings: all settings of the experiment; relative paths in `ingest.root` and `model.weights` are the project's,
+        settings: of the experiment; `ingest.root` and `model.weights` are relative to the project
             and become absolute.
         name: letters, digits, dots, dashes and underscores, 100 at most.
 
@@ -85,7 +86,7 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
         The experiment's layout.
 
     Raises:
-        ExperimentError: the name is not usable.
+        ExperimentError: the name is invalid.
     """
     layout = locate_experiment(project, name)
     _write_if_changed(layout.params, dump_settings(_make_paths_absolute(settings, project)))
@@ -95,14 +96,15 @@ def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
 
 
 def resolve_tracking_uri(project: Path, settings: TrackingSettings, environ: MutableMapping[str, str]) -> str:
-    """Where MLflow keeps everything: `MLFLOW_TRACKING_URI` as it stands, if set, else the setting.
+    """Return MLflow's tracking URI: `MLFLOW_TRACKING_URI` unchanged if set, else the setting.
 
-    A relative SQLite path in the setting is the project's, whichever experiment asks; its folder is made if need be.
-    MLflow prints a server's address and has it in its errors, so user and password move from it to the variables of
-    `environ` that MLflow takes them from as well.
+    A relative SQLite path in the setting is relative to the project, for every experiment; its
+    folder is created. MLflow prints a server's address and quotes it in errors, so user and
+    password are moved out of the address into the variables of `environ` from which MLflow also
+    reads them.
 
     Raises:
-        SettingsError: it is no address, or a variable in the setting is not set.
+        SettingsError: it is not a valid address, or a variable in the setting is not set.
     """
     given = environ.get("MLFLOW_TRACKING_URI")
     uri = given or resolve_url(settings.uri, project)
@@ -110,7 +112,9 @@ def resolve_tracking_uri(project: Path, settings: TrackingSettings, environ: Mut
         parts = urlsplit(uri)
     except ValueError:
         name = "MLFLOW_TRACKING_URI" if given else "tracking.uri"
-        raise SettingsError(f"{name}: is no address; percent-encode special characters of user and password") from None
+        raise SettingsError(
+            f"{name}: is not a valid URL; percent-encode special characters of user and password"
+        ) from None
     if parts.scheme in ("http", "https") and parts.username is not None:
         environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
         if parts.password is not None:
@@ -120,11 +124,11 @@ def resolve_tracking_uri(project: Path, settings: TrackingSettings, environ: Mut
 
 
 def resolve_url(url: str, folder: Path) -> str:
-    """A setting's URL as it is used.
+    """Resolve variables and a relative SQLite path in a setting's URL.
 
     Args:
         url: `${NAME}` in it is replaced from the environment.
-        folder: where a relative SQLite path begins; the database's own folder is made.
+        folder: to which a SQLite path is relative; the database's folder is created.
 
     Raises:
         SettingsError: a variable is not set.
@@ -133,24 +137,24 @@ def resolve_url(url: str, folder: Path) -> str:
     if not url.startswith(_SQLITE):
         return url
     database = folder.resolve() / url.removeprefix(_SQLITE)
-    with suppress(OSError):  # who opens the database says so; who only asks for its address may not need it
+    with suppress(OSError):  # reported when the database is opened, which may never happen
         database.parent.mkdir(parents=True, exist_ok=True)
     return f"{_SQLITE}{database}"
 
 
 @contextmanager
 def hold_experiment(layout: Layout) -> Iterator[None]:
-    """Hold an experiment for this process. The system lets go of it when the process ends, however it ends.
+    """Lock an experiment for this process; the system releases the lock however the process ends.
 
     Raises:
-        ExperimentError: another process holds it.
+        ExperimentError: another process has locked it.
     """
     path = layout.folder / "runs" / "experiment.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def busy() -> ExperimentError:
         return ExperimentError(
-            f"{layout.folder}: process {path.read_text(encoding='utf-8') or 'unknown'} works in this experiment; "
+            f"{layout.folder}: process {path.read_text(encoding='utf-8') or 'unknown'} is using this experiment; "
             "wait until it is done, or end it"
         )
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, locks on them, and digests that tell when their bytes have changed."""
+"""Atomic writes, file locks, and digests that detect changed bytes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, err
 
 
 class DamagedFileError(OncoshiftError):
-    """A file's bytes are not those that were written: a disk failed, or somebody changed them."""
+    """A file's bytes are not those that were written: a disk failed, or something changed them."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and replaces `path` in one step."""
+    """Yield a temporary path beside `path`; on success, flush it and replace `path` with it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -54,11 +54,12 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, of: str = "") -> None:
-    """Remove the temporary files that killed processes left of `atomic`.
+    """Remove temporary files of `atomic` that killed processes left behind.
 
     Args:
-        folder: where to look; nobody may be writing there, so the caller holds whatever lock it has.
-        of: only those of files whose names begin like this.
+        folder: where to look; no other process may be writing there, so the caller must hold the
+            folder's lock.
+        of: prefix of the names of the files whose temporary files are removed.
     """
     for temporary in folder.glob(f".{of}*.tmp"):
         temporary.unlink(missing_ok=True)
@@ -66,15 +67,15 @@ def sweep(folder: Path, of: str = "") -> None:
 
 @contextmanager
 def writing(folder: Path, needed: int | None = None) -> Iterator[None]:
-    """Work that writes to `folder`, which need not exist: a disk that is full or refuses is an error that says so.
+    """Report a full disk or refused access during writes to `folder` as an error with advice.
 
     Args:
-        folder: where the work writes.
-        needed: bytes that the folder is to hold in the end, where that is known.
+        folder: where the block writes; need not exist.
+        needed: bytes that the folder will hold in the end, if known.
 
     Raises:
-        DataError: nothing can be written there, which is found out before the work begins where possible; or the disk
-            or a quota is full, or a file or folder may not be opened, while it goes on.
+        DataError: the folder is not writable, checked before the block runs where possible; or,
+            while it runs, the disk or a quota is full, or a file or folder may not be opened.
     """
     places = (folder.absolute(), *folder.absolute().parents)
     place = next(place for place in places if os.path.lexists(place))
@@ -102,13 +103,14 @@ def writing(folder: Path, needed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def hold_lock(path: Path, busy: Callable[[], Exception] | None = None) -> Iterator[None]:
-    """Hold a folder that is there, or a file, made where absent, for this process; however it ends, it lets go.
+    """Lock a folder or a file for this process; the system releases the lock when it ends.
 
     Args:
-        path: what stands for the thing that one process at a time may do.
-        busy: makes the error to raise where another holds it; None: wait until it is free.
+        path: an existing folder, or a file, which is created if absent.
+        busy: makes the error to raise if another process holds the lock; None: wait for it.
     """
-    # Not filelock: it cannot lock a folder, and a lock file in a folder that DVC keeps would become part of the data.
+    # filelock cannot lock a folder, and a lock file in a folder that DVC tracks would become part
+    # of the data.
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -121,19 +123,19 @@ def hold_lock(path: Path, busy: Callable[[], Exception] | None = None) -> Iterat
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def xxh3_file(path: Path, size: int | None = None) -> xxhash.xxh3_128:
-    """XXH3 (128 bits) of a file's bytes, or of its first `size`, to which more can be added.
+    """Return the XXH3 (128 bits) of a file's bytes, or of its first `size`, for further updates.
 
-    It is as fast as memory and guards against bits that flip, not against people.
+    It runs at memory speed and protects against bit rot, not against tampering.
     """
     digest = xxhash.xxh3_128()
     left = path.stat().st_size if size is None else size
-    # One buffer that stays in the processor's cache: new ones would take longer than the digest.
+    # One reused buffer stays in the processor's cache; new ones would take longer than the digest.
     buffer = memoryview(bytearray(_READ))
     with path.open("rb", buffering=0) as file:
         while left > 0 and (read := file.readinto(buffer[: min(left, _READ)])):
@@ -143,10 +145,10 @@ def xxh3_file(path: Path, size: int | None = None) -> xxhash.xxh3_128:
 
 
 def check_file(path: Path, expected: str, size: int | None = None) -> xxhash.xxh3_128:
-    """Compare a file, or its first `size` bytes, with the XXH3 that was noted elsewhere when it was written.
+    """Compare a file, or its first `size` bytes, with the XXH3 recorded when it was written.
 
     Returns:
-        The digest, as `xxh3_file` gives it.
+        The digest, as from `xxh3_file`.
 
     Raises:
         DamagedFileError: they differ, or the file is gone.
@@ -160,11 +162,11 @@ def check_file(path: Path, expected: str, size: int | None = None) -> xxhash.xxh
 
 
 def seal(path: Path, digest: str | None = None) -> None:
-    """Append the digest of a file's bytes to it, so that a step that replaces the file replaces both.
+    """Append the digest of a file's bytes to the file, so that both are replaced together.
 
     Args:
-        path: of a format whose readers leave alone what follows its end, such as zip and npy.
-        digest: XXH3 of its bytes, if it is known.
+        path: of a format whose readers ignore trailing bytes, such as zip and npy.
+        digest: XXH3 of its bytes, if already known.
     """
     digest = xxh3_file(path).hexdigest() if digest is None else digest
     with path.open("ab") as file:
@@ -188,7 +190,7 @@ def check_seal(path: Path) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON whole or not at all, with a digest of its values among them."""
+    """Write JSON atomically, with a digest of its values as one more key."""
     with atomic(path) as temporary:
         temporary.write_text(seal_json(values), encoding="utf-8")
 
@@ -204,21 +206,22 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
 
 
 def seal_json(values: dict[str, Any]) -> str:
-    """JSON with a digest of its values among them, for `open_json`."""
-    plain = json.loads(json.dumps(values))  # as it will be read: all keys are text
+    """Return JSON with a digest of its values as one more key, for `open_json`."""
+    plain = json.loads(json.dumps(values))  # as it will be read: all keys are strings
     return json.dumps({**plain, _DIGEST: _hash_json(plain)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def open_json(text: bytes, name: str, *needed: str) -> dict[str, Any]:
-    """The values of `seal_json`, if they are those that were written.
+    """Parse the JSON of `seal_json` and check its digest.
 
     Args:
-        text: the JSON; one without a digest is of an earlier version, and accepted with a warning.
+        text: the JSON; one without a digest was written by an earlier version, and is accepted with
+            a warning.
         name: of the file, for messages.
-        needed: keys that must be there.
+        needed: required keys.
 
     Raises:
-        DamagedFileError: it is no JSON, or its digest is another, or a key is missing.
+        DamagedFileError: it is not JSON, its digest differs, or a key is missing.
     """
     try:
         values = json.loads(text)
@@ -245,7 +248,7 @@ def _make_damage_error(path: Path | str, expected: str, found: str) -> DamagedFi
 
 
 def _flush(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, written to disk."""
+    """Flush a file's bytes, or a folder's entries, to disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

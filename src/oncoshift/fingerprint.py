@@ -1,7 +1,7 @@
-"""Hashes that say whether something has changed: the code behind a result, and any plain value.
+"""Hashes that detect changes: of the code behind a result, and of plain values.
 
-The code behind a result is what the module that makes it imports within this package, directly or not. So no table
-says which module belongs to which result, and none can be out of date.
+The code behind a result is the module that computes it and all that this module imports within the
+package, directly or not. It is derived, so no table of modules can be out of date.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PACKAGE = Path(__file__).resolve().parent
 _NAME = _PACKAGE.name
 
 SETTINGS = (f"{_NAME}.settings",)
-"""Code that a key need not cover where it holds the settings' values."""
+"""Code that a key that contains the settings' values need not cover."""
 
 _MAKERS = "ingest", "split", "normalize", "source", "validation", "stain", "packs.make", "packs.tiles"
 SETTINGS_AND_DATA = (
@@ -33,13 +33,13 @@ SETTINGS_AND_DATA = (
     f"{_NAME}.copies",
     f"{_NAME}.phantom",
 )
-"""Code that a key need not cover where it holds the settings' values and the hash of the data's content.
+"""Code that a key that contains the settings' values and the data's content hash need not cover.
 
-What makes the data is left out; what reads them is not.
+That is the code that makes the data; the code that reads them still counts.
 """
 
 TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
-"""Libraries whose versions decide how a pixel is rounded."""
+"""Libraries whose versions affect how pixels are rounded."""
 
 _DATA_STAGES = {"ingest": ("data.ingest",), "split": ("data.split",), "normalize": ("data.normalize",)}
 _MODEL_STAGES = {
@@ -51,10 +51,10 @@ _IMPORT_STRING = re.compile(rf"{_NAME}(\.\w+)+(:\w+)?")
 def fingerprint_code(
     *entries: str, libraries: Iterable[str] = ("torch",), without: Collection[str] = SETTINGS_AND_DATA
 ) -> str:
-    """Hash the source of some modules, of all that they import within this package, and libraries' versions.
+    """Hash the source of modules and of all that they import here, and library versions.
 
-    Comments, docstrings, the form of the text and what only type checkers read do not count. An HTML template beside a
-    module of its name does.
+    Comments, docstrings, formatting and code for type checkers do not count. An HTML template that
+    lies beside a module and has its name does.
 
     Args:
         entries: full names of modules; a package stands for all modules in it.
@@ -80,14 +80,17 @@ def fingerprint_stages() -> dict[str, str]:
 
 
 def find_import_closure(entries: Iterable[str], without: Collection[str] = ()) -> dict[str, Path]:
-    """Find the modules of this package that some modules import when they run, directly or not, and where they lie.
+    """Find the modules of this package that the given ones import at run time, directly or not.
 
-    An import within a function counts, and so does a string that names a module (`package.module:name`), as tables of
-    what is imported later hold. Imports for type checkers alone do not.
+    An import within a function counts, and so does an import string (`package.module:name`), as
+    registries of lazily imported classes hold. Imports for type checkers do not.
 
     Args:
         entries: full names of modules; a package stands for all modules in it.
         without: full names of modules and packages that are left out and not followed.
+
+    Returns:
+        Full name of each module → its file.
 
     Raises:
         ModuleNotFoundError: there is no module of an entry's name.
@@ -112,21 +115,21 @@ def find_import_closure(entries: Iterable[str], without: Collection[str] = ()) -
 
 
 class _Source(NamedTuple):
-    """What counts of a module: the hash of its code, and what it imports."""
+    """The hash of a module's code, and the modules it imports."""
 
     digest: str
     imports: frozenset[str]
 
 
 @cache
-def _read_source(path: Path, modified_ns: int) -> _Source:  # noqa: ARG001 - a file that has changed is read again
+def _read_source(path: Path, modified_ns: int) -> _Source:  # noqa: ARG001 - part of the cache key
     code = _RuntimeCode()
     tree = code.visit(ast.parse(path.read_bytes()))
     return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(code.imports))
 
 
 class _RuntimeCode(ast.NodeTransformer):
-    """Leaves out docstrings and what stands under `if TYPE_CHECKING:`, and notes the imports that are left."""
+    """Strips docstrings and `if TYPE_CHECKING:` blocks, and collects the remaining imports."""
 
     def __init__(self) -> None:
         self.imports: set[str] = set()
@@ -157,7 +160,7 @@ class _RuntimeCode(ast.NodeTransformer):
 
 @cache
 def _find_module(name: str, package: Path) -> Path | None:
-    """The file of a module or of a package's `__init__`; None for a name that is neither, or of another package."""
+    """Find the file of a module or of a package's `__init__`; None if it is neither, or foreign."""
     first, *parts = name.split(".")
     if first != _NAME:
         return None
@@ -180,11 +183,11 @@ def _qualify(names: Iterable[str]) -> list[str]:
 
 
 def fingerprint_weights(weights: str) -> str:
-    """`model.weights`, as what it is and not where: the content of a file, or the word."""
+    """Identify `model.weights` by content: a file's hash, or the name of published weights."""
     path = Path(weights)
     return sha256_file(path) if path.is_file() else weights
 
 
 def fingerprint_value(value: Any) -> str:
-    """Hash of a JSON-like value; the order of keys does not count."""
+    """Hash a JSON-like value; the order of keys does not count."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,7 +1,4 @@
-"""Where things lie on disk. An experiment is a folder with params.yaml and dvc.yaml; the project root is one.
-
-Other experiments (a preset, `--set`) get a folder of their own under `experiments/`, see `oncoshift.experiments`.
-"""
+"""The folders and files of an experiment (see `oncoshift.experiments`)."""
 
 from __future__ import annotations
 
@@ -20,8 +17,9 @@ class Layout:
 
     Attributes:
         folder: the experiment's folder.
-        project: whose `runs/` it shares with the project's other experiments; None: it has its own. What lies there is
-            named by the hash of all that it depends on, so what one experiment has trained, another finds.
+        project: the project whose `runs/` the experiment shares; None: it has its own. Results
+            there are named by the hash of all that they depend on, so one experiment finds what
+            another has trained.
     """
 
     folder: Path
@@ -34,17 +32,17 @@ class Layout:
 
     @property
     def code(self) -> Path:
-        """Stage `code`: folder of a hash of the code behind each stage."""
+        """Stage `code`: one hash of the code behind each stage."""
         return self.folder / "data" / "code"
 
     @property
     def tiles(self) -> Path:
-        """Stage `ingest`: folder of tiles.parquet, measurements.parquet, quarantine.csv, report.json and report/."""
+        """Stage `ingest`: tiles and measurements (Parquet), quarantine.csv, report."""
         return self.folder / "data" / "tiles"
 
     @property
     def splits(self) -> Path:
-        """Stage `split`: folder of one parquet file for each name in `SPLITS`."""
+        """Stage `split`: one parquet file for each name in `SPLITS`."""
         return self.folder / "data" / "splits"
 
     @property
@@ -54,20 +52,20 @@ class Layout:
 
     @property
     def shared(self) -> Path:
-        """The folder that holds the shared `runs/`; a relative path in `tune.storage` begins there."""
+        """The folder that holds the shared `runs/`; paths in `tune.storage` are relative to it."""
         return self.project or self.folder
 
     @property
     def features(self) -> Path:
-        """Cached outputs of frozen trunk parts, by content hash."""
+        """Cached features of frozen trunk parts, by content hash."""
         return self.shared / "runs" / "features"
 
     @property
     def jobs(self) -> Path:
-        """One folder for each training job, named by the hash of all that it depends on."""
+        """Training jobs: one folder each, named by the hash of all that the job depends on."""
         return self.shared / "runs" / "jobs"
 
     @property
     def outputs(self) -> Path:
-        """What the DVC stages train, evaluate and explain write for the experiment in params.yaml."""
+        """Outputs of the DVC stages train, evaluate and explain."""
         return self.folder / "outputs"

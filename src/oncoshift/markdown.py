@@ -1,17 +1,17 @@
-"""Text from outside in a Markdown document: names of organs and files, reasons that somebody typed, errors."""
+"""Markdown from untrusted text: names of organs and files, typed reasons, error messages."""
 
 from __future__ import annotations
 
 import re
 
-# Of brackets, those that make a link; of marks at the start, a heading's, a quotation's and a list's; of underscores,
-# those that do not join words. The rest, such as an interval [0.70, 0.95], stays readable as it is.
+# Only brackets that form a link, heading, quotation and list marks at the start, and underscores
+# that do not join words are escaped. The rest, such as an interval [0.70, 0.95], stays readable.
 _MARKS = re.compile(r"[\\`*|~]|\](?=[(\[:])|^(?:[#>]|[+-](?=\s))|(?<![^\W_])_|_(?![^\W_])")
 
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def escape(text: str) -> str:
-    """A text as a line of Markdown that shows it as it is, without markup, links or HTML of its own."""
+    """Escape a text into one line of Markdown that shows it literally, without links or HTML."""
     plain = _ENTITY.sub("&amp;", " ".join(text.split())).replace("<", "&lt;")
     return _MARKS.sub(r"\\\g<0>", plain)

@@ -1,4 +1,4 @@
-"""Work on many tiles with threads (decoders and kernels let go of the interpreter), in order and with progress."""
+"""Ordered parallel map over tiles, by threads, as decoders and kernels release the GIL."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Progress = Callable[[int, int], None]
-"""Called with how many items are done and how many there are."""
+"""Called with the number of items done and the total."""
 
 Phases = Callable[[str], Progress]
-"""Gives the progress of one phase of the work, by the word for what is done in it."""
+"""Makes the progress function of a named phase."""
 
 _AHEAD = 16
-"""Items handed out ahead for each thread; all of them at once would hold a kilobyte for every tile."""
+"""Items queued ahead per thread; queueing all of them would take a kilobyte per tile."""
 
 
 def ignore_progress(_phase: str) -> Progress:
-    """`Phases` that nobody watches."""
+    """Make a progress function that does nothing; a `Phases`."""
     return lambda _done, _total: None
 
 
 def count_usable_cores() -> int:
-    """Cores that this process may use, which a container or a scheduler may hold below what the machine has."""
+    """Count the cores that this process may use; a container or a scheduler may limit them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -41,15 +41,16 @@ def map_in_order(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> list[Result]:
-    """The results of `function` in the items' order, whatever order the threads finish in.
+    """Apply a function to all items with threads, and return the results in the items' order.
 
-    Results stay in memory, so a function on images should write its image where it belongs and return a record.
+    Results stay in memory, so a function on images should write its image itself and return a
+    record.
 
     Args:
         function: called from several threads.
         items: its arguments.
-        progress: called with items done and in all.
-        threads: how many; None: one a core; 1: none but the caller's.
+        progress: called with the number of items done and the total.
+        threads: how many; None: one per core; 1: the caller's own.
     """
     results: list[Result] = []
 

@@ -1,4 +1,4 @@
-"""How a program of this project ends: what it raises becomes words on stderr and an exit code."""
+"""How a program of this project ends: exceptions become a message on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ _REMEDIES = {
     errno.EROFS: "work in a folder that can be written to",
     **dict.fromkeys(FULL, "make room, and start it again"),
 }
-"""What the system may refuse wherever a file is written or read, and what the user can do about it."""
+"""Errors of the operating system that any read or write may raise → what the user can do."""
 
 
 def run_program(body: Callable[[], int | None]) -> int:
     """Run a program to its end.
 
     Args:
-        body: what it does; returns an exit code if it is not 0.
+        body: the program; returns an exit code unless it is 0.
 
     Returns:
-        The exit code; `oncoshift.errors` lists them. An unexpected exception leaves its traceback, and is a crash.
+        The exit code; `oncoshift.errors` lists them. An unexpected exception prints its traceback
+        and is a crash.
     """
     show_any_text()
     try:
@@ -63,9 +64,9 @@ def run_program(body: Callable[[], int | None]) -> int:
 
 
 def _explain_refusal(error: OSError) -> str | None:
-    """What the system refused, and what to do about it; None for other errors.
+    """Describe what the system refused and what to do about it; None for other errors.
 
-    That a disk is full the system says of a write, which unlike the opening of a file names none.
+    The error of a full disk comes from a write and names no file, unlike that of an open.
     """
     if error.errno not in _REMEDIES or (error.filename is None and error.errno not in FULL):
         return None
@@ -74,19 +75,19 @@ def _explain_refusal(error: OSError) -> str | None:
 
 
 def _drop_output() -> None:
-    """Lead stdout nowhere, or the flush at exit fails once more."""
+    """Redirect stdout to the null device, as the flush at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_lost_reader(stream: TextIO) -> bool:
-    """Whether the reader of a pipe has gone, as `| head` does; another pipe than this one may have broken."""
+    """Return whether the reader of this stream is gone (`| head`); another pipe may have broken."""
     poll = select.poll()
     poll.register(stream, select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def show_any_text() -> None:
-    """Let stdout and stderr take any text: what their encoding has no letter for is shown as an escape."""
+    """Let stdout and stderr print any text, with escapes for characters outside their encoding."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Proxies are for the network: what listens on this machine is asked directly."""
+"""Loopback addresses, which no HTTP proxy may handle."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def spare_loopback() -> None:
-    """Add the loopback addresses to `NO_PROXY` and `no_proxy` of this process and of those that it starts.
+    """Add the loopback addresses to `NO_PROXY` and `no_proxy` of this process and its children.
 
-    Without it `HTTP_PROXY` sends requests for the Prefect or MLflow server on this machine to the proxy, whose
-    127.0.0.1 is another one. What is spared already stays; where both variables are set, clients read the lower case.
+    Otherwise `HTTP_PROXY` would send requests for the local Prefect or MLflow server to the proxy,
+    whose 127.0.0.1 is another machine. Hosts that are listed stay; if both variables are set,
+    clients read the lower-case one.
     """
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     hosts = [host.strip() for host in given.split(",") if host.strip()]

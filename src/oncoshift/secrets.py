@@ -1,4 +1,4 @@
-"""Credentials in URLs: cut from whatever is logged, written, shown or hashed."""
+"""Credentials in URLs, which are removed from all that is logged, written, shown or hashed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PASSWORD = re.compile(rf"{_NAME}[^\s@]+@")
 
 
 def remove_credentials(text: str) -> str:
-    """A text without the credentials of the URLs in it: neither user nor password, and *** for secret parameters.
+    """Remove user and password from the URLs in a text, and replace secret parameters by ***.
 
     Args:
         text: a URL, or a message that may hold some, or a connection string (`host=… password=…`).
@@ -30,5 +30,5 @@ def remove_credentials(text: str) -> str:
 
 
 def has_password(text: str) -> bool:
-    """Whether a URL in the text holds a password or a secret parameter; a user's name alone is none."""
+    """Return whether a URL in the text holds a password or a secret parameter."""
     return _PASSWORD.search(text) is not None or _PARAMETER.search(text) is not None

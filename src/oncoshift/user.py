@@ -1,4 +1,4 @@
-"""Who runs this process, for histories that others rely on."""
+"""The user who runs this process, for audit histories."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import pwd
 
 
 def find_user_name() -> str:
-    """The name of the user that the system runs this process as; `uid 1234` where it has no name for that one.
+    """Return the name of the process's user, or `uid 1234` if the system has no name for it.
 
-    Not `getpass.getuser`, which believes the variables LOGNAME and USER, and fails in a container that lacks both.
+    `getpass.getuser` trusts the variables LOGNAME and USER, and fails in a container that lacks
+    both.
     """
     number = os.getuid()
     try:

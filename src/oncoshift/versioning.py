@@ -1,7 +1,7 @@
-"""DVC, as a subprocess of this interpreter's environment: derived data, versions of raw data, a remote.
+"""DVC, run as a subprocess: derived data, versions of raw data, a remote.
 
-DVC wants to know whether it lives in a git checkout. Outside of one it is told so in `.dvc/config.local`, so that the
-same project works from an archive or in a container.
+DVC must know whether it runs in a git checkout. Outside of one, `core.no_scm` is set in
+`.dvc/config.local`, so the same project works from an archive or in a container.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _REMEDIES = {
     "file is not a database": "DVC's index is damaged; remove its folder, $DVC_SITE_CACHE_DIR or else /var/tmp/dvc: "
     "DVC makes it again",
 }
-"""What DVC says of a fault, without a way out → the way out."""
+"""DVC messages that lack advice → what to do."""
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class DvcError(OncoshiftError):
-    """DVC, or a stage that it ran, failed; the message ends with what DVC said last."""
+    """DVC, or a stage that it ran, failed; the message ends with the last lines of its output."""
 
 
 def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None] | None = None) -> list[str]:
@@ -54,11 +54,11 @@ def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None]
     Args:
         folder: the experiment.
         stage: this stage and what it depends on; None for all stages.
-        on_line: called with each line that DVC and the stages print, as it comes.
+        on_line: called with each line that DVC and the stages print, as it is printed.
 
     Returns:
-        Names of the stages that ran, in order, but for `code`, which always does; empty when nothing had changed, or
-        DVC had the result in its cache.
+        Names of the stages that ran, in order, without `code`, which always runs; empty if nothing
+        had changed or DVC restored the results from its cache.
 
     Raises:
         DvcError: a stage failed, or dvc.lock is damaged.
@@ -70,7 +70,7 @@ def repro(folder: Path, stage: str | None = None, on_line: Callable[[str], None]
 
 
 def is_current(folder: Path, stage: str, fingerprints: dict[str, str]) -> bool:
-    """Whether `repro` would find nothing to do; no stage runs.
+    """Return whether `repro` would have nothing to do, without running a stage.
 
     Args:
         folder: the experiment.
@@ -88,11 +88,11 @@ def is_current(folder: Path, stage: str, fingerprints: dict[str, str]) -> bool:
         changed: dict[str, Any] = json.loads(said[-1])
     except (IndexError, ValueError):
         raise DvcError(f"`dvc status` in {folder} did not say what has changed: {' '.join(said)[:200]!r}") from None
-    return changed.keys() <= {"code"}  # which counts as changed always
+    return changed.keys() <= {"code"}  # which always counts as changed
 
 
 def is_versioned(project: Path, path: Path) -> bool:
-    """Whether DVC has a pointer to raw data; True for data outside the project, which it does not version."""
+    """Return whether DVC tracks raw data; True outside the project, where it never does."""
     pointer = _locate_pointer(project, path)
     return pointer is None or pointer.is_file()
 
@@ -108,7 +108,8 @@ def version_raw(project: Path, path: Path) -> str | None:
         The data's DVC hash; None for data outside the project, which DVC does not version.
 
     Raises:
-        DvcError: DVC refuses, for example because git tracks the files, or the .dvc file beside them is damaged.
+        DvcError: DVC refuses, for example because git tracks the files, or the .dvc file beside
+            them is damaged.
     """
     project = project.resolve()
     pointer = _locate_pointer(project, path)
@@ -121,16 +122,17 @@ def version_raw(project: Path, path: Path) -> str | None:
 
 
 def ensure_local_remote(project: Path) -> None:
-    """Make `.dvc-remote/` a remote, unless the project has one already.
+    """Add `.dvc-remote/` as a remote, unless the project has one.
 
-    It is not made the default: a local default would silently win over one that the user adds later.
+    It is not the default remote, as a local default would silently override one that the user adds
+    later.
     """
     if not _list_remotes(project):
         _run_dvc(project, "remote", "add", "--local", REMOTE, REMOTE_FOLDER)
 
 
 def push(folder: Path) -> None:
-    """Copy versioned data to the default remote, or to the embedded one while there is no other.
+    """Copy versioned data to the default remote, or to the embedded one if there is no other.
 
     Raises:
         DvcError: there is no remote, or it cannot be reached.
@@ -139,12 +141,12 @@ def push(folder: Path) -> None:
 
 
 def _list_remotes(folder: Path) -> list[str]:
-    """Names of the configured remotes; `dvc remote list` would break long lines."""
+    """List the configured remotes; `dvc remote list` would wrap long lines."""
     return [match[1] for line in _run_dvc(folder, "config", "--list") if (match := _REMOTE_URL.match(line))]
 
 
 def read_stage_outs(folder: Path) -> dict[str, str]:
-    """Path → DVC hash of every output in the experiment's dvc.lock; empty where no stage has run.
+    """Read path → DVC hash of every output in the experiment's dvc.lock; empty if no stage has run.
 
     Raises:
         DvcError: dvc.lock is damaged.
@@ -161,7 +163,7 @@ def read_stage_outs(folder: Path) -> dict[str, str]:
 
 
 def hash_file(path: Path) -> str:
-    """The hash that DVC knows a file by, alone or inside a tracked folder: its MD5, in hex."""
+    """Return the hash by which DVC knows a file, alone or in a tracked folder: its hex MD5."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -170,7 +172,8 @@ def _run_dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | Non
     _set_no_scm(folder)
     _mend_rwlock(folder)
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    # Stages call `oncoshift`, which lies beside the interpreter, also where nobody activated its environment.
+    # Stages call `oncoshift`, which lies beside the interpreter even if its environment is not
+    # active.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true", "PYTHONUNBUFFERED": "1"}
     lines: list[str] = []
@@ -178,7 +181,7 @@ def _run_dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | Non
     with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
         try:
             for line in process.stdout or ():
-                lines.append(remove_credentials(line.rstrip("\n")))  # a remote's address may hold some
+                lines.append(remove_credentials(line.rstrip("\n")))  # a remote's address may contain some
                 if on_line is not None:
                     on_line(lines[-1])
         except BaseException:
@@ -193,10 +196,10 @@ def _run_dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | Non
 
 
 def _mend_rwlock(folder: Path) -> None:
-    """Remove DVC's table of who reads and writes what, where a process was killed while it wrote it.
+    """Remove DVC's rwlock table if a process was killed while writing it.
 
-    Every later call of DVC would end at it. The table is written under a lock on the file beside it, so half a table
-    that nobody holds was left behind.
+    Every later call of DVC would fail on it. The table is written under a lock on the file beside
+    it, so a broken table that is not locked was left behind.
     """
     table = folder / ".dvc" / "tmp" / "rwlock"
     if _is_table(table):
@@ -208,7 +211,7 @@ def _mend_rwlock(folder: Path) -> None:
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a rwlock is absent or as DVC writes it."""
+    """Return whether a rwlock table is absent or valid."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -219,7 +222,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _set_no_scm(folder: Path) -> None:
-    """Set `core.no_scm` for this copy of the project where no folder above it is a git checkout."""
+    """Set `core.no_scm` for this copy of the project if it lies in no git checkout."""
     if any((parent / ".git").exists() for parent in (folder.resolve(), *folder.resolve().parents)):
         return
     local = folder / ".dvc" / "config.local"
@@ -237,19 +240,19 @@ def _set_no_scm(folder: Path) -> None:
 
 
 def _locate_pointer(project: Path, path: Path) -> Path | None:
-    """Where the .dvc file of raw data is, or would be; None for data outside the project."""
+    """Return the path of the .dvc file of raw data, present or not; None outside the project."""
     path = path.resolve()
     return path.with_name(f"{path.name}.dvc") if path.is_relative_to(project.resolve()) else None
 
 
 def _read_pointer_hash(pointer: Path) -> str:
-    """The hash in a .dvc file; see `_read_part` for the error."""
+    """Read the hash in a .dvc file; see `_read_part` for the error."""
     remedy = "restore it from git, or remove it: it is made again from the data"
     return _read_part(pointer, lambda content: str(content["outs"][0]["path"] and content["outs"][0]["md5"]), remedy)
 
 
 def _read_part(path: Path, pick: Callable[[Any], T], remedy: str) -> T:
-    """Part of a YAML file that DVC wrote.
+    """Read part of a YAML file that DVC wrote.
 
     Raises:
         DvcError: the file is damaged.

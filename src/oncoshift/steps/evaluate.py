@@ -1,4 +1,4 @@
-"""Step `evaluate`: how good trained models are, on the sources and on the target's test tiles."""
+"""Step `evaluate`: performance of trained models on the sources and the target's test tiles."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluatedMethod:
-    """How good one method is.
+    """The performance of one method.
 
     Attributes:
-        seeds: its trained jobs, one a seed.
+        seeds: its trained jobs, one per seed.
         predictions: of all seeds, with the columns of `evaluation.domains.PREDICTION_COLUMNS`.
         report: over its seeds; source organs on source_val, the target on test.
-        bins: of the reliability diagram.
+        bins: number of bins of the reliability diagram.
     """
 
     seeds: Sequence[TrainedJob]
@@ -45,11 +45,11 @@ class EvaluatedMethod:
     bins: int
 
     def record(self, recorder: Recorder, folder: str = "") -> None:
-        """Keep the report and the three plots.
+        """Save the report and the three plots.
 
         Args:
-            recorder: keeps them.
-            folder: before their names, with a slash at its end.
+            recorder: where to save them.
+            folder: prefix of their names, ending in a slash.
         """
         recorder.save_text(f"{folder}report.md", self.report.to_markdown())
         recorder.save_figure(f"{folder}roc.png", draw_roc_figure(self.predictions))
@@ -59,14 +59,14 @@ class EvaluatedMethod:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Control and method, beside one another.
+    """Control and method, compared.
 
     Attributes:
         target: the organ adapted to.
-        methods: what was found of each, by name.
-        gain: balanced accuracy on the target's test tiles, adapted minus control, paired by group and seed; None where
-            there are too few groups for an interval.
-        without_gain: why there is none; empty where there is one.
+        methods: name → performance.
+        gain: balanced accuracy on the target's test tiles, adapted minus control, paired by group
+            and seed; None if there are too few groups for an interval.
+        without_gain: the reason for `gain` being None; else empty.
     """
 
     target: str
@@ -76,11 +76,11 @@ class Evaluation:
 
     @property
     def reports(self) -> dict[str, Report]:
-        """By method."""
+        """Name of each method → its report."""
         return {name: method.report for name, method in self.methods.items()}
 
     def record(self, recorder: Recorder) -> None:
-        """Keep all of each method, each seed's metrics with its own training, and the comparison."""
+        """Save each method's results, each seed's metrics in its own run, and the comparison."""
         for name, method in self.methods.items():
             recorder.save_table(f"{name}/predictions", method.predictions.reset_index(drop=True))
             method.record(recorder, f"{name}/")
@@ -94,7 +94,7 @@ class Evaluation:
 
     @property
     def headline(self) -> dict[str, float]:
-        """The target's figures by method, and the gain."""
+        """The metrics on the target by method, and the gain."""
         values: dict[str, float] = {}
         for method, report in self.reports.items():
             for name, interval in report.organ(self.target).intervals.items():
@@ -140,7 +140,7 @@ def evaluate_one(jobs: ExperimentJobs, trained: TrainedJob, settings: EvaluateSe
 
 
 def compute_roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The ROC curve of every organ's first seed, for a program that draws it itself, as DVC does."""
+    """Compute the ROC curve of each organ's first seed, for DVC plots."""
     curves = []
     for tiles in split_by_organ(predictions):
         false, true, _ = roc_curve(tiles.labels, tiles.probabilities[0])
@@ -172,7 +172,7 @@ def _compute_gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFra
 
 
 def _record_seeds(recorder: Recorder, method: EvaluatedMethod) -> None:
-    """Each seed's metrics go to its own training run, where the UI compares runs."""
+    """Log each seed's metrics in its training's run, where the UI can compare them."""
     for trained in method.seeds:
         settings = trained.job.settings
         values = {

@@ -1,6 +1,7 @@
-"""Step `explain`: Integrated Gradients of a trained model on a fixed set of the target's test tiles.
+"""Step `explain`: Integrated Gradients on a fixed set of the target's test tiles.
 
-Parts that are done lie in the job's folder until all are, so a killed process goes on to the same bits.
+Finished parts stay in the job's folder until all are done, so a killed process resumes and ends
+with the same bits.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExplainedModel:
-    """A model and where its attributions lie.
+    """A model and its explanation.
 
     Attributes:
         trained: the model's job.
-        explanation: the attributions, their table and their picture.
+        explanation: attributions, their table and their figure.
     """
 
     trained: TrainedJob
     explanation: Explanation
 
     def record(self, recorder: Recorder) -> None:
-        """Keep gallery, table and the share of attribution on nuclei."""
+        """Save the gallery, the table, and the share of attribution on nuclei."""
         found, ended = self.explanation, self.trained.ended_ms
         recorder.set_tags({"oncoshift.job": self.trained.job.id})
         recorder.save_figure("integrated_gradients.png", found.figure)
@@ -60,7 +61,7 @@ def run(
     Args:
         jobs: of the experiment.
         trained: the model's job.
-        on_progress: called with tiles done and tiles in all.
+        on_progress: called with the number of tiles done and the total.
     """
     tiles = jobs.load_tiles(("test",))
     source = jobs.load_training_data().source
@@ -90,7 +91,7 @@ def run(
 
 
 def _compute_key(jobs: ExperimentJobs, trained: TrainedJob, tile_ids: NDArray[np.str_]) -> str:
-    """Hash of all that decides attributions."""
+    """Hash all that the attributions depend on."""
     settings = trained.job.settings.explain.model_dump(mode="json")
     code = fingerprint_code("oncoshift.explain")
     return fingerprint_value([trained.digest, jobs.data_digest, jobs.pack_digest, settings, tile_ids.tolist(), code])

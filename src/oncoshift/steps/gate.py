@@ -1,6 +1,7 @@
-"""Step `gate`: challenger against control and champion on the audit set; promotes, or says why not.
+"""Step `gate`: judge the challenger on the audit set; promote it, or say why not.
 
-The registered models predict from the raw bytes of the tiles, so the gate judges exactly what would be served.
+The registered models predict from the raw bytes of the tiles, so the gate judges exactly what would
+be served.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 UNLABELLED_TILES = 1000
-"""Challenger and champion are compared on so many unlabelled target tiles at most."""
+"""Maximum number of unlabelled target tiles on which challenger and champion are compared."""
 
 METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity")
 
@@ -61,7 +62,7 @@ class JudgedVersion:
     decision: Decision
 
     def record(self, recorder: RunRecorder) -> None:
-        """Keep the decision in the run, its parent and the registry, and promote the version where it says so."""
+        """Save the decision in run, parent and registry, and promote the version if it passed."""
         decision, client = self.decision, recorder.tracker.client
         recorder.save_sealed("gate.json", decision.to_dict())
         record_decision(client, self.name, self.version, decision)
@@ -75,13 +76,13 @@ class JudgedVersion:
 
 @dataclass(frozen=True)
 class Challenge:
-    """What the gate is to judge.
+    """The gate's input.
 
     Attributes:
         name: of the registered model.
         version: the challenger.
         control: the source-only job with the challenger's seed.
-        selection: the challenger as it was picked, and what is to be thought of it without labels.
+        selection: how the challenger was picked, and the verdict on it without labels.
     """
 
     name: str
@@ -97,14 +98,14 @@ def run(
     settings: Settings,
     say: Callable[[str], None],
 ) -> JudgedVersion:
-    """Decide on a version, or find the decision that was made before.
+    """Decide on a version, or return the decision that an interrupted gate recorded.
 
     Args:
         recorder: the step's run, in whose store the registry is.
         jobs: of the experiment.
         challenge: what to judge.
         settings: of the experiment.
-        say: takes lines of progress for people.
+        say: receives lines of progress.
 
     Raises:
         RegistryError: a model cannot be loaded, or cannot read a tile.
@@ -114,9 +115,9 @@ def run(
 
 
 def _find_decision(recorder: RunRecorder, version: str, say: Callable[[str], None]) -> Decision | None:
-    """Find the decision of a gate that was killed after making it.
+    """Find the decision of a gate that was killed after recording it.
 
-    Deciding again would compare a new champion with itself.
+    A second decision would compare a new champion with itself.
     """
     tags = recorder.tracker.client.get_run(recorder.run).data.tags
     if tags.get("oncoshift.version") != version:
@@ -187,7 +188,7 @@ def _gather_evidence(
 def _compute_levels(
     tiles: EvaluationTiles, probabilities: NDArray[np.float64], settings: EvaluateSettings
 ) -> tuple[Mapping[MetricName, Interval], str]:
-    """The metrics on the audit set; without intervals, and why, where groups are too few for them."""
+    """Compute the audit metrics; with too few groups, without intervals and with the reason."""
     try:
         levels = bootstrap_metrics(
             tiles.labels,
@@ -204,7 +205,7 @@ def _compute_levels(
 
 
 def _measure_agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str, uri: str) -> float:
-    """Kappa of two versions on unlabelled tiles of the target, evenly spaced over its training split."""
+    """Compute kappa of two versions on unlabelled target tiles, evenly spaced over training."""
     splits = jobs.layout.splits
     ids = read_table(splits / "target_train.parquet", ("tile_id",), stage="split")["tile_id"].tolist()
     images = read_raw_tiles(jobs.layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
@@ -215,7 +216,7 @@ def _measure_agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str
 
 
 def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> NDArray[np.float64]:
-    """Probabilities of a registered version for raw image bytes, float64 [N].
+    """Predict with a registered version from raw image bytes; probabilities, float64 [N].
 
     Raises:
         RegistryError: the model cannot be loaded, or cannot read a tile.

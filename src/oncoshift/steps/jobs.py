@@ -1,7 +1,7 @@
-"""Training jobs of an experiment on disk: made from its settings, trained, and asked for predictions.
+"""Training jobs of an experiment: made from its settings, trained, and used for predictions.
 
-The DVC stages and the retraining flow both go through here. Torch is imported by what trains or predicts, so that to
-find that there is nothing to do takes no second of it.
+The DVC stages and the retraining flow both use this module. Only functions that train or predict
+import torch, so finding that there is nothing to do stays quick.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class ExperimentJobs:
     Attributes:
         layout: the experiment.
         variant: the stain variant that all jobs train on.
-        sources: the labelled organs of the experiment; a job may be of some of them.
+        sources: the labelled organs of the experiment; a job may use a subset.
         data_digest: content hash of all that training may read.
         pack_digest: content hash of the pack alone.
-        folder: where jobs keep their results.
+        folder: where jobs store their results.
     """
 
     layout: Layout
@@ -52,7 +52,7 @@ class ExperimentJobs:
 
     @classmethod
     def open(cls, layout: Layout, variant: str, sources: tuple[str, ...], folder: Path | None = None) -> ExperimentJobs:
-        """Hash the data as they are now.
+        """Hash the data in their present state.
 
         Raises:
             DataError: a data stage has not run.
@@ -61,7 +61,7 @@ class ExperimentJobs:
         return cls(layout, variant, sources, data_fingerprint(layout, variant), pack, folder or layout.jobs)
 
     def make_job(self, settings: Settings, **changes: Any) -> Job:
-        """The job that settings name, with dotted keys (`__` for the dot) changed."""
+        """Make the job of some settings, with changes by dotted key (`__` stands for the dot)."""
         from oncoshift.training.job import Job
 
         values = {key.replace("__", "."): value for key, value in changes.items()}
@@ -69,13 +69,13 @@ class ExperimentJobs:
         return Job(changed, self.data_digest, self.pack_digest, self.folder, self.layout.features)
 
     def train(self, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None) -> TrainedJob:
-        """Train a job, or return its result if it is done; see `training.job.train_job` for the errors."""
+        """Train a job, or return its result; see `training.job.train_job` for the errors."""
         from oncoshift.training.job import train_job
 
         return train_job(job, self.load_training_data(), on_epoch, on_features)
 
     def predict(self, trained: TrainedJob, splits: Sequence[LabelledSplit]) -> pd.DataFrame:
-        """A job's predictions on labelled splits, with the columns of `evaluation.domains.PREDICTION_COLUMNS`."""
+        """Predict labelled splits; the columns are `evaluation.domains.PREDICTION_COLUMNS`."""
         from oncoshift.training.job import predict_job
 
         tiles = self.load_tiles(splits)
@@ -91,16 +91,16 @@ class ExperimentJobs:
         )
 
     def predict_target(self, trained: TrainedJob) -> NDArray[np.float64]:
-        """A job's probability of malignant on the target's training tiles, float64 [T]; no label is read."""
+        """Predict P(malignant) of the target's training tiles, float64 [T]; no label is read."""
         from oncoshift.training.job import predict_job
 
         target = self.load_training_data().target
         return predict_job(trained, target.images, target.rows)
 
     def load_tiles(self, splits: Sequence[LabelledSplit]) -> EvaluationTiles:
-        """The tiles of labelled splits."""
+        """Load the tiles of labelled splits."""
         return load_evaluation_tiles(self.layout, self.variant, splits)
 
     def load_training_data(self) -> TrainingData:
-        """All that training may read."""
+        """Load all that training may read."""
         return load_training_data(self.layout, self.variant, self.sources)

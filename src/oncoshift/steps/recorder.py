@@ -1,6 +1,6 @@
-"""Where a step's result is recorded: in a folder, as the DVC stages do, or in a run of MLflow, as a retraining does.
+"""Recorders of a step's result: a folder for DVC stages, an MLflow run for a retraining.
 
-A result lists what to keep; each recorder chooses the format and ignores what it cannot store.
+A result names what to save; each recorder chooses the format and ignores what it cannot store.
 """
 
 from __future__ import annotations
@@ -29,56 +29,56 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Base recorder, which keeps nothing; subclasses override what they can store.
+    """Base recorder, which saves nothing; subclasses override what they can store.
 
-    Names are paths below the recorder's place.
+    Names are paths relative to the recorder's folder or run.
     """
 
     @property
     def outer(self) -> Recorder:
-        """The recorder of the run that the step belongs to, where its main figures go."""
+        """The recorder of the retraining's run, which gets the step's main results."""
         return Recorder()
 
-    def find_step(self, step: str) -> Recorder:  # noqa: ARG002 - for those who override it
-        """The recorder of another step of the same retraining, by the name of its run."""
+    def find_step(self, step: str) -> Recorder:  # noqa: ARG002 - for subclasses
+        """Find the recorder of another step of the same retraining, by the name of its run."""
         return Recorder()
 
     def save_figure(self, name: str, figure: Figure) -> None:
-        """Keep a picture, for example roc.png."""
+        """Save a figure, for example roc.png."""
 
     def save_text(self, name: str, text: str) -> None:
-        """Keep a text, for example report.md."""
+        """Save a text, for example report.md."""
 
     def save_table(self, name: str, table: pd.DataFrame) -> None:
-        """Keep a table; its name has no ending."""
+        """Save a table; its name has no suffix."""
 
     def save_json(self, name: str, values: Any) -> None:
-        """Keep a JSON value, for example report.json."""
+        """Save a JSON value, for example report.json."""
 
     def log_metrics(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:
-        """Keep figures by name.
+        """Log metrics by name.
 
         Args:
-            values: None where there is no value.
-            at_ms: the time that they belong to, in milliseconds since 1970.
-            step: where a curve of them stands, for example the number of trials behind them.
+            values: None for a missing value.
+            at_ms: the time of the values, in milliseconds since 1970.
+            step: position on the metric's curve, for example the number of trials so far.
         """
 
     def log_epochs(self, epochs: Sequence[Epoch]) -> None:
-        """Keep the figures of a training that has ended."""
+        """Save the metrics of a finished training's epochs."""
 
     def save_files(self, folder: Path, names: Sequence[str]) -> None:
-        """Keep copies of files that lie in a folder."""
+        """Save copies of files of a folder."""
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Keep words to search and filter by."""
+        """Set tags, by which runs are searched and filtered."""
 
 
 class FolderRecorder(Recorder):
-    """Files in a folder that DVC keeps; tags have no place in it.
+    """Saves files in a folder that DVC tracks, and ignores tags.
 
     Args:
-        folder: made empty first.
+        folder: emptied first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,15 +87,15 @@ class FolderRecorder(Recorder):
         folder.mkdir(parents=True)
 
     def save_figure(self, name: str, figure: Figure) -> None:
-        """Save it."""
+        """Save the figure as an image."""
         figure.savefig(self.folder / name)
 
     def save_text(self, name: str, text: str) -> None:
-        """Write it."""
+        """Write the text to a file."""
         (self.folder / name).write_text(text)
 
     def save_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write it as CSV; no name of a tile or a group is a formula to a spreadsheet."""
+        """Write CSV in which no name of a tile or a group is a formula to a spreadsheet."""
         safe = {"tile_id": as_path_cell, "group": as_text_cell}
         columns = {column: table[column].map(cell) for column, cell in safe.items() if column in table}
         table.assign(**columns).to_csv(self.folder / f"{name}.csv", index=False)
@@ -109,24 +109,24 @@ class FolderRecorder(Recorder):
         (self.folder / name).write_text(json.dumps(values, indent=1))
 
     def log_epochs(self, epochs: Sequence[Epoch]) -> None:
-        """Write history.csv, one row an epoch."""
+        """Write history.csv, one row per epoch."""
         self.save_table("history", pd.DataFrame([dict(epoch) for epoch in epochs]))
 
     def save_files(self, folder: Path, names: Sequence[str]) -> None:
-        """Copy them."""
+        """Copy the files."""
         for name in names:
             shutil.copyfile(folder / name, self.folder / name)
 
 
 @dataclass(frozen=True)
 class RunRecorder(Recorder):
-    """A run of MLflow, which is found by its key, so that recording twice is recording once.
+    """Saves in an MLflow run, which is found by its key, so recording again changes nothing.
 
     Attributes:
         tracker: the store.
-        run: its id.
-        key: of the retraining, hash of all that it depends on; the runs of its steps have theirs below it.
-        parent: the recorder of the run under which this one is shown; None for the retraining's own.
+        run: id of the run.
+        key: hash of all that the retraining depends on; prefix of the keys of its steps' runs.
+        parent: the recorder of the parent run; None for the retraining's own run.
     """
 
     tracker: Tracker
@@ -136,11 +136,11 @@ class RunRecorder(Recorder):
 
     @property
     def outer(self) -> Recorder:
-        """The recorder of the parent run; one that keeps nothing where there is none."""
+        """The recorder of the parent run, or one that saves nothing."""
         return self.parent or Recorder()
 
     def find_step(self, step: str) -> Recorder:
-        """Find the recorder of another step's run; one that keeps nothing where there is no such run."""
+        """Find the recorder of another step's run; one that saves nothing if there is none."""
         found = self.tracker.find_run(f"{self.key}/{step}")
         return Recorder() if found is None else self.open_nested(found.info.run_id)
 
@@ -150,7 +150,7 @@ class RunRecorder(Recorder):
 
     @contextmanager
     def step(self, name: str, *, system_metrics: bool = False) -> Iterator[RunRecorder]:
-        """A nested run for a step; it ends FINISHED, or as `end` says."""
+        """Open a nested run for a step; it ends FINISHED, or as in `end`."""
         run = self.tracker.find_or_start_run(
             f"{self.key}/{name}", name, parent=self.run, tags={"oncoshift.step": name.split("-")[0]}
         )
@@ -170,7 +170,7 @@ class RunRecorder(Recorder):
         self.tracker.finish(run)
 
     def end(self, error: BaseException) -> None:
-        """End the run after an error: KILLED where somebody stopped it, else FAILED with the error as a tag."""
+        """End the run after an error: KILLED if stopped, else FAILED with the error as a tag."""
         if isinstance(error, TrainingInterrupted) or not isinstance(error, Exception):
             self.tracker.abandon(self.run, "KILLED", {})
         else:
@@ -178,15 +178,15 @@ class RunRecorder(Recorder):
             self.tracker.abandon(self.run, "FAILED", {"oncoshift.error": text[:4000]})
 
     def save_figure(self, name: str, figure: Figure) -> None:
-        """Save it as an artifact."""
+        """Save the figure as an artifact."""
         self.tracker.log_figure(self.run, figure, name)
 
     def save_text(self, name: str, text: str) -> None:
-        """Save it as an artifact."""
+        """Save the text as an artifact."""
         self.tracker.log_text(self.run, text, name)
 
     def save_table(self, name: str, table: pd.DataFrame) -> None:
-        """Save it as a .json artifact that the UI shows as a table."""
+        """Save the table as a .json artifact, which the UI shows as a table."""
         self.tracker.log_table(self.run, table, f"{name}.json")
 
     def save_json(self, name: str, values: Any) -> None:
@@ -198,22 +198,22 @@ class RunRecorder(Recorder):
         self.tracker.log_sealed(self.run, values, name)
 
     def log_metrics(self, values: Mapping[str, float | None], at_ms: int, step: int = 0) -> None:
-        """Log them as metrics; one that has no value is left out."""
+        """Log metrics, without those that have no value."""
         known = {name: float(value) for name, value in values.items() if value is not None}
         self.tracker.log_metrics(self.run, [(step, at_ms, known)])
 
     def log_epoch(self, epoch: Epoch) -> None:
-        """Log an epoch's figures, with the time at which they were made, when it is done.
+        """Log an epoch's metrics with its time as soon as it ends.
 
-        So `log_epochs` and `save_files` do nothing here: the files of a training stay with its job
-        until step `register` uploads the picked model's weights.
+        `log_epochs` and `save_files` therefore do nothing here. A training's files stay with its
+        job until step `register` uploads the picked model's weights.
         """
         self.tracker.log_metrics(self.run, [(epoch.number, epoch.ended_ms, epoch.metrics)])
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags; a tag that is there gets the new value."""
+        """Set tags, replacing the values of existing ones."""
         self.tracker.set_tags(self.run, tags)
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log parameters, which never change."""
+        """Log parameters, which are immutable."""
         self.tracker.log_params(self.run, params)

@@ -1,4 +1,4 @@
-"""Step `register`: make the picked model a version of the registered model, and its challenger."""
+"""Step `register`: register the picked model as a new version and make it challenger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from oncoshift.steps.select import Selection
 
 ACTOR = "retraining"
-"""Who moved an alias, as its history names this program."""
+"""The actor that the history of an alias names for changes by this program."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Registration:
     """The picked model in the registry.
 
     Attributes:
-        version: the same one however often the same job is registered.
+        version: its number; the same if the same job is registered again.
     """
 
     version: str
 
     def record(self, recorder: Recorder) -> None:
-        """Keep the version."""
+        """Save the version's number."""
         recorder.set_tags({"oncoshift.version": self.version})
 
 
@@ -54,9 +54,9 @@ def run(
     Args:
         recorder: the step's run, in whose store the registry is.
         jobs: of the experiment.
-        selection: the picked job, and what is to be thought of it.
-        method: what was found of all its seeds, for the model card.
-        retraining: id of its run.
+        selection: the picked job and the verdict on it.
+        method: performance of all seeds, for the model card.
+        retraining: id of the retraining's run.
         forced: see `retraining.session.RetrainingPlan`.
     """
     client, job = recorder.tracker.client, selection.picked.job
@@ -69,7 +69,8 @@ def run(
         tags={"oncoshift.job": job.id, "oncoshift.retraining": retraining},
     )
     number = str(version.version)
-    # Not with the version: the same model may be picked again by other rules, and judged on other tiles.
+    # After registration: the same model may be picked again by other rules, and judged on other
+    # tiles.
     update_card(client, name, number, render_judgement(facts))
     for key, value in selection.tags.items():
         client.set_model_version_tag(name, number, key, value)

@@ -1,8 +1,9 @@
-"""Step `select`: which seed is the pick, and whether it can be trusted, without target labels.
+"""Step `select`: pick a seed and judge whether to trust it, without target labels.
 
-The pick is the seed with the best `select.validator` above the source floor. Whether it can be trusted is tested with
-models of the same method and seed, each adapted from one labelled organ alone: see `selection.consensus`. They are
-ordinary jobs, and are reused when they are done. With a frozen trunk they cost seconds, else a training each.
+The pick is the seed with the best `select.validator` above the source floor. The verdict compares
+it with models of the same method and seed, each adapted from a single labelled organ (see
+`selection.consensus`). These are ordinary jobs and are reused. With a frozen trunk they take
+seconds, otherwise a training each.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
     from oncoshift.training.job import Job, TrainedJob
 
     TrainOnOrgan = Callable[[Job, str], TrainedJob]
-    """Trains a job from the one organ that is named."""
+    """Trains a job from the named organ alone."""
 
 VERDICT_TURNED_OFF = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What models from one organ alone and the pick say of the same unlabelled tiles.
+    """Agreement of the single-organ models and the pick on the same unlabelled tiles.
 
     Attributes:
-        consensus: of the models from one organ alone.
-        predictions: theirs, organ by organ in the order of `sources`, and last the pick's; float64 [N] each.
+        consensus: of the single-organ models.
+        predictions: theirs, in the order of `sources`, then the pick's; float64 [N] each.
     """
 
     consensus: Consensus
@@ -52,12 +53,12 @@ class Selection:
     """The picked model and the verdict on it.
 
     Attributes:
-        picked: the job.
-        seeds: all that it was picked from.
-        scores: of these, in their order.
-        settings: by which it was picked.
-        verdict: whether to believe it.
-        agreement: what the verdict rests on; None where there is nothing to compare with.
+        picked: the picked job.
+        seeds: the candidates.
+        scores: of the candidates, in their order.
+        settings: section `select`.
+        verdict: whether to trust the pick.
+        agreement: the evidence of the verdict; None without single-organ models to compare with.
     """
 
     picked: TrainedJob
@@ -69,7 +70,7 @@ class Selection:
 
     @property
     def description(self) -> str:
-        """The rule by which it was picked, in words; below the floor `score_row` ranks by source accuracy alone."""
+        """The selection rule in words; below the floor, `score_row` ranks by source accuracy."""
         floor = self.settings.source_floor
         picked = f"seed {self.picked.job.seed} of {len(self.seeds)}"
         if self.source_accuracy >= floor:
@@ -79,12 +80,12 @@ class Selection:
 
     @property
     def source_accuracy(self) -> float:
-        """Balanced accuracy of the picked one on source validation tiles, 0 to 1."""
+        """Balanced accuracy of the pick on source validation tiles, 0 to 1."""
         return self.picked.last.source_accuracy
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tags for the runs and for the registered version."""
+        """Tags of the runs and of the registered version."""
         return {
             "oncoshift.selection": self.description,
             "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}",
@@ -93,7 +94,7 @@ class Selection:
         }
 
     def record(self, recorder: Recorder) -> None:
-        """Keep scores, pick and verdict, and a picture of who agrees with whom."""
+        """Save scores, pick, verdict and the agreement plot."""
         values: dict[str, Any] = {
             "validator": self.settings.validator,
             "scores": {done.job.seed: score for done, score in zip(self.seeds, self.scores, strict=True)},
@@ -111,7 +112,7 @@ class Selection:
             place.set_tags(self.tags | read_labels)
 
     def _record_agreement(self, recorder: Recorder, found: Agreement) -> dict[str, Any]:
-        """Figures and a picture of who agrees with whom."""
+        """Save the agreement plot and return the figures behind it."""
         settings = self.picked.job.settings
         organs, target = settings.sources, settings.target
         names = [*(f"{organ} alone" for organ in organs), "the pick"]
@@ -136,14 +137,14 @@ def run(
     train_on_organ: TrainOnOrgan,
     say: Callable[[str], None],
 ) -> Selection:
-    """Pick a seed, train the method from each organ alone, and compare.
+    """Pick a seed, train the method from each organ alone, and compare their predictions.
 
     Args:
         jobs: of the experiment.
-        seeds: the method's; of equal ones the first is picked.
+        seeds: the method's jobs; of equal scores, the first is picked.
         settings: section `select`.
-        train_on_organ: trains a job from one organ, which is named.
-        say: takes lines of progress for people.
+        train_on_organ: trains a job from one named organ.
+        say: receives lines of progress.
     """
     scores = [_score(jobs, trained, settings) for trained in seeds]
     picked = seeds[int(np.argmax(scores))]
@@ -159,7 +160,8 @@ def run(
 def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:
     figures = trained.last
     if settings.validator == ORACLE:
-        # The audit's labels, so that the test tiles still took part in no decision. The gate refuses what comes of it.
+        # Audit labels, so that test tiles still take part in no decision. The gate refuses such a
+        # pick.
         table = jobs.predict(trained, ("audit",))
         probabilities, labels = table["probability"].to_numpy(np.float64), table["label"].to_numpy(np.int64)
         figures = figures.with_figures(**{ORACLE: oracle(probabilities, labels)})
@@ -169,7 +171,7 @@ def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) 
 def _predict_from_each_organ(
     jobs: ExperimentJobs, pick: Job, train_on_organ: TrainOnOrgan, say: Callable[[str], None]
 ) -> list[NDArray[np.float64]]:
-    """What models of the pick's method, settings and seed from each organ alone say; nothing where there is one."""
+    """Predict with models of the pick's method and seed from each organ; empty for one organ."""
     organs = pick.settings.sources
     if len(organs) == 1:
         return []

@@ -1,4 +1,4 @@
-"""Step `train`: one network, from its first epoch or its last checkpoint to its end, or found where it is done."""
+"""Step `train`: train one network, from the start or the last checkpoint, or reuse its result."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _RESULT = ("weights.safetensors", "job.json", "done.json")
 
 @dataclass(frozen=True)
 class Training:
-    """A training that has ended.
+    """A finished training.
 
     Attributes:
         trained: its job.
-        findings: what its figures show to have gone wrong, a sentence each.
+        findings: faults that its metrics reveal, one sentence each.
     """
 
     trained: TrainedJob
     findings: tuple[str, ...]
 
     def record(self, recorder: Recorder) -> None:
-        """Keep the result's files, the figures of its epochs, and what is found."""
+        """Save the result's files, the epochs' metrics, and the findings."""
         recorder.save_files(self.trained.folder, _RESULT)
         recorder.log_epochs(self.trained.history)
         if self.findings:
@@ -44,7 +44,7 @@ class Training:
 def run(
     jobs: ExperimentJobs, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None
 ) -> Training:
-    """Train a job, go on with it, or take its result if it is done.
+    """Train a job, resume it, or return its result if it is done.
 
     Args:
         jobs: of the experiment.
@@ -59,12 +59,12 @@ def run(
 def make_epoch_reporter(say: Callable[[str], None], label: str, epochs: int) -> EpochHook:
     """Make a hook that reports each epoch in one line.
 
-    Epochs that were trained before the hook was made are summarised in one line.
+    Epochs trained before the hook was made are summarised in one line.
 
     Args:
-        say: takes a line.
-        label: what is trained.
-        epochs: how many there are to be.
+        say: receives each line.
+        label: name of the training.
+        epochs: total number of epochs.
     """
     began, behind = int(1000 * time.time()), 0
 

@@ -1,4 +1,4 @@
-"""What one worker of a study does: trains a configuration with each seed, records it, scores it."""
+"""The work of one worker of a study: train a configuration with each seed, record and score it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Search:
     """The study of one retraining.
 
     Attributes:
-        settings: of the experiment, whose values the first trial has.
-        tune: section `tune`, or what the command line made of it.
+        settings: of the experiment; the first trial has their values.
+        tune: section `tune`, with changes of the command line.
         jobs: of the experiment.
         forced: see `retraining.session.RetrainingPlan`.
-        say: takes lines of progress for people.
+        say: receives lines of progress.
     """
 
     settings: Settings
@@ -52,10 +52,11 @@ class Search:
 
     @cached_property
     def first_values(self) -> dict[str, Any]:
-        """The present values of the settings to search; the first trial's.
+        """The present values of the searched settings, which the first trial has.
 
         Raises:
-            SettingsError: a key of `tune.parameters` cannot be tuned, or scores would be of target labels.
+            SettingsError: a key of `tune.parameters` cannot be tuned, or scores would depend on
+                target labels.
         """
         settings = self.settings
         if settings.select.validator == ORACLE:
@@ -72,14 +73,15 @@ class Search:
 
     @cached_property
     def space(self) -> Space:
-        """What is searched; see `build_search_space` for the errors."""
+        """The search space; see `build_search_space` for the errors."""
         return build_search_space(self.first_values)
 
     @cached_property
     def name(self) -> str:
-        """Names all that scores depend on, so that a study never mixes what cannot be compared, and no more.
+        """The study's name, a hash of all that scores depend on, so that trials are comparable.
 
-        How many trials there are, who runs them and until when are not in it: the study goes on.
+        The number of trials, the workers and the time limit are not part of it, so a study can be
+        continued.
         """
         settings = self.settings
         parts = [
@@ -98,23 +100,23 @@ class Search:
         return SharedStudy(url, self.name, self.tune.heartbeat_seconds, self.tune.seed)
 
     def work(self, recorder: RunRecorder, budget: Budget) -> None:
-        """Run trials in this process until there are none left to begin.
+        """Run trials in this process until the budget allows no more.
 
         Args:
-            recorder: of the run `tune`, under which each trial has one.
-            budget: when to begin no more.
+            recorder: of the run `tune`, under which each trial has a run.
+            budget: when to start no more trials.
         """
         work(self.study, self.space, self.first_values, budget, lambda plan: self._run_trial(recorder, plan), self.say)
 
     def _run_trial(self, recorder: RunRecorder, plan: TrialPlan) -> list[float]:
-        """One score a seed."""
+        """Run one trial and return one score per seed."""
         ended: optuna.TrialPruned | LostTrialError | None = None
         scores: list[float] = []
         with recorder.step(f"trial-{plan.number}") as run:
             run.log_params(plan.values)
             try:
                 trained = [self._train(run, plan, number) for number in range(self.tune.seeds)]
-            except (optuna.TrialPruned, LostTrialError) as error:  # no failure, so the run does not end as one
+            except (optuna.TrialPruned, LostTrialError) as error:  # not a failure, so the run ends FINISHED
                 run.set_tags({"oncoshift.pruned": str(isinstance(error, optuna.TrialPruned)).lower()})
                 ended = error
             else:
@@ -128,9 +130,9 @@ class Search:
     def _train(self, recorder: RunRecorder, plan: TrialPlan, number: int) -> TrainedJob:
         """Train one seed.
 
-        Each seed is a job of its own, so a trial that was killed in its second seed does not train its first again.
-        Pruning looks at the first seed's epochs alone: there, all trials are at the same point with the same seed.
-        A line a trial is enough for people; the run has the epochs.
+        Each seed is a job of its own, so a trial killed in its second seed does not repeat the
+        first. Pruning uses the epochs of the first seed alone, where all trials are at the same
+        point with the same seed. Only the run shows epochs; progress is one line per trial.
         """
         settings, epochs = self.settings, self.tune.epochs
         values = {**plan.values, "train.epochs": epochs, "seed": settings.seed + number}

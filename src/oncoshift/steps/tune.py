@@ -1,4 +1,4 @@
-"""Step `tune`: the study, one nested run a trial, and the settings that it found."""
+"""Step `tune`: the study, with one nested run per trial, and the settings it found."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from oncoshift.tuning.worker import Budget
 
     RunWorkers = Callable[[RunRecorder, Budget, int], None]
-    """Runs a study's trials in that many processes."""
+    """Runs a study's trials in the given number of processes."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Tuning:
     """The result of a study.
 
     Attributes:
-        search: the study, and what it searched.
-        trials: all of it.
-        importances: share of each setting, by dotted key; None where there are too few trials.
-        best: the trial with the highest score; None where none completed.
+        search: the study and its search space.
+        trials: all trials.
+        importances: share of each setting, by dotted key; None with too few trials.
+        best: the trial with the highest score; None if none completed.
     """
 
     search: Search
@@ -50,11 +50,11 @@ class Tuning:
 
     @property
     def settings(self) -> Settings:
-        """The experiment's, with the best trial's values."""
+        """The experiment's settings with the best trial's values."""
         return self.search.settings if self.best is None else replace_values(self.search.settings, self.best.values)
 
     def record(self, recorder: Recorder) -> None:
-        """Keep pictures, report and preset, in the run `tune` and in the parent run, below `tuning/`."""
+        """Save plots, report and preset in the run `tune` and in its parent, below `tuning/`."""
         search, best = self.search, self.best
         study = StudyResults(self.trials, search.space, search.settings.select.validator.replace("_", " "))
         figures = {
@@ -65,7 +65,7 @@ class Tuning:
         }
         title = f"Study {search.name}: {study.counts}"
         texts = {"report.md": to_markdown(title, self.trials, list(search.space), self.importances)}
-        # Tags, as parameters never change, and a study that goes on may find better ones.
+        # Tags, because parameters are immutable and a continued study may find better values.
         tags = {"study": search.name, "best_trial": "none" if best is None else best.number}
         if best is not None:
             texts["best.yaml"] = _build_preset(search, best, study.counts)
@@ -83,17 +83,17 @@ class Tuning:
 
 
 def run(recorder: RunRecorder, search: Search, budget: Budget, run_workers: RunWorkers) -> Tuning:
-    """Run a study, or what is left of it.
+    """Run a study, or its remaining trials.
 
     Args:
-        recorder: the step's run, below which each trial has its own.
+        recorder: the step's run, under which each trial has its own.
         search: the study.
-        budget: when to begin no more trials.
-        run_workers: runs trials in several processes, where `tune.workers` says so.
+        budget: when to start no more trials.
+        run_workers: runs trials in several processes, as `tune.workers` says.
 
     Raises:
-        SettingsError: `tune.storage` will not do.
-        TuningError: every worker process ended, and trials are left.
+        SettingsError: `tune.storage` is not usable.
+        TuningError: all worker processes ended before all trials were done.
     """
     open_trials = budget.trials - search.study.finished
     if search.tune.workers == 1:
@@ -105,12 +105,12 @@ def run(recorder: RunRecorder, search: Search, budget: Budget, run_workers: RunW
 
 
 def locate_best_preset(layout: Layout) -> Path:
-    """Where the best configuration of an experiment's last study is, as a preset."""
+    """Return the path of the preset with the best configuration of an experiment's last study."""
     return layout.folder / "runs" / "best.yaml"
 
 
 def _build_preset(search: Search, best: Trial, counts: str) -> str:
-    """What the best configuration changes in params.yaml: tuned values, and what a preset and `--set` had changed."""
+    """Format what the best trial changes in params.yaml, with preset and `--set`."""
     settings, project = search.settings, search.jobs.layout.shared
     base = flatten(load_settings(project / "params.yaml"))
     tuned = flatten(replace_values(settings, best.values))
@@ -136,5 +136,5 @@ def _build_preset(search: Search, best: Trial, counts: str) -> str:
 
 
 def _compute_start_ms(trial: Trial) -> int:
-    """When a trial began, since 1970: a time that is the same however often something is logged with it."""
+    """Return a trial's start in ms since 1970, so that logging again gives the same time."""
     return int(trial.began.timestamp() * 1000) if trial.began is not None else 0
