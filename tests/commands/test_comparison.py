@@ -1,4 +1,4 @@
-"""`oncoshift compare`: rows that can be told apart, and figures that can be compared."""
+"""`oncoshift compare` lists retrainings so that rows can be told apart and figures compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE, OTHER = "1" * 32, "2" * 32
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with retrainings of kidney on two test sets, and one that has not finished."""
+    """A project with retrainings of kidney on two test sets, and an unfinished one."""
     root = tmp_path_factory.mktemp("project")
     uri = f"sqlite:///{root}/mlflow.db"
     settings = replace_values(Settings(), {"tracking.uri": uri, "tracking.experiment": "tests"})

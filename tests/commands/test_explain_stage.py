@@ -1,4 +1,4 @@
-"""What stage `explain` writes."""
+"""Stage `explain` writes a table that a spreadsheet opens safely."""
 
 from __future__ import annotations
 

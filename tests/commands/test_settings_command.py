@@ -1,4 +1,4 @@
-"""`oncoshift settings` prints what is set, and the schema by which editors complete and check it."""
+"""`oncoshift settings` prints the settings, and the schema with which editors check them."""
 
 from __future__ import annotations
 

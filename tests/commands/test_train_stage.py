@@ -1,4 +1,4 @@
-"""What stage `train` says while it trains."""
+"""Stage `train` reports its progress, and the epoch from which it resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`oncoshift tune`: what it says before anything is done, and how it leaves the retraining."""
+"""`oncoshift tune` checks its options first, and hands its results to the retraining."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_store_that_is_away_is_told_before_the_data_step(
     (tmp_path / "params.yaml").write_text(dump_settings(settings), encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(name, "")  # so that what the code sets is undone
+        monkeypatch.setenv(name, "")  # so that pytest restores what the code sets
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     steps: list[str] = []

@@ -1,4 +1,4 @@
-"""A tile's descriptors do not depend on which way round it is seen."""
+"""A tile's descriptors do not change when the tile is rotated or mirrored."""
 
 from __future__ import annotations
 

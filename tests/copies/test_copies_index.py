@@ -1,4 +1,4 @@
-"""The index finds true neighbours, in memory and in files; a full disk is an error."""
+"""The index finds true neighbours in memory and in files, and reports a full disk as an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def clustered(tiles: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of tiles with 0 to 20 features each, around 40 places."""
+    """Make codes of tiles with 0 to 20 features each, around 40 cluster centres."""
     rng = np.random.default_rng(seed)
     used = rng.integers(0, 21, tiles)
     places = rng.integers(60, 190, (40, 32))

@@ -1,4 +1,4 @@
-"""Groups are joined whatever the order of the pairs, and not on a single weak pair."""
+"""Groups are joined regardless of the order of pairs, and never on a single weak pair."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_weak_pair_may_bring_a_tile_to_a_set() -> None:
 
 
 CHAIN = [Pair(0, 1, 0.9), Pair(1, 2, 0.9), Pair(3, 4, 0.9), Pair(4, 5, 0.9)]
-"""Two sets of three, and tile 6 by itself."""
+"""Two sets of three tiles; tile 6 belongs to neither."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`oncoshift groups` and `oncoshift leaks` on files that are none to read, and names that are none to print."""
+"""`oncoshift groups` and `oncoshift leaks` cope with unreadable files and unprintable names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def save(path: Path, seed: int) -> None:
 
 
 def put_oddities(folder: Path) -> int:
-    """Six files that have an image's name and cannot be read."""
+    """Create six files that look like images by name and cannot be read; return their number."""
     folder.mkdir(parents=True, exist_ok=True)
     os.mkfifo(folder / "pipe.png")
     (folder / "dangling.png").symlink_to("/nowhere/x.png")
@@ -135,6 +135,6 @@ def test_what_cannot_be_written_is_said_before_tiles_are_compared(
     for out in (tmp_path / "file" / "out", tmp_path if command == "groups" else tmp_path / "file"):
         assert main([command, str(tmp_path / "split"), "--out", str(out)]) == 2
         assert capsys.readouterr().err.startswith(("error: ", "passed over"))
-    monkeypatch.setattr("os.access", lambda *_: False)  # as in a folder that may only be read
+    monkeypatch.setattr("os.access", lambda *_: False)  # as in a read-only folder
     assert main([command, str(tmp_path / "split"), "--out", str(tmp_path / "new" / "out")]) == 2
     assert "is no folder that you may write to; work elsewhere" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Copies of one original are found however they are disguised, and different tiles are left apart."""
+"""Copies of one original are found whatever their disguise, and different tiles are kept apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps between tiles are recovered exactly, and agreement is judged where it is worst."""
+"""Maps between tiles are recovered exactly, and agreement is judged by its worst region."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`oncoshift groups` and `oncoshift leaks` on folders, CSVs and the stages' own splits."""
+"""`oncoshift groups` and `oncoshift leaks` read folders, CSVs and the stages' own splits."""
 
 from __future__ import annotations
 

@@ -34,6 +34,6 @@ def _split_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def split_layout(_split_once: Path, tmp_path: Path) -> Layout:
-    """The data set of `tree` in `raw`, after the stages ingest and split: kidney from lung and colon."""
+    """The data set of `tree` after the stages ingest and split: kidney from lung and colon."""
     shutil.copytree(_split_once, tmp_path, dirs_exist_ok=True)
     return Layout(tmp_path)

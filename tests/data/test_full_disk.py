@@ -1,4 +1,4 @@
-"""A full disk stops a stage with one error, and started again the stage goes on."""
+"""A full disk stops a stage with one error, and a restarted stage resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = {"ingest": "tiles", "split": "splits", "normalize": "packs"}
 
 @contextmanager
 def small_disk(size: int) -> Iterator[None]:
-    """No file of this process and of those that it starts may grow beyond `size` bytes."""
+    """Limit every file of this process and its children to `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,4 +1,4 @@
-"""Stage ingest keeps what is sound, explains what is not, and gives the same bytes for the same data."""
+"""Stage ingest keeps sound tiles, explains the others, and is reproducible to the byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FOLDER = IngestSettings(adapter="folder", max_quarantine_share=0.2)
 
 
 class Steps:
-    """Phases, and what each has said of its progress."""
+    """A recorder of the progress of each phase."""
 
     def __init__(self) -> None:
         self.seen: dict[str, list[tuple[int, int]]] = {}
@@ -224,7 +224,7 @@ def test_organs_names_are_refused_before_a_tile_is_opened(tree: Path, tmp_path: 
 
 
 def disguised(tile: np.ndarray) -> Image.Image:
-    """A copy that is turned, mirrored, cut and encoded again."""
+    """Make a rotated, mirrored, cropped and re-encoded copy."""
     return Image.fromarray(np.rot90(tile)[:, ::-1]).rotate(12, Image.Resampling.BICUBIC).crop((16, 16, 176, 176))
 
 

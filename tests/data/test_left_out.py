@@ -1,4 +1,4 @@
-"""No tile vanishes without a word: what cannot be read is quarantined, and what is no tile is counted."""
+"""Every file is accounted for: unreadable tiles are quarantined, and other files are counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN = IngestSettings(adapter="folder", max_quarantine_share=0.5, join_near_dup
 
 
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> Path:
-    """A project with a data set of 48 tiles in `data/raw`, into which the test goes; the data set's folder."""
+    """Make a project with 48 tiles, and change into it; return the data set's folder."""
     lines = [f"  {key}: {value}" for key, value in {"adapter": "folder", **settings}.items()]
     (tmp_path / "params.yaml").write_text("target: kidney\nsources: [lung, colon]\ningest:\n" + "\n".join(lines) + "\n")
     monkeypatch.chdir(tmp_path)

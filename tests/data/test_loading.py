@@ -1,4 +1,4 @@
-"""Loaders: training never opens a target label, and splits that leak are refused."""
+"""Training never opens a target label, and splits that leak are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names are one in either form of Unicode, and are shown without doing anything."""
+"""Names match in either form of Unicode, and are displayed without side effects."""
 
 from __future__ import annotations
 

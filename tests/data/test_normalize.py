@@ -1,4 +1,4 @@
-"""Stage normalize: packs hold what serving would see, byte for byte, and say how they were made."""
+"""Stage normalize writes packs that match serving byte for byte and record how they were made."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def tree(layout: Layout) -> Path:
 
 
 def prepare(layout: Layout, tree: Path) -> None:
-    """Stages ingest and split."""
+    """Run the stages ingest and split."""
     ingest(INGEST, tree, layout.tiles, base=layout.folder)
     run_split(SplitSettings(), "kidney", ("lung", "colon"), layout)
 
 
 def add_blank(layout: Layout, tree: Path) -> str:
-    """A white tile that ingest, which would refuse it, does not see."""
+    """Add a white tile behind the back of ingest, which would refuse it."""
     path = tree / "lung" / "benign" / "lung-b0_1.png"
     Image.new("RGB", (40, 40), "white").save(path)
     table = pd.read_parquet(layout.tiles / "tiles.parquet")

@@ -1,4 +1,4 @@
-"""A table of which a bit has flipped is refused, and never read as another one."""
+"""A table with a flipped bit is refused, never misread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage split never cuts a group, and what is trained on cannot depend on the target's labels."""
+"""Stage split never cuts a group, and the training tiles do not depend on target labels."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def test_target_train_has_no_label_column() -> None:
     shares=st.tuples(st.floats(0.1, 0.5), st.floats(0.1, 0.4), st.floats(0.0, 0.4)),
 )
 def test_no_group_on_two_sides(seed: int, groups: list[int], labels: list[int], shares: tuple[float, ...]) -> None:
-    # Groups span organs and have mixed labels at random: the worst data set there is.
+    # Groups span organs and have mixed labels at random: the hardest data set to split.
     tiles = table(groups=10, tiles=2, organs=("lung", "colon", "kidney")).assign(
         group=[f"g{number}" for number in groups], label=labels
     )
-    # Organs need groups of their own, else everything is trained on.
+    # Organs need groups of their own, or every tile would be used for training.
     tiles["group"] = np.where(np.arange(120) % 3 > 0, tiles["organ"].str[0] + tiles["group"], tiles["group"])
     knobs = SplitSettings(val_share=shares[0], audit_share=shares[1], test_share=shares[2], seed=seed)
     try:

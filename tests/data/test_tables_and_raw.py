@@ -1,4 +1,4 @@
-"""Files that the stages hand on, damaged or replaced in between, are named with what makes them again."""
+"""Damaged or replaced files between stages are reported with the command that remakes them."""
 
 from __future__ import annotations
 

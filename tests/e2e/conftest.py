@@ -1,4 +1,4 @@
-"""A small project of its own, and the retraining flow run in it as a process, as a person or a scheduler would."""
+"""A small project, and the retraining flow run in it as a separate process, as users run it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TINY = {
     "retrain": {"seeds": 2},
     "evaluate": {"bootstrap": 100},
     "explain": {"tiles": 4, "steps": 4},
-    # Whatever the tiny model is worth, it passes: these tests are about the flow.
+    # The tiny model always passes the gate: these tests are about the flow.
     "gate": {
         "min_balanced_accuracy": 0.0,
         "min_auroc": 0.0,
@@ -55,8 +55,8 @@ class Project:
     """A project in a temporary folder.
 
     Attributes:
-        root: its folder.
-        prefect: address of the Prefect server for its flows; None: each starts one of its own, as by default.
+        root: Its folder.
+        prefect: Address of the Prefect server for its flows; with None each starts its own.
     """
 
     root: Path
@@ -64,7 +64,7 @@ class Project:
 
     @property
     def log(self) -> Path:
-        """Output of the flow that was started last. A file: a pipe that nobody reads would stop it."""
+        """Output of the last started flow; a file, since a pipe that nobody reads would block."""
         return self.root / "flow.log"
 
     @property
@@ -73,7 +73,7 @@ class Project:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def change(self, **sections: dict[str, object]) -> None:
-        """Write other settings into params.yaml."""
+        """Change settings in params.yaml."""
         path = self.root / "params.yaml"
         params = yaml.safe_load(path.read_text())
         for section, values in sections.items():
@@ -81,12 +81,12 @@ class Project:
         path.write_text(yaml.safe_dump(params))
 
     def start(self, *arguments: str, module: str = "flows.retrain") -> subprocess.Popen[bytes]:
-        """The flow, or another module, as a process of its own."""
+        """Start the flow, or another module, in its own process."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_TRACK", "PREF"))
         }
         environment |= {"ONCOSHIFT_PROJECT": str(self.root), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
-        environment["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # seconds between looks for runs that are due, else 10
+        environment["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # seconds between checks for due runs; default 10
         if self.prefect is not None:
             environment["PREFECT_API_URL"] = self.prefect
         return subprocess.Popen(
@@ -99,25 +99,25 @@ class Project:
         )
 
     def run(self, *arguments: str) -> str:
-        """Run the flow to its end; its output."""
+        """Run the flow to its end; return its output."""
         process = self.start(*arguments)
         try:
             code = process.wait(timeout=400)
         finally:
-            with suppress(ProcessLookupError):  # a flow that is still under way would train beside the next test
+            with suppress(ProcessLookupError):  # a flow that is still running would train beside the next test
                 os.killpg(process.pid, signal.SIGKILL)
         assert code == 0, self.log.read_text()[-6000:]
         return self.log.read_text()
 
     def run_until(self, reached: Callable[[], bool], what: str) -> None:
-        """Run the flow until something is seen on disk, and pull the plug there and then."""
+        """Run the flow until a condition on disk is met, then kill it at once."""
         process = self.start()
         self.wait_until(process, reached, what)
         os.killpg(process.pid, signal.SIGKILL)  # with its Prefect server, as when the machine loses power
         process.wait()
 
     def wait_until(self, process: subprocess.Popen[bytes], reached: Callable[[], bool], what: str) -> None:
-        """Wait for something that a process that runs leaves on disk."""
+        """Wait until a running process has met a condition on disk."""
         deadline = time.monotonic() + 240
         while not reached():
             assert process.poll() is None, f"ended before {what}: {self.log.read_text()[-4000:]}"
@@ -126,7 +126,7 @@ class Project:
 
 
 def new_project(root: Path) -> Project:
-    """A project as a person who begins has it: settings, and no data."""
+    """Make a project as it is before its first retraining: settings, and no data."""
     shutil.copy(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
     shutil.copytree(REPOSITORY / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     shutil.copytree(REPOSITORY / "presets", root / "presets")
@@ -139,7 +139,7 @@ def new_project(root: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def with_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose data stages have run, to be copied: they take longer than the tiny trainings."""
+    """A project after its data stages, to be copied: they take longer than the tiny trainings."""
     root = tmp_path_factory.mktemp("with-data")
     new_project(root)
     with pytest.MonkeyPatch.context() as patch:
@@ -161,7 +161,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Projec
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Prefect server for the flows that nobody kills; to start one takes longer than their trainings."""
+    """Address of a Prefect server for flows that no test kills.
+
+    It is shared, since starting one takes longer than the flows' trainings.
+    """
     folder = tmp_path_factory.mktemp("prefect")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -177,5 +180,5 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n", (folder / "log").read_text()[-4000:]
         yield f"http://127.0.0.1:{port}/api"
-        server.stdin.close()  # which it takes as its parent's end
+        server.stdin.close()  # which it takes for the end of its parent
         server.wait(timeout=60)

@@ -1,4 +1,4 @@
-"""Passwords are planted wherever an address may hold one, and looked for in all that is written and said."""
+"""No password in any address is ever written or printed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 PASSWORD = "hunter2"  # noqa: S105
 STORAGE = "sqlite:///runs/${STUDY}.db"
-"""The variable stands for what a password is: a part of the address that the environment alone knows."""
+"""An address with a secret part: a variable whose value only the environment holds."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Host of an MLflow server, and the folder that holds all it keeps and says."""
+    """Host of an MLflow server, and the folder that holds everything it stores and logs."""
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -59,7 +59,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def files_that_hold(text: str, *folders: Path) -> list[Path]:
-    """Also those in whose name it stands."""
+    """List the files whose name or content holds the text."""
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return [path for path in files if text in str(path) or text.encode() in path.read_bytes()]
 

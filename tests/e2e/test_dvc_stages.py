@@ -1,4 +1,4 @@
-"""One experiment by hand: `dvc repro` through all six stages, and only what a change touches the second time."""
+"""`dvc repro` runs all six stages of one experiment, and then only those that a change affects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every label of the target turned around or permuted: the trained weights are the same to the bit."""
+"""Trained weights stay the same to the bit when target labels are inverted or permuted."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def permuted(labels: NDArray[np.object_]) -> NDArray[np.object_]:
 def changed(
     table: pd.DataFrame, organ: str, change: Callable[[NDArray[np.object_]], NDArray[np.object_]]
 ) -> pd.DataFrame:
-    """The manifest with other labels of one organ."""
+    """Return the manifest with one organ's labels changed."""
     other, rows = table.copy(), table["organ"] == organ
     other.loc[rows, "label"] = change(other.loc[rows, "label"].to_numpy())
     assert (other["label"] != table["label"]).sum() >= rows.sum() // 4
@@ -79,7 +79,7 @@ def changed(
 
 
 def from_manifest(tiles: Path, table: pd.DataFrame, folder: Path) -> Layout:
-    """All data stages, from the CSV to the packs."""
+    """Run all data stages, from the CSV to the packs."""
     table.to_csv(tiles / "tiles.csv", index=False)
     layout = Layout(folder)
     ingest(SETTINGS.ingest, tiles / "tiles.csv", layout.tiles, base=folder)
@@ -87,14 +87,14 @@ def from_manifest(tiles: Path, table: pd.DataFrame, folder: Path) -> Layout:
 
 
 def split_and_pack(layout: Layout) -> Layout:
-    """The stages after ingest."""
+    """Run the stages after ingest."""
     run_split(SETTINGS.split, SETTINGS.target, SETTINGS.sources, layout)
     run_normalize(SETTINGS.normalize, layout)
     return layout
 
 
 def trained(layout: Layout, method: str, variant: str = "none") -> dict[str, Tensor]:
-    """Weights after the last epoch."""
+    """Train, and return the weights after the last epoch."""
     jobs = ExperimentJobs.open(layout, variant, SETTINGS.sources)
     job = jobs.make_job(SETTINGS, train__method=method, train__variant=variant)
     return load_file(jobs.train(job, lambda _row: None).weights)
@@ -106,7 +106,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def layouts(tiles: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, ...]:
-    """The same tiles thrice: as they are, and with the target's labels turned around and permuted."""
+    """The same tiles three times: unchanged, with inverted and with permuted target labels."""
     tables = (table, *(changed(table, SETTINGS.target, change) for change in (turned_around, permuted)))
     return tuple(from_manifest(tiles, each, tmp_path_factory.mktemp("data")) for each in tables)
 
@@ -130,7 +130,7 @@ def test_trained_weights_do_not_depend_on_target_labels(layouts: tuple[Layout, .
 
 
 def test_folders_spell_labels_in_paths_and_still_do_not_matter(tiles: Path, tmp_path: Path) -> None:
-    """Each target tile moves to the other label's folder; its file keeps its name."""
+    """Each target tile moves to the other label's folder under the same file name."""
     weights = []
     for turned in (False, True):
         layout = Layout(tmp_path / str(turned))
@@ -146,6 +146,6 @@ def test_folders_spell_labels_in_paths_and_still_do_not_matter(tiles: Path, tmp_
 
 
 def test_source_labels_do_matter(layouts: tuple[Layout, ...], tiles: Path, table: pd.DataFrame, tmp_path: Path) -> None:
-    """The checks above could also pass because nothing was trained at all."""
+    """Without this, the tests above would also pass if nothing were trained at all."""
     other = from_manifest(tiles, changed(table, "lung", turned_around), tmp_path)
     assert not same(trained(layouts[0], "erm"), trained(other, "erm"))

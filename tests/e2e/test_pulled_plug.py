@@ -1,4 +1,4 @@
-"""SIGKILL in tuning, training and registration, and SIGTERM: the next run goes on; nothing is lost or doubled."""
+"""After SIGKILL or SIGTERM in any step, the next run resumes, and nothing is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ MODEL = "oncoshift-kidney"
 
 
 def checkpoints(project: Project, method: str, epochs: int) -> list[Path]:
-    """Checkpoints of jobs of a method with that many epochs in all."""
+    """List the checkpoints of a method's jobs that have this total number of epochs."""
     found = project.root.glob(f"runs/jobs/{method}-*/checkpoint.pt")
     return [path for path in found if f'"epochs": {epochs}' in (path.parent / "job.json").read_text()]
 
 
 def stop_by_sigterm(project: Project, send: Callable[[int, signal.Signals], None]) -> None:
-    """Start `oncoshift retrain`, and ask it to end in the first seed of the method.
+    """Start `oncoshift retrain`, and stop it during the method's first seed.
 
     Args:
-        project: the project.
-        send: to the process alone, or to its group.
+        project: The project.
+        send: Sends the signal, either to the process alone or to its group.
     """
     process = project.start("retrain", "--params", str(project.root / "params.yaml"), module="oncoshift.cli")
     project.wait_until(process, lambda: "dann seed 0: epoch" in project.log.read_text(), "the method's training")
     children = psutil.Process(process.pid).children(recursive=True)
     send(process.pid, signal.SIGTERM)
     assert process.wait(timeout=120) == 75, project.log.read_text()[-4000:]
-    # In a step, or while an epoch's figures are logged.
+    # The signal comes within a step, or while an epoch's figures are logged.
     assert re.search(r"stopped: (training was asked to end, at epoch|asked to stop)", project.log.read_text())
     assert "Traceback" not in project.log.read_text()
     assert psutil.wait_procs(children, timeout=30)[1] == [], "no process is left behind"
@@ -54,7 +54,7 @@ def stop_by_sigterm(project: Project, send: Callable[[int, signal.Signals], None
 def test_killed_three_times_stopped_twice_and_nothing_is_doubled(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # `oncoshift retrain` starts the flow in the project's folder, which is not where the flow's code lies here.
+    # `oncoshift retrain` starts the flow in the project's folder, where the flow's code is not.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
     project.change(train={"epochs": 5}, tune={"epochs": 4}, retrain={"seeds": 1})
 

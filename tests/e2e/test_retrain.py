@@ -1,4 +1,4 @@
-"""The flow end to end on a small phantom: trains, promotes, does nothing twice, redoes what depends on a change."""
+"""The flow trains and promotes, repeats nothing, and redoes only what a change affects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ MODEL = "oncoshift-kidney"
 
 @pytest.fixture(scope="module")
 def project(bare_project: Project, prefect_server: str) -> Project:
-    """From no data on, with a Prefect server that lasts; tests/e2e/test_pulled_plug.py has flows start their own."""
+    """A project without data, with a lasting Prefect server.
+
+    In tests/e2e/test_pulled_plug.py flows start their own server.
+    """
     bare_project.prefect = prefect_server
     return bare_project
 

@@ -1,4 +1,4 @@
-"""`flows.serve` ended by force while a run trains, and started again: the schedule goes on."""
+"""A schedule that is killed during a run goes on after `flows.serve` is restarted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEGUN = [kind for kind in StateType if kind not in (StateType.SCHEDULED, StateTy
 
 
 class Schedule:
-    """`flows.serve` of a project, every minute, and what its Prefect server says."""
+    """`flows.serve` of a project, every minute, and its Prefect server."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -40,7 +40,10 @@ class Schedule:
         self.wait_until(lambda: "to start a run at once: " in self.project.log.read_text(), "its Prefect server")
 
     def end(self, number: signal.Signals, send: Callable[[int, signal.Signals], None] = os.killpg) -> int:
-        """Send a signal to the process group, or to the process alone; the exit code. Nothing is left behind."""
+        """Send a signal to the process group or the process alone; return the exit code.
+
+        It fails if any process is left behind.
+        """
         assert self.server is not None
         family = [psutil.Process(self.server.pid), *psutil.Process(self.server.pid).children(recursive=True)]
         send(self.server.pid, number)
@@ -57,11 +60,11 @@ class Schedule:
             time.sleep(1)
 
     def ended(self) -> list[FlowRun]:
-        """Runs that have ended, in the order in which they began."""
+        """List the runs that have ended, in the order of their start."""
         return [run for run in self.runs() if run.state is not None and run.state.is_final()]
 
     def runs(self) -> list[FlowRun]:
-        """Runs that have begun, in their order."""
+        """List the runs that have started, in the order of their start."""
         begun = FlowRunFilterState(type=FlowRunFilterStateType(any_=BEGUN))
         with (
             temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{self.port}/api"}),
@@ -73,7 +76,7 @@ class Schedule:
 
 
 def epochs_done(project: Project) -> int:
-    """Epochs of the control that a run has told of since it was started."""
+    """Count the epochs of the control that the log reports since the last start."""
     return project.log.read_text().count("erm seed 0: epoch")
 
 

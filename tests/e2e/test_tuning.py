@@ -1,4 +1,4 @@
-"""`oncoshift tune` with two workers: told to stop, parent killed, worker killed; then a retraining finds the study."""
+"""`oncoshift tune` survives a stop and killed processes, and a retraining then finds its study."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def trials(project: Project) -> list[FrozenTrial]:
 
 
 def worker(trial: FrozenTrial) -> int:
-    """Id of the process that runs, or ran, a trial."""
+    """Return the id of the process that runs, or ran, a trial."""
     return int(trial.user_attrs["worker"].split(":")[1])
 
 
 def processes(project: Project) -> list[int]:
-    """Of all that ran trials."""
+    """List the ids of all processes that ran trials."""
     return [worker(trial) for trial in trials(project) if "worker" in trial.user_attrs]
 
 
@@ -77,7 +77,7 @@ def checkpoints(project: Project, seed: int) -> list[Path]:
 
 
 def epochs_behind(checkpoint: Path) -> list[float]:
-    """When the epochs that a checkpoint has behind it ended; none if the job has come to its end meanwhile."""
+    """List when a checkpoint's epochs ended; empty if the job has finished in the meantime."""
     try:
         state = torch.load(checkpoint, weights_only=True)
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def test_its_workers_stop_when_it_is_killed(project: Project) -> None:
 
 def test_a_killed_workers_trial_goes_on_in_the_other_from_its_checkpoint(project: Project) -> None:
     def second_seed() -> tuple[FrozenTrial, Run, Path, list[float]] | None:
-        """A trial under way with an epoch of its second seed behind it: by then the first one is done."""
+        """Find a running trial with an epoch of its second seed; its first seed is then done."""
         for checkpoint in checkpoints(project, 1):
             epochs = epochs_behind(checkpoint)
             for run in runs(project, "trial-") if epochs else ():

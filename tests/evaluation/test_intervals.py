@@ -19,7 +19,10 @@ Tiles = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.str_]]
 def make_tiles(
     tiles: int = 240, groups: int = 30, seeds: int = 3, gain: float = 0.2, group_noise: float = 0.1, seed: int = 0
 ) -> Tiles:
-    """Labels [N], probabilities [K, N] with ties, groups [N]; a group is of one class and its tiles err together."""
+    """Make labels [N], probabilities [K, N] with ties, and groups [N].
+
+    A group has one class, and the errors of its tiles are correlated.
+    """
     rng = np.random.default_rng(seed)
     index = np.arange(tiles) % groups
     labels = (index % 2).astype(np.int64)
@@ -113,7 +116,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        sides = rng.random(60) < 0.7  # each group is called right with probability 0.7, with all its tiles
+        sides = rng.random(60) < 0.7  # each group is right as a whole, with probability 0.7
         labels = np.repeat(np.arange(60) % 2, 4)
         right = np.repeat(sides, 4)
         probabilities = np.where(right == (labels == 1), 0.9, 0.1)

@@ -80,7 +80,8 @@ def test_calibration_error_of_a_worked_example() -> None:
 def test_calibration_error_is_zero_when_frequencies_match_and_does_not_cancel_between_classes() -> None:
     calibrated = np.repeat([0.25, 0.75], 4)
     assert expected_calibration_error(np.array([1, 0, 0, 0, 1, 1, 1, 0]), calibrated, bins=10) == pytest.approx(0)
-    # Over-calling malignant and over-calling benign, each by 0.25, at the same confidence of 0.75.
+    # Overestimating malignant and overestimating benign, each by 0.25, at the same confidence of
+    # 0.75.
     assert expected_calibration_error(np.array([0, 0, 0, 0, 0, 1, 1, 0]), calibrated, bins=10) == pytest.approx(0.25)
 
 

@@ -1,4 +1,4 @@
-"""Tiny classifiers and tiles, so that explaining takes a fraction of a second."""
+"""Tiny classifiers and tiles, so that an explanation takes a fraction of a second."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def classifier() -> TileClassifier:
-    """A random ResNet18 whose BatchNorm has seen no data of its own, in train mode as after training."""
+    """A random ResNet18 whose BatchNorm has seen no data, in train mode as after training."""
     torch.manual_seed(0)
     return TileClassifier("resnet18", bottleneck=8, dropout=0.5).train()
 
 
 @pytest.fixture
 def tiles() -> NDArray[np.uint8]:
-    """uint8 [5, 32, 32, 3]: pink, with one dark blue disc each."""
+    """Pink tiles with one dark blue disc each, uint8 [5, 32, 32, 3]."""
     rng = np.random.default_rng(0)
     images = np.empty((5, 32, 32, 3))
     images[:] = (235, 190, 215)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Linear(nn.Module):
-    """Logits linear in the normalised tile; counts the tiles of each pass."""
+    """A model with logits linear in the normalised tile, which counts the tiles of each pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def test_margins_are_those_of_the_softmax(classifier: TileClassifier, tiles: NDA
 
 
 def test_attributions_sum_to_the_gain_over_the_baseline(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
-    with torch.no_grad():  # a margin that is clear of zero
+    with torch.no_grad():  # a margin that is clearly not zero
         classifier.head.weight *= 20
     result = attribute(classifier, tiles, steps=128, batch=32)
     gains = result.margins - result.baseline_margin
@@ -77,7 +77,7 @@ def test_attributions_sum_to_the_gain_over_the_baseline(classifier: TileClassifi
 
 
 def test_train_mode_changes_nothing_and_is_restored(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
-    classifier.trunk.layer1.eval()  # a part set apart, as frozen parts are
+    classifier.trunk.layer1.eval()  # a part in another mode, as frozen parts are
     modes = [part.training for part in classifier.modules()]
     state = {name: value.clone() for name, value in classifier.state_dict().items()}
     in_train_mode = attribute(classifier, tiles)

@@ -1,4 +1,4 @@
-"""A killed explanation goes on from the tiles that were done, to the same bits."""
+"""A killed explanation resumes after its finished tiles, with the same bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill."""
+    """A simulated kill."""
 
 
 def attribute(
@@ -29,7 +29,7 @@ def attribute(
     kept: KeptParts | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Attributions:
-    """Two tiles at a time: 0 and 1, 2 and 3, 4."""
+    """Attribute two tiles at a time: 0 and 1, 2 and 3, 4."""
     return integrated_gradients(
         classifier,
         tiles,
@@ -48,7 +48,7 @@ def same(one: Attributions, other: Attributions) -> bool:
 
 @pytest.fixture
 def killed(classifier: TileClassifier, tiles: NDArray[np.uint8], tmp_path: Path) -> KeptParts:
-    """What an explanation that was killed after four of five tiles has kept."""
+    """What is kept of an explanation that was killed after four of five tiles."""
 
     def pull(done: int, of: int) -> None:
         if done == 4:
@@ -62,7 +62,7 @@ def killed(classifier: TileClassifier, tiles: NDArray[np.uint8], tmp_path: Path)
 
 @pytest.fixture
 def passes(classifier: TileClassifier) -> list[int]:
-    """Grows by the tiles of each pass through the network."""
+    """The number of tiles in each pass through the network."""
     seen: list[int] = []
     classifier.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
     return seen

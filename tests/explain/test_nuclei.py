@@ -55,7 +55,10 @@ def test_nuclei_of_real_tiles_cover_a_plausible_area_and_are_bluer(shared: Path)
 
 
 def halves() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Four tiles whose left quarter is nuclei: all attribution there; spread evenly; none at all; no nuclei."""
+    """Make four tiles with different attributions, where nuclei fill the left quarter of three.
+
+    All attribution lies on nuclei; is spread evenly; is zero; and is spread evenly without nuclei.
+    """
     values, masks = np.zeros((4, 8, 8), dtype=np.float32), np.zeros((4, 8, 8), dtype=bool)
     masks[:3, :, :2] = True
     values[0, :, :2] = -0.5

@@ -1,4 +1,4 @@
-"""The wiring: which errors are retried, how a run ends, what the command line says."""
+"""The flow retries the right errors, ends runs in the right state, and checks its command line."""
 
 from __future__ import annotations
 

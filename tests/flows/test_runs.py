@@ -1,4 +1,4 @@
-"""Which flow runs live, and how those that do not are ended in the records of a real Prefect server."""
+"""Runs whose process has died are found, and are ended in the records of a real Prefect server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def hold(run: object) -> subprocess.Popen[str]:
-    """A process that lives for a run."""
+    """Start a process that keeps a run alive."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], cwd=REPOSITORY, stdin=-1, stdout=-1, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "\n"
@@ -125,7 +125,7 @@ def test_a_restart_gives_a_deployments_places_back_and_makes_up_for_missed_runs_
             client.set_flow_run_state(run.id, Pending())
             client.set_flow_run_state(run.id, Running())
     process = hold(lives.id)
-    with ensure_server() as own, get_client(sync_client=True) as client:  # another one, which knows no lease
+    with ensure_server() as own, get_client(sync_client=True) as client:  # another server, without a lease
         limit = client.read_deployment(deployment).global_concurrency_limit
         assert limit is not None
         assert limit.active_slots == 2

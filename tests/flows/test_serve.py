@@ -1,4 +1,4 @@
-"""The schedule's command line: checked before a server starts, and what the runner is told."""
+"""The schedule's command line is checked before a server starts, and is passed on to the runner."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Handle:
 def test_a_signal_ends_the_runs_before_the_runner_and_is_heeded_however_early_it_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stopped at once, Prefect's runner would kill its runs after 30 seconds, and overwrite what they say."""
+    """Otherwise Prefect's runner would kill its runs after 30 seconds and overwrite their state."""
     runs, steps = {"a": Handle()}, []
     runner = serve.StoppableRunner(name="test", pause_on_shutdown=False)
     manager = SimpleNamespace(flow_run_ids=lambda: set(runs), get=runs.get)

@@ -1,4 +1,4 @@
-"""A Prefect server of the project's own: what it answers, how it starts and how it ends."""
+"""A project's own Prefect server answers only its own address, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_port_that_is_taken_is_told_before_a_server_starts() -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The process of a server, as `ensure_server` starts it, and its address."""
+    """The process of a server started as `ensure_server` does, and its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -110,7 +110,7 @@ def test_a_signal_does_not_end_it_and_the_end_of_its_parent_does(server: tuple[s
     assert ask(f"{address}/api/health") == 200
     assert ask(f"{address}/api/health", Origin="https://evil.example") == 403
     assert process.stdin is not None
-    process.stdin.close()  # as the system does for a parent that was killed
+    process.stdin.close()  # as the system does for a killed parent
     process.wait(timeout=60)
     assert not psutil.pid_exists(process.pid)
 

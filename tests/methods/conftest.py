@@ -1,4 +1,4 @@
-"""A made-up shift on features, and a training on it, that take a fraction of a second."""
+"""A synthetic shift on features, and a training on it, that take a fraction of a second."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from oncoshift.training.inputs import Inputs
 
 WIDTH = 512
-"""Of ResNet18's pooled feature."""
+"""Width of ResNet18's pooled feature."""
 
 
 class World(NamedTuple):
     """Source organs and a target.
 
     Attributes:
-        data: what training may see.
-        inputs: of the network, mostly features.
-        target_labels: int64 [T], for measuring alone.
+        data: What training may see.
+        inputs: Inputs of the network, mostly features.
+        target_labels: Labels of the target, for measuring only, int64 [T].
     """
 
     data: TrainingData
@@ -52,9 +52,11 @@ class World(NamedTuple):
 
 
 def shifted(seed: int, shortcut_on_target: float = 0.8, malignant_share: float = 0.5) -> World:
-    """Feature 0 tells the classes apart everywhere (±1); feature 1 is a stronger shortcut on the sources (±2).
+    """Make a world whose sources have a shortcut that the target lacks.
 
-    On the target the shortcut is `shortcut_on_target` for every tile: source-only, which trusts it, is misled.
+    Feature 0 separates the classes everywhere (±1); feature 1 is a stronger shortcut on the sources
+    (±2). On the target the shortcut is `shortcut_on_target` for every tile, which misleads
+    source-only.
     """
     rng = np.random.default_rng(seed)
     source_tiles, target_tiles = 600, 300
@@ -87,7 +89,7 @@ def _template(settings: ModelSettings) -> AdaptationNet:
 
 
 def small_method(settings: Settings, trunk: Callable[[], nn.Module] = Given) -> Method:
-    """The method around a network with a small trunk or none, with fresh weights by the settings' seed."""
+    """Build the method around a network with a small trunk or none, with seeded weights."""
     net = deepcopy(_template(settings.model))
     torch.manual_seed(settings.seed)
     for module in net.modules():
@@ -101,7 +103,7 @@ def small_method(settings: Settings, trunk: Callable[[], nn.Module] = Given) -> 
 
 
 def method_settings_for(method: str, seed: int, **changes: dict[str, object]) -> Settings:
-    """Settings of a small head on given features; keyword arguments are sections."""
+    """Make settings of a small head on given features; keyword arguments are sections."""
     train = {
         "method": method,
         "epochs": 2,
@@ -116,7 +118,7 @@ def method_settings_for(method: str, seed: int, **changes: dict[str, object]) ->
 
 
 class Trained(NamedTuple):
-    """What a training came to: the method, one row of figures an epoch, and balanced accuracy on the target."""
+    """A trained method, one row of figures for each epoch, and balanced accuracy on the target."""
 
     method: Method
     history: list[dict[str, float]]
@@ -124,7 +126,7 @@ class Trained(NamedTuple):
 
 
 def balanced_accuracy(net: TrainedNet, world: World) -> float:
-    """Of a network's predictions on the world's target."""
+    """Compute the balanced accuracy of a network on the world's target."""
     predicted = predict(net, world.inputs, world.data.target.rows, torch.device("cpu")) > 0.5
     truth = world.target_labels == 1
     return float(predicted[truth].mean() + (~predicted[~truth]).mean()) / 2
@@ -132,31 +134,31 @@ def balanced_accuracy(net: TrainedNet, world: World) -> float:
 
 @pytest.fixture(scope="session")
 def accuracy() -> Callable[[TrainedNet, World], float]:
-    """Balanced accuracy of a network on a world's target; see `balanced_accuracy`."""
+    """The function `balanced_accuracy`."""
     return balanced_accuracy
 
 
 @pytest.fixture(scope="session")
 def world() -> Callable[..., World]:
-    """Makes a shifted world from a seed; see `shifted`."""
+    """The function `shifted`, which makes a world from a seed."""
     return shifted
 
 
 @pytest.fixture
 def settings_for() -> Callable[..., Settings]:
-    """Settings of a method on given features; see `method_settings_for`."""
+    """The function `method_settings_for`, which makes a method's settings."""
     return method_settings_for
 
 
 @pytest.fixture
 def build() -> Callable[..., Method]:
-    """Makes a method around a small network; see `small_method`."""
+    """The function `small_method`, which builds a method around a small network."""
     return small_method
 
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Trained]:
-    """Trains a method on a world with the project's own loop, from `checkpoint` where there is one."""
+    """A function that trains a method on a world in the project's own loop, and may resume."""
 
     def run(
         world: World,

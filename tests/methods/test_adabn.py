@@ -1,4 +1,4 @@
-"""AdaBN: the target's statistics by hand, and a shift of scale and offset that it takes away."""
+"""AdaBN computes the target's statistics, and so removes a shift of scale and offset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SOURCES, TARGETS = 400, 200
 
 
 class Normed(nn.Module):
-    """A trunk of one BatchNorm'd layer: maps [N, 2, h, w] → [N, 512]."""
+    """A trunk of one convolution with BatchNorm: maps [N, 2, h, w] → [N, 512]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Normed(nn.Module):
 
 
 def rescaled(world, seed: int):  # type: ignore[no-untyped-def]
-    """Channel 0 tells the classes apart (±1); on the target both channels are of another scale, and far away."""
+    """Make a world whose channel 0 separates the classes (±1), with a rescaled, shifted target."""
     rng = np.random.default_rng(seed)
     labels = np.arange(SOURCES + TARGETS) % 2
     x = rng.normal(0, 0.5, (len(labels), 2, 4, 4))

@@ -1,4 +1,4 @@
-"""What all methods on target tiles share: one forward, added terms, diagnostics, refused batches."""
+"""Methods with target tiles share one forward, add their terms, report, and refuse bad batches."""
 
 from __future__ import annotations
 

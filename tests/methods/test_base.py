@@ -1,4 +1,4 @@
-"""The label loss, by hand, and how settings reach it."""
+"""The label loss agrees with values computed by hand, and follows its settings."""
 
 from __future__ import annotations
 

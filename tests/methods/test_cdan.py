@@ -1,4 +1,4 @@
-"""CDAN: the multilinear map, entropy weights, and the loss by hand."""
+"""CDAN's multilinear map, entropy weights and loss agree with values computed by hand."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_gradient_reaches_the_feature_reversed_and_not_the_predictions() -> None
 
 
 def test_label_shift_and_entropy_weights_are_multiplied_and_of_mean_one_in_each_domain() -> None:
-    """Labels 0, 1, 1 of certainties c(½), c(¾), c(¾); target shares that stay even: w(y) = ½ / ⅓ and ½ / ⅔."""
+    """Certainties are c(½), c(¾), c(¾); even target shares give w(y) = ½ / ⅓ and ½ / ⅔."""
     step = a_step()._replace(target_logits=torch.tensor([SURE, SURE[::-1]]))
     weights = Cdan(SETUP, CdanSettings(label_shift="reweight")).weigh_tiles(step)
     sure = certainty(torch.tensor([SURE])).item()

@@ -1,4 +1,4 @@
-"""DANN: the loss by hand, λ, the sign of the reversed gradient, shapes."""
+"""DANN's loss, λ, reversed gradient and shapes agree with values computed by hand."""
 
 from __future__ import annotations
 

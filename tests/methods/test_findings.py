@@ -1,4 +1,4 @@
-"""What goes wrong in a training is found in its figures. Nothing is found in one that goes well: test_recovery.py."""
+"""Faults of a training show in its figures; test_recovery.py checks that good ones have none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings
 
 DEAD = {"weight": 1e-9, "hidden": 64}
-"""A domain head that gets no gradient to speak of."""
+"""A domain head that receives almost no gradient."""
 
 
 @pytest.fixture
 def found(world, settings_for, train) -> Callable[..., tuple[str, ...]]:  # type: ignore[no-untyped-def]
-    """Trains and says what is found; keyword arguments are sections of the settings."""
+    """A function that trains and lists the findings; keyword arguments are settings sections."""
 
     def run(method: str, seed: int = 0, **changes: dict[str, object]) -> tuple[str, ...]:
         settings = settings_for(method, seed, **changes)
@@ -30,7 +30,7 @@ def found(world, settings_for, train) -> Callable[..., tuple[str, ...]]:  # type
 
 
 def test_a_constant_predictor(found: Callable[..., tuple[str, ...]]) -> None:
-    """Steps a thousand times too long."""
+    """Steps are a thousand times too long."""
     (finding,) = found("erm", train={"lr": 10.0})
     assert finding == "constant predictor: 99.0% of the target is called malignant (each class needs 2%)"
 
@@ -49,7 +49,7 @@ def test_a_domain_head_that_the_trunk_never_fools(found: Callable[..., tuple[str
 
 
 def test_a_trunk_and_a_head_that_drive_one_another_up(found: Callable[..., tuple[str, ...]]) -> None:
-    """Reversal fifty times as strong as the head's own gradient, and nothing that holds it."""
+    """The reversed gradient is fifty times the head's own, and nothing limits it."""
     strong = {"max_lambda": 50.0, "schedule": "constant"}
     limits = {"grad_clip": None, "epochs": 10, "steps_per_epoch": 30}
     assert any(
@@ -66,7 +66,7 @@ def test_features_that_decay_to_nothing(found: Callable[..., tuple[str, ...]]) -
 def test_gradients_that_blow_up(found: Callable[..., tuple[str, ...]]) -> None:
     blown = found("dann", train={"lr": 10.0})
     assert any(finding.startswith("gradients blew up: their norm was ") for finding in blown)
-    # Nobody cuts them: there is no figure to tell.
+    # Without clipping there is no gradient norm to report.
     uncut = found("erm", train={"grad_clip": None})
     assert uncut == ()
 

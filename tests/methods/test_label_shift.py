@@ -1,4 +1,4 @@
-"""Label shift: weights by hand, the running estimate, and what reweighting is worth where proportions differ."""
+"""Label-shift weights and their running estimate are exact, and help where proportions differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONE_GROUP = torch.zeros(4, dtype=torch.long)
 
 
 def test_weights_by_hand() -> None:
-    """Shares ¼ and ¾ wanted, ½ and ½ there: benign tiles count half, malignant ones one and a half."""
+    """Wanted shares are ¼ and ¾, actual ones ½: benign tiles weigh ½, malignant ones 1½."""
     weights = weigh_sources(torch.tensor([0, 1, 1, 0]), ONE_GROUP, torch.tensor([0.25, 0.75]))
     assert torch.allclose(weights, torch.tensor([0.5, 1.5, 1.5, 0.5]))
 
@@ -62,7 +62,7 @@ def test_reweighting_keeps_a_rare_class_rare(
     method: str,
     share: float,
 ) -> None:
-    """Plain alignment moves tiles of the common class to the other one, until the target is half and half as well."""
+    """Plain alignment moves common-class tiles to the other class until the target is balanced."""
     lopsided = world(0, shortcut_on_target=0.0, malignant_share=share)
     plain, reweighted = (
         train(lopsided, settings_for(method, 0, **{method: {"label_shift": label_shift}}))

@@ -1,4 +1,4 @@
-"""Minimum class confusion: by hand, its ends, its gradient, shapes."""
+"""Minimum class confusion agrees with values computed by hand: limits, gradient and shapes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from oncoshift.methods.mcc import class_confusion
 
 
 def test_one_tile_by_hand() -> None:
-    """Y = (¾, ¼): both rows of YᵀY are in the proportion 3 : 1, so ¼ and ¾ of them lie off the diagonal."""
+    """With Y = (¾, ¼) both rows of YᵀY are 3 : 1, so ¼ and ¾ of them lie off the diagonal."""
     assert class_confusion(torch.tensor([[math.log(3.0), 0.0]]), 1.0).item() == pytest.approx((0.25 + 0.75) / 2)
     assert class_confusion(torch.tensor([[2 * math.log(3.0), 0.0]]), 2.0).item() == pytest.approx(0.5)
 
 
 def test_two_tiles_by_hand() -> None:
-    """Tiles (0.9, 0.1) and (0.5, 0.5), with the weights of their entropies."""
+    """Tiles (0.9, 0.1) and (0.5, 0.5) with the weights of their entropies."""
     y = [(0.9, 0.1), (0.5, 0.5)]
     raw = [1 + math.exp(sum(p * math.log(p) for p in row)) for row in y]
     w = [2 * value / sum(raw) for value in raw]
@@ -38,7 +38,7 @@ def test_certain_predictions_of_both_classes_are_not_confused_and_of_one_class_a
 
 
 def test_gradient_is_that_of_finite_differences_with_the_weights_held() -> None:
-    """The weights are constants: at equal entropies of all tiles they are 1 wherever a common scale is moved."""
+    """The weights are constants; with equal entropies they are 1 at every common scale."""
     logits = torch.tensor([[1.0, -0.5], [-0.5, 1.0], [1.0, -0.5]], requires_grad=True)
     class_confusion(logits, 2.5).backward()
     along = (logits.grad * logits.detach()).sum().item()

@@ -1,4 +1,4 @@
-"""Margin disparity: both losses by hand, their sum, the reversed gradient, shapes."""
+"""Margin disparity: both losses, their sum, reversed gradient and shapes agree with hand values."""
 
 from __future__ import annotations
 

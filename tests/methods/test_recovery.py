@@ -1,4 +1,4 @@
-"""Synthetic shift: source-only follows a shortcut that the target lacks, and every method finds the way back."""
+"""Source-only follows a shortcut that the target lacks, and every method corrects that."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mdd": {"train": {"steps_per_epoch": 150}},
     "self_training": {"self_training": {"weight": 3.0, "threshold": 0.75}},
 }
-"""Where the defaults, which are for longer trainings of whole networks, are too slow for 200 steps."""
+"""Settings for methods whose defaults, meant for longer trainings, are too slow for 200 steps."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,4 +1,4 @@
-"""The table of methods: what follows from a row, and that a new method is a file and two edits."""
+"""The table of methods drives everything else: a new method is one file and two edits."""
 
 from __future__ import annotations
 

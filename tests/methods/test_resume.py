@@ -1,4 +1,4 @@
-"""A training that was killed, between two epochs or within one, goes on to the same bits, for every method."""
+"""A training killed between or within epochs resumes to the same bits, for every method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITH_LABEL_SHIFT = {
 }
 
 ON_FEATURES = [name for name, row in METHODS.items() if not (row.changes_tiles or row.per_domain or row.member)]
-"""The others need tiles, or are several networks; see tests/training."""
+"""Methods that train on features; tests/training covers those on tiles or several networks."""
 
 CASES = pytest.mark.parametrize(
     ("method", "changes"),
@@ -34,7 +34,7 @@ CASES = pytest.mark.parametrize(
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill."""
+    """A simulated kill."""
 
 
 def pull_after_two(row: dict[str, float]) -> None:
@@ -65,7 +65,7 @@ def test_resumed_after_an_epoch_equals_uninterrupted_to_the_bit(
     whole = train(tiles, settings, "whole")
     with pytest.raises(PulledPlugError):
         train(tiles, settings, "broken", pull_after_two)
-    torch.manual_seed(12345)  # whatever happened in between must not matter
+    torch.manual_seed(12345)  # what happened in between must not matter
     assert_same(whole, train(tiles, settings, "broken"))
 
 

@@ -1,4 +1,4 @@
-"""Self-training: pseudo-labels, alignment, threshold, ramp and loss by hand; what the views are."""
+"""Self-training's pseudo-labels, alignment, threshold, ramp, loss and views match hand values."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def logits(*malignant: float) -> torch.Tensor:
-    """Logits [N, 2] of these probabilities of malignant."""
+    """Make logits [N, 2] from probabilities of malignant."""
     p = torch.tensor(malignant)
     return torch.stack([1 - p, p], 1).log()
 
 
 SOURCE = logits(0.1, 0.9, 0.2, 0.8)
-"""Mean confidence (.9 + .9 + .8 + .8) / 4 = .85, proportions one half each."""
+"""Logits of mean confidence (.9 + .9 + .8 + .8) / 4 = .85, half of each class."""
 
 
 def test_pseudo_labels_count_from_a_share_of_the_sources_confidence_on() -> None:
@@ -38,7 +38,7 @@ def test_pseudo_labels_count_from_a_share_of_the_sources_confidence_on() -> None
 
 
 def test_alignment_brings_the_proportions_to_those_of_the_sources() -> None:
-    """p = (.4, .6), (.2, .8) of mean (.3, .7); times (.5 / .3, .5 / .7) the first tile is benign: ⅔ : 3⁄7."""
+    """p = (.4, .6), (.2, .8), mean (.3, .7); times (.5 / .3, .5 / .7) the first is ⅔ : 3⁄7."""
     weak = logits(0.6, 0.8)
     assert assign_pseudo_labels(SOURCE, weak, 0.5, align=False)[0].tolist() == [1, 1]
     assert assign_pseudo_labels(SOURCE, weak, 0.5, align=True)[0].tolist() == [0, 1]

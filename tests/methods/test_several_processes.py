@@ -1,4 +1,4 @@
-"""Two processes that share each batch see the loss curve of one, for every method; what goes wrong in one is told."""
+"""Two processes that share batches give the losses of one, and an error in either is reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHORT = {"epochs": 2, "steps_per_epoch": 4, "batch_size": 16}
 
 
 class PulledPlugError(Exception):
-    """Stands for an error of the hook, as pruning raises one."""
+    """A simulated error in a hook, as pruning raises one."""
 
 
 @pytest.mark.parametrize("method", ["erm", "cdan_mcc", "mdd"])

@@ -1,4 +1,4 @@
-"""One source organ alone, and the mean of such models: each in a world in which organs do not agree."""
+"""Models of single source organs, and their mean, cope with organs that contradict each other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHORT = {"epochs": 1}
 
 
 def contradicting(world, seed: int, signs: dict[str, int]):  # type: ignore[no-untyped-def]
-    """Feature 0 tells the classes apart in all organs, in some with the opposite sign; the target's is +1."""
+    """Make a world where feature 0 separates the classes by an organ's sign; the target's is +1."""
     rng = np.random.default_rng(seed)
     labels = np.arange(SOURCES + TARGETS) % 2
     organs = np.arange(SOURCES) // 2 % len(signs)
@@ -81,7 +81,7 @@ def test_an_ensemble_outvotes_an_organ_that_says_the_opposite(
 
 
 def test_mean_of_probabilities_by_hand() -> None:
-    """Of p = .9 and .2 the mean is .55; of logits, which a mean of logits would take, it would be another."""
+    """The mean of p = .9 and .2 is .55; averaging logits instead would give another value."""
     logits = torch.tensor([[[0.0, math.log(9.0)]], [[math.log(4.0), 0.0]]])
     assert log_mean_softmax(logits).exp()[0].tolist() == pytest.approx([0.45, 0.55])
     assert log_mean_softmax(logits).softmax(1)[0].tolist() == pytest.approx([0.45, 0.55])

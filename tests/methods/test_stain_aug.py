@@ -1,4 +1,4 @@
-"""Stain augmentation: a shortcut by the strength of a stain, which the target lacks, is not taken."""
+"""Stain augmentation prevents a shortcut by stain strength that the target lacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDE, SOURCES, TARGETS = 16, 240, 120
 
 
 class Edges(nn.Module):
-    """A trunk of one convolution, large enough for stripes: tiles [N, 3, S, S] → [N, 512]."""
+    """A trunk of one convolution, wide enough for stripes: tiles [N, 3, S, S] → [N, 512]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Edges(nn.Module):
 
 
 def striped(count: int, strengths: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """Haematoxylin in stripes on eosin, uint8 [N, S, S, 3]: thin in even tiles, thick in odd ones, of two strengths."""
+    """Draw haematoxylin stripes on eosin, uint8 [N, S, S, 3]: thin in even, thick in odd tiles."""
     x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     tiles = []
     for number in range(count):
@@ -53,7 +53,7 @@ def striped(count: int, strengths: tuple[float, float], rng: np.random.Generator
 
 
 def stained(world, seed: int):  # type: ignore[no-untyped-def]
-    """Malignant source tiles are stained more strongly; on the target all are stained as strongly as these, or more."""
+    """Make a world where only malignant source tiles stain strongly, but all target tiles do."""
     rng = np.random.default_rng(seed)
     images = np.concatenate([striped(SOURCES, (0.7, 1.1), rng), striped(TARGETS, (1.2, 1.2), rng)])
     labels, held_out = np.arange(len(images)) % 2, np.arange(SOURCES) % 5 == 4

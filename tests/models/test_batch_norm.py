@@ -1,4 +1,4 @@
-"""BatchNorm per domain and over ranks, against torch's own BatchNorm on each domain's whole batch."""
+"""BatchNorm per domain and over ranks equals torch's BatchNorm on each domain's whole batch."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 RANKS, CHANNELS = 2, 3
 SOURCES, TARGETS = 4, 6
-"""Rows of the whole batch; each rank has its half of both."""
+"""Rows of the whole batch; each rank has half of both domains."""
 
 
 class Seen(NamedTuple):
-    """What a forward and a backward in training came to.
+    """Results of one forward and backward pass in training.
 
     Attributes:
-        y: outputs [N, C, h, w].
-        x_grad: gradient of Σ y · w with respect to the input.
-        weight_grad: with respect to the scale [C].
-        bias_grad: with respect to the shift [C].
-        state: buffers afterwards, by name.
+        y: Outputs [N, C, h, w].
+        x_grad: Gradient of Σ y · w with respect to the input.
+        weight_grad: Gradient with respect to the scale [C].
+        bias_grad: Gradient with respect to the shift [C].
+        state: Buffers afterwards, by name.
     """
 
     y: Tensor
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Source rows, target rows on another scale, and the weights w of all outputs."""
+    """Make source rows, target rows on another scale, and the weights w of all outputs."""
     generator = torch.Generator().manual_seed(0)
     source = torch.randn(SOURCES, CHANNELS, 2, 2, generator=generator)
     target = 3 * torch.randn(TARGETS, CHANNELS, 2, 2, generator=generator) + 5
@@ -49,7 +49,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plain() -> nn.BatchNorm2d:
-    """With a scale, a shift and statistics that are not those of the start."""
+    """Make a BatchNorm whose scale, shift and statistics differ from the initial ones."""
     norm = nn.BatchNorm2d(CHANNELS, momentum=0.3)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
@@ -69,7 +69,7 @@ def ours(source: Tensor, target: Tensor, weights: Tensor, per_domain: bool) -> S
 
 
 def torchs(per_domain: bool) -> Seen:
-    """The same by `nn.BatchNorm2d`, one for each domain, or one for all."""
+    """Compute the same with `nn.BatchNorm2d`, either one for each domain or one for all."""
     source, target, weights = batch()
     parts = [source, target] if per_domain else [torch.cat([source, target])]
     norms, xs = [plain() for _ in parts], [part.requires_grad_() for part in parts]

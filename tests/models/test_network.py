@@ -1,4 +1,4 @@
-"""The network: whose statistics normalise a tile, what is served of two sets of them, several networks as one."""
+"""The network normalises by domain, serves the target's statistics, and joins several networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MODEL = {"bottleneck": 8, "dropout": 0.0, "freeze": "layer3", "batch_norm": "per_domain"}
-"""All but layer4 is frozen, so that inputs are small maps."""
+"""Settings that train only layer4, so that inputs are small maps."""
 
 
 def maps(count: int, offset: float = 0.0) -> torch.Tensor:
@@ -50,7 +50,7 @@ def test_statistics_are_apart_where_a_method_sees_two_domains(name: str, batch_n
 
 
 def test_each_domain_is_normalised_by_itself_in_one_forward() -> None:
-    """What the sources are must not matter to the target, and the other way round."""
+    """The source's values must not affect the target's result, and vice versa."""
     net = method_of("dann").net.train()
     source, target = maps(4), maps(5, offset=3.0)
     z = net.features(torch.cat([source, target]), sources=4)
@@ -88,7 +88,7 @@ def test_what_is_served_is_a_plain_classifier_with_the_targets_statistics() -> N
     method(Batch(maps(4), labels, organs, maps(4, offset=3.0)), 0, 0.5)
     net = method.net.eval()
     plain = TileClassifier("resnet18", 8, 0.0).eval()
-    plain.load_state_dict(net.served_state())  # strict: no name may be missing, and none be left
+    plain.load_state_dict(net.served_state())  # strict: no name may be missing or left over
     x = maps(3)
     expected = plain.head(plain.bottleneck(plain.trunk.run(x, ("layer4",))))
     torch.testing.assert_close(net.logits(net.features(x)), expected)

@@ -1,4 +1,4 @@
-"""Pretrained weights: the right ones load exactly, the rest is a clear error, never a silent random start."""
+"""Pretrained weights load exactly or raise a clear error; the start is never silently random."""
 
 from __future__ import annotations
 

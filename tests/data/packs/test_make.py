@@ -1,4 +1,4 @@
-"""Packs grow by what is new, go on where they were killed, mend what is damaged, and hold what was asked."""
+"""Packs gain only what is new, resume after a kill, repair damage, and hold what was requested."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RECIPE = PackRecipe(PackNormalization("none"), SIDE, "code", "none", shard_tiles
 
 
 class CountingReader(FileReader):
-    """Reads files, and counts which."""
+    """A file reader that counts how often each tile is read."""
 
     def __init__(self, base: Path) -> None:
         super().__init__(base, SIDE)
@@ -57,7 +57,7 @@ def write(folder: Path, count: int, first: int = 0, groups: int = 3) -> list[Til
 
 
 def update(folder: Path, tiles: list[TileSource], recipe: PackRecipe = RECIPE):  # type: ignore[no-untyped-def]
-    """The pack, its report, and the tiles that were read from files."""
+    """Update the pack; return it, its report, and the tiles that were read from files."""
     reader = CountingReader(folder)
     pack, report = update_pack(folder / "pack", tiles, recipe, TileMaker(reader))
     return pack, report, set(reader.reads)
@@ -312,7 +312,7 @@ if __name__ == "__main__":
 
 
 def many_tiles(folder: Path, count: int = 400) -> list[TileSource]:
-    """Files of one image, each with another end, so that each is another."""
+    """Write copies of one image, each made unique by trailing bytes."""
     Image.fromarray(tissue(0, SIDE)).save(folder / "one.png")
     image = (folder / "one.png").read_bytes()
     tiles = []

@@ -1,4 +1,4 @@
-"""Fixtures of the adapters' tests: trees of real image files under the names that were published."""
+"""Fixtures of the adapters' tests: trees of real image files with the published names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tif
 
 @pytest.fixture
 def put() -> Callable[..., None]:
-    """`put(root, *names)` writes small tissue tiles, each in the format that its name promises; others as text."""
+    """`put(root, *names)`, which writes small tissue tiles in the format of their extension.
+
+    Files with other names are written as text.
+    """
 
     def write(root: Path, *names: str) -> None:
         for seed, name in enumerate(names):
@@ -39,7 +42,7 @@ def put() -> Callable[..., None]:
 
 @pytest.fixture
 def found(tmp_path: Path) -> Callable[..., list[RawTile]]:
-    """`found(adapter, root, **settings)`: the tiles that stage ingest would open, from a folder or an archive."""
+    """`found(adapter, root, **settings)`, which returns the tiles that stage ingest would open."""
 
     def tiles(adapter: str, root: Path, **settings: object) -> list[RawTile]:
         section = IngestSettings.model_validate({"adapter": adapter, **settings})

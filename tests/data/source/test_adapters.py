@@ -1,4 +1,4 @@
-"""All adapters together: listed, told apart, and fed from folders and archives."""
+"""All adapters are listed, told apart, and read folders and archives alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives are unpacked whole, into their folder and nowhere else; what is hostile or broken leaves nothing."""
+"""Archives are unpacked completely and only into their folder; bad ones leave nothing behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images_only(path: PurePosixPath) -> bool:
 
 
 def write(path: Path, members: dict[str, bytes]) -> Path:
-    """An archive of the kind that its name says, with members under exactly these names."""
+    """Write an archive of the kind that its name says, with members under exactly these names."""
     name = path.name.lower()
     if name.endswith(".zip"):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -57,7 +57,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def refuses(archive: Path, match: str, keep: Callable[[PurePosixPath], bool] = images_only) -> None:
-    """The archive is refused in these words, and nothing is left of the attempt."""
+    """Check that the archive is refused with this message, and leaves nothing behind."""
     target = archive.parent / "out" / "unpacked"
     before = {path.name for path in archive.parent.iterdir()} | {"out"}
     with pytest.raises(DataError, match=match) as error:
@@ -120,7 +120,7 @@ def test_a_killed_process_leaves_the_folder_as_it_was_and_is_cleaned_up_after(tm
 
 @pytest.fixture
 def killed_in_removal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A process that is killed when it has removed one tile of a folder that was whole; undo it to go on."""
+    """A process that is killed after removing one tile of a complete folder; undo it to resume."""
     remove = shutil.rmtree
 
     def killed(folder: Path, ignore_errors: bool = False) -> None:
@@ -249,7 +249,7 @@ def test_a_zip_of_a_method_that_nobody_knows_is_refused(tmp_path: Path) -> None:
 
 
 def header(kind: bytes, size: int, name: str = "a.png") -> bytes:
-    """One header block of a tar, with whatever size."""
+    """Make one header block of a tar with any size."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     return info.tobuf(tarfile.GNU_FORMAT)
@@ -263,13 +263,13 @@ DESCRIBING = (
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
 @pytest.mark.parametrize("kind", DESCRIBING)
 def test_a_long_description_of_a_member_is_refused_before_it_is_read(tmp_path: Path, name: str, kind: bytes) -> None:
-    # The body is not even there: who tried to read it would complain about that.
+    # The body is missing on purpose: reading it would raise another error.
     write_blocks(tmp_path / name, header(tarfile.REGTYPE, 0), header(kind, MAX_DESCRIPTION + 1))
     refuses(tmp_path / name, "header at byte 1,024 .*no file needs more than 8 extra headers of 1,048,576 bytes")
 
 
 def write_blocks(path: Path, *blocks: bytes) -> None:
-    """A tar of these blocks and no more, compressed as its name says."""
+    """Write a tar of exactly these blocks, compressed as its name says."""
     ways: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
     path.write_bytes(ways.get(path.suffix, bytes)(b"".join(blocks)))
 
@@ -327,7 +327,7 @@ def test_a_file_with_holes_is_refused(tmp_path: Path, records: dict[str, str] | 
         info.type = tarfile.REGTYPE if records else tarfile.GNUTYPE_SPARSE
         info.pax_headers = records or {}
         info.size = 512 if records else 0
-        archive.addfile(info, io.BytesIO(b"0\n".ljust(512, b"\0")))  # the map of the holes, where it is no record
+        archive.addfile(info, io.BytesIO(b"0\n".ljust(512, b"\0")))  # the holes, where no pax record maps them
     refuses(tmp_path / "a.tar", "'a.png' is stored with holes")
 
 

@@ -1,4 +1,4 @@
-"""BreakHis as published: label, patient and magnification come from the name."""
+"""BreakHis is read as published: label, patient and magnification come from the name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CSV that somebody else wrote is read as meant, or one error names file, line and remedy."""
+"""A CSV from any program is read as meant, or one error names the file, the line and the remedy."""
 
 from __future__ import annotations
 

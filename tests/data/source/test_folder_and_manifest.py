@@ -1,4 +1,4 @@
-"""Your own tiles, as folders, as a manifest and made up: the same tiles every time, and errors that name the place."""
+"""Folders, manifests and the phantom give the same tiles every time, and errors name the place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LC25000 as published: five classes, squamous only where asked for."""
+"""LC25000 is read as published: five classes, squamous carcinoma only on request."""
 
 from __future__ import annotations
 

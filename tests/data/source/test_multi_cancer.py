@@ -1,4 +1,4 @@
-"""Kaggle's Multi Cancer data set as published: CT is no tissue."""
+"""Kaggle's Multi Cancer data set is read as published, without its CT images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NCT-CRC-HE-100K and CRC-VAL-HE-7K as published: normal mucosa against tumour."""
+"""NCT-CRC-HE-100K and CRC-VAL-HE-7K are read as published: normal mucosa against tumour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no adapter takes for a tile is counted, what systems leave is not, and names are one in both Unicode forms."""
+"""Files that no adapter takes are counted, system files are not, and Unicode forms are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PatchCamelyon as published: rows of HDF5 files become PNGs, in the slides' groups."""
+"""PatchCamelyon is read as published: rows of HDF5 files become PNGs, grouped by slide."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAME = "camelyonpatch_level_2_split_{}"
 
 
 def write_split(folder: Path, split: str, count: int = 5, meta: bool = True) -> NDArray[np.uint8]:
-    """The three files of a split with the published shapes; labels alternate, two rows a slide."""
+    """Write a split's three files as published, with alternating labels and two rows a slide."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(len(split)).integers(0, 256, (count, 96, 96, 3)).astype(np.uint8)
     with h5py.File(folder / f"{NAME.format(split)}_x.h5", "w") as file:

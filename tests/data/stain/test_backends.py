@@ -1,4 +1,4 @@
-"""Backends agree: the compiled kernels with staintools."""
+"""The two backends, compiled kernels and staintools, agree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tiles() -> np.ndarray:
 
 
 def normalised(backend: str, reference: StainReference, tiles: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Tiles [N, H, W, 3] one after the other, and what became of each; none of them is written into."""
+    """Normalise tiles [N, H, W, 3] without writing into them; return images and outcomes."""
     before = tiles.copy()
     images, outcomes = zip(*map(build_normalizer(reference, backend), tiles), strict=True)
     np.testing.assert_array_equal(tiles, before)

@@ -1,4 +1,4 @@
-"""The rule that picks the reference tile."""
+"""The reference tile is picked by a rule that is stable as tiles are added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of byte-identical tiles one is kept, their groups are joined, and contradictions are refused."""
+"""Byte-identical tiles are kept once, their groups joined, and contradictions refused."""
 
 from __future__ import annotations
 

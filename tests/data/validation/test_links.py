@@ -1,4 +1,4 @@
-"""Links among tiles: within the data set and into DVC's cache they are followed, elsewhere told of or left out."""
+"""Links are followed within the data set and DVC's cache; others are reported or left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oncoshift.settings import IngestSettings
 
 
 def ingested(root: Path, tmp_path: Path) -> tuple[IngestReport, dict[str, tuple[str, str]]]:
-    """The report, and the file's name → kind and reason of what was left out."""
+    """Ingest; return the report, and kind and reason by name of the files that were left out."""
     settings = IngestSettings(adapter="folder", max_quarantine_share=1.0, join_near_duplicates=False)
     report = ingest(settings, root, tmp_path / "out", base=tmp_path)
     with (tmp_path / "out" / "quarantine.csv").open(newline="", encoding="utf-8") as file:
@@ -40,7 +40,7 @@ def test_links_within_the_data_set_are_followed(tree: Path, tmp_path: Path) -> N
 
 
 def test_every_file_may_be_a_link_into_dvcs_cache(tree: Path, tmp_path: Path) -> None:
-    """As `cache.type symlink` makes them, be the cache in the project or shared by several."""
+    """`cache.type symlink` makes such links, whether the cache is the project's own or shared."""
     for file in sorted(tree.rglob("*.png")):
         digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
         move_and_link(file, tmp_path / "cache" / "files" / "md5" / digest[:2] / digest[2:])
@@ -64,7 +64,7 @@ def test_a_root_that_is_a_link_is_followed_and_an_organ_that_is_one_is_told_of(t
 
 
 def test_a_folder_that_is_a_link_to_nowhere_is_told_of(tree: Path, tmp_path: Path) -> None:
-    """As of a disk that is not mounted: nobody knows how many tiles are missing."""
+    """A disk that is not mounted looks like this, and the number of missing tiles is unknown."""
     (tree / "lung" / "benign").rename(tmp_path / "benign")
     (tree / "lung" / "benign").symlink_to("/nowhere/benign")
     report, _ = ingested(tree, tmp_path)

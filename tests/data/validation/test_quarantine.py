@@ -1,4 +1,4 @@
-"""The quarantine keeps what can be read, and says so when it cannot be written."""
+"""The quarantine keeps every readable tile, and reports when it cannot be written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def left_out(path: Path, tile_id: str) -> LeftOut:
 
 @contextmanager
 def small_disk(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond `size` bytes."""
+    """Limit every file of this process to `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,4 +1,4 @@
-"""Colours of tissue: deconvolution, the colour-only score, and the warnings that follow."""
+"""Tissue colours are measured by deconvolution and a colour-only score, and warnings follow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oncoshift.data.validation.warnings import find_warnings
 
 
 def organ(benign: int = 12, malignant: int = 12, shift: float = 0.0, per_group: int = 5) -> pd.DataFrame:
-    """Tiles of lung whose malignant ones have `shift` more red density."""
+    """Make tiles of lung whose malignant ones have `shift` more red density."""
     rng = np.random.default_rng(0)
     rows = [
         ("lung", label, f"g{label}{group}", *(rng.normal(0.5, 0.05, 3) + np.array([label * shift, 0, 0])))

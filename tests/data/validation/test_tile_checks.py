@@ -1,4 +1,4 @@
-"""Checks keep real H&E and the phantom, and flag what is blank, blurred or something else."""
+"""Checks keep real H&E and the phantom, and flag blank, blurred and other tiles."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def flat(colour: tuple[int, int, int], side: int = 64) -> NDArray[np.uint8]:
 
 
 def textured(colour: tuple[int, int, int], side: int = 64) -> NDArray[np.uint8]:
-    """One colour, darker and lighter at random."""
+    """Make a tile of one colour with random brightness."""
     shade = np.random.default_rng(0).uniform(0.4, 1.0, (side, side, 1))
     return (np.array(colour) * shade).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def real(shared: Path) -> list[NDArray[np.uint8]]:
-    """Every 40th real tile: about 100, of four organs."""
+    """Every 40th real tile: about 100 tiles of four organs."""
     paths = pd.read_csv(shared / "data" / "tiles.csv")["path"][::40]
     return [np.array(Image.open(shared / "data" / "tiles" / path).convert("RGB")) for path in paths]
 

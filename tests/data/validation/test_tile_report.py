@@ -1,4 +1,4 @@
-"""The report shows counts, reasons and pictures, opens without other files, and is the same twice."""
+"""The report shows counts, reasons and pictures, opens without other files, and is reproducible."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_html_is_escaped_in_both_and_markdown_tables_hold() -> None:
 
 
 def test_names_are_shown_as_they_are_and_do_nothing() -> None:
-    """A file's or group's name is a stranger's: in Markdown, too, it is neither HTML nor a link, nor a second row."""
+    """Names are untrusted: in Markdown, too, they may not become HTML, a link or a new row."""
     name = "<img src=x onerror=alert(1)>[a](javascript:b)`c`\n| d | \x1b[31m\u202ee.png"
     blocks: list[Block] = [Heading(name), Paragraph(name), Items((name,)), Table(("tile",), ((name,),))]
     blocks.append(Picture("sheet.png", name, Image.new("RGB", (4, 4))))
