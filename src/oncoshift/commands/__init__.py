@@ -1,1 +1,1 @@
-"""What the subcommands of `oncoshift` do. Each imports what it needs when it runs, so that `--help` is quick."""
+"""The subcommands of `oncoshift`; each imports what it needs when it runs, so `--help` is quick."""

@@ -1,4 +1,4 @@
-"""The command `compare`: the results of the finished retrainings of a target, side by side."""
+"""The command `compare`: the finished retrainings of a target, side by side."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from oncoshift.commands.context import Context
 
 _DIGITS = 8
-"""Of a test set's hash, enough to tell two apart."""
+"""Digits of a test set's hash, enough to tell two apart."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval.
+    """An estimate with its interval.
 
     Attributes:
         point: the estimate.
-        low: the interval's lower end.
-        high: its upper end.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     point: float
@@ -41,24 +41,24 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """A finished retraining; balanced accuracy is of the target's test tiles, None without an interval.
+    """A finished retraining; balanced accuracy is that of the target's test tiles.
 
     Attributes:
-        run: name of its run.
-        run_id: id of that in MLflow.
-        started: ISO 8601 in UTC.
+        run: name of its run in MLflow.
+        run_id: id of that run.
+        started: start time, ISO 8601 in UTC.
         backbone: `model.backbone`.
         variant: `train.variant`.
         seeds: `retrain.seeds`.
-        control: the source-only method.
-        control_accuracy: its balanced accuracy.
-        method: the adapting method.
-        method_accuracy: its balanced accuracy.
+        control: source-only method.
+        control_accuracy: balanced accuracy of the control.
+        method: adapting method.
+        method_accuracy: balanced accuracy of the method.
         gain: method minus control, paired.
-        verdict: without labels: trust, doubt or refuse.
-        gate: promote or refuse.
-        version: of the registered model.
-        test_set: hash of the test split, by which only rows of one test set can be compared.
+        verdict: verdict without labels: trust, doubt or refuse.
+        gate: decision of the gate: promote or refuse.
+        version: version of the registered model.
+        test_set: hash of the test split; only rows with the same hash can be compared.
     """
 
     run: str
@@ -79,16 +79,16 @@ class Row:
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
-    """Options of `compare`."""
+    """Add the options of `compare`."""
     parser.add_argument("--json", action="store_true", help="as a JSON list, with all digits")
 
 
 def compare(context: Context) -> None:
-    """List the finished retrainings of the target, newest first: source-only against adapted, gain, verdict, gate."""
+    """List the target's finished retrainings, newest first, with gain, verdict and gate."""
     from oncoshift.console import print_table
 
     settings = context.settings
-    rows = [_to_row(run) for run in _finished_runs(context)]
+    rows = [_to_row(run) for run in _find_finished_runs(context)]
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     elif rows:
@@ -102,8 +102,8 @@ def compare(context: Context) -> None:
         )
 
 
-def _finished_runs(context: Context) -> Sequence[Run]:
-    """Newest first; none where there is no store yet, and none is made."""
+def _find_finished_runs(context: Context) -> Sequence[Run]:
+    """Find the finished retrainings, newest first; a missing store has none, and is not created."""
     from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.registry.store import has_store
     from oncoshift.registry.tracking import Tracker
@@ -158,7 +158,7 @@ def _build_table(target: str, rows: Sequence[Row]) -> Table:
     table = Table(title=f"{target}: balanced accuracy on test tiles", title_justify="left")
     of_run, results = ("run", "backbone", "variant", "seeds"), ("source-only", "adapted", "gain", "verdict", "gate")
     for column in (*of_run, *results, "version", "test set"):
-        table.add_column(column, overflow="fold")  # a name that is cut may be another's
+        table.add_column(column, overflow="fold")  # names that are cut can look alike
     for row in rows:
         cells = (
             row.run, row.backbone, row.variant, row.seeds, f"{row.control} {row.control_accuracy or '–'}",

@@ -1,4 +1,4 @@
-"""What every command gets: the command line, and lazily the settings and the folders that it points to."""
+"""The context of every command: its command line, with settings and folders derived from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """What a command gets.
+    """The context of a command.
 
     Attributes:
         arguments: the parsed command line.
@@ -26,7 +26,7 @@ class Context:
 
     @cached_property
     def params(self) -> Path:
-        """`--params`, or the params.yaml of this folder, or that of the nearest experiment above it."""
+        """`--params`, else the params.yaml here, else that of the nearest experiment above."""
         from oncoshift.experiments import is_experiment
 
         given: Path | None = self.arguments.params
@@ -38,7 +38,7 @@ class Context:
 
     @cached_property
     def settings(self) -> Settings:
-        """params.yaml, the preset and the overrides, validated."""
+        """The validated settings of params.yaml, the preset and the overrides."""
         from oncoshift.settings import load_settings
 
         given = self.arguments
@@ -46,20 +46,20 @@ class Context:
 
     @property
     def preset(self) -> str | None:
-        """`--preset` as it reads from any folder."""
+        """`--preset`; a path is made absolute, so that it holds in any folder."""
         preset: str | None = self.arguments.preset
         return str(Path(preset).resolve()) if preset and preset.endswith((".yaml", ".yml")) else preset
 
     @property
     def layout(self) -> Layout:
-        """The experiment in whose folder params.yaml lies."""
+        """The layout of the experiment that params.yaml belongs to."""
         from oncoshift.layout import Layout
 
         return Layout(self.params.parent)
 
     @property
     def raw(self) -> Path:
-        """The data set, `ingest.root`; a relative path is the experiment's."""
+        """The data set, `ingest.root`; a relative path is within the experiment."""
         return self.layout.folder / self.settings.ingest.root
 
     @property
@@ -70,7 +70,7 @@ class Context:
         return find_project(self.params.parent)
 
     def need_project_params(self) -> None:
-        """For a command that makes experiments of its own.
+        """Check that the settings are the project's, for commands that make experiments.
 
         Raises:
             SettingsError: `--params` is not the project's params.yaml.

@@ -1,4 +1,4 @@
-"""Commands on copies of one original: group a folder of images, audit a split."""
+"""Commands about copies of one original: group a folder of images, audit a split."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from oncoshift.copies.pairs import Pair
 
 LEAKS_FOUND = 3
-"""Exit code of `leaks` where there are any, so that a check can tell them from an error."""
+"""Exit code of `leaks` if it finds any, so that a check can tell them from an error."""
 
 _SHOWN = 20
 _NAME_SHOWN = 44
 _NAMED = 5
-"""Unreadable files that an error names."""
+"""Largest number of unreadable files that an error names."""
 
 
 def add_groups(parser: argparse.ArgumentParser) -> None:
-    """Options of `groups`."""
+    """Add the options of `groups`."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="images, in folders nested at will")
     parser.add_argument("--out", type=Path, default=Path("groups.csv"), help="CSV path,group; default: ./groups.csv")
 
 
 def add_leaks(parser: argparse.ArgumentParser) -> None:
-    """Options of `leaks`."""
+    """Add the options of `leaks`."""
     parser.add_argument(
         "split", type=Path, metavar="SPLIT",
         help="a folder of parquet files as stage split writes, a CSV with path and split, or one folder a split",
@@ -44,10 +44,10 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
 
 
 def groups(context: Context) -> None:
-    """Join copies of one original to groups; write path,group. An image that cannot be read is a group of its own.
+    """Join copies of one original to groups and write a CSV; an unreadable image is its own group.
 
     Raises:
-        DataError: the folder holds no image that can be read, or the CSV cannot be written.
+        DataError: the folder has no readable image, or the CSV cannot be written.
     """
     from oncoshift.errors import DataError
     from oncoshift.files import writing
@@ -99,7 +99,8 @@ def leaks(context: Context) -> int:
         0 if there are none, else `LEAKS_FOUND`.
 
     Raises:
-        DataError: a tile cannot be read, so nothing can be said of it, or the findings cannot be written.
+        DataError: a tile cannot be read, and so cannot be checked, or the findings cannot be
+            written.
     """
     from oncoshift.data.split_forms import read_split
     from oncoshift.files import writing
@@ -147,14 +148,14 @@ def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
 
 
 class _Images:
-    """Image files by position, and what is wrong with those that cannot be read; called from several threads."""
+    """Images by position, and why some cannot be read; safe to call from several threads."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
         self.unreadable: dict[int, str] = {}
 
     def __call__(self, position: int) -> NDArray[np.uint8]:
-        """The image, or one blank pixel, which is no copy of any other, where it cannot be read."""
+        """Read an image; an unreadable one is a blank pixel, which is no copy of any other."""
         import numpy as np
 
         from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
@@ -167,11 +168,11 @@ class _Images:
         return np.full((1, 1, 3), 255, np.uint8)
 
     def messages(self) -> list[str]:
-        """One for each file that could not be read, in the files' order."""
+        """List a message for each unreadable file, in the files' order."""
         return [self.unreadable[position] for position in sorted(self.unreadable)]
 
     def summarise(self) -> str:
-        """The first few of the messages, and how many more there are."""
+        """Join the first few messages, and the number of the others."""
         more = len(self.unreadable) - _NAMED
         return "; ".join(self.messages()[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
@@ -185,7 +186,7 @@ def _find_pairs(label: str, images: _Images) -> list[Pair]:
 
 
 def _warn_of_passed_over(folder: Path, images: Sequence[Path]) -> None:
-    """Name the files in a folder that are no images, so that none is dropped silently."""
+    """Warn of files in a folder that are not images, so that none is dropped silently."""
     from oncoshift.data.source.folders import is_image
     from oncoshift.data.source.passed_over import PassedOver, pass_over, summarise
 

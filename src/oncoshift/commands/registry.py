@@ -1,4 +1,4 @@
-"""Commands on registered models: what is live, promote, roll back; and on the store that they are in."""
+"""Commands about registered models: list, promote, roll back, and relocate their store."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Options of `models`."""
-    parser.add_argument("--json", action="store_true", help="as a JSON list, with all that is known of each version")
+    """Add the options of `models`."""
+    parser.add_argument("--json", action="store_true", help="print a JSON list with all details of each version")
     parser.add_argument("model", nargs="?", help="a registered model; default: oncoshift-<target>")
 
 
 def add_promote(parser: argparse.ArgumentParser) -> None:
-    """Options of `promote`."""
-    parser.add_argument("version", help="the version that is to be champion")
+    """Add the options of `promote`."""
+    parser.add_argument("version", help="version to make champion")
     parser.add_argument("--model", help="default: oncoshift-<target>")
-    parser.add_argument("--reason", required=True, help="why; kept with the version")
-    parser.add_argument("--force", action="store_true", help="although the gate refused it, or it was rolled back")
+    parser.add_argument("--reason", required=True, help="reason, kept with the version")
+    parser.add_argument("--force", action="store_true", help="even if the gate refused it or it was rolled back")
 
 
 def add_rollback(parser: argparse.ArgumentParser) -> None:
-    """Options of `rollback`."""
+    """Add the options of `rollback`."""
     parser.add_argument("--model", help="default: oncoshift-<target>")
-    parser.add_argument("--reason", required=True, help="why; kept with the version")
+    parser.add_argument("--reason", required=True, help="reason, kept with the version")
 
 
 def models(context: Context) -> None:
@@ -57,7 +57,7 @@ def models(context: Context) -> None:
         ]
         gate = row.gate + (f", rolled back: {row.withdrawn}" if row.withdrawn else "")
         cells = (row.version, ", ".join(row.aliases), gate, row.created, row.run_id[:8], "\n".join(events))
-        table.add_row(*(Text(cell) for cell in cells))  # names and reasons are what people typed
+        table.add_row(*(Text(cell) for cell in cells))  # people typed names and reasons: no markup
     print_table(table)
 
 
@@ -84,7 +84,7 @@ def rollback(context: Context) -> None:
 
 
 def relocate(context: Context) -> None:
-    """Have the database of a project that was copied or moved name the artifacts beside it."""
+    """Make the database of a project that was copied or moved name the artifacts beside it."""
     from oncoshift.errors import RegistryError
     from oncoshift.registry.embedded import check_whole, find_database
     from oncoshift.registry.relocation import relocate as run
@@ -93,7 +93,7 @@ def relocate(context: Context) -> None:
 
     database = find_database(_find_uri(context))
     if database is None:
-        raise RegistryError(f"{remove_credentials(_find_uri(context))}: is a server, and knows where its artifacts are")
+        raise RegistryError(f"{remove_credentials(_find_uri(context))}: is a server; only an embedded store moves")
     if not database.is_file():
         raise RegistryError(f"{database}: is not there")
     check_whole(database)
@@ -107,7 +107,7 @@ def relocate(context: Context) -> None:
 
 
 def _read_reason(context: Context) -> str:
-    """The reason as one line, without what acts on a terminal.
+    """Read the reason as one line without control characters.
 
     Raises:
         RegistryError: it is blank.
@@ -116,7 +116,7 @@ def _read_reason(context: Context) -> str:
 
     shown = "".join(letter if letter.isprintable() else " " for letter in context.arguments.reason)
     if not (reason := " ".join(shown.split())):
-        raise RegistryError("--reason is blank; say why, for those who read the history")
+        raise RegistryError("--reason is blank; give a reason for the history")
     return reason
 
 

@@ -1,4 +1,4 @@
-"""Commands around the retraining flow: start it, and check the machine and what it needs."""
+"""Commands about the retraining flow: start it, and check the machine and its requirements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from oncoshift.retraining.summary import Outcome
 
 _STOP_SECONDS = 90
-"""How long the flow may take to end its step and write its checkpoint before it is killed."""
+"""Time that the flow may take to end its step and write its checkpoint before it is killed."""
 
 _PLATFORM = ("torch", "torchvision", "mlflow", "prefect", "optuna", "dvc", "captum", "staintools")
 
@@ -33,7 +33,7 @@ class FlowError(OncoshiftError):
 
     Args:
         advice: what to do now.
-        exit_code: the flow's own.
+        exit_code: exit code of the flow.
     """
 
     def __init__(self, advice: str, exit_code: int) -> None:
@@ -42,24 +42,25 @@ class FlowError(OncoshiftError):
 
 
 def add_retrain(parser: argparse.ArgumentParser) -> None:
-    """Options of `retrain`."""
+    """Add the options of `retrain`."""
     parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
     add_name(parser)
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
-    """The option of the commands that make experiments."""
+    """Add the option `--name` of commands that make experiments."""
     parser.add_argument("--name", help="of the experiment's folder below experiments/; default: made of the settings")
 
 
 def retrain(context: Context) -> None:
     """Run the Prefect flow in a process of its own; nothing in this package imports Prefect.
 
-    Where there is nothing to do this is said at once, unless a Prefect server is there to be told of the run as well.
+    Where there is nothing to do, it is reported at once, unless a Prefect server is to record the
+    run.
     """
     given, project = context.arguments, context.project
     context.need_project_params()
-    # Either way a user's mistakes are reported here, before Prefect starts.
+    # Either way, mistakes of the user are reported before Prefect starts.
     if given.force or "PREFECT_API_URL" in os.environ:
         _check(context)
     elif (outcome := _find_unchanged(context)) is not None:
@@ -76,7 +77,7 @@ def retrain(context: Context) -> None:
 
 
 def _check(context: Context) -> None:
-    """Check that a retraining can begin, and in the experiment that is named."""
+    """Check that a retraining can begin in the named experiment."""
     from oncoshift.experiments import locate_experiment
     from oncoshift.retraining.inputs import check_inputs
 
@@ -86,7 +87,7 @@ def _check(context: Context) -> None:
 
 
 def _find_unchanged(context: Context) -> Outcome | None:
-    """Find how the retraining ended that this one would repeat, or None; the plan checks what `_check` does."""
+    """Find the outcome of an equal earlier retraining; planning also does what `_check` does."""
     from oncoshift.experiments import hold_experiment
     from oncoshift.retraining.prepare import make_plan
     from oncoshift.retraining.recipe import find_unchanged
@@ -118,7 +119,7 @@ def show(outcome: Outcome) -> None:
 
 
 def _interpret_exit_code(code: int) -> OncoshiftError | KeyboardInterrupt:
-    """What the flow's exit code means, and what to do; why it failed, the flow has said."""
+    """Turn the flow's exit code into an error with advice; the flow has printed why it failed."""
     if code in (TrainingInterrupted.exit_code, -signal.SIGTERM):
         return TrainingInterrupted("the retraining was stopped; start it again and it goes on from there")
     if code in (INTERRUPTED, -signal.SIGINT):
@@ -134,7 +135,7 @@ def _interpret_exit_code(code: int) -> OncoshiftError | KeyboardInterrupt:
 
 
 def _run(command: Sequence[str], folder: Path) -> int:
-    """The exit code of a command, to which SIGTERM is passed on, and Ctrl-C as SIGTERM: so it ends after its step."""
+    """Run a command and return its exit code; SIGTERM and Ctrl-C reach it as SIGTERM."""
     process: subprocess.Popen[bytes] | None = None
     asked = False
 
@@ -146,7 +147,8 @@ def _run(command: Sequence[str], folder: Path) -> int:
 
     before, interrupt = signal.signal(signal.SIGTERM, pass_on), signal.getsignal(signal.SIGINT)
     try:
-        # A terminal gives Ctrl-C to both: what is ignored is inherited, so it reaches the command as SIGTERM alone.
+        # A terminal sends Ctrl-C to both. The child inherits that it is ignored, and gets SIGTERM
+        # alone.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         process = subprocess.Popen(command, cwd=folder)
         signal.signal(signal.SIGINT, interrupt)
@@ -161,19 +163,19 @@ def _run(command: Sequence[str], folder: Path) -> int:
         raise
     finally:
         if process is not None:
-            process.kill()  # no more than a second Ctrl-C or another error can leave it running
+            process.kill()  # a second Ctrl-C or another error may have left it running
             process.wait()
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:
-    """Options of `doctor`."""
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    """Add the options of `doctor`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def doctor(context: Context) -> int:
-    """Say what is installed, what is set, and what would stop a retraining.
+    """Report what is installed and set, and what would stop a retraining.
 
     Returns:
         0, or 2 where something would stop it.
@@ -230,7 +232,7 @@ def _describe_experiment(context: Context) -> dict[str, str]:
 
 
 def _describe_data(context: Context) -> str:
-    """Where the data set is, and what it lists."""
+    """Describe where the data set is and what it contains."""
     from oncoshift.retraining.inputs import count_tiles_by_organ
 
     settings = context.settings.ingest

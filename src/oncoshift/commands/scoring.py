@@ -1,4 +1,4 @@
-"""Command `score`: images in, a line of CSV or JSON for each out, as soon as its batch is done."""
+"""The command `score`: one line of CSV or JSON for each image, as soon as its batch is done."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ COLUMNS = ("path", "probability", "label", "error")
 
 BATCH_IMAGES = 64
 BATCH_BYTES = 2**26
-"""A batch is full with so many images, or so many bytes of files (64 MiB), whichever comes first."""
+"""Largest number of images in a batch, and bytes of files (64 MiB) that complete it."""
 
 Row = dict[str, Any]
 """The values of `COLUMNS` for one image."""
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
-    """Options of `score`."""
+    """Add the options of `score`."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
     parser.add_argument("--model", help="a model URI or folder; default: models:/oncoshift-<target>@champion")
     parser.add_argument("--json", action="store_true", help="a JSON object a line, instead of CSV")
@@ -67,10 +67,10 @@ def score(context: Context) -> int:
 
 
 def _find_files(given: Sequence[Path]) -> list[Path]:
-    """The files to score, sorted within each folder that was given.
+    """Find the files to score, sorted within each given folder.
 
     Raises:
-        DataError: there is nothing at one of the paths, or no image at any of them.
+        DataError: a path does not exist, or there is no image at any of them.
     """
     from oncoshift.errors import DataError
 
@@ -84,7 +84,7 @@ def _find_files(given: Sequence[Path]) -> list[Path]:
 
 
 def _find_images(root: Path) -> Iterator[Path]:
-    """What has an image's name below a folder, whatever it is, and folders that cannot be listed: each gets its row."""
+    """Find all that is named like an image below a folder, and unreadable folders: a row each."""
     from oncoshift.data.source.folders import find_files, is_image
 
     folders: set[Path] = set()
@@ -99,7 +99,7 @@ def _find_images(root: Path) -> Iterator[Path]:
 
 
 def _read_batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | None, str | None]]]:
-    """Files with their bytes, or with why they have none; only a batch is in memory at a time."""
+    """Read files in batches, each with its bytes or its error; one batch at a time is in memory."""
     from oncoshift.serving.images import UnreadableImageError, read_image_file
 
     batch: list[tuple[Path, bytes | None, str | None]] = []
@@ -133,7 +133,7 @@ def _score_batch(model: PyFuncModel, batch: Sequence[tuple[Path, bytes | None, s
 
 
 def _make_writer(as_json: bool) -> Callable[[Row], object]:
-    """What writes a row to stdout, in UTF-8 whatever the locale."""
+    """Make the function that writes a row to stdout, in UTF-8 whatever the locale."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     if as_json:
@@ -144,7 +144,7 @@ def _make_writer(as_json: bool) -> Callable[[Row], object]:
 
 
 def _as_cell(path: Path) -> str:
-    r"""A path as text, with bytes that are not UTF-8 as `\xe9`, whatever the locale; no spreadsheet calculates it."""
+    r"""Format a path for a cell that no spreadsheet evaluates; other bytes than UTF-8 as `\xe9`."""
     from oncoshift.data.names import as_path_cell
 
     return as_path_cell(os.fsencode(path).decode("utf-8", "backslashreplace"))

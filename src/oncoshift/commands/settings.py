@@ -1,4 +1,4 @@
-"""The command that prints the settings: what they come to, or what they may be."""
+"""The command `settings`: print the settings in effect, or their JSON schema."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Options of `settings`."""
+    """Add the options of `settings`."""
     parser.add_argument(
         "--schema", action="store_true", help="print the JSON schema of params.yaml and presets instead, for editors"
     )
 
 
 def settings(context: Context) -> None:
-    """Print all settings as YAML, with the preset and the overrides; or their JSON schema."""
+    """Print all settings with preset and overrides as YAML, or their JSON schema."""
     from oncoshift.settings import Settings, dump_settings
 
     if context.arguments.schema:

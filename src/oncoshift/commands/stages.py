@@ -1,4 +1,4 @@
-"""Commands that run one stage of dvc.yaml, and the one that writes the made-up data set."""
+"""Commands that run one stage of dvc.yaml, and `phantom`, which writes the made-up data set."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def phantom(context: Context) -> None:
 
 
 def add_ingest(parser: argparse.ArgumentParser) -> None:
-    """Options of `ingest`."""
+    """Add the options of `ingest`."""
     parser.add_argument("--list", action="store_true", help="list the adapters (ingest.adapter), and do nothing else")
 
 
 def code(context: Context) -> None:
-    """Stage `code`."""
+    """Run stage `code`: write the hash of the code behind each stage."""
     from oncoshift.files import atomic, writing
     from oncoshift.fingerprint import fingerprint_stages
 
@@ -41,7 +41,7 @@ def code(context: Context) -> None:
 
 
 def ingest(context: Context) -> None:
-    """Stage `ingest`, or the list of adapters."""
+    """Run stage `ingest`, or list the adapters."""
     if context.arguments.list:
         _list_adapters()
         return
@@ -75,7 +75,7 @@ def _list_adapters() -> None:
 
 
 def split(context: Context) -> None:
-    """Stage `split`."""
+    """Run stage `split`."""
     from oncoshift.data.split import run_split
     from oncoshift.files import writing
 
@@ -92,7 +92,7 @@ def split(context: Context) -> None:
 
 
 def normalize(context: Context) -> None:
-    """Stage `normalize`."""
+    """Run stage `normalize`."""
     from oncoshift.console import showing_phases
     from oncoshift.data.normalize import run_normalize
     from oncoshift.files import writing
@@ -107,9 +107,9 @@ def normalize(context: Context) -> None:
 
 
 def train(context: Context) -> None:
-    """Stage `train`: the method, variant and seed of params.yaml, into outputs/train.
+    """Run stage `train`: train the method, variant and seed of params.yaml into outputs/train.
 
-    It trains through the same jobs as a retraining, so a job that either has done is not trained again.
+    It shares its jobs with retrainings, so a job that either has done is not trained again.
     """
     from oncoshift.steps import train as step
     from oncoshift.steps.recorder import FolderRecorder
@@ -123,7 +123,7 @@ def train(context: Context) -> None:
 
 
 def evaluate(context: Context) -> None:
-    """Stage `evaluate`: outputs/train on source_val and test, into outputs/evaluate."""
+    """Run stage `evaluate`: score outputs/train on source_val and test into outputs/evaluate."""
     from oncoshift.steps import evaluate as step
     from oncoshift.steps.recorder import FolderRecorder
 
@@ -137,7 +137,7 @@ def evaluate(context: Context) -> None:
 
 
 def explain(context: Context) -> None:
-    """Stage `explain`: Integrated Gradients of outputs/train on target tiles, into outputs/explain."""
+    """Run stage `explain`: Integrated Gradients of outputs/train into outputs/explain."""
     from oncoshift.console import showing_progress
     from oncoshift.steps import explain as step
     from oncoshift.steps.recorder import FolderRecorder
@@ -158,7 +158,7 @@ def _open_jobs(context: Context) -> ExperimentJobs:
 
 
 def _read_trained(context: Context, jobs: ExperimentJobs) -> TrainedJob:
-    """The job in outputs/train, which DVC may have restored from its cache."""
+    """Read the job in outputs/train, which DVC may have restored from its cache."""
     from oncoshift.errors import TrainingError
     from oncoshift.files import DamagedFileError
     from oncoshift.training.job import read_trained

@@ -1,4 +1,4 @@
-"""The command `tune`: the study of the retraining that `retrain` would run, with as many workers as wanted."""
+"""The command `tune`: the study of a retraining alone, with any number of workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_tune(parser: argparse.ArgumentParser) -> None:
-    """Options of `tune`."""
+    """Add the options of `tune`."""
     parser.add_argument("--trials", type=int, metavar="N", help="until the study has N; default: tune.trials")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: tune.workers")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin none after M minutes; default: tune.minutes")
@@ -23,7 +23,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
 
 
 def tune(context: Context) -> None:
-    """Run the study, go on with it, or find it done; a retraining with the same settings finds it, too."""
+    """Run or resume the study; a retraining with the same settings uses its result."""
     from oncoshift.experiments import hold_experiment
     from oncoshift.registry.store import open_client
     from oncoshift.retraining.prepare import make_plan, prepare_data
@@ -46,14 +46,15 @@ def tune(context: Context) -> None:
         say=_say,
         name=given.name,
     )
-    # Not settings of the experiment: `retrain` without these options is to find the study and its parent run.
+    # Not settings of the experiment: `retrain` without these options must find the study and its
+    # run.
     options = {f"tune.{name}": getattr(given, name) for name in ("trials", "workers", "minutes")}
     asked = {key: value for key, value in options.items() if value is not None}
     section = replace_values(plan.settings, asked).tune
     if section.trials == 0:
         raise SettingsError("tune.trials is 0, so there is nothing to tune; give --trials")
     stop_on_sigterm()
-    open_client(plan.uri)  # a store that is away is told before the data step
+    open_client(plan.uri)  # reports an unreachable store before the data step
     with hold_experiment(plan.layout):
         session = open_session(plan, prepare_data(plan))
         log_start(session)

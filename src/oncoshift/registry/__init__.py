@@ -1,1 +1,1 @@
-"""MLflow: what is logged, how a model is packaged, the gate, promotion and rollback."""
+"""MLflow: logging, packaging, the gate, promotion and rollback."""

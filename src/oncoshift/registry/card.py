@@ -1,4 +1,4 @@
-"""The model card: what a model is, what is known about it, and what it is not for."""
+"""The model card: what a model is, what is known about it, and what it must not be used for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECTION = "\n\n## "
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells.
+    """The contents of a model card.
 
     Attributes:
         name: the registered model's name.
@@ -34,13 +34,13 @@ class CardFacts:
         variant: stain variant.
         tile_size: pixels.
         selection: how the model was picked.
-        verdict: whether to believe it, as far as that can be told without target labels.
-        seed: of this model.
-        seeds: of all models of the method that were trained.
-        data: digest by data set.
-        figures: in words by metric name, of this model, on the split named `split`.
-        means: the same, of the mean over `seeds`.
-        split: which labelled tiles of the target the figures are of.
+        verdict: whether to trust the model, judged without target labels.
+        seed: seed of this model.
+        seeds: seeds of all trained models of the method.
+        data: digest of each data set.
+        figures: this model's metrics on `split`, formatted, by name.
+        means: the same for the mean over `seeds`.
+        split: split of labelled target tiles that the metrics were measured on.
         phantom: whether the data are made up.
     """
 
@@ -63,7 +63,7 @@ class CardFacts:
 
 
 def render_card(facts: CardFacts) -> str:
-    """The card as markdown."""
+    """Render the card as Markdown."""
     sections = {
         **render_judgement(facts),
         "Gate": NOT_JUDGED,
@@ -75,12 +75,12 @@ def render_card(facts: CardFacts) -> str:
 
 
 def render_judgement(facts: CardFacts) -> dict[str, str]:
-    """The sections, by title, that another retraining may come to judge otherwise for the same model."""
+    """Render the sections that a later retraining may update for the same model, by title."""
     return {"Figures": _render_figures(facts), "Verdict without labels": _render_verdict(facts)}
 
 
 def replace_sections(card: str, sections: Mapping[str, str]) -> str:
-    """A card with the text of some sections, by title, replaced; one that it has not is put at its end."""
+    """Replace sections of a card by title; append those that it lacks."""
     head, *rest = card.rstrip("\n").split(_SECTION)
     texts = dict(section.partition("\n\n")[::2] for section in rest) | dict(sections)
     return _SECTION.join([head, *(f"{title}\n\n{text.strip()}" for title, text in texts.items())]) + "\n"

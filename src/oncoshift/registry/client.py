@@ -1,4 +1,4 @@
-"""MLflow's client, patient with a store that is locked or away, and brief about what is wrong with it."""
+"""An MLflow client that waits for a locked or unreachable store and reports errors in one line."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ if TYPE_CHECKING:
 
 _PROBE_SECONDS = 10
 _DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""MLflow's own retries are silent and heed no signal; ours are around its calls."""
+"""MLflow's own retries are silent and ignore signals, so this module retries around its calls."""
 
 
 def make_patient_client(uri: str) -> MlflowClient:
-    """MLflow's client for tracking and registry, each of whose calls is `retry_while_transient` made.
+    """Make an MLflow client for tracking and registry that retries calls on transient errors.
 
-    A call raises MLflow's exceptions for what the store answers, such as that there is no such model;
-    `UnavailableError` where it stays away or locked; and `RegistryError` for other errors of its database.
+    A call raises MLflow's exception for an answer of the store, such as an unknown model;
+    `UnavailableError` where the store stays unreachable or locked; and `RegistryError` for other
+    errors of its database.
     """
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is an error of ours
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs tracebacks of errors raised here
     return cast("MlflowClient", _PatientClient(uri))
 
 
 class _PatientClient:
-    """Not a subclass: there, methods that call each other would each wait."""
+    """A proxy of `MlflowClient`; in a subclass, methods that call each other would each wait."""
 
     def __init__(self, uri: str) -> None:
         self._uri = remove_credentials(uri)
@@ -76,11 +77,11 @@ class _PatientClient:
 
 
 def check_server(uri: str) -> None:
-    """Make sure within seconds that an MLflow server answers, as who asks; set how its client is to wait.
+    """Check within seconds that an MLflow server accepts requests, and set its client's timeouts.
 
     Raises:
         UnavailableError: nothing answers.
-        RegistryError: it refuses, has an error of its own, or is no MLflow server.
+        RegistryError: it refuses, answers with an error, or is not an MLflow server.
     """
     spare_loopback()
     for name, value in _DEFAULTS.items():
@@ -122,19 +123,19 @@ def _explain_refusal(answer: requests.Response) -> str | None:
 
 
 def _find_database_fault(error: MlflowException) -> str | None:
-    if error.error_code == "RESOURCE_ALREADY_EXISTS":  # so the database said, but it is an answer
+    if error.error_code == "RESOURCE_ALREADY_EXISTS":  # caused by the database, but an answer and no fault
         return None
     return next((shorten_error(link) for link in _iterate_causes(error) if isinstance(link, SQLAlchemyError)), None)
 
 
 def shorten_error(error: Exception) -> str:
-    """Give an error's first line: MLflow's message, or the database's own words; without any, the error's type."""
+    """Shorten an error to its first line: the message of MLflow or the database, else its type."""
     message = error.message if isinstance(error, MlflowException) else getattr(error, "orig", None) or error
     return str(message).strip().partition("\n")[0] or type(error).__name__
 
 
 def _explain_lost_connection(error: Exception) -> str:
-    """The system's words for what went wrong with a connection, which are the last link; or what the server said."""
+    """Explain a lost connection by the system's message or the server's answer."""
     words = [link.strerror for link in _iterate_causes(error) if isinstance(link, OSError) and link.strerror]
     if words:
         return words[-1]

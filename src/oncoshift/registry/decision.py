@@ -1,15 +1,17 @@
-"""Whether a challenger may become champion: every condition, with its number and its limit, on the audit set.
+"""The gate: whether a challenger may become champion, with the value and limit of every condition.
 
-Floors look at the point estimate: they ask whether the model is usable at all. Gains look at the lower end of the
-interval: a gain that may be none is no reason to deploy. The champion is defended by non-inferiority: the challenger
-may be worse by the margin at most, at the lower end of the interval of the paired difference, because a retraining on
-newer data is worth having at equal quality.
+Floors apply to the point estimate on the audit set: they ask whether the model is usable at all.
+Gains apply to the lower end of the interval: a gain that may be zero is no reason to deploy.
+Against the champion the gate tests non-inferiority: the lower end of the interval of the paired
+difference may fall short by the margin at most, because a retraining on newer data is worth having
+at equal quality.
 
-Labels are stronger evidence than models that agree. So where the audit set suffices it decides, and the verdict without
-labels (`selection.verdict`) is a note; where the two contradict one another, the note says so. Where the audit set is
-too small, the gate refuses, or by `gate.without_audit` promotes what the verdict trusts, if the few labels do not speak
-against it and the champion, where there is one, says the same: of two models that differ, nothing without labels tells
-which one is right, and the champion may be there because labels told.
+Labels are stronger evidence than agreement between models. So an audit set that is large enough
+decides, and the verdict without labels (`selection.verdict`) is a note, which says so where the two
+contradict each other. With too small an audit set the gate refuses. `gate.without_audit: trust`
+lets it promote a model that the verdict trusts, if the few labels do not contradict it and it
+agrees with the champion. Where the two models differ, only labels can tell which one is right, and
+the champion may have been chosen by labels.
 """
 
 from __future__ import annotations
@@ -32,27 +34,29 @@ if TYPE_CHECKING:
 Action = Literal["promote", "refuse"]
 
 MIN_GROUPS_PER_CLASS = 2
-"""With one group of a class, resampling groups cannot show how that class's figures vary."""
+"""With one group in a class, resampling groups cannot show how that class's metrics vary."""
 
 
 @dataclass(frozen=True)
 class GateEvidence:
-    """What is known of a challenger; all figures are of the target's audit set unless said otherwise.
+    """The evidence on a challenger, on the target's audit set unless said otherwise.
 
     Attributes:
-        balanced_accuracy: of the challenger; where groups are too few for an interval, its ends are NaN.
-        auroc: the same.
-        sensitivity: the same.
-        gain_over_control: balanced accuracy, challenger minus source-only control, paired on the same groups; None
-            where groups are too few for an interval.
-        gain_over_champion: the same against today's champion; None where there is no champion, too.
-        groups: audit groups by class name.
-        selection: the validator that picked the challenger; `oracle` has read target labels.
+        balanced_accuracy: balanced accuracy of the challenger; the ends of its interval are NaN
+            where there are too few groups for one.
+        auroc: the same for AUROC.
+        sensitivity: the same for sensitivity.
+        gain_over_control: balanced accuracy of the challenger minus that of the source-only
+            control, paired by group; None where there are too few groups for an interval.
+        gain_over_champion: the same against the present champion; None also where there is no
+            champion.
+        groups: number of audit groups by class name.
+        selection: validator that picked the challenger; `oracle` has read target labels.
         source_accuracy: balanced accuracy of the challenger on source validation tiles.
-        verdict: on the challenger, without labels.
-        agreement_with_champion: kappa of challenger and champion on unlabelled target tiles; None where there is no
-            champion, or `gate.without_audit` does not ask.
-        too_few: why groups are too few for intervals; empty where they are not.
+        verdict: verdict on the challenger without labels.
+        agreement_with_champion: kappa of challenger and champion on unlabelled target tiles; None
+            where there is no champion, or `gate.without_audit` is not `trust`.
+        too_few: why there are too few groups for intervals; empty where there are enough.
         phantom: whether the data are made up.
     """
 
@@ -75,10 +79,10 @@ class Reason:
     """One condition of the gate.
 
     Attributes:
-        check: its name.
+        check: name of the condition.
         passed: whether it holds.
-        value: the number that was looked at; None where the condition is not about a number.
-        limit: what the number must reach; None likewise.
+        value: the value that was judged; None where the condition is not about a number.
+        limit: the bound that the value must reach; None likewise.
         words: the condition and its outcome in a sentence.
     """
 
@@ -91,12 +95,12 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """The gate's answer.
+    """The decision of the gate.
 
     Attributes:
         promote: whether all conditions hold.
         reasons: every condition, passed or failed.
-        flags: what a reader must know that is no condition, such as made-up data.
+        flags: notes that are not conditions, such as that the data are made up.
     """
 
     promote: bool
@@ -105,21 +109,21 @@ class Decision:
 
     @property
     def action(self) -> Action:
-        """The answer in a word, as the version's tag has it."""
+        """The decision in a word, for the version's tag."""
         return "promote" if self.promote else "refuse"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Convert to JSON values."""
         return {"verdict": self.action, **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
+        """Read the values that `to_dict` wrote."""
         reasons = tuple(Reason(**reason) for reason in values["reasons"])
         return cls(values["promote"], reasons, tuple(values["flags"]))
 
     def to_markdown(self) -> str:
-        """As a section with a table, failed conditions first."""
+        """Render as a Markdown section with a table, failed conditions first."""
         failed = sum(not reason.passed for reason in self.reasons)
         outcome = "all conditions hold" if self.promote else f"{failed} of {len(self.reasons)} conditions failed"
         ordered = sorted(self.reasons, key=lambda reason: reason.passed)
@@ -134,12 +138,12 @@ class Decision:
 
 
 def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidence) -> Decision:
-    """Hold the evidence against the settings; a number that is NaN fails its condition.
+    """Judge the evidence by the settings; a value that is NaN fails its condition.
 
     Args:
         settings: section `gate`.
-        select: section `select`: the source floor, and the kappa from which two models say the same.
-        evidence: of the challenger.
+        select: section `select`: the source floor, and the kappa from which two models agree.
+        evidence: evidence on the challenger.
     """
     picked = (
         _check_selection(evidence.selection),
@@ -168,7 +172,12 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
 
 
 def _note_verdict(verdict: Verdict, usable: bool | None) -> str:
-    """The verdict, and whether labels contradict it; `usable`: whether the floors hold, None where labels are few."""
+    """Describe the verdict, and whether labels contradict it.
+
+    Args:
+        verdict: the verdict without labels.
+        usable: whether the floors hold on the audit set; None where it has too few groups.
+    """
     said = f"Without labels the verdict is {verdict.kind.value}."
     if (verdict.kind is Kind.TRUST and usable is False) or (verdict.kind is Kind.REFUSE and usable is True):
         outcome = "holds the floors" if usable else "misses a floor"
@@ -186,7 +195,7 @@ def _check_agreement(kappa: float | None, least: float) -> Reason:
     name = "agrees with champion"
     if kappa is None:
         return Reason(name, True, None, None, "there is no champion yet")
-    words = f"kappa {kappa:.2f} on unlabelled tiles, must reach {least:.2f}: of two that differ, only labels tell"
+    words = f"kappa {kappa:.2f} on unlabelled tiles, must reach {least:.2f}: only labels can tell which of two is right"
     return Reason(name, kappa >= least, kappa, least, words)
 
 
@@ -197,7 +206,7 @@ def _check_selection(validator: str) -> Reason:
 
 
 def _check_source(settings: GateSettings, floor: float, accuracy: float) -> Reason:
-    """Of a model that no longer works where its labels come from, a good figure on a small audit set may be luck."""
+    """Check the source floor: if the sources fail, success on a small audit set may be luck."""
     reached, allowed = accuracy >= floor, settings.below_source_floor == "allow"
     words = f"balanced accuracy {format_near_limits(accuracy, floor)} on the sources, floor {floor:.2f}"
     if allowed and not reached:

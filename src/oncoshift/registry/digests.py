@@ -1,6 +1,7 @@
-"""Digests of a registered model's files, so that one that has changed is named and never asked.
+"""Digests of a registered model's files, so that a changed file is reported and never loaded.
 
-They lie among the files as `SHA256SUMS`, which `sha256sum -c` reads; the digest of that list is a tag of the version.
+They lie among the files as `SHA256SUMS`, which `sha256sum -c` reads; the digest of that list is a
+tag of the version.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 SUMS = "SHA256SUMS"
 SUMS_TAG = "oncoshift.sha256sums"
-"""On a version and on its logged model: SHA-256 of the list."""
+"""Tag of a version and of its logged model: SHA-256 of the list."""
 
 _REMEDY = (
-    "it is not used; bring its files back from a backup, or make another version champion (`oncoshift rollback`, "
+    "it is not used; restore its files from a backup, or make another version champion (`oncoshift rollback`, "
     "`oncoshift promote`)"
 )
 
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def write_sums(folder: Path) -> str:
-    """Write the list of a model folder's files and their digests; return the list's own."""
+    """Write the digests of a model folder's files, and return the digest of that list."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
     lines = (f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
@@ -35,15 +36,15 @@ def write_sums(folder: Path) -> str:
 
 
 def check_sums(folder: Path, name: str, noted: str | None) -> None:
-    """Compare a model's files with their digests; what an earlier version registered without passes with a warning.
+    """Check a model's files against their digests; warn if it was registered without any.
 
     Args:
-        folder: of the model.
-        name: of the version, for messages.
-        noted: the tag `SUMS_TAG`, if there is one.
+        folder: folder of the model.
+        name: name of the version, for messages.
+        noted: value of the tag `SUMS_TAG`, if there is one.
 
     Raises:
-        RegistryError: a file is gone, or is not what was registered, or the model's code has one more.
+        RegistryError: a file is missing or has changed, or the model's code has an additional file.
     """
     if noted is None and not (folder / SUMS).is_file():
         _log.warning("%s: was registered without digests; whether its files have changed cannot be told", name)
@@ -55,7 +56,7 @@ def check_sums(folder: Path, name: str, noted: str | None) -> None:
         expected, _, file = line.partition("  ")
         _check(folder, file, expected, name)
         listed.add(folder / file)
-    # Python imports from there; elsewhere MLflow leaves notes of its own, which nothing runs.
+    # Python imports from there; elsewhere MLflow leaves files of its own, which are never executed.
     code = {file for file in (folder / "code").rglob("*") if file.is_file() and file.parent.name != "__pycache__"}
     if code - listed:
         raise RegistryError(f"{name}: {min(code - listed)}: was not registered with the model; {_REMEDY}")

@@ -1,6 +1,6 @@
 """The embedded store: a SQLite database and, beside it, the folder `artifacts`.
 
-MLflow makes a new database of an empty file and trusts whatever else it is given, so the file is looked at before.
+MLflow turns an empty file into a new database and trusts any other, so the file is checked before.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ SQLITE = "sqlite:///"
 
 
 def find_database(uri: str) -> Path | None:
-    """The database of an embedded store; None for a server."""
+    """Find the database of an embedded store; None for a server."""
     return Path(uri.removeprefix(SQLITE)).resolve() if uri.startswith(SQLITE) else None
 
 
 def find_artifact_folder(database: Path) -> Path:
-    """Where an embedded store keeps artifacts."""
+    """Find the folder in which an embedded store keeps artifacts."""
     return database.parent / "artifacts"
 
 
 def check_absent(database: Path) -> None:
-    """Make sure that a database that is not there has never been there.
+    """Check that a missing database has never existed.
 
     Raises:
-        RegistryError: an earlier one left artifacts.
+        RegistryError: an earlier database left artifacts.
     """
     artifacts = find_artifact_folder(database)
     if artifacts.is_dir() and any(artifacts.iterdir()):
         raise RegistryError(
-            f"{database}: is gone, and {artifacts} has what it knew of; restore it from a backup, "
+            f"{database}: is gone, but its artifacts are still in {artifacts}; restore it from a backup, "
             "or move that folder away to begin anew"
         )
 
 
 def check_whole(database: Path) -> None:
-    """Make sure that a database is whole and has tables; one that another process has locked is waited for.
+    """Check that a database is intact and has tables; wait while another process has locked it.
 
     Raises:
         RegistryError: it is empty, damaged, or cannot be opened.
@@ -84,7 +84,7 @@ def wait_until_writable(database: Path) -> None:
 
 @contextmanager
 def open_database(database: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a database that is there; what was not committed is undone.
+    """Open an existing database; changes that are not committed are undone.
 
     Raises:
         RegistryError: it is damaged, or cannot be opened or written to.
@@ -110,7 +110,7 @@ def _make_damage_error(database: Path, why: object) -> RegistryError:
 
 
 def explain_lock(database: Path, error: Exception) -> str | None:
-    """What is the matter, in words, if an error says that a database is locked."""
+    """Describe the error of a locked database; None for any other error."""
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return f"{database}: another process is writing to it"
     return None

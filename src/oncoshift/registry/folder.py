@@ -1,6 +1,6 @@
-"""A trained classifier as an MLflow model folder: weights as safetensors, the serving code, its pinned requirements.
+"""A trained classifier as an MLflow model folder: weights, serving code, pinned requirements.
 
-Nothing in it is a pickle, and nothing of the training stack is needed to load it.
+The weights are safetensors, nothing is a pickle, and loading needs nothing of the training stack.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from oncoshift.serving.predictor import ServedConfig
 
-# OpenCV as `opencv-python`, although a server needs no display: staintools asks for it, and two distributions of OpenCV
-# in one environment would overwrite each other's files. So this project has no other, and MLflow would warn of one.
+# OpenCV as `opencv-python`, although a server needs no display: staintools asks for it, and two
+# distributions of OpenCV in one environment would overwrite each other's files. So this project has
+# no other, and MLflow would warn of one.
 SERVED_PACKAGES = (
     "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg", "opencv-python",
 )  # fmt: skip
@@ -57,14 +58,14 @@ _save_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Package:
-    """A trained classifier and what is said about it.
+    """A trained classifier and its description.
 
     Attributes:
-        config: turns the weights into a model; its `name` is the registered model's.
+        config: what the weights need to become a model; its `name` is that of the registered model.
         state: `TileClassifier.state_dict()`.
-        card: the model card, markdown.
-        examples: at least two uint8 RGB tiles [H, W, 3], kept as the input example; one would hide an error with
-            batches.
+        card: the model card, Markdown.
+        examples: at least two uint8 RGB tiles [H, W, 3], kept as the input example; with one, an
+            error in batching would go unnoticed.
     """
 
     config: ServedConfig
@@ -81,9 +82,9 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
     """Write the package as an MLflow model folder; needs no MLflow store.
 
     Args:
-        package: what to write.
-        folder: must not exist, or be empty.
-        model: MLflow's metadata with the ids of a logged model; default: without.
+        package: the package to write.
+        folder: folder to write to; absent or empty.
+        model: MLflow's metadata with the ids of a logged model; default: none.
     """
     with TemporaryDirectory() as scratch, _save_lock:
         work = Path(scratch)
@@ -106,7 +107,7 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
 
 
 def list_requirements(config: ServedConfig) -> list[str]:
-    """What the model needs to be served, pinned to the versions installed here, without local build suffixes."""
+    """List what serving needs, at the versions installed here, without local build suffixes."""
     pins = {name: version(name) for name in SERVED_PACKAGES}
     if config.reference is not None:
         pins["numba"] = version("numba")
@@ -114,7 +115,8 @@ def list_requirements(config: ServedConfig) -> list[str]:
 
 
 def _build_signature() -> ModelSignature:
-    # `Any`, because bytes, base64 text and pixel arrays are all images; MLflow's `binary` would refuse the last two.
+    # `Any`, because bytes, base64 text and pixel arrays are all images; MLflow's `binary` would
+    # refuse the last two.
     inputs = Schema([ColSpec(AnyType(), "image")])  # type: ignore[no-untyped-call]
     outputs = Schema(
         [
@@ -132,7 +134,7 @@ def _find_serving_code() -> Path:
 
 
 def _copy_serving_code(folder: Path) -> Path:
-    """The package `oncoshift` with its serving part alone."""
+    """Copy the package `oncoshift` with its serving part alone."""
     shutil.copytree(_find_serving_code(), folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "__init__.py").write_text(_SHIPPED_INIT, encoding="utf-8")
     return folder

@@ -1,8 +1,8 @@
-"""Loading a registered model, or a model folder, to ask it; nothing in it is unpickled.
+"""Loading of a registered model or a model folder for prediction; nothing in it is unpickled.
 
-A model brings its own code and runs it, as every MLflow model may: load only from a place that you trust. A pickle is
-code as well, but nobody can read it, and a model that `oncoshift.registry.folder` wrote holds none; so one with a
-pickle is broken or was tampered with.
+A model runs code of its own, as every MLflow model may: load only from a place that you trust. A
+pickle is code as well, but unreadable, and a model that `oncoshift.registry.folder` wrote contains
+none; so a model with a pickle is broken or was tampered with.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _IN_STORE = frozenset({"models", "runs", "mlflow-artifacts"})
 
 
 class _StoredModel(NamedTuple):
-    """What a store says of a model.
+    """A model as its store records it.
 
     Attributes:
-        location: where its files are.
-        name: what to call it.
+        location: location of its files.
+        name: its name, for messages.
         sums_digest: digest of its list of digests, if it was registered with one.
     """
 
@@ -51,20 +51,21 @@ class _StoredModel(NamedTuple):
 
 
 def is_in_store(uri: str) -> bool:
-    """Whether the tracking store must be asked where the model is; if not, `uri` is a path or an address by itself."""
+    """Tell whether a model's location is known to the tracking store, not given by `uri` itself."""
     return urlparse(uri).scheme in _IN_STORE
 
 
 def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
-    """Load a model that `oncoshift.registry.folder.save_folder` wrote, and forbid this process to unpickle any other.
+    """Load a model that `registry.folder` wrote, and forbid this process to unpickle others.
 
     Args:
-        uri: a folder, or an address that MLflow knows, such as `models:/<name>@<alias>` or `models:/<name>/<version>`.
-        tracking_uri: the store, for a model that is in one; it is never made here.
+        uri: a folder, or an MLflow URI such as `models:/<name>@<alias>` or
+            `models:/<name>/<version>`.
+        tracking_uri: URI of the store, for a model in a store; it must exist.
 
     Raises:
-        RegistryError: there is no such model, its files are elsewhere or damaged, it needs a pickle, or its own code
-            fails.
+        RegistryError: there is no such model, its files are missing or damaged, it needs a pickle,
+            or its own code fails.
         UnavailableError: the store does not answer, or stays locked.
     """
     found = _find_in_store(uri, tracking_uri) if is_in_store(uri) else _StoredModel(uri, uri, None)
@@ -73,7 +74,7 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
         check_sums(folder, found.name, found.sums_digest)
     elif (folder / SUMS).is_file():
         check_sums(folder, uri, None)
-    # MLflow's own guard: for what the model's code may load by MLflow in its turn, and for processes started from here.
+    # MLflow's own guard covers what the model's code loads through MLflow, and child processes.
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(False)  # type: ignore[no-untyped-call]
     try:
         _check_loader(uri, folder)
@@ -86,7 +87,7 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
 
 
 def _fetch(uri: str, location: str, tracking_uri: str | None) -> Path:
-    """The model's folder on this machine; downloaded only where it is not here."""
+    """Find the model's folder on this machine, or download it."""
     parsed = urlparse(location)
     if parsed.scheme not in ("", "file"):
         with _naming_errors(uri):
@@ -99,7 +100,7 @@ def _fetch(uri: str, location: str, tracking_uri: str | None) -> Path:
 
 
 def _find_in_store(uri: str, tracking_uri: str | None) -> _StoredModel:
-    """Ask a store for a model; MLflow itself would ask the process's global one."""
+    """Look a model up in a store; MLflow itself would use the process's global store."""
     if tracking_uri is None:
         raise RegistryError(f"{uri}: give the tracking store that knows it")
     if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
@@ -120,7 +121,7 @@ def _find_in_store(uri: str, tracking_uri: str | None) -> _StoredModel:
 
 @contextmanager
 def _naming_errors(uri: str) -> Iterator[None]:
-    """Every kind of storage has errors of its own."""
+    """Turn the errors of any kind of storage into a `RegistryError` that names the model."""
     try:
         yield
     except OncoshiftError:
@@ -130,7 +131,7 @@ def _naming_errors(uri: str) -> Iterator[None]:
 
 
 def _check_loader(uri: str, folder: Path) -> None:
-    """Refuse a model whose MLmodel names any loader but that of models-from-code: most others unpickle something."""
+    """Refuse a model whose loader is not that of models-from-code: most others use pickle."""
     flavour = Model.load(folder).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
     if flavour.get(mlflow.pyfunc.MAIN) != _LOADER or mlflow.pyfunc.model.MODEL_CODE_PATH not in flavour:
         raise RegistryError(

@@ -1,7 +1,8 @@
-"""From a trained classifier to a registered version, once for each key.
+"""Registration of a trained classifier as a version, once for each key.
 
-The order makes a crash harmless: a model is PENDING in MLflow until all its files are uploaded, and only a READY model
-becomes a version. The next call finds what there is by the key and goes on from it.
+The order makes a crash harmless: a model is PENDING in MLflow until all its files are uploaded, and
+only a READY model becomes a version. The next call finds by the key what exists and continues from
+there.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ if TYPE_CHECKING:
     from oncoshift.registry.tracking import Tracker
 
 MODEL_TAG = "oncoshift.model_id"
-"""On a version: the logged model whose files it has."""
+"""Tag of a version: id of the logged model that has its files."""
 
 MAX_DESCRIPTION = 5000
-"""Characters that the registry's database keeps of a version's description."""
+"""Largest number of characters that the registry's database stores of a description."""
 
 
 def log_and_register(
     tracker: Tracker, run_id: str, key: str, package: Package, tags: Mapping[str, str] | None = None
 ) -> ModelVersion:
-    """Make the package a version of the registered model `package.config.name`; a key has one version, ever.
+    """Register the package as a version of `package.config.name`; each key gets a single version.
 
     Args:
         tracker: the store.
-        run_id: the run that made the model.
-        key: what the model is, for example the hash of the job that trained it.
-        package: what to register.
-        tags: of the version, if it is new.
+        run_id: run that made the model.
+        key: identity of the model, for example the hash of the job that trained it.
+        package: the package to register.
+        tags: tags of a new version.
 
     Returns:
-        The new version, or the one that this key has already.
+        The new version, or the one that this key already has.
     """
     client, name = tracker.client, package.config.name
     with hold_store(tracker.uri):
@@ -63,13 +64,13 @@ def log_and_register(
 
 
 def find_version(client: MlflowClient, name: str, key: str) -> ModelVersion | None:
-    """The version with this key, or None."""
+    """Find the version with this key, or None."""
     found = client.search_model_versions(f"name = {quote_text(name)} and tags.`{KEY_TAG}` = {quote_text(key)}")
     return min(found, key=lambda each: int(each.version), default=None)
 
 
 def update_card(client: MlflowClient, name: str, version: str, sections: Mapping[str, str]) -> None:
-    """Replace sections, by title, of the card in a version's description; the model's own copy stays as it was."""
+    """Replace sections of the card in a version's description; the model's own copy stays as is."""
     card = client.get_model_version(name, version).description or ""
     updated = _shorten_card(replace_sections(card, sections))
     if updated != card:
@@ -87,7 +88,7 @@ def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tag
     _ensure_registered_model(client, name)
     return client.create_model_version(
         name,
-        # The place itself: MLflow would look `models:/<id>` up in the process's global store, not in this client's.
+        # Not `models:/<id>`: MLflow would look that up in the process's global store.
         source=model.artifact_location,
         run_id=run_id,
         tags={**tags, **sums, KEY_TAG: key, MODEL_TAG: model.model_id},
@@ -104,7 +105,7 @@ def _find_model(tracker: Tracker, name: str, key: str) -> LoggedModel | None:
 
 
 def _upload(client: MlflowClient, run_id: str, model: LoggedModel, package: Package) -> LoggedModel:
-    """Write the files over whatever an earlier upload left, link model and run, and only then say READY."""
+    """Upload the files over those of an earlier attempt, link model and run, then set READY."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         save_folder(package, folder, Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id))

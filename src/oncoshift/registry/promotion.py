@@ -1,12 +1,15 @@
-"""Which version is live: the aliases challenger, champion and previous of a registered model.
+"""Promotion and rollback: the aliases challenger, champion and previous of a registered model.
 
-MLflow moves one alias at a time, and a champion's change moves three. So the change is first written down as a tag of
-the registered model (a write-ahead intent), then made, then the tag is removed. `recover` finishes what a killed
-process left; every function here that changes something calls it first. At every moment in between, the alias
-champion names a version that was champion before or is after. Processes that share an embedded store keep apart by its
-lock, as each change depends on the champion before; on a server, one at a time may change the aliases of a model.
+MLflow moves one alias at a time, and a change of the champion moves three. So the change is first
+recorded as a tag of the registered model (a write-ahead intent), then made, and then the tag is
+removed. `recover` finishes a change that a killed process left; every function here that changes
+something calls it first. At every moment the alias champion names the version that was champion
+before the change or is after it. A change depends on the champion before it, so processes that
+share an embedded store exclude each other by its lock; on a server, only one process at a time may
+change the aliases of a model.
 
-MLflow keeps no history of aliases: each change is a tag of the version that it made champion or challenger.
+MLflow keeps no history of aliases: each change is a tag of the version that it made champion or
+challenger.
 """
 
 from __future__ import annotations
@@ -46,12 +49,12 @@ class Event:
     """A change of the champion, or a new challenger.
 
     Attributes:
-        kind: what happened.
-        version: which became champion or challenger.
-        replaced: the champion before; None if there was none, or for a challenger.
-        by: who or what did it.
-        reason: why.
-        at: when, ISO 8601 in UTC.
+        kind: kind of the change.
+        version: version that became champion or challenger.
+        replaced: champion before; None if there was none, or for a challenger.
+        by: person or program that made the change.
+        reason: reason that was given.
+        at: time, ISO 8601 in UTC.
     """
 
     kind: Literal["challenge", "promote", "rollback"]
@@ -68,11 +71,11 @@ class VersionRow:
 
     Attributes:
         version: its number.
-        aliases: what it is now.
-        gate: promote, refuse, or empty if the gate was not asked.
+        aliases: its present aliases.
+        gate: promote, refuse, or empty without a decision of the gate.
         withdrawn: why it was rolled back, or empty.
-        created: ISO 8601 in UTC.
-        run_id: the run that made it.
+        created: time of registration, ISO 8601 in UTC.
+        run_id: id of the run that made it.
         events: its history, oldest first.
     """
 
@@ -86,13 +89,13 @@ class VersionRow:
 
 
 def record_decision(client: MlflowClient, name: str, version: str | int, decision: Decision) -> None:
-    """Keep the gate's decision with the version; `promote` obeys it."""
+    """Record the gate's decision with the version, for `promote` to respect."""
     client.set_model_version_tag(name, str(version), GATE_DETAIL_TAG, json.dumps(decision.to_dict()))
     client.set_model_version_tag(name, str(version), GATE_TAG, decision.action)
 
 
 def set_challenger(client: MlflowClient, name: str, version: str | int, reason: str, by: str) -> None:
-    """Make a version the challenger; does nothing if it is already challenger or champion.
+    """Make a version the challenger, unless it is already challenger or champion.
 
     Raises:
         RegistryError: no such model or version.
@@ -104,24 +107,24 @@ def set_challenger(client: MlflowClient, name: str, version: str | int, reason: 
         version, known = str(target.version), _read_events(target)
         if version in (aliases.get(CHALLENGER), aliases.get(CHAMPION)):
             return
-        if not known or known[-1].kind != "challenge":  # else a killed process recorded it, and not set the alias
+        if not known or known[-1].kind != "challenge":  # else a killed process recorded it without setting the alias
             _record_event(client, name, Event("challenge", version, None, by, reason, _format_now()))
         client.set_registered_model_alias(name, CHALLENGER, version)
 
 
 def promote(client: MlflowClient, name: str, version: str | int, reason: str, by: str, *, force: bool = False) -> bool:
-    """Make a version champion and the champion of today previous; does nothing if it is champion.
+    """Make a version champion and the present champion previous, unless it already is champion.
 
     Args:
-        client: of the registry.
-        name: the registered model.
-        version: which.
-        reason: why, for the history.
-        by: who or what, for the history.
-        force: also if the gate has refused the version, or it was rolled back.
+        client: client of the registry.
+        name: name of the registered model.
+        version: version to promote.
+        reason: reason, for the history.
+        by: person or program, for the history.
+        force: whether to promote a version that the gate refused or that was rolled back.
 
     Returns:
-        Whether this made it champion; False if it was before, and nothing is recorded.
+        Whether this made it champion; False if it already was, and nothing is recorded.
 
     Raises:
         RegistryError: no such model or version, or the version is refused or withdrawn.
@@ -143,7 +146,7 @@ def promote(client: MlflowClient, name: str, version: str | int, reason: str, by
 
 
 def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
-    """Swap champion and previous; the version taken back is marked, and `promote` refuses it unless forced.
+    """Swap champion and previous; `promote` refuses the withdrawn version unless forced.
 
     Returns:
         The version that is champion now.
@@ -168,10 +171,11 @@ def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
 
 
 def recover(client: MlflowClient, name: str) -> Event | None:
-    """Finish a change that a killed process left half done; returns it, or None if there was none.
+    """Finish a change that a killed process left incomplete; return it, or None if there was none.
 
     Raises:
-        RegistryError: no such model, or the version that was to become champion has been deleted since.
+        RegistryError: no such model, or the version that was to become champion has since been
+            deleted.
     """
     with _changing_aliases(client):
         return _recover(client, name)
@@ -179,10 +183,10 @@ def recover(client: MlflowClient, name: str) -> Event | None:
 
 @contextmanager
 def _changing_aliases(client: MlflowClient) -> Iterator[None]:
-    """Keep others from changing aliases meanwhile; what MLflow refuses is told in a line.
+    """Exclude other changes of aliases during the block, and shorten MLflow's errors to a line.
 
     Raises:
-        RegistryError: MLflow takes a name, a version or a reason for wrong.
+        RegistryError: MLflow refuses a name, a version or a reason.
     """
     try:
         with hold_store(client.tracking_uri):
@@ -200,7 +204,7 @@ def _recover(client: MlflowClient, name: str) -> Event | None:
         _get_version(client, name, event.version)
     except RegistryError as error:
         raise RegistryError(
-            f"{name}: a change to version {event.version} was left half done, and that version is deleted; "
+            f"{name}: a change to version {event.version} was left incomplete, and that version is deleted; "
             f"set the aliases by hand and delete the model's tag {INTENT_TAG}"
         ) from error
     _complete_change(client, name, event)
@@ -208,18 +212,18 @@ def _recover(client: MlflowClient, name: str) -> Event | None:
 
 
 def list_events(client: MlflowClient, name: str) -> list[Event]:
-    """All changes, oldest first."""
+    """List all changes, oldest first."""
     return sorted((event for row in list_versions(client, name) for event in row.events), key=lambda event: event.at)
 
 
 def find_champion(client: MlflowClient, name: str) -> str | None:
-    """The version that is champion now, or None."""
+    """Find the present champion, or None."""
     version = client.get_registered_model(name).aliases.get("champion")
     return None if version is None else str(version)
 
 
 def list_versions(client: MlflowClient, name: str) -> list[VersionRow]:
-    """All versions, newest first.
+    """List all versions, newest first.
 
     Raises:
         RegistryError: no such model.
@@ -241,7 +245,7 @@ def _begin_change(client: MlflowClient, name: str, event: Event) -> None:
 
 
 def _complete_change(client: MlflowClient, name: str, event: Event) -> None:
-    """Each step can be done again, so that it does not matter how many were done before.
+    """Make a recorded change; each step can be repeated, however many were done before.
 
     `previous` moves before `champion`: killed between the two, the champion is still the old one.
     """
@@ -261,7 +265,7 @@ def _complete_change(client: MlflowClient, name: str, event: Event) -> None:
 
 
 def _record_event(client: MlflowClient, name: str, event: Event) -> None:
-    """The tag is named by the event's time, so that recording it again changes nothing."""
+    """Record an event as a tag named by its time, so that recording it again changes nothing."""
     client.set_model_version_tag(name, event.version, f"{EVENT_TAG}{event.at}", json.dumps(asdict(event)))
 
 

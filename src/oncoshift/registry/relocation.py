@@ -1,8 +1,8 @@
-"""Where an embedded store's database says that its artifacts are.
+"""Locations of artifacts that an embedded store's database records.
 
-MLflow records each place in full. So the database of a project that was copied or moved goes on naming the folder that
-it was made in, and MLflow would read and write there: in the original. `check_location` refuses such a database, and
-`relocate` has it name the folder beside it.
+MLflow records absolute locations. So the database of a project that was copied or moved still names
+the original folder, and MLflow would read and write there. `check_location` refuses such a
+database, and `relocate` makes it name the folder beside it.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ _COLUMNS = (
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
-"""Where MLflow 3.17 keeps places of artifacts; of traces, among their other tags."""
+"""Columns in which MLflow 3.17 keeps locations of artifacts; those of traces are among their
+tags."""
 
 _OWNER = re.compile(r"/(?:models/m-[0-9a-f]{32}|[0-9a-f]{32}|traces/tr-[0-9a-f]{32})/artifacts(?:/|$)")
-"""What follows an experiment's place in that of its runs, models and traces."""
+"""What follows an experiment's location in that of its runs, models and traces."""
 
 
 @dataclass(frozen=True)
 class Relocation:
-    """What `relocate` did.
+    """The changes that `relocate` made.
 
     Attributes:
-        former: the folders that the database named.
-        folder: the one that it names now.
-        places: how many entries changed.
-        backup: the database as it was.
+        former: folders that the database named before.
+        folder: folder that it names now.
+        places: number of changed entries.
+        backup: copy of the database from before.
     """
 
     former: tuple[Path, ...]
@@ -55,7 +56,7 @@ class Relocation:
 
 
 def check_location(database: Path) -> None:
-    """Make sure that a database does not name another project's artifacts.
+    """Check that a database does not name another project's artifacts.
 
     Raises:
         RegistryError: it does.
@@ -64,19 +65,19 @@ def check_location(database: Path) -> None:
         elsewhere = _find_foreign_places(connection, database)
     for folder in elsewhere.values():
         raise RegistryError(
-            f"{database}: its artifacts are in {folder} by its own account, not in "
+            f"{database}: it records its artifacts in {folder}, not in "
             f"{find_artifact_folder(database)}: the project was copied or moved; `oncoshift relocate` makes it name "
             "its own folder"
         )
 
 
 def relocate(database: Path) -> Relocation | None:
-    """Let a database that names another project's artifacts name the folder beside it, in one transaction.
+    """Make a database that names another project's artifacts name the folder beside it.
 
-    Places that somebody chose, outside any project, stay.
+    It is one transaction. Locations that somebody chose outside any project stay.
 
     Returns:
-        What was done; None if there was nothing to do.
+        The changes; None if there was nothing to do.
 
     Raises:
         RegistryError: the artifacts were not copied or moved with the database.
@@ -100,7 +101,7 @@ def _relocate(database: Path) -> Relocation | None:
 
 
 def _find_foreign_places(connection: sqlite3.Connection, database: Path) -> dict[str, Path]:
-    """Experiments' places that are another project's, as the database has them, and the folders that they are."""
+    """Map the locations of another project's experiments, as recorded, to their folders."""
     within: dict[str, list[str]] = {}
     for place in _list_places(connection):
         owner = _OWNER.search(place)
@@ -125,10 +126,11 @@ def _parse_local_folder(place: str) -> Path | None:
 
 
 def _is_foreign(folder: Path, within: Sequence[str], database: Path) -> bool:
-    """Whether a folder looks like the `artifacts` of an embedded store, and is not this database's.
+    """Tell whether a folder looks like the `artifacts` of an embedded store other than this one.
 
-    Another store's has a database beside it. Where the folder is gone, as after a move, it is told from one that
-    somebody chose and that is away by its name, or by what lay in it and is here now.
+    That of another store has a database beside it. A folder that is gone, as after a move, is
+    recognised by its name, or by its contents that are here now; else somebody chose it, and it is
+    only unavailable.
     """
     own = find_artifact_folder(database)
     if folder.name != own.name or folder == own or (own.exists() and folder.exists() and own.samefile(folder)):
@@ -147,7 +149,7 @@ def _back_up(database: Path) -> Path:
 
 
 def _replace_prefix(connection: sqlite3.Connection, former: str, new: str) -> int:
-    """Change what a place and all that lie in it begin with; how many there were."""
+    """Replace the prefix of a location and of all locations within it; return their number."""
     changed = 0
     for table, column in _COLUMNS:
         cursor = connection.execute(

@@ -1,4 +1,4 @@
-"""Which code made a run: git's commit and whether the working tree differed from it, as MLflow tags."""
+"""The code that made a run: git's commit and whether the working tree differed, as MLflow tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIT_ERROR = "oncoshift.git_error"
-"""Tag of a run in a git checkout whose commit or changes git does not tell; its value says why."""
+"""Tag of a run in a git checkout where git fails; its value says why."""
 
 _SECONDS = 30
 
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 class _GitError(Exception):
-    """Git gave no answer; why, in one line."""
+    """Git failed; the message says why in one line."""
 
 
 def read_git_tags(folder: Path) -> dict[str, str]:
-    """Tags for the commit checked out in `folder`; empty outside a git checkout.
+    """Read tags for the commit checked out in `folder`; empty outside a git checkout.
 
-    Where git does not tell the commit, a tag says why, and a warning in the log how to mend it.
+    Where git fails, a tag says why, and a warning in the log how to mend it.
     """
     tags: dict[str, str] = {}
     try:
@@ -43,10 +43,10 @@ def read_git_tags(folder: Path) -> dict[str, str]:
 
 
 def _run_git(folder: Path, *arguments: str) -> str:
-    """What git answers.
+    """Run git and return its output.
 
     Raises:
-        _GitError: nothing.
+        _GitError: it failed.
     """
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Opening MLflow's store: the embedded SQLite database, or a server.
+"""Opening of MLflow's store: the embedded SQLite database, or a server.
 
-The embedded database is built beside its place and moved there whole, so a process killed in the middle of MLflow's
-migrations leaves no half-built database behind.
+The embedded database is built in a temporary folder and then moved to its place, so a process
+killed during MLflow's migrations leaves no incomplete database behind.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Experiment
 
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI guesses, and shows runs as GenAI traces
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI guesses, and shows traces of GenAI
 
 
 def has_store(uri: str) -> bool:
-    """Whether there is a store to read: an embedded one is made by who first writes to it; a server is asked.
+    """Tell whether there may be a store to read: an embedded store is created by its first writer.
 
     Raises:
-        RegistryError: an embedded one was there, and is gone.
+        RegistryError: there was an embedded store, and it is gone.
     """
     database = find_database(uri)
     if database is None or database.is_file():
@@ -53,14 +53,14 @@ def has_store(uri: str) -> bool:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client for tracking and registry, after making sure that the store is there, whole and this project's.
+    """Open a client for tracking and registry; check that the store is intact and this project's.
 
     Args:
         uri: `sqlite:///<path>`, or the address of an MLflow server.
 
     Raises:
-        RegistryError: the database is damaged, names another project's artifacts, or is of another MLflow version; or
-            what answers is no MLflow server, or refuses.
+        RegistryError: the database is damaged, names another project's artifacts, or is of another
+            MLflow version; or the server refuses, or is not an MLflow server.
         UnavailableError: no server answers, or the database stays locked.
     """
     database = find_database(uri)
@@ -84,13 +84,13 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def find_artifact_root(uri: str) -> str | None:
-    """Where the embedded store keeps artifacts: the folder `artifacts` beside the database; None for a server."""
+    """Find the URI of the folder in which an embedded store keeps artifacts; None for a server."""
     database = find_database(uri)
     return None if database is None else find_artifact_folder(database).as_uri()
 
 
 def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> Experiment:
-    """The experiment of that name, made where absent; two processes asking at once get the same one.
+    """Find an experiment by name, or create it; two processes at once get the same one.
 
     Raises:
         RegistryError: an experiment of that name is in MLflow's trash.
@@ -112,14 +112,15 @@ def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> 
 
 @contextmanager
 def hold_store(uri: str) -> Iterator[None]:
-    """Keeps the threads and processes that share an embedded store apart, to find a thing and else make it in one step.
+    """Hold an embedded store's lock, so that finding an entry, or else creating it, is one step.
 
-    The lock is the operating system's, so a killed process holds it no longer. A server has none: there, two processes
-    should not do the same job at once.
+    It keeps threads and processes apart. The lock is the operating system's, so a killed process
+    holds it no longer. A server has no such lock: there, two processes should not do the same job
+    at once.
 
     Raises:
         RegistryError: the database's folder cannot be written to.
-        UnavailableError: another process keeps the lock, or goes on writing to the database.
+        UnavailableError: another process keeps the lock, or keeps writing to the database.
     """
     database = find_database(uri)
     if database is None:

@@ -1,8 +1,9 @@
-"""Runs in MLflow, such that doing a thing twice is the same as doing it once.
+"""Runs in MLflow; logging is idempotent.
 
-Every run has a key, unique in its experiment. A process killed at any moment is started again, finds its runs by
-their keys and logs the same things again; nothing is lost and nothing doubled. All calls name their run: MLflow's
-fluent API keeps the active run in global state, which threads and processes would share.
+Every run has a key, unique in its experiment. A killed process that is started again finds its runs
+by their keys and logs the same values again; nothing is lost and nothing doubled. All calls name
+their run: MLflow's fluent API keeps the active run in global state, which threads and processes
+would share.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Tracker:
 
     Args:
         uri: `sqlite:///<path>` (the embedded store) or the address of an MLflow server.
-        experiment: its name; made where absent.
-        artifacts: URI of the folder for a new experiment's artifacts; default: `artifacts` beside an embedded store's
-            database, and a server's own choice.
-        tags: given to every new run, for example `source.read_git_tags`.
+        experiment: name of the experiment; created where absent.
+        artifacts: URI of the folder for a new experiment's artifacts; default: `artifacts` beside
+            an embedded store's database, or the server's own choice.
+        tags: tags of every new run, for example those of `source.read_git_tags`.
 
     Raises:
         RegistryError: the store cannot be opened, or the experiment is deleted.
@@ -75,7 +76,7 @@ class Tracker:
         self._tags = dict(tags or {})
 
     def find_run(self, key: str) -> Run | None:
-        """The run with this key, or None."""
+        """Find the run with this key, or None."""
         found = self.client.search_runs(
             [self.experiment_id],
             f"tags.`{KEY_TAG}` = {quote_text(key)}",
@@ -87,13 +88,17 @@ class Tracker:
     def find_or_start_run(
         self, key: str, name: str, parent: str | None = None, tags: Mapping[str, str] | None = None
     ) -> str:
-        """The id of the run with this key: a new one, or the one there is, which runs again unless it is finished.
+        """Find the run with this key, or start one; a run that is not finished is RUNNING again.
 
         Args:
-            key: what the run is, for example the hash of all that its job depends on; unique in the experiment.
-            name: shown in the UI.
+            key: identity of the run, for example the hash of all that its job depends on; unique in
+                the experiment.
+            name: name of a new run in the UI.
             parent: id of the run under which the UI shows it.
-            tags: given to the run if it is new.
+            tags: tags of a new run.
+
+        Returns:
+            Its id.
         """
         nesting = {} if parent is None else {MLFLOW_PARENT_RUN_ID: parent}
         with hold_store(self.uri):
@@ -105,7 +110,7 @@ class Tracker:
         return str(run.info.run_id)
 
     def is_finished(self, key: str) -> bool:
-        """Whether the run with this key exists and ended well."""
+        """Tell whether the run with this key exists and is FINISHED."""
         run = self.find_run(key)
         return run is not None and run.info.status == "FINISHED"
 
@@ -121,12 +126,12 @@ class Tracker:
             self.client.set_terminated(run_id, status=status)
 
     def abandon(self, run_id: str, status: str, tags: Mapping[str, object]) -> None:
-        """End a run whose process is to end: with one quick try. It stays RUNNING where the store is away or locked.
+        """End a run in one brief try, before its process ends; it stays RUNNING if that fails.
 
         Args:
             run_id: the run.
             status: FAILED or KILLED.
-            tags: set before.
+            tags: tags to set before.
         """
 
         def end() -> None:
@@ -136,7 +141,7 @@ class Tracker:
         self._try_before_exit(run_id, end)
 
     def postpone(self, run_id: str) -> None:
-        """Have a run that is not finished wait for the next process: with one quick try, as `abandon` does."""
+        """Mark an unfinished run SCHEDULED for the next process, in one brief try."""
 
         def wait() -> None:
             if self.client.get_run(run_id).info.status != "FINISHED":
@@ -145,7 +150,7 @@ class Tracker:
         self._try_before_exit(run_id, wait)
 
     def _try_before_exit(self, run_id: str, work: Callable[[], None]) -> None:
-        """Do some last work on a run: neither wait for it, nor let its errors hide what ends the process."""
+        """Do last work on a run without waiting or errors that would hide why the process ends."""
         database = find_database(self.uri)
         try:
             with trying_once():
@@ -156,13 +161,13 @@ class Tracker:
             _log.warning("run %s stays RUNNING in MLflow until the next start: %s", run_id, error)
 
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
-        """Set tags; a tag that is there gets the new value."""
+        """Set tags; an existing tag gets the new value."""
         entities = [RunTag(key, str(value)) for key, value in tags.items()]
         for batch in _split_batches(entities, MAX_PARAMS_TAGS_PER_BATCH):
             self.client.log_batch(run_id, tags=batch)
 
     def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
-        """Log parameters. One that the run has already keeps its first value: MLflow's parameters never change."""
+        """Log parameters; one that the run has keeps its value, since MLflow's never change."""
         known = self.client.get_run(run_id).data.params
         texts = {key: _format_param(value) for key, value in params.items()}
         changed = sorted(key for key, text in texts.items() if known.get(key, text) != text)
@@ -173,10 +178,10 @@ class Tracker:
             self.client.log_batch(run_id, params=batch)
 
     def log_metrics(self, run_id: str, rows: Iterable[MetricRow]) -> None:
-        """Log rows of metrics. A row logged before, with the time that it was recorded at, adds nothing.
+        """Log rows of metrics; a row that was logged before with the same time adds nothing.
 
-        So the caller records the time with the values (in a checkpoint, say) and hands over all rows again after a
-        crash. Values may be NaN or infinite.
+        So the caller keeps the time with the values (for example in a checkpoint) and logs all rows
+        again after a crash. Values may be NaN or infinite.
         """
         entities = [
             Metric(name, float(value), timestamp, step)
@@ -195,7 +200,7 @@ class Tracker:
         self.client.log_text(run_id, text, path)
 
     def log_folder(self, run_id: str, folder: Path, path: str) -> None:
-        """Save a folder's files as the run's artifacts below `path`; a second time replaces them."""
+        """Save a folder's files as the run's artifacts below `path`, over earlier ones."""
         self.client.log_artifacts(run_id, str(folder), path)
 
     def log_file(self, run_id: str, file: Path, path: str) -> None:
@@ -211,10 +216,10 @@ class Tracker:
         self.client.log_text(run_id, seal_json(values), path)
 
     def read_sealed(self, run_id: str, path: str, *needed: str) -> dict[str, Any]:
-        """The values that `log_sealed` saved as the run's artifact `path`.
+        """Read the values that `log_sealed` saved as the run's artifact `path`.
 
         Raises:
-            DamagedFileError: they are not those that were saved, or lack a key of `needed`, or cannot be read.
+            DamagedFileError: they have changed, lack a key of `needed`, or cannot be read.
         """
         with TemporaryDirectory() as scratch:
             try:
@@ -227,7 +232,7 @@ class Tracker:
     def log_table(self, run_id: str, table: pd.DataFrame, path: str) -> None:
         """Save a table as the run's artifact `path` (.json), which the UI's evaluation tab shows.
 
-        MLflow's own `log_table` appends to a table that is there, and so doubles it after a crash.
+        MLflow's own `log_table` appends to an existing table, and so doubles it after a crash.
         """
         self.client.log_text(run_id, table.to_json(orient="split", index=False, date_format="iso"), path)
         tag = self.client.get_run(run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]")
@@ -245,16 +250,16 @@ class Tracker:
         profile: Mapping[str, object] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Say which data a run read.
+        """Log data that a run read.
 
         Args:
             run_id: the run.
-            name: of the data set, for example kidney/target_train.
+            name: name of the data set, for example kidney/target_train.
             digest: DVC's md5 of the file or folder (at most 36 characters, so `.dir` fits).
-            source: where it lies, for example data/splits/target_train.parquet.
+            source: path of the data set, for example data/splits/target_train.parquet.
             context: training, validation, audit or test.
             profile: counts to show beside it, for example {"tiles": 120, "groups": 14}.
-            tags: more about its use in this run.
+            tags: further tags of its use in this run.
 
         Raises:
             RegistryError: the digest is too long.
@@ -269,10 +274,10 @@ class Tracker:
 
     @contextmanager
     def sampling_system_metrics(self, run_id: str, interval: float = 5.0) -> Iterator[None]:
-        """Sample CPU, memory, disk, network and GPU while the block runs; trouble is logged and never fails the job.
+        """Sample CPU, memory, disk, network and GPU during the block; errors are only logged.
 
         Args:
-            run_id: a running run; a resumed run's samples follow its earlier ones.
+            run_id: a run that is RUNNING; samples of a resumed run follow its earlier ones.
             interval: seconds between samples.
         """
         monitor = None
@@ -291,7 +296,7 @@ class Tracker:
 
 
 def _stop_sampling(monitor: SystemMetricsMonitor) -> None:
-    """Stop sampling. The last samples may be waiting for a store that is away, and are not worth a wait."""
+    """Stop sampling, without waiting for a store that does not take the last samples."""
     ending = threading.Thread(target=monitor.finish, daemon=True)
     ending.start()
     ending.join(_FINISH_SECONDS)
@@ -300,13 +305,13 @@ def _stop_sampling(monitor: SystemMetricsMonitor) -> None:
 
 
 def _format_param(value: object) -> str:
-    """As MLflow stores it; a longer text says that it was cut."""
+    """Format a parameter as MLflow stores it; a text that was cut ends in an ellipsis."""
     text = str(value)
     return text if len(text) <= MAX_PARAM_VAL_LENGTH else f"{text[: MAX_PARAM_VAL_LENGTH - 2]} …"
 
 
 def quote_text(text: str) -> str:
-    """A text in MLflow's filter language, which has no escape: it may hold one kind of quote.
+    """Quote a text for MLflow's filter language, which has no escapes: one kind of quote may occur.
 
     Raises:
         RegistryError: it holds both.

@@ -1,4 +1,4 @@
-"""Waiting for a store that another process has locked, or that is away: for a bounded time, and not in silence."""
+"""Waiting for a locked or unreachable store: for a limited time, and with a warning."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 patience: ContextVar[float | None] = ContextVar("patience", default=None)
-"""For how many seconds a store is waited for, whatever the call says; None: as the call says."""
+"""Seconds to wait for a store, instead of each call's own limit; None: the call's own."""
 
 TRY_SECONDS = 3.0
-"""For a single try where it can be chosen, and for how long a wait is not told."""
+"""Time-out of a single try where it can be chosen, and time after which a wait is reported."""
 
 _PAUSE_SECONDS = 0.5
 _QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -32,18 +32,19 @@ _log = logging.getLogger(__name__)
 def retry_while_transient(
     attempt: Callable[[], T], explain_transient: Callable[[Exception], str | None], seconds: float = 60
 ) -> T:
-    """What `attempt` returns, tried again while it fails for a reason that may pass.
+    """Call `attempt`, again while it fails for a transient reason, and return its result.
 
-    SIGTERM ends the waiting, also in a training, and where a library made an error of its own of it.
+    SIGTERM ends the waiting, also during training and where a library has wrapped it in its own
+    error.
 
     Args:
-        attempt: can be done again, also where it was done in part.
-        explain_transient: what is the matter, in words, if an error may pass by itself; None if not.
-        seconds: for how long to try again.
+        attempt: a call that can be repeated, also after it was done in part.
+        explain_transient: describes an error that may pass by itself; returns None for others.
+        seconds: time for which to try again.
 
     Raises:
-        UnavailableError: it has not passed in time.
-        TrainingInterrupted: SIGTERM came.
+        UnavailableError: the error has not passed in time.
+        TrainingInterrupted: SIGTERM was received.
     """
     began, told = time.monotonic(), False
     limit = seconds if (set_limit := patience.get()) is None else set_limit
@@ -64,12 +65,12 @@ def retry_while_transient(
             if waited >= TRY_SECONDS and not told:
                 _log.warning("%s; waiting for up to %.0f s", words, limit)
                 told = True
-            time.sleep(min(2 * waited + 0.05, _PAUSE_SECONDS))  # most locks are held for a moment only
+            time.sleep(min(2 * waited + 0.05, _PAUSE_SECONDS))  # most locks are brief
 
 
 @contextmanager
 def trying_once() -> Iterator[None]:
-    """Give each call of the block one quick try: for a process that is to end, with or without the store."""
+    """Try each call of the block once and briefly, for a process that must end."""
     before = {name: os.environ.get(name) for name in _QUICK}
     token = patience.set(0)
     os.environ.update(_QUICK)

@@ -40,14 +40,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """The values that tuning tries for any other setting; by default all that a literal or a Boolean allows."""
+    """The values that tuning tries for any other setting; by default all that its type allows."""
 
     values: tuple[bool | int | float | str | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """A constraint of a string to given names, like `Literal`, for names that come from a registry."""
+    """A constraint of a string to given names, like `Literal`, for names of a registry."""
 
     names: tuple[str, ...]
 
@@ -69,7 +69,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _refuse_passwords(cls, value: Any) -> Any:
-        """Refuse a password: settings are logged and written to files; the value of a variable is not."""
+        """Refuse a password: unlike values of variables, settings are logged and written to files."""
         if isinstance(value, str) and has_password(drop_variables(value)):
             raise ValueError("it holds a password; write ${NAME} in its place, and set the environment variable NAME")
         return value

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 100_000
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
-"""Limits of a YAML file; params.yaml has 5 kB, 2 levels and 200 values. Aliases count as what they stand for."""
+"""Limits of a YAML file; params.yaml has 5 kB, 2 levels and 200 values. Aliases count as what they
+stand for."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -142,7 +143,7 @@ def expand(value: Any, kept: Collection[str] = (), key: str = "") -> Any:
 
 
 def drop_variables(text: str) -> str:
-    """Replace each variable in a text by its default, or remove it: what is left is written in the file."""
+    """Replace each variable in a text by its default, or remove it."""
     return _VARIABLE.sub(lambda match: match.group(2) or "", text)
 
 
@@ -205,7 +206,7 @@ def _parse(text: str) -> Any:
 
 
 def _check_limits(text: str) -> None:
-    """Count values before any is built: ten lines of aliases can stand for a thousand million values.
+    """Count values before any is built: ten lines of aliases can expand to a thousand million.
 
     Raises:
         _YamlError: there are too many values or levels.

@@ -27,15 +27,16 @@ def load_settings(
         params: a params.yaml; None for the defaults.
         preset: a name under `presets/` beside params.yaml, or the path of a YAML file.
         overrides: `section.key=value` strings; values are YAML.
-        trusted: whether the caller may read any file as a preset; else only files in the folder of params.yaml.
+        trusted: whether the caller may read any file as a preset; else only files in the folder of
+            params.yaml.
 
     Returns:
-        The validated settings, with `${NAME:-default}` in the strings of files replaced from the environment, but for
-        `tune.storage` and `tracking.uri`.
+        The validated settings, with `${NAME:-default}` in the strings of files replaced from the
+        environment, but for `tune.storage` and `tracking.uri`.
 
     Raises:
-        SettingsError: a file is missing or not YAML, or a key or value is not allowed; the message has one
-            line per problem, with the key's path, the value and what is allowed.
+        SettingsError: a file is missing or not YAML, or a key or value is not allowed; the message
+            has one line per problem, with the key's path, the value and what is allowed.
     """
     merged: dict[str, Any] = {}
     if params is not None:

@@ -18,7 +18,7 @@ class SingleSettings(Section):
 
 
 class StainAugSettings(Section):
-    """Source-only training with random stain strengths (Tellez 2018): augmentation in place of normalisation."""
+    """Source-only training with random stain strengths in place of normalisation (Tellez 2018)."""
 
     jitter: Annotated[float, Field(gt=0, le=1), Range(0.05, 0.5, log=True)] = Field(
         0.2, description="spread of the stain strengths, log scale; the larger of this and train.stain_jitter applies"
@@ -26,7 +26,7 @@ class StainAugSettings(Section):
 
 
 class SelfTrainingSettings(Section):
-    """Consistency of weak and strong views of target tiles (FixMatch, Sohn 2020; AdaMatch, Berthelot 2022)."""
+    """Consistency of weak and strong views of target tiles (FixMatch 2020, AdaMatch 2022)."""
 
     weight: Annotated[float, Field(gt=0), Range(0.1, 3.0, log=True)] = Field(
         1.0, description="weight of the consistency loss"
@@ -63,7 +63,7 @@ class DannSettings(DomainHeadSettings):
 
 
 class CdanSettings(DomainHeadSettings):
-    """Conditional domain-adversarial training (Long 2018): features times predictions, hence a larger λ."""
+    """Conditional domain-adversarial training (Long 2018) on features times predictions."""
 
     max_lambda: Annotated[float, Field(gt=0), Range(0.1, 1.0, log=True)] = Field(1.0, description="largest λ")
     entropy_weighting: Annotated[bool, Choices()] = Field(

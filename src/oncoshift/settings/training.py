@@ -13,7 +13,8 @@ from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, Stain
 RUNTIME_SETTINGS = frozenset(
     {"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"}
 )
-"""Settings of section `train` that change no more of a job's network than rounding and the draws of dropout.
+"""Settings of section `train` that change no more of a job's network than rounding and the draws of
+dropout.
 
 They are no part of a job's id, so a job begun on one machine is found and continued on another.
 `precision` and `micro_batches` are part of it; `precision: auto` counts as `auto`, and done.json

@@ -48,7 +48,7 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
 
     @model_validator(mode="after")
     def _check_frozen_parts(self) -> Self:
-        """Refuse methods that need what is frozen: its features are computed once and its BatchNorm is kept."""
+        """Refuse methods that need frozen parts to change: their features are computed once."""
         freeze, tuned = self.model.freeze, self.tune.parameters
         methods = {name: METHODS[name] for name in (self.train.method, self.retrain.control)}
         changing = {
