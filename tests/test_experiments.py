@@ -144,7 +144,7 @@ def test_a_second_process_is_told_who_works_in_the_experiment(project: Path) -> 
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with (
-            pytest.raises(ExperimentError, match=f"process {other.pid} works in this"),
+            pytest.raises(ExperimentError, match=f"process {other.pid} is using this"),
             hold_experiment(Layout(project)),
         ):
             pass
