@@ -1,1 +1,1 @@
-"""Metrics, intervals by bootstrap over groups, paired comparisons, plots. Takes arrays, returns values."""
+"""Metrics, bootstrap intervals over groups, paired comparisons and plots, from arrays alone."""

@@ -1,4 +1,4 @@
-"""Figure: how far models agree on the same tiles, pair by pair."""
+"""Heat map of the pairwise agreement of models on the same tiles."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def draw_agreement(names: Sequence[str], kappas: NDArray[np.float64], title: str) -> Figure:
-    """Cohen's kappa of each pair as a heatmap: blue where two models say the same, red where the opposite.
+    """Draw Cohen's kappa of each pair of models as a heat map, blue above 0 and red below.
 
     Args:
         names: of K ≥ 2 models.
         kappas: [K, K], symmetric; the diagonal is not drawn.
-        title: above it.
+        title: of the figure.
 
     Raises:
-        DataError: the shapes do not fit.
+        DataError: there are fewer than two models, or `kappas` has another shape.
     """
     count = len(names)
     if count < 2 or kappas.shape != (count, count):

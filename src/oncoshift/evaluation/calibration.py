@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say? Reliability curve and expected calibration error."""
+"""Calibration of predicted probabilities: reliability curve and expected calibration error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predicted against observed frequency of malignant, in equally wide bins of the predicted probability.
+    """Predicted and observed frequency of malignant tiles, in equally wide bins of the probability.
 
     Attributes:
         edges: float64 [B + 1], from 0 to 1.
@@ -36,7 +36,7 @@ class Reliability:
 
 
 def find_bins(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
-    """The bin of each probability: bin i is [i / bins, (i + 1) / bins), and 1.0 falls in the last."""
+    """Find the bin of each probability: [i / bins, (i + 1) / bins) for bin i, the last with 1."""
     return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
 
 
@@ -44,18 +44,19 @@ def compute_reliability(labels: NDArray[np.int64], probabilities: NDArray[np.flo
     """Bin labels [N] in {0, 1} and probabilities of malignant [N] in [0, 1]."""
     index = find_bins(probabilities, bins)
     counts = np.bincount(index, minlength=bins)
-    with np.errstate(invalid="ignore"):  # an empty bin has no mean: 0 / 0 is the NaN that is wanted
+    with np.errstate(invalid="ignore"):  # an empty bin has no mean: 0 / 0 gives the NaN that is wanted
         predicted = np.bincount(index, weights=probabilities, minlength=bins) / counts
         observed = np.bincount(index, weights=labels, minlength=bins) / counts
     return Reliability(np.linspace(0.0, 1.0, bins + 1), counts, predicted, observed)
 
 
 def expected_calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.float64], bins: int) -> float:
-    """Expected calibration error of a binary classifier, in [0, 1].
+    """Compute the expected calibration error (ECE) of a binary classifier, in [0, 1].
 
-    ECE = Σ_b |B_b| / N · |observed(B_b) − predicted(B_b)| (Guo 2017, eq. 3), binned over the probability of malignant
-    as Naeini 2015 has it for two classes. Binning over the probability of the predicted class, as is usual for
-    many classes, would let too many calls of malignant cancel against too many of benign.
+    ECE = Σ_b |B_b| / N · |observed(B_b) − predicted(B_b)| (Guo 2017, eq. 3), binned over the
+    probability of malignant as Naeini 2015 has it for two classes. Binning by the confidence in the
+    predicted class, as is usual for many classes, would let over- and underestimated probabilities
+    of malignant cancel.
 
     Args:
         labels: [N] in {0, 1}.

@@ -1,4 +1,4 @@
-"""Metrics with intervals for every organ, as values, a table, Markdown and JSON."""
+"""Metrics with intervals for each organ, as values, a table, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from oncoshift.settings import EvaluateSettings
 
 PREDICTION_COLUMNS = ("tile_id", "organ", "group", "label", "probability", "seed")
-"""One row a tile and seed; label 0 or 1; probability of malignant in [0, 1]."""
+"""Columns of a table with one row per tile and seed: label 0 or 1, probability of malignant."""
 
 
 @dataclass(frozen=True)
 class OrganPredictions:
-    """What K seeds' models say of one organ's N tiles.
+    """Predictions of the models of K seeds for the N tiles of one organ.
 
     Attributes:
         organ: its name.
@@ -48,14 +48,16 @@ class OrganPredictions:
 
 @dataclass(frozen=True)
 class OrganResult:
-    """How good K seeds' models are on one organ.
+    """Metrics of the models of K seeds on one organ.
 
     Attributes:
         organ: its name.
         per_seed: seed → metrics.
-        intervals: metric name → interval of the mean over seeds; empty where `note` says why there is none.
-        seed_intervals: gives the same of one seed's model alone, computed when it is first asked for.
-        note: why there are no intervals, else "".
+        intervals: interval of the mean over seeds by metric; empty if there is none, for the reason
+            in `note`.
+        seed_intervals: function from a seed to the intervals of its model alone, computed at the
+            first call.
+        note: why there are no intervals; empty if there are.
     """
 
     organ: str
@@ -65,12 +67,12 @@ class OrganResult:
     note: str
 
     def mean(self, name: str) -> float | None:
-        """Mean of a field of `Metrics` over seeds; None where the metric is not defined on these tiles."""
+        """Return the mean of a field of `Metrics` over seeds; None if it is undefined here."""
         values = [getattr(metrics, name) for metrics in self.per_seed.values()]
         return None if None in values else float(np.mean(values))
 
     def in_words(self, name: MetricName, seed: int | None = None) -> str:
-        """A metric of one seed's model, or the mean over seeds, with its interval where there is one."""
+        """Format a metric of one seed, or its mean over seeds, with its interval if known."""
         intervals = self.intervals if seed is None else self.seed_intervals(seed)
         if name in intervals:
             return str(intervals[name])
@@ -80,27 +82,28 @@ class OrganResult:
 
 @dataclass(frozen=True)
 class Report:
-    """Results by organ.
+    """Metrics of one method on every organ.
 
     Attributes:
-        organs: one result an organ, by name.
+        organs: one result per organ, in alphabetical order.
     """
 
     organs: tuple[OrganResult, ...]
 
     def organ(self, name: str) -> OrganResult:
-        """The result of one organ; KeyError where it was not evaluated."""
+        """Return the result of one organ; KeyError if it was not evaluated."""
         return {result.organ: result for result in self.organs}[name]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an organ: counts, then metric, metric_low and metric_high; NaN where there is no value.
+        """Return a table with one row per organ: counts, then each metric with its interval.
 
-        Values and confusion counts are means over seeds.
+        The columns of a metric are its name, `<name>_low` and `<name>_high`, NaN where there is no
+        value. Values and confusion counts are means over seeds.
         """
         return pd.DataFrame([_to_row(result) for result in self.organs])
 
     def to_markdown(self) -> str:
-        """A Markdown table of the metrics with their intervals, one row an organ, and notes below it."""
+        """Format the metrics with their intervals as Markdown: a row per organ, then notes."""
         header = ["organ", "tiles (groups)", "seeds", *(name.replace("_", " ") for name in METRIC_NAMES)]
         lines = [_format_markdown_row(header), _format_markdown_row(["---"] * len(header))]
         for result in self.organs:
@@ -111,7 +114,7 @@ class Report:
         return "\n".join([*lines, *(["", *notes] if notes else [])])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe: organ → {intervals: {metric: {...}}, seeds: {seed: metrics}, note}."""
+        """Return JSON values: organ → {intervals: {metric: {…}}, seeds: {seed: metrics}, note}."""
         return {
             result.organ: {
                 "intervals": {name: interval.as_dict() for name, interval in result.intervals.items()},
@@ -123,7 +126,7 @@ class Report:
 
 
 def evaluate_domains(predictions: pd.DataFrame, settings: EvaluateSettings, seed: int = 0) -> Report:
-    """Compute metrics and intervals for every organ in a table of predictions.
+    """Compute metrics and intervals for each organ in a table of predictions.
 
     An organ with too few groups for an interval keeps its metrics and gets a note.
 
@@ -133,7 +136,8 @@ def evaluate_domains(predictions: pd.DataFrame, settings: EvaluateSettings, seed
         seed: of the bootstrap.
 
     Raises:
-        DataError: columns are missing, the seeds of an organ do not cover the same tiles, or values are out of range.
+        DataError: columns are missing, the seeds of an organ do not cover the same tiles, or values
+            are out of range.
     """
     return Report(tuple(_evaluate(organ, settings, seed) for organ in split_by_organ(predictions)))
 
@@ -145,13 +149,14 @@ def split_by_organ(predictions: pd.DataFrame) -> list[OrganPredictions]:
         predictions: with the columns `PREDICTION_COLUMNS`.
 
     Raises:
-        DataError: columns are missing, there are no rows, or an organ's seeds do not cover the same tiles once each.
+        DataError: columns are missing, there are no rows, or an organ's seeds do not cover the same
+            tiles once each.
     """
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
     if missing:
         raise DataError(f"predictions lack the column(s) {', '.join(missing)}; found {list(predictions.columns)}")
     if predictions.empty:
-        raise DataError("no predictions; the split or the filter before them left none")
+        raise DataError("no predictions: the split or the filter before this step left no tiles")
     return [_to_predictions(str(organ), rows) for organ, rows in predictions.groupby("organ", sort=True)]
 
 

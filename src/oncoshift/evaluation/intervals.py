@@ -1,4 +1,7 @@
-"""Percentile bootstrap intervals (Efron & Tibshirani 1993, ch. 13) over groups and seeds, alone and paired."""
+"""Percentile bootstrap intervals over groups and seeds, of one model or of a paired difference.
+
+The method is that of Efron & Tibshirani 1993, chapter 13.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and how far resampling moves it.
+    """A value and its bootstrap interval.
 
     Attributes:
         point: the value on all groups; with several seeds, the mean over them.
         low: lower end.
         high: upper end.
-        confidence: share of the resamples between the ends, in (0, 1).
-        resamples: how many resamples were drawn.
+        confidence: share of the resamples between the two ends, in (0, 1).
+        resamples: number of resamples.
     """
 
     point: float
@@ -38,7 +41,7 @@ class Interval:
     resamples: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Field → value, JSON-safe."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -57,31 +60,32 @@ def bootstrap_metrics(
     threshold: float = 0.5,
     bins: int = 10,
 ) -> dict[MetricName, Interval]:
-    """Intervals of a model's metrics, or of their mean over several seeds.
+    """Compute intervals of a model's metrics, or of their mean over several seeds.
 
-    Each resample draws groups with replacement (see `resampling`) and, where there are several seeds, seeds as well.
-    The calibration error cannot be negative, so resampling pushes it up: read its interval as an upper bound.
-    The same `seed` and the same tiles, in any order, give the same intervals up to rounding.
+    Each resample draws groups with replacement (see `resampling`) and, with several seeds, seeds as
+    well. The calibration error is biased upwards by resampling, since it cannot be negative: read
+    its interval as an upper bound. The same `seed` and tiles, in any order, give the same intervals
+    up to rounding.
 
     Args:
         labels: [N], 0 benign, 1 malignant.
         probabilities: of malignant, [N], or [K, N] with one row for each seed's model.
         groups: [N].
-        resamples: how many resamples.
-        confidence: in (0, 1).
+        resamples: number of resamples.
+        confidence: of the interval, in (0, 1).
         seed: of the draws.
-        names: which metrics.
-        threshold: a tile is called malignant from this probability on.
+        names: of the metrics.
+        threshold: probability from which a tile is called malignant.
         bins: number of bins of the calibration error.
 
     Returns:
-        Metric name → interval.
+        The interval of each metric, by name.
 
     Raises:
         DataError: shapes or values are wrong.
         TooFewGroupsError: a class has fewer than two groups, which allow no interval.
     """
-    models = _models(labels, probabilities, groups)
+    models = _check_models(labels, probabilities, groups)
     rng = np.random.default_rng(seed)
     drawn = resample_groups(labels, groups, resamples, rng)
     shares = draw_seeds(len(models), resamples, rng)
@@ -89,7 +93,7 @@ def bootstrap_metrics(
     intervals = {}
     for name in names:
         score = partial(compute_weighted_metric, name, labels, models, threshold=threshold, bins=bins)
-        intervals[name] = _interval(score, drawn, means, shares, confidence)
+        intervals[name] = _compute_interval(score, drawn, means, shares, confidence)
     return intervals
 
 
@@ -106,27 +110,28 @@ def bootstrap_difference(
     threshold: float = 0.5,
     bins: int = 10,
 ) -> Interval:
-    """Interval of metric(a) − metric(b), both measured on the same resampled groups.
+    """Compute the interval of metric(a) − metric(b), both measured on the same resampled groups.
 
-    Where a and b have as many rows, row k of both must be the same training seed: seeds are then drawn together too.
+    If a and b have equally many rows, row k of both must be of the same seed: seeds are then drawn
+    in pairs too.
 
     Args:
         labels: [N], 0 benign, 1 malignant.
         probabilities_a: [N] or [K, N], of malignant; for example the adapted models'.
         probabilities_b: [N] or [L, N], of malignant; for example the control's.
         groups: [N].
-        metric: which metric.
-        resamples: how many resamples.
-        confidence: in (0, 1).
+        metric: name of the metric.
+        resamples: number of resamples.
+        confidence: of the interval, in (0, 1).
         seed: of the draws.
-        threshold: a tile is called malignant from this probability on.
+        threshold: probability from which a tile is called malignant.
         bins: number of bins of the calibration error.
 
     Raises:
         DataError: shapes or values are wrong.
         TooFewGroupsError: a class has fewer than two groups, which allow no interval.
     """
-    a, b = _models(labels, probabilities_a, groups), _models(labels, probabilities_b, groups)
+    a, b = _check_models(labels, probabilities_a, groups), _check_models(labels, probabilities_b, groups)
     rng = np.random.default_rng(seed)
     drawn = resample_groups(labels, groups, resamples, rng)
     shares_a = draw_seeds(len(a), resamples, rng)
@@ -134,7 +139,7 @@ def bootstrap_difference(
     models, shares = np.concatenate([a, b]), np.concatenate([shares_a, -shares_b])
     means = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
     score = partial(compute_weighted_metric, metric, labels, models, threshold=threshold, bins=bins)
-    return _interval(score, drawn, means, shares, confidence)
+    return _compute_interval(score, drawn, means, shares, confidence)
 
 
 def bootstrap_ratio(
@@ -146,14 +151,16 @@ def bootstrap_ratio(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of Σ numerators / Σ denominators over resampled groups; denominators of one make it a mean.
+    """Compute the interval of Σ numerators / Σ denominators over resampled groups.
+
+    With denominators of one it is the interval of a mean.
 
     Args:
         numerators: [N], finite.
-        denominators: [N], finite, positive in sum.
+        denominators: [N], finite, with a positive sum.
         groups: [N].
-        resamples: how many resamples.
-        confidence: in (0, 1).
+        resamples: number of resamples.
+        confidence: of the interval, in (0, 1).
         seed: of the draws.
 
     Raises:
@@ -171,14 +178,14 @@ def bootstrap_ratio(
     drawn = draw_groups(np.zeros(len(names), dtype=np.int64), resamples, np.random.default_rng(seed))
     above = np.bincount(index, weights=numerators) @ drawn
     below = np.bincount(index, weights=denominators) @ drawn
-    filled = below > 0  # a resample of groups that all have a zero denominator has no ratio
-    return _percentiles(float(numerators.sum() / denominators.sum()), above[filled] / below[filled], confidence)
+    filled = below > 0  # no ratio where every drawn group has denominator 0
+    return _take_percentiles(float(numerators.sum() / denominators.sum()), above[filled] / below[filled], confidence)
 
 
-def _models(
+def _check_models(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.str_]
 ) -> NDArray[np.float64]:
-    """Checked probabilities as [K, N]."""
+    """Check probabilities and return them as [K, N]."""
     models = probabilities[None] if probabilities.ndim == 1 else probabilities
     if models.ndim != 2 or len(models) == 0:
         raise DataError(f"probabilities must be [N] or [seeds, N], got {probabilities.shape}")
@@ -187,23 +194,24 @@ def _models(
     return models
 
 
-def _interval(
+def _compute_interval(
     score: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     drawn: Resamples,
     means: NDArray[np.float64],
     shares: NDArray[np.float64],
     confidence: float,
 ) -> Interval:
-    """Interval of a linear contrast of K models: `means` [K] make the point, `shares` [K, R] each resample's value.
+    """Compute the interval of a linear contrast of K models.
 
-    `score` turns tile weights [N, R] into a metric's values [K, R].
+    `score` turns tile weights [N, R] into a metric's values [K, R]; `means` [K] are the
+    coefficients of the estimate and `shares` [K, R] those of the resamples.
     """
     point = means @ score(np.ones((len(drawn.index), 1)))[:, 0]
     resampled = np.concatenate([score(weights) for weights in drawn.tile_weights()], axis=1)
-    return _percentiles(float(point), (resampled * shares).sum(axis=0), confidence)
+    return _take_percentiles(float(point), (resampled * shares).sum(axis=0), confidence)
 
 
-def _percentiles(point: float, resampled: NDArray[np.float64], confidence: float) -> Interval:
+def _take_percentiles(point: float, resampled: NDArray[np.float64], confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, (tail, 1 - tail))
     return Interval(point, float(low), float(high), confidence, len(resampled))

@@ -1,4 +1,4 @@
-"""What one model's probabilities are worth on one set of labelled tiles."""
+"""Metrics of one model on one set of labelled tiles."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 class Metrics:
     """Metrics of one model on one set of tiles; malignant is the positive class.
 
-    Shares lie in [0, 1]. A metric that needs a class which is absent is None, never a guess.
+    Shares lie in [0, 1]. A metric is None if it needs a class that is absent.
 
     Attributes:
         tiles: number of tiles.
         groups: number of groups (patients, slides, originals).
         prevalence: share of malignant tiles.
-        accuracy: share of tiles called right.
+        accuracy: share of tiles classified correctly.
         balanced_accuracy: mean of sensitivity and specificity.
         auroc: area under the ROC curve.
         sensitivity: share of malignant tiles called malignant.
@@ -54,7 +54,7 @@ class Metrics:
     tp: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Field → value, JSON-safe."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
@@ -65,13 +65,13 @@ def compute_metrics(
     threshold: float = 0.5,
     bins: int = 10,
 ) -> Metrics:
-    """Compute all metrics of one model.
+    """Compute the metrics of one model.
 
     Args:
         labels: [N], 0 benign, 1 malignant.
         probabilities: of malignant, [N] in [0, 1].
         groups: [N], the patient, slide or original of each tile.
-        threshold: a tile is called malignant from this probability on.
+        threshold: probability from which a tile is called malignant.
         bins: number of bins of the calibration error.
 
     Raises:
@@ -101,7 +101,7 @@ def compute_metrics(
 
 
 def check_predictions(labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.str_]) -> None:
-    """Refuse arrays that would broadcast, or values that are no labels or probabilities.
+    """Check that arrays have one shape, and values are labels and probabilities.
 
     Args:
         labels: must be [N], N ≥ 1, in {0, 1}.
@@ -109,13 +109,14 @@ def check_predictions(labels: NDArray[np.int64], probabilities: NDArray[np.float
         groups: must be [N].
 
     Raises:
-        DataError: with the shapes, or the first wrong value and its place.
+        DataError: they are not; the message has the shapes, or the first wrong value and its
+            position.
     """
     shapes = {"labels": labels.shape, "probabilities": probabilities.shape, "groups": groups.shape}
     if labels.ndim != 1 or len(set(shapes.values())) > 1:
         raise DataError(f"labels, probabilities and groups must all be [N], got {shapes}; squeeze them first")
     if len(labels) == 0:
-        raise DataError("no tiles to evaluate; the split or the filter before it left none")
+        raise DataError("no tiles to evaluate: the split or the filter before this step left none")
     for name, values, valid in (
         ("labels", labels, np.isin(labels, (0, 1))),
         ("probabilities", probabilities, (probabilities >= 0) & (probabilities <= 1)),

@@ -1,7 +1,7 @@
-"""Figures of evaluation: ROC, reliability and confusion of every organ, and models side by side.
+"""Figures of evaluation: ROC, reliability and confusion by organ, and a comparison of models.
 
-Figures are made without pyplot, so they need no display and leave no global state; save one with `figure.savefig`.
-Colours are those of Okabe & Ito (2008), which people with colour vision deficiency can tell apart.
+Figures are made without pyplot, so they need no display and leave no global state. Colours are
+those of Okabe & Ito (2008), which people with colour vision deficiency can tell apart.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _GUIDE: dict[str, Any] = {"color": "0.55", "linewidth": 1.0, "linestyle": "--", "zorder": 1}
 _PANEL_INCHES = 3.3
 _CHANCE: dict[str, float] = {"balanced_accuracy": 0.5, "auroc": 0.5}
-"""What a model that knows nothing reaches, where that does not depend on the prevalence."""
+"""Values of a random classifier, for metrics that do not depend on the prevalence."""
 
 
 def draw_roc_figure(predictions: pd.DataFrame) -> Figure:
-    """ROC curve of every organ: thin lines are seeds, the thick one their mean sensitivity at each false positive rate.
+    """Draw the ROC curve of each organ: thin lines are seeds, the thick one their mean.
+
+    The mean is that of the sensitivity at each false positive rate.
 
     Args:
         predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
 
     Returns:
-        One panel an organ; a panel says so where one class is absent.
+        A figure with one panel per organ; a panel states if a class is absent.
     """
     organs = split_by_organ(predictions)
     figure, row = _create_panels(len(organs), _PANEL_INCHES + 0.9)
@@ -59,7 +61,9 @@ def draw_roc_figure(predictions: pd.DataFrame) -> Figure:
 
 
 def draw_reliability_figure(predictions: pd.DataFrame, bins: int = 10) -> Figure:
-    """Observed against predicted frequency of malignant, seeds pooled, above the counts of tiles in each bin.
+    """Draw observed against predicted frequency of malignant tiles, above the tiles in each bin.
+
+    Seeds are pooled.
 
     Args:
         predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
@@ -78,11 +82,13 @@ def draw_reliability_figure(predictions: pd.DataFrame, bins: int = 10) -> Figure
 
 
 def draw_confusion_figure(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
-    """Confusion matrix of every organ: share of each true class, and tiles; means over seeds.
+    """Draw the confusion matrix of each organ: share of the true class, and tiles.
+
+    Both are means over seeds.
 
     Args:
         predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
-        threshold: a tile is called malignant from this probability on.
+        threshold: probability from which a tile is called malignant.
     """
     organs = split_by_organ(predictions)
     figure, row = _create_panels(len(organs), _PANEL_INCHES + 0.5)
@@ -95,13 +101,15 @@ def draw_confusion_figure(predictions: pd.DataFrame, threshold: float = 0.5) -> 
 
 
 def draw_comparison_figure(reports: Mapping[str, Report], metric: MetricName = "balanced_accuracy") -> Figure:
-    """Models side by side on every organ: a dot for the mean over seeds, whiskers for its interval.
+    """Draw a metric of several models on each organ, with intervals.
 
-    Whiskers of two models may overlap although their paired difference is clear: for that, see `bootstrap_difference`.
+    A dot is the mean over seeds, whiskers its interval. Whiskers of two models may overlap although
+    their paired difference is clear: for that, see `bootstrap_difference`.
 
     Args:
-        reports: name of a model, as in the legend, → its report; at most six, drawn in this order from the top.
-        metric: which metric.
+        reports: name of a model, as in the legend, → its report; at most six, drawn in this order
+            from the top.
+        metric: name of the metric.
 
     Raises:
         DataError: there is no report, or more than there are colours.
@@ -129,7 +137,7 @@ def draw_comparison_figure(reports: Mapping[str, Report], metric: MetricName = "
 
 
 def _create_panels(count: int, height: float) -> tuple[Figure, NDArray[np.object_]]:
-    """A figure with `count` panels side by side."""
+    """Create a figure with `count` panels side by side."""
     figure = Figure(figsize=(max(_PANEL_INCHES * count, 4.0), height), layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
@@ -182,7 +190,7 @@ def _draw_reliability(upper: Axes, lower: Axes, tiles: OrganPredictions, bins: i
 
 
 def _compute_mean_confusion(tiles: OrganPredictions, threshold: float) -> NDArray[np.float64]:
-    """Tiles by true (rows) and called (columns) class, mean over seeds, [2, 2]."""
+    """Count tiles by true (rows) and predicted (columns) class, as the mean over seeds, [2, 2]."""
     every = [compute_metrics(tiles.labels, row, tiles.groups, threshold) for row in tiles.probabilities]
     return np.asarray(np.mean([[[one.tn, one.fp], [one.fn, one.tp]] for one in every], axis=0))
 
@@ -202,7 +210,7 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.float64]) -> None:
 
 
 def _format_interval_caption(reports: Mapping[str, Report], metric: MetricName) -> str:
-    """What the whiskers are; empty where there are none."""
+    """Describe the whiskers; empty if there are none."""
     for report in reports.values():
         for organ in report.organs:
             if metric in organ.intervals:

@@ -1,9 +1,9 @@
-"""Which groups and which seeds each bootstrap resample draws.
+"""Bootstrap resamples of groups and seeds.
 
-Tiles of one patient, slide or original are alike, so groups are the units that are drawn, whole and with replacement
-(the cluster bootstrap of Field & Welsh 2007, J. R. Stat. Soc. B 69:369). Draws are stratified (Davison & Hinkley 1997,
-§3.2) by the labels that a group holds: only benign, only malignant, or both. Each kind keeps its number of groups, so
-no resample lacks a class.
+Tiles of one patient, slide or original are correlated, so whole groups are drawn with replacement
+(the cluster bootstrap of Field & Welsh 2007, J. R. Stat. Soc. B 69:369). Draws are stratified
+(Davison & Hinkley 1997, §3.2) by the labels in a group: only benign, only malignant, or both. Each
+stratum keeps its number of groups, so no resample lacks a class.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK_ELEMENTS = 4_000_000
-"""Tile weights held at once (32 MB), so that memory does not grow with tiles × resamples."""
+"""Tile weights in memory at once (32 MB), so that memory does not grow with tiles × resamples."""
 
 
 class TooFewGroupsError(DataError):
-    """Groups are too few for resampling to say how far a metric could move."""
+    """There are too few groups for a bootstrap interval."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Resamples:
 
     Attributes:
         index: int64 [N], the number of each tile's group, in 0..G-1.
-        drawn: float64 [G, R], how often each group stands in each resample; each column sums to G.
+        drawn: float64 [G, R], count of each group in each resample; each column sums to G.
     """
 
     index: NDArray[np.int64]
     drawn: NDArray[np.float64]
 
     def tile_weights(self) -> Iterator[NDArray[np.float64]]:
-        """Weights of the tiles [N, r], some resamples at a time; together [N, R]."""
+        """Yield the weights of the tiles [N, r], r resamples at a time, R in all."""
         columns = max(1, _CHUNK_ELEMENTS // len(self.index))
         for start in range(0, self.drawn.shape[1], columns):
             yield self.drawn[:, start : start + columns][self.index]
@@ -50,17 +50,17 @@ class Resamples:
 def resample_groups(
     labels: NDArray[np.int64], groups: NDArray[np.str_], resamples: int, rng: np.random.Generator
 ) -> Resamples:
-    """Draw groups, stratified by the labels they hold.
+    """Draw groups with replacement, stratified by the labels in them.
 
     Args:
         labels: [N] in {0, 1}.
         groups: [N].
-        resamples: how many draws.
+        resamples: number of draws.
         rng: the source of randomness.
 
     Raises:
-        TooFewGroupsError: a class is absent, or lies in fewer than two groups of one kind, so that every resample would
-            hold the same tiles of it.
+        TooFewGroupsError: a class is absent, or lies in fewer than two groups of one stratum, so
+            that every resample would have the same tiles of it.
     """
     index = np.unique(groups, return_inverse=True)[1]
     kinds = _find_group_kinds(labels, index)
@@ -69,7 +69,7 @@ def resample_groups(
 
 
 def draw_groups(kinds: NDArray[np.int64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """How often each of G groups is drawn, within its kind [G] → [G, R]."""
+    """Draw groups within their stratum `kinds` [G]; return the count of each group, [G, R]."""
     drawn = np.empty((len(kinds), resamples))
     for kind in np.unique(kinds):
         members = np.flatnonzero(kinds == kind)
@@ -78,16 +78,16 @@ def draw_groups(kinds: NDArray[np.int64], resamples: int, rng: np.random.Generat
 
 
 def draw_seeds(seeds: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """The share of each seed's model in each resample, [K, R]; each column sums to 1.
+    """Draw seeds; return the share of each in each resample, [K, R]; columns sum to 1.
 
-    Seeds are drawn like groups because the seed is as much a source of variance as the tiles
+    Seeds are drawn as well because the seed is a source of variance just as the tiles are
     (Bouthillier 2021, "Accounting for variance in machine learning benchmarks").
     """
     return np.asarray(rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).T / seeds)
 
 
 def _find_group_kinds(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The kind of each group [G]: 1 only benign, 2 only malignant, 3 both."""
+    """Find the stratum of each group [G]: 1 only benign, 2 only malignant, 3 both."""
     tiles = np.bincount(index)
     malignant = np.bincount(index, weights=labels)
     return np.asarray((malignant < tiles) + 2 * (malignant > 0), dtype=np.int64)

@@ -1,7 +1,8 @@
-"""Metrics under many sets of tile weights at once: what makes a bootstrap of thousands of resamples quick.
+"""Metrics under many sets of tile weights at once, so that thousands of resamples take seconds.
 
-A resample that draws a group twice gives each of its tiles the weight 2. So a metric of K models (seeds) on R resamples
-is a few products of [K, N] by [N, R] matrices. Each value equals scikit-learn's with `sample_weight`.
+A resample that draws a group twice gives each of its tiles the weight 2. A metric of K models
+(seeds) on R resamples is then a few products of [K, N] by [N, R] matrices. Each value equals
+scikit-learn's with `sample_weight`.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ def compute_weighted_metric(
     threshold: float,
     bins: int,
 ) -> NDArray[np.float64]:
-    """One metric for every model and every set of weights.
+    """Compute one metric for every model and every set of weights.
 
     Args:
-        name: which metric.
+        name: of the metric.
         labels: [N] in {0, 1}.
         probabilities: of malignant, [K, N] in [0, 1].
-        weights: [N, R], not negative; both classes must have weight in each column, else the value is NaN.
-        threshold: a tile is called malignant from this probability on.
+        weights: [N, R], not negative; the value is NaN for a column in which a class has no weight.
+        threshold: probability from which a tile is called malignant.
         bins: number of bins of the calibration error.
 
     Returns:
@@ -63,23 +64,24 @@ def compute_weighted_metric(
                 + _compute_share(~called[:, benign], weights[benign])
             ) / 2
         case "auroc":
-            return np.stack([_auroc(labels, model, weights) for model in probabilities])
+            return np.stack([_compute_auroc(labels, model, weights) for model in probabilities])
         case "ece":
-            return np.stack([_ece(labels, model, weights, bins) for model in probabilities])
+            return np.stack([_compute_ece(labels, model, weights, bins) for model in probabilities])
 
 
 def _compute_share(hits: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weighted share of hits [K, n] under weights [n, R] → [K, R]."""
-    with np.errstate(invalid="ignore"):  # no weight at all: 0 / 0 is the NaN that is wanted
+    """Compute the share of hits [K, n] under weights [n, R]: [K, R]."""
+    with np.errstate(invalid="ignore"):  # no weight at all: 0 / 0 gives the NaN that is wanted
         return np.asarray((hits.astype(np.float64) @ weights) / weights.sum(axis=0))
 
 
-def _auroc(
+def _compute_auroc(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weighted Mann–Whitney statistic of one model [N] → [R]: P(malignant scores above benign), a tie counts half.
+    """Compute the Mann–Whitney statistic of one model [N] under weights [N, R]: [R].
 
-    The benign tiles are sorted once; the weight below and not above each malignant tile's score is then a running sum.
+    It is P(malignant scores above benign), where a tie counts half. Benign tiles are sorted once;
+    the weight below, and that not above, each malignant tile's score is then a running sum.
     """
     malignant, benign = labels == 1, labels == 0
     order = np.argsort(probabilities[benign])
@@ -93,10 +95,13 @@ def _auroc(
         return np.asarray(wins / (weights[malignant].sum(axis=0) * running[-1]))
 
 
-def _ece(
+def _compute_ece(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], weights: NDArray[np.float64], bins: int
 ) -> NDArray[np.float64]:
-    """Weighted calibration error of one model [N] → [R]: in a bin, weight × gap is |Σ w (label − probability)|."""
+    """Compute the calibration error of one model [N] under weights [N, R]: [R].
+
+    In a bin, weight × gap is |Σ w (label − probability)|.
+    """
     members = np.arange(bins)[:, None] == find_bins(probabilities, bins)
     gaps = (members * (labels - probabilities)) @ weights
     with np.errstate(invalid="ignore"):

@@ -1,8 +1,8 @@
-"""Adaptive batch normalisation, AdaBN (Li et al. 2016, arXiv 1603.04779): source-only training, target statistics.
+"""Adaptive batch normalisation, AdaBN (Li et al. 2016, arXiv 1603.04779).
 
-The loss is that of `erm`, CE(C(z_source), y), with BatchNorm on the statistics of source batches.
-After each epoch, one pass over all target tiles gives every trained BatchNorm the target's mean and
-variance of each channel,
+Training is source-only, and BatchNorm gets the target's statistics. The loss is that of `erm`,
+CE(C(z_source), y), with BatchNorm on the statistics of source batches. After each epoch, one pass
+over all target tiles gives every trained BatchNorm the target's mean and variance of each channel,
 
     μ = Σ_b n_b μ_b / Σ_b n_b,   σ² = Σ_b n_b σ²_b / Σ_b n_b,
 
@@ -35,7 +35,7 @@ class AdaBn(Erm):
 
     @torch.no_grad()
     def calibrate(self, net: AdaptationNet, target: Iterable[Tensor]) -> None:
-        """Replace the target's statistics by those of one pass over its tiles; see `Method.calibrate`."""
+        """Replace the target's statistics by those of one pass; see `Method.calibrate`."""
         layers = [module for module in net.modules() if isinstance(module, DomainBatchNorm2d) and module.per_domain]
         was_training, momenta = net.training, [layer.momentum for layer in layers]
         net.eval()

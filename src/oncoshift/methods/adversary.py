@@ -1,4 +1,4 @@
-"""The base of domain-adversarial terms: a domain head behind gradient reversal, and the weights of tiles.
+"""The base of domain-adversarial terms: a domain head behind gradient reversal.
 
 Each term minimises weight · CE(D(R_λ(x)), d), where x is the head's input for a tile, d the tile's
 domain, and R_λ the identity forward and −λ backward: D learns to separate the domains, and the
@@ -39,8 +39,8 @@ class Adversary(Term):
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the weighted domain loss; see `Term.forward`.
 
-        The head's accuracy is logged beside its loss, since a loss at the entropy of the domains can mean
-        equilibrium or a dead head.
+        The head's accuracy is logged beside its loss, since a loss at the entropy of the domains
+        can mean equilibrium or a dead head.
         """
         settings = self.settings
         strength = compute_reversal_strength(
@@ -62,7 +62,10 @@ class Adversary(Term):
         return torch.zeros_like(step.organs)
 
     def weigh_tiles(self, step: Step) -> Tensor | None:
-        """Return each tile's weight in the domain loss, float32 [B + T] of mean 1 in each domain; None for all 1."""
+        """Return each tile's weight in the domain loss, float32 [B + T]; None if all are 1.
+
+        Weights have mean 1 in each domain.
+        """
         if self.shares is None:
             return None
         source = weigh_sources(step.labels, self.group_sources(step), self.shares(step.target_logits))
@@ -70,4 +73,4 @@ class Adversary(Term):
 
     @abstractmethod
     def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute the domain loss of the head's logits, and their detached accuracy, both scalars."""
+        """Compute the scalar domain loss of the head's logits, and their detached accuracy."""

@@ -1,4 +1,4 @@
-"""The base of methods that read target tiles: one forward over source and target, the label loss, the terms.
+"""The base of methods that read target tiles: one forward, the label loss, and terms.
 
 The loss of a step is CE(C(z_source), y) plus the losses of one or more terms, by which methods
 differ. Terms share the features and logits of one forward, so a combination such as dann + mcc only
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Step(NamedTuple):
-    """The results of one forward, which every term reads; always of the whole batch, in any number of processes.
+    """The results of one forward that terms read, of the whole batch in any number of processes.
 
     Attributes:
         z: shared features [B + T, width], source tiles first.
@@ -35,7 +35,8 @@ class Step(NamedTuple):
         organs: int64 [B], of the source tiles.
         epoch: number of the epoch, from 0.
         progress: share of all steps done, from 0 to 1.
-        strong_logits: class logits [T, 2] of the target tiles' strong views, for a term that needs them; else None.
+        strong_logits: class logits [T, 2] of the target tiles' strong views, for a term that needs
+            them; else None.
     """
 
     z: Tensor
@@ -137,7 +138,7 @@ class Alignment(Method):
         )
 
     def _collect_tiles(self, batch: Batch) -> list[Tensor]:
-        """List the inputs of one forward: source tiles, target tiles, and strong views where needed."""
+        """List the inputs of one forward: source tiles, target tiles, strong views if needed."""
         if batch.target is None or len(batch.target) == 0:
             raise ValueError(f"{' + '.join(self.terms)} needs target tiles in every batch")
         expected = (len(batch.source),)
@@ -155,9 +156,10 @@ class Alignment(Method):
 
 
 def drop_channels(x: Tensor) -> Tensor:
-    """Drop each channel of outputs of a frozen trunk [N, C, …] with probability ½ per tile, and double the others.
+    """Drop half of the channels of a frozen trunk's outputs [N, C, …], and double the others.
 
-    The result takes the place of a strong view where tiles cannot change.
+    Each channel of each tile is dropped with probability ½. The result takes the place of a strong
+    view where tiles cannot change.
     """
     kept = F.dropout(x.new_ones(x.shape[:2]), 0.5)
     return x * kept.view(*kept.shape, *(1 for _ in x.shape[2:]))
@@ -175,8 +177,8 @@ def compute_diagnostics(step: Step) -> dict[str, Tensor]:
 
     Returns:
         `target_entropy`, mean entropy of the target's predictions in nats;
-        `target_train_malignant_share`, the share of target tiles predicted malignant; `feature_norm`, the
-        mean Euclidean length of the shared feature.
+        `target_train_malignant_share`, the share of target tiles predicted malignant;
+        `feature_norm`, the mean Euclidean length of the shared feature.
     """
     return {
         "target_entropy": entropy(step.target_logits).mean(),

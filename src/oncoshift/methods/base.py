@@ -39,7 +39,8 @@ class Needs(NamedTuple):
     Attributes:
         target: whether target tiles are needed.
         strong: whether a strong view of each target tile is needed, with `strong_jitter`.
-        stain_jitter: least stain jitter of the views of source and target tiles; see `train.stain_jitter`.
+        stain_jitter: least stain jitter of the views of source and target tiles; see
+            `train.stain_jitter`.
         strong_jitter: stain jitter of strong views.
     """
 
@@ -94,10 +95,10 @@ class Method(nn.Module, ABC):
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the mean cross-entropy of class logits [B, C] and smoothed labels, and the figures to log.
+    """Compute the cross-entropy of class logits [B, C] and smoothed labels, and figures to log.
 
-    The loss of a tile with label y is −Σ_c t_c log softmax(logits)_c with t_c = (1 − s) [c = y] + s / C (Szegedy et al.
-    2016, arXiv 1512.00567).
+    The loss of a tile with label y is −Σ_c t_c log softmax(logits)_c with t_c = (1 − s) [c = y] + s
+    / C (Szegedy et al. 2016, arXiv 1512.00567).
 
     Args:
         logits: [B, C].

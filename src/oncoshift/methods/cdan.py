@@ -48,9 +48,9 @@ class Cdan(Dann):
 
 
 def multilinear_map(logits: Tensor, z: Tensor) -> Tensor:
-    """Compute outer products of softmax(logits [N, C]) and z [N, width]: [N, C · width], class 0 first.
+    """Compute outer products of softmax(logits) and z: [N, C · width], class 0 first.
 
-    Gradients go to z alone.
+    Logits are [N, C], z [N, width]. Gradients go to z alone.
 
     Raises:
         ValueError: logits and features differ in their number of rows.
@@ -61,5 +61,5 @@ def multilinear_map(logits: Tensor, z: Tensor) -> Tensor:
 
 
 def certainty(logits: Tensor) -> Tensor:
-    """Compute 1 + exp(−H(softmax(logits [N, C]))): float32 [N], from 1 + 1/C to 2, without gradient."""
+    """Compute 1 + exp(−H(softmax(logits [N, C]))): float32 [N], 1 + 1/C to 2, no gradient."""
     return 1.0 + torch.exp(-entropy(logits.detach()))

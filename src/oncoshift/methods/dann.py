@@ -1,11 +1,13 @@
-"""Domain-adversarial training of neural networks, DANN (Ganin et al. 2016, JMLR 17:59, arXiv 1505.07818).
+"""Domain-adversarial training of neural networks, DANN (Ganin et al. 2016, arXiv 1505.07818).
 
-With features z = F(x), class logits C(z), domain logit D(z) and domain d (1 source, 0 target), one step minimises
+With features z = F(x), class logits C(z), domain logit D(z) and domain d (1 source, 0 target), one
+step minimises
 
     CE(C(z_source), y) + weight · BCE(D(R_λ(z)), d)
 
-where R_λ is the identity forward and −λ backward, so that D learns to separate the domains and F to make
-them inseparable. The form of arXiv 2601.14678 has a linear D, weight 1 and λ = (epoch / epochs)², set once an epoch.
+where R_λ is the identity forward and −λ backward, so that D learns to separate the domains and F to
+make them inseparable. The form of arXiv 2601.14678 has a linear D, weight 1 and λ = (epoch /
+epochs)², set once an epoch.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Dann(Adversary):
         super().__init__(build_head(setup.width, settings.hidden, 1), setup, settings)
 
     def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute binary cross-entropy and accuracy of logits [B + T, 1]; see `Adversary.compute_domain_loss`."""
+        """Compute binary cross-entropy and accuracy of logits [B + T, 1]; see the base class."""
         flat = logits.squeeze(1)
         domains = torch.zeros(len(flat), device=flat.device)
         domains[: step.sources] = 1.0
@@ -43,8 +45,8 @@ def domain_cross_entropy(logits: Tensor, domains: Tensor, weights: Tensor | None
     """Compute the mean binary cross-entropy of logits [N] and domains [N], with weights [N].
 
     Raises:
-        ValueError: the shapes differ. [N] against [N, 1] would broadcast to [N, N] and pair every tile with every
-            label, silently.
+        ValueError: the shapes differ. [N] against [N, 1] would broadcast to [N, N] and pair every
+            tile with every label, silently.
     """
     if logits.ndim != 1 or logits.shape != domains.shape or (weights is not None and weights.shape != domains.shape):
         shapes = [list(values.shape) for values in (logits, domains, weights) if values is not None]

@@ -1,14 +1,14 @@
-"""DANN with a discriminator over all organs: a softmax over each source organ and the target, not a binary head.
+"""DANN with a discriminator over all organs: a softmax over the source organs and the target.
 
 With organ o of a tile (0 … S − 1 the sources, S the target), one step minimises
 
     CE(C(z_source), y) + weight · CE(D(R_λ(z)), o),  D(z) [N, S + 1].
 
-So the sources are aligned with one another as well, and a target that resembles one of them does not
-pass as aligned with all. It is the multi-class form of Ganin et al. 2016 (arXiv 1505.07818); Zhao et
-al. 2018 (MDAN, arXiv 1705.09684) study several sources with a binary head for each. The mean is over
-tiles: with batches balanced over organs, the target weighs as much as all sources together, and an
-accuracy of one half is chance.
+So the sources are aligned with one another as well, and a target that resembles one of them does
+not pass as aligned with all. It is the multi-class form of Ganin et al. 2016 (arXiv 1505.07818);
+Zhao et al. 2018 (MDAN, arXiv 1705.09684) study several sources with a binary head for each. The
+mean is over tiles: with batches balanced over organs, the target weighs as much as all sources
+together, and an accuracy of one half is chance.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 class DannMulti(Adversary):
-    """A domain loss with one logit per organ; with label shift each source organ is weighted separately."""
+    """A domain loss with one logit per organ; label shift weights each source organ separately."""
 
     def __init__(self, setup: Setup, settings: DannMultiSettings) -> None:
         super().__init__(build_head(setup.width, settings.hidden, setup.organs + 1), setup, settings)
 
     def group_sources(self, step: Step) -> Tensor:
-        """Return the organ of each source tile: each is a domain of its own."""
+        """Return the organ of each source tile: each organ is a domain."""
         return step.organs
 
     def compute_domain_loss(self, logits: Tensor, step: Step, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute cross-entropy and accuracy of logits [B + T, S + 1]; see `Adversary.compute_domain_loss`."""
+        """Compute cross-entropy and accuracy of logits [B + T, S + 1]; see the base class."""
         organs = torch.cat([step.organs, step.organs.new_full((len(step.target_logits),), self.setup.organs)])
         return organ_cross_entropy(logits, organs, weights), (logits.detach().argmax(1) == organs).float().mean()
 

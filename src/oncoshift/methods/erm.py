@@ -1,9 +1,8 @@
-"""Empirical risk minimisation on all source organs pooled: the control against which gains are measured.
+"""Empirical risk minimisation on all source organs pooled: the control for measuring gains.
 
 `single` is the same on one source organ, and `ensemble` the mean probability of one `single` per
-source organ: the
-supervised models and their ensembles of arXiv 2601.14678 (`methods.factory`, `training.ensemble`). One step minimises
-CE(C(z_source), y).
+source organ: the supervised models and their ensembles of arXiv 2601.14678 (`methods.factory`,
+`training.ensemble`). One step minimises CE(C(z_source), y).
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def select_method_settings(settings: Settings) -> dict[str, Any]:
-    """Select the sections that `train.method` reads beside `model` and `train`, as plain values by name."""
+    """Select the sections that `train.method` reads beside `model` and `train`, as plain values."""
     row = METHODS[settings.train.method]
     return settings.model_dump(mode="json", include={settings.train.method, *row.terms, *row.also_reads})
 
 
 def list_trained_organs(settings: Settings) -> tuple[str, ...]:
-    """List the source organs that a method is trained on: all, or the one that `single.organ` names."""
+    """List the source organs that a method is trained on: all, or the one of `single.organ`."""
     if not METHODS[settings.train.method].one_organ:
         return settings.sources
     return (settings.single.organ or settings.sources[0],)
@@ -42,11 +42,11 @@ def list_member_settings(settings: Settings) -> tuple[Settings, ...]:
 
 
 def build_method(settings: Settings) -> Method:
-    """Build the method named by `train.method` around a new network, whose weights torch's global seed decides.
+    """Build the method named by `train.method` around a new network.
 
-    The network is drawn before the terms' heads, so for one seed every method starts from the same
-    network. BatchNorm is per domain where the settings say so and the method reads target tiles, and
-    always for AdaBN.
+    Torch's global seed decides its weights. The network is drawn before the terms' heads, so for
+    one seed every method starts from the same network. BatchNorm is per domain where the settings
+    say so and the method reads target tiles, and always for AdaBN.
     """
     row = METHODS[settings.train.method]
     per_domain = row.per_domain or (row.uses_target and settings.model.batch_norm == "per_domain")

@@ -1,14 +1,15 @@
 """Label shift: weights that bring source tiles to the class proportions estimated for the target.
 
-Alignment of whole domains is wrong where class proportions differ: to hide the domain, the feature must then move
-malignant tiles among benign ones (Zhao et al. 2019, arXiv 1901.09453; Tachet des Combes et al. 2020, arXiv 2003.04475).
-So the domain loss weights a source tile of label y by
+Alignment of whole domains is wrong where class proportions differ: to hide the domain, the feature
+must then move malignant tiles among benign ones (Zhao et al. 2019, arXiv 1901.09453; Tachet des
+Combes et al. 2020, arXiv 2003.04475). So the domain loss weights a source tile of label y by
 
     w(y) = q(y) / p(y),
 
-where p are the proportions in the source batch and q those of the target. q is the model's own mean prediction on
-target batches, as an exponential moving average, kept away from 0 and 1: no target label is read. It is not corrected
-by the model's confusion on the sources (BBSE, Lipton 2018), so it lags, and leans towards what the model believes.
+where p are the proportions in the source batch and q those of the target. q is the model's own mean
+prediction on target batches, as an exponential moving average, kept away from 0 and 1: no target
+label is read. It is not corrected by the model's confusion on the sources (BBSE, Lipton 2018), so
+it lags, and leans towards what the model believes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MOMENTUM = 0.95
 """Decay of the average per batch or micro-batch; about the last 20 of them count."""
 
 MIN_SHARE = 0.1
-"""Least share of a class before normalisation to sum 1, so that a constant predictor does not drop a class."""
+"""Least share of a class before normalisation, so that a constant predictor drops none."""
 
 
 class TargetShares(nn.Module):
@@ -38,7 +39,7 @@ class TargetShares(nn.Module):
 
     @torch.no_grad()
     def forward(self, target_logits: Tensor) -> Tensor:
-        """Update the average by a batch's class logits [T, classes]; return the clipped shares [classes]."""
+        """Update the average by logits [T, classes]; return the clipped shares [classes]."""
         mean = target_logits.detach().float().softmax(1).mean(0)
         self.shares.mul_(MOMENTUM).add_(mean, alpha=1.0 - MOMENTUM)
         clipped = self.shares.clamp(min=MIN_SHARE)
@@ -46,7 +47,9 @@ class TargetShares(nn.Module):
 
 
 def weigh_sources(labels: Tensor, groups: Tensor, shares: Tensor) -> Tensor:
-    """Weigh source tiles, with mean 1 in each group, so that each group's labels have the proportions `shares`.
+    """Weigh source tiles so that each group's labels have the proportions `shares`.
+
+    Weights have mean 1 in each group.
 
     Args:
         labels: int64 [B].
@@ -54,7 +57,8 @@ def weigh_sources(labels: Tensor, groups: Tensor, shares: Tensor) -> Tensor:
         shares: float32 [classes], the wanted proportions.
 
     Returns:
-        float32 [B]. In a group without one of the classes the others share what is left by their proportions.
+        float32 [B]. In a group without one of the classes the others share what is left by their
+        proportions.
 
     Raises:
         ValueError: labels and groups are not both [B].

@@ -1,12 +1,13 @@
-"""Minimum class confusion, MCC (Jin et al. 2020, arXiv 1912.03699): no domain head, a loss on target predictions alone.
+"""Minimum class confusion, MCC (Jin et al. 2020, arXiv 1912.03699).
 
-With target logits Z [T, C], one step minimises CE(C(z_source), y) + weight · confusion, where
+It is a loss on target predictions alone, without a domain head. With target logits Z [T, C], one
+step minimises CE(C(z_source), y) + weight · confusion, where
 
     Y = softmax(Z / temperature)                        [T, C]
-    W_i = T (1 + exp(−H(Y_i))) / Σ_j (1 + exp(−H(Y_j)))  confident tiles weigh more; W is a constant
+    W_i = T (1 + exp(−H(Y_i))) / Σ_j (1 + exp(−H(Y_j)))  confident tiles weigh more; constant
     M = Yᵀ diag(W) Y                                    [C, C]
-    N_jk = M_jk / Σ_l M_jl                              rows of sum 1: rare classes weigh as much as common ones
-    confusion = (1 / C) Σ_j Σ_k≠j N_jk                  from 0 to 1 − 1/C or so
+    N_jk = M_jk / Σ_l M_jl                              rows sum to 1: classes weigh equally
+    confusion = (1 / C) Σ_j Σ_k≠j N_jk                  from 0 to about 1 − 1/C
 """
 
 from __future__ import annotations

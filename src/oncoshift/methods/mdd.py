@@ -1,13 +1,15 @@
 """Margin disparity discrepancy, MDD (Zhang et al. 2019, arXiv 1904.05801).
 
-Beside the label head C there is an auxiliary head A of the same form. With the predicted classes h = argmax C(z), one
-step minimises
+Beside the label head C there is an auxiliary head A of the same form. With the predicted classes
+h = argmax C(z), one step minimises
 
-    CE(C(z_source), y) + weight · [margin · CE(A(R_λ(z_source)), h_source) − mean log(1 − softmax(A(R_λ(z_target)))_h)]
+    CE(C(z_source), y) + weight · [margin · CE(A(R_λ(z_source)), h_source)
+                                   − mean log(1 − softmax(A(R_λ(z_target)))_h)]
 
 where R_λ is the identity forward and −λ backward. So A learns to agree with C on the sources and to
-disagree on the target, as far as their features differ, and the trunk removes that difference. The margin is
-the paper's γ = exp ρ, and h is a constant. In equilibrium A's probability for h tends to margin / (1 + margin) on both.
+disagree on the target, as far as their features differ, and the trunk removes that difference. The
+margin is the paper's γ = exp ρ, and h is a constant. In equilibrium A's probability for h tends to
+margin / (1 + margin) on both.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Mdd(Term):
         self.head = build_head(setup.width, settings.hidden, 2)
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the weighted disparity; the agreements are the shares of tiles on which both heads agree."""
+        """Compute the weighted disparity, and the shares of tiles on which both heads agree."""
         settings = self.settings
         strength = compute_reversal_strength(
             settings.schedule, settings.max_lambda, step.epoch, self.setup.epochs, step.progress
@@ -64,7 +66,9 @@ def agreement_loss(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def disagreement_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Compute the mean −log(1 − p) of classes int64 [N] under logits [N, C], finite even where p rounds to 1.
+    """Compute the mean −log(1 − p) of classes int64 [N] under logits [N, C].
+
+    It is finite even where p rounds to 1.
 
     Raises:
         ValueError: the shapes do not fit.

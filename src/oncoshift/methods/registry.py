@@ -1,7 +1,8 @@
 """The table of adaptation methods, with all that the rest of the package knows of each.
 
-The rows decide the names that `train.method` and `retrain.control` allow, the settings that a method
-reads and tuning may vary, the organs and networks to train, and how `methods.factory` builds it.
+The rows decide the names that `train.method` and `retrain.control` allow, the settings that a
+method reads and tuning may vary, the organs and networks to train, and how `methods.factory` builds
+it.
 
 A new method is a file in this package, its section and field in `oncoshift.settings.methods`, and a
 row here. Rows name classes by import string, because settings read this table and must not load
@@ -15,11 +16,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method; it reads `model`, `train`, the section of its own name, if any, and those of its terms.
+    """A method. It reads `model`, `train`, the section of its own name, and those of its terms.
 
     Attributes:
-        made_by: its class, as `module:class`: a `Method`, or a `Term` if the method is itself a term.
-            Empty for a method composed of others.
+        made_by: its class, as `module:class`: a `Method`, or a `Term` if the method is itself a
+            term. Empty for a method composed of others.
         terms: names of its terms, the losses beside the label loss, in the order in which they are
             built and added.
         member: of an ensemble, the method that is trained on each source organ alone.
@@ -27,7 +28,8 @@ class MethodRow:
         per_domain: whether BatchNorm separates source and target whatever `model.batch_norm` says.
         changes_tiles: whether it changes tiles, so that no part of the trunk can be frozen.
         one_organ: whether it is trained on one source organ, `single.organ`.
-        separates_organs: whether its domain head has a class for each source organ, rather than one for all.
+        separates_organs: whether its domain head has a class for each source organ, rather than one
+            for all.
     """
 
     made_by: str = ""

@@ -1,20 +1,23 @@
-"""Self-training on weak and strong views: FixMatch (Sohn et al. 2020, arXiv 2001.07685) across domains.
+"""Self-training on weak and strong views, after FixMatch (Sohn et al. 2020, arXiv 2001.07685).
 
-With q the class probabilities of source tiles [B, C], p those of the weak views of target tiles [T, C], both constants,
-and Z the logits of the strong views [T, C], one step minimises CE(C(z_source), y) + weight · μ · consistency, where
+With q the class probabilities of source tiles [B, C], p those of the weak views of target tiles [T,
+C], both constants, and Z the logits of the strong views [T, C], one step minimises CE(C(z_source),
+y) + weight · μ · consistency, where
 
-    p̃_i ∝ p_i · mean(q) / mean(p)                       the target's proportions become the sources' (with `align`)
+    p̃_i ∝ p_i · mean(q) / mean(p)                       target proportions → sources' (`align`)
     c = threshold · mean_j max q_j                       relative to the sources' mean confidence
     ŷ_i = argmax p̃_i,  m_i = [max p̃_i ≥ c]               pseudo-labels, and which of them are used
     consistency = (1 / T) Σ_i m_i · CE(Z_i, ŷ_i)
     μ = ½ − ½ cos(min(π, 2π · progress))                 from 0 to 1 over the first half of training
 
-The alignment, the relative threshold and μ are those of AdaMatch (Berthelot et al. 2022, arXiv 2106.04732); its random
-interpolation of logits is left out, and pseudo-labels are hard, as in FixMatch. Alignment is wrong where the target's
-class proportions differ from those of source batches.
+The alignment, the relative threshold and μ are those of AdaMatch (Berthelot et al. 2022, arXiv
+2106.04732); its random interpolation of logits is left out, and pseudo-labels are hard, as in
+FixMatch. Alignment is wrong where the target's class proportions differ from those of source
+batches.
 
-Views of tiles are those of `training.augment`, the strong one with stains of another strength. On the outputs of a
-frozen trunk both views are the same tile, and the strong one lacks half of the channels (`alignment.drop_channels`).
+Views of tiles are those of `training.augment`, the strong one with stains of another strength. On
+the outputs of a frozen trunk both views are the same tile, and the strong one lacks half of the
+channels (`alignment.drop_channels`).
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ class SelfTraining(Term):
         """Compute the weighted consistency loss; see `Term.forward`.
 
         Logged beside the loss: `pseudo_label_share`, the share of target tiles with a pseudo-label;
-        `pseudo_malignant_share`, the malignant share of those, 0 without any; `view_agreement`, the share of
-        target tiles with the same class in both views.
+        `pseudo_malignant_share`, the malignant share of those, 0 without any; `view_agreement`, the
+        share of target tiles with the same class in both views.
         """
         if step.strong_logits is None:
             raise ValueError("self_training needs logits of strong views")
@@ -93,7 +96,9 @@ def assign_pseudo_labels(
 
 
 def consistency_loss(strong_logits: Tensor, classes: Tensor, counts: Tensor) -> Tensor:
-    """Compute the cross-entropy of logits [T, C] and classes int64 [T], summed where `counts` [T] is 1, over T.
+    """Compute the cross-entropy of logits [T, C] and classes int64 [T], weighted by `counts` [T].
+
+    The sum is divided by T.
 
     Raises:
         ValueError: the shapes do not fit.

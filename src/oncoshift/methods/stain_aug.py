@@ -1,4 +1,4 @@
-"""Source-only training with stain augmentation, the alternative to normalisation (Tellez et al. 2018, 2019).
+"""Source-only training with stain augmentation (Tellez et al. 2018, 2019).
 
 As `erm`, on views of source tiles with other strengths of haematoxylin and eosin. A pixel's optical
 density is split into the two stains and a rest, o = h · H + e · E + r, and becomes

@@ -1,9 +1,9 @@
-"""Average thresholded confidence, ATC (Garg 2022, arXiv 2201.04234): an estimate of target accuracy.
+"""Average thresholded confidence, ATC (Garg 2022, arXiv 2201.04234).
 
-The threshold t on the confidence s = max(p, 1 − p) is set on labelled source tiles so that the share of tiles below
-it is their error; the estimate is the share of target tiles that reach it. With two classes negative entropy, the
-paper's other score, orders tiles as s does, so it gives the same estimate. A confident, inverted model gets a high
-one.
+The threshold t on the confidence s = max(p, 1 − p) is set on labelled source tiles so that the
+share of tiles below it equals their error rate; the estimate is the share of target tiles that
+reach it. With two classes negative entropy, the paper's other score, orders tiles as s does, so it
+gives the same estimate. A confident model with inverted classes gets a high estimate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def average_thresholded_confidence(
     source: NDArray[np.float64], labels: NDArray[np.int64], target: NDArray[np.float64]
 ) -> float:
-    """Estimated accuracy on the target.
+    """Estimate the accuracy on the target.
 
     Args:
         source: probabilities of malignant, [N], on source validation tiles.

@@ -1,4 +1,4 @@
-"""What validators share: checks of binary probabilities, the two-column softmax, entropy in bits."""
+"""Helpers shared by validators: checks of binary probabilities, two-column softmax, entropy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TINY = 1e-12
-"""Probabilities are held this far from 0 and 1 before a logarithm."""
+"""Probabilities are clipped this far from 0 and 1 before a logarithm."""
 
 
 def check_probabilities(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same probabilities of malignant [N] as float64.
+    """Check probabilities of malignant [N] and return them as float64.
 
     Raises:
-        ValueError: not one-dimensional, empty, not finite or outside 0 to 1. [N, 1] would broadcast to [N, N].
+        ValueError: not one-dimensional, empty, not finite or outside 0 to 1. [N, 1] would broadcast
+            to [N, N].
     """
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 1 or not len(p):
@@ -28,10 +29,10 @@ def check_probabilities(probabilities: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def check_models(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same probabilities of several models [M, N] as float64.
+    """Check the probabilities of several models [M, N] and return them as float64.
 
     Raises:
-        ValueError: not [M, N], fewer than two models, or a row that `check_probabilities` refuses.
+        ValueError: not [M, N], fewer than two models, or a row that `check_probabilities` rejects.
     """
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 2 or len(p) < 2:
@@ -40,10 +41,10 @@ def check_models(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def check_labels(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """Labels 0 or 1, [N], as booleans.
+    """Check labels 0 or 1, [N], and return them as booleans.
 
     Raises:
-        ValueError: another shape than [`count`], or another value.
+        ValueError: the shape is not [`count`], or a value is neither 0 nor 1.
     """
     if labels.shape != (count,):
         raise ValueError(f"expected labels [{count}], got shape {labels.shape}")
@@ -53,11 +54,11 @@ def check_labels(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
 
 
 def entropy_bits(probabilities: NDArray[np.float64] | np.floating) -> NDArray[np.float64]:
-    """Entropy of binary predictions, bits, the shape of the input."""
+    """Compute the entropy of binary predictions in bits, with the shape of the input."""
     p = np.clip(probabilities, TINY, 1 - TINY)
     return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
 
 
 def as_softmax(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N] of malignant → [N, 2] of benign and malignant."""
+    """Return probabilities of malignant [N] as those of benign and malignant, [N, 2]."""
     return np.stack([1 - probabilities, probabilities], axis=1)

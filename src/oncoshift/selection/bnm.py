@@ -1,7 +1,7 @@
-"""Batch nuclear norm (Cui 2020, arXiv 2003.12237): predictions that are confident and diverse have a large one.
+"""Batch nuclear norm (Cui 2020, arXiv 2003.12237): large for confident and diverse predictions.
 
-With P the softmax [N, C], ‖P‖_* = Σ singular values ≤ √(C N), reached by one-hot rows that are spread evenly. The
-value is divided by that bound, so that it does not depend on N.
+With P the softmax [N, C], ‖P‖_* = Σ singular values ≤ √(C N), attained by one-hot rows spread
+evenly over classes. The value is divided by that bound, so that it does not depend on N.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 
 def batch_nuclear_norm(probabilities: NDArray[np.float64]) -> float:
-    """‖P‖_* / √(2 N) of binary predictions.
+    """Compute ‖P‖_* / √(2 N) of binary predictions.
 
     Args:
         probabilities: of malignant, [N], on unlabelled target tiles.
 
     Returns:
-        0.5 (undecided everywhere), 0.707 (certain, one class) to 1 (certain, both equally often); higher is better.
+        0.5 (undecided everywhere), 0.707 (certain, one class) to 1 (certain, both equally often);
+        higher is better.
     """
     softmax = as_softmax(check_probabilities(probabilities))
-    # Singular values of P from PᵀP [2, 2]: no decomposition of N rows.
+    # Singular values of P from PᵀP [2, 2]: this avoids a decomposition of N rows.
     squares = np.linalg.eigvalsh(softmax.T @ softmax)
     return float(np.sqrt(np.clip(squares, 0, None)).sum() / np.sqrt(2 * len(softmax)))

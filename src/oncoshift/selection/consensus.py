@@ -1,12 +1,14 @@
-"""Consensus: do models that were adapted from each source organ alone say the same about the target?
+"""Consensus of models adapted from each source organ alone: do they agree on the target?
 
-Alignment can turn the target's classes around, confidently and with every seed alike. Which way it turns depends on
-the source organ, so models from different organs mostly contradict one another where it went wrong. Agreement is
-Cohen's kappa of the classes (Cohen 1960, doi 10.1177/001316446002000104): 1 the same, 0 as by chance, −1 opposite;
-constant predictors agree on every tile by chance and get 0. One organ may be turned around by itself, so the value is
-that of the best majority: the most tightly agreeing set of more than half of the models, and of at least two.
+Alignment can invert the target's classes, confidently and with every seed. Whether it does depends
+on the source organ, so models from different organs mostly contradict one another where it
+happened. Agreement is Cohen's kappa of the classes (Cohen 1960, doi 10.1177/001316446002000104): 1
+for identical, 0 for chance, −1 for opposite predictions; constant predictors agree by chance alone
+and get 0. A single organ may be inverted, so the result is that of the best majority: the most
+tightly agreeing set of more than half of the models, and at least two.
 
-It fails where a majority is wrong in the same way, which is likelier the less independent the organs' data are.
+It fails where a majority is wrong in the same way, which is likelier the less independent the
+organs' data are.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Consensus:
 
     Attributes:
         agreement: kappa of each pair, float64 [K, K].
-        majority: positions of the models in the best majority, in order.
+        majority: indices of the models in the best majority, ascending.
         strength: least kappa within the majority, −1 to 1; higher is better.
         probabilities: the majority's mean probability of malignant, float64 [N].
     """
@@ -41,23 +43,23 @@ class Consensus:
 
     @property
     def dissenters(self) -> tuple[int, ...]:
-        """Positions of the models outside the majority."""
+        """Indices of the models outside the majority."""
         return tuple(k for k in range(len(self.agreement)) if k not in self.majority)
 
     def agreement_with(self, probabilities: NDArray[np.float64]) -> float:
-        """Kappa of a candidate, [N], with the majority, −1 to 1; higher is better."""
+        """Compute the kappa of a candidate's probabilities, [N], with the majority, −1 to 1."""
         return kappa(probabilities, self.probabilities)
 
 
 def find_consensus(alone: NDArray[np.float64]) -> Consensus:
-    """The consensus on the target.
+    """Find the consensus on the target.
 
     Args:
-        alone: probabilities of malignant, [K, N], of K ≥ 2 models on the same target tiles, each adapted from another
-            source organ alone.
+        alone: probabilities of malignant, [K, N], of K ≥ 2 models on the same target tiles, each
+            adapted from a different source organ alone.
 
     Raises:
-        ValueError: fewer than two models, or no probabilities.
+        ValueError: there are fewer than two models, or values are not probabilities.
     """
     p = check_models(alone)
     count, agreement = len(p), pairwise_kappa(p)
@@ -67,7 +69,7 @@ def find_consensus(alone: NDArray[np.float64]) -> Consensus:
 
 
 def pairwise_kappa(models: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Kappa of each pair of models, float64 [K, K], from their probabilities of malignant, [K, N]."""
+    """Compute kappa of each pair of models, [K, K], from probabilities of malignant, [K, N]."""
     agreement = np.eye(len(models))
     for one, other in combinations(range(len(models)), 2):
         agreement[one, other] = agreement[other, one] = kappa(models[one], models[other])
@@ -75,14 +77,14 @@ def pairwise_kappa(models: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def kappa(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Cohen's kappa of the classes of two models at 0.5.
+    """Compute Cohen's kappa of the classes of two models at a threshold of 0.5.
 
     Args:
         one: probabilities of malignant, [N].
         other: the same of another model.
 
     Returns:
-        −1 to 1; 0 where both are constant, since then nothing is told from chance.
+        −1 to 1; 0 if both are constant, since agreement is then that of chance.
     """
     first, second = check_probabilities(one) > 0.5, check_probabilities(other) > 0.5
     if first.shape != second.shape:

@@ -1,9 +1,10 @@
-"""Deep embedded validation, DEV (You 2019, ICML 97:7124): source loss, weighted to look like the target's.
+"""Deep embedded validation, DEV (You 2019, ICML 97:7124): importance-weighted source loss.
 
-A domain classifier on features gives each source validation tile the density ratio w = (N_source / N_target) ·
-P(target | f) / P(source | f). With ℓ the loss of a tile, L = w ℓ and η = −Cov(L, w) / Var(w), the risk on the target
-is estimated by mean(L) + η mean(w) − η; the control variate η lowers its variance since E[w] = 1. It assumes that a
-feature means the same class in both domains, which is what fails where alignment turns classes around.
+A domain classifier on features gives each source validation tile the density ratio w = (N_source /
+N_target) · P(target | f) / P(source | f). With ℓ the loss of a tile, L = w ℓ and η = −Cov(L, w) /
+Var(w), the risk on the target is estimated by mean(L) + η mean(w) − η; the control variate η lowers
+its variance since E[w] = 1. It assumes that a feature has the same class in both domains, which
+does not hold where alignment inverts the classes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DomainFeatures:
-    """One model's features, on which domains are told apart.
+    """Features of one model, by which the domain classifier separates the domains.
 
     Attributes:
         source_train: [S, D], of source tiles for the domain classifier.
@@ -40,7 +41,7 @@ class DomainFeatures:
 def deep_embedded_validation(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], features: DomainFeatures
 ) -> float:
-    """The negative of DEV's risk, with cross-entropy as the loss.
+    """Compute the negative of DEV's risk, with cross-entropy as the loss.
 
     Args:
         probabilities: of malignant, [N], on source validation tiles.
@@ -48,7 +49,7 @@ def deep_embedded_validation(
         features: of the same model.
 
     Returns:
-        −risk in nats, mostly below 0 (the control variate may carry it above); higher is better.
+        −risk in nats, mostly below 0 (the control variate can lift it above); higher is better.
     """
     p = check_probabilities(probabilities)
     truth = check_labels(labels, len(p))
@@ -59,7 +60,7 @@ def deep_embedded_validation(
 
 
 def density_ratio(features: DomainFeatures) -> NDArray[np.float64]:
-    """The weights w, float64 [N], by a logistic domain classifier on standardised features; see the module."""
+    """Estimate the weights w, float64 [N], by a logistic classifier on standardised features."""
     rows = np.concatenate([features.source_train, features.target])
     is_target = np.arange(len(rows)) >= len(features.source_train)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
@@ -70,7 +71,7 @@ def density_ratio(features: DomainFeatures) -> NDArray[np.float64]:
 
 
 def controlled_risk(losses: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Weighted mean loss with the control variate; losses and weights [N]."""
+    """Compute the weighted mean loss with the control variate, from losses and weights [N]."""
     if losses.shape != weights.shape or losses.ndim != 1:
         raise ValueError(f"expected losses and weights [N], got {losses.shape} and {weights.shape}")
     weighted = losses * weights

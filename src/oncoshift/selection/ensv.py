@@ -1,7 +1,8 @@
 """EnsV (Hu 2024, NeurIPS Datasets and Benchmarks): agreement with the candidates' ensemble.
 
-The reference is the mean softmax of all candidates; a candidate's score is its accuracy against the reference's
-classes. It is certified not to pick the worst candidate, and says nothing where most candidates are wrong alike.
+The reference is the mean softmax of all candidates; a candidate's score is its accuracy against the
+reference's classes. It provably does not pick the worst candidate, but is misled where most
+candidates make the same errors.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def ensemble_agreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """EnsV of every candidate.
+    """Compute EnsV of every candidate.
 
     Args:
-        probabilities: of malignant, [M, N], of M ≥ 2 candidates on the same unlabelled target tiles.
+        probabilities: of malignant, [M, N], of M ≥ 2 candidates on the same unlabelled target
+            tiles.
 
     Returns:
         float64 [M], each 0 to 1; higher is better.

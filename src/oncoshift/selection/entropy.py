@@ -1,6 +1,7 @@
-"""Entropy of the target predictions, with the sign turned (Morerio 2018, arXiv 1711.10288): confident ones rank first.
+"""Negative entropy of the target predictions (Morerio 2018, arXiv 1711.10288).
 
-−mean H(p). A constant, confident predictor gets the best score, so it is only ever used beside another validator.
+The score is −mean H(p). A constant, confident predictor gets the best one, so use it only beside
+another validator.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def negative_entropy(probabilities: NDArray[np.float64]) -> float:
-    """Mean negative entropy in bits.
+    """Compute the mean negative entropy in bits.
 
     Args:
         probabilities: of malignant, [N], on unlabelled target tiles.

@@ -1,7 +1,7 @@
-"""Information maximisation (IM): confident on each target tile, diverse over all of them; needs no labels.
+"""Information maximisation (IM): high for predictions that are confident and diverse.
 
-Mutual information between tile and prediction, H(mean p) − mean H(p) (Bridle 1991; as a validator Musgrave 2022,
-arXiv 2208.07360). It cannot see classes that alignment has turned around.
+The mutual information between tile and prediction, H(mean p) − mean H(p) (Bridle 1991; as a
+validator Musgrave 2022, arXiv 2208.07360). It cannot detect classes that alignment has inverted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def information_maximisation(probabilities: NDArray[np.float64]) -> float:
-    """IM of binary predictions in bits.
+    """Compute IM of binary predictions in bits.
 
     Args:
         probabilities: of malignant, [N], on unlabelled target tiles.

@@ -1,9 +1,11 @@
-"""MixVal (Hu 2023, NeurIPS, "Mixed samples as probes for unsupervised model selection in domain adaptation").
+"""MixVal: consistency of predictions on mixed target tiles.
 
-Pairs of target inputs are mixed, x = λ a + (1 − λ) b with λ just above one half, and the model's class of x is
-compared with its own class of a. Pairs of one predicted class probe how dense a class is, pairs of two probe where
-the boundary lies. The paper adds a candidate's ranks in both; here their mean is the score, so that a model can be
-scored alone. With two classes a constant predictor has no pairs of two, and scores 0 there.
+It is that of Hu 2023, NeurIPS, "Mixed samples as probes for unsupervised model selection in domain
+adaptation". Pairs of target inputs are mixed, x = λ a + (1 − λ) b with λ just above one half, and
+the model's class of x is compared with its own class of a. Pairs of one predicted class probe how
+dense a class is, pairs of two probe where the boundary is. The paper adds a candidate's ranks in
+both; here their mean is the score, so that a model can be scored alone. With two classes a constant
+predictor has no pairs of two, and scores 0 there.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ def mixval(
     mix: float = 0.55,
     seed: int = 0,
 ) -> float:
-    """Mean consistency on mixes within and between predicted classes.
+    """Compute the mean consistency on mixes within and between predicted classes.
 
     Args:
-        inputs: [N, D], what `predict` takes, of unlabelled target tiles; each is mixed with one other.
+        inputs: [N, D], what `predict` takes, of unlabelled target tiles; each is mixed with one
+            other.
         predict: inputs [N, D] → probabilities of malignant [N].
         mix: λ, above 0.5 and below 1.
         seed: of the pairing.
@@ -53,7 +56,7 @@ def mixval(
 
 
 def _draw_derangement(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation of `count` numbers that leaves none where it is: one cycle through all."""
+    """Draw a permutation of `count` numbers without fixed points, as one cycle."""
     order = rng.permutation(count)
     partner = np.empty(count, np.int64)
     partner[order] = np.roll(order, 1)

@@ -1,4 +1,4 @@
-"""Balanced accuracy on the target with its labels: for measuring validators only, never for choosing a model."""
+"""Balanced accuracy on the target with its labels: only for measuring validators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def oracle(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean of sensitivity and specificity at 0.5 on labelled target tiles.
+    """Compute the mean of sensitivity and specificity at 0.5 on labelled target tiles.
 
     Args:
         probabilities: of malignant, [N].

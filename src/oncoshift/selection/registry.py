@@ -1,7 +1,7 @@
-"""Every validator that scores a model from its predictions: one row each, by the name that settings and figures use.
+"""The table of validators that score a model from its predictions.
 
-A new validator is a file in this package and a row here. Rows name functions by import string, because settings read
-this table and must not load what the functions need.
+A new validator is a file in this package and a row here. Rows name functions by import string,
+because settings read this table and must not load their dependencies.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class ValidatorRow(NamedTuple):
     """A validator.
 
     Attributes:
-        score: its function, as `module:function`; what it returns is better the higher it is.
+        score: its function, as `module:function`, which returns a score; higher is better.
         reads: the fields of `oncoshift.selection.validators.Predictions` that it takes, in order.
         lowest: the least value that it returns.
     """

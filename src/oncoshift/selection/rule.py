@@ -1,4 +1,4 @@
-"""The rule that ranks models without target labels: a floor on source validation, then a label-free score."""
+"""The rule that ranks models without target labels: a source floor, then a label-free score."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ if TYPE_CHECKING:
     from oncoshift.settings import SelectSettings
 
 ORACLE = "oracle"
-"""The one choice of `select.validator` that is no validator: it reads target labels, for measuring alone."""
+"""The choice of `select.validator` that reads target labels, for measurements only."""
 
 
 _TOLERANCE = 1e-9
-"""So far a validator's score may fall below its bound."""
+"""Rounding error by which a score may fall below its bound."""
 
 
 @dataclass(frozen=True)
 class SourceFlooredScore:
-    """Any validator's score on the target, among models that still work on the sources.
+    """A validator's score on the target, with models below a source floor ranked last.
 
     Attributes:
         floor: source balanced accuracy below which a model ranks under every model above it.
-        lowest: the least value that the validator can take: 0 for information maximisation, −1 for entropy.
+        lowest: least value of the validator: 0 for information maximisation, −1 for entropy.
     """
 
     floor: float
     lowest: float = 0.0
 
     def __call__(self, source_accuracy: float, score: float) -> float:
-        """One number to maximise: the score above the floor; below it `lowest` + source accuracy − 1, which is lower.
+        """Return the number to maximise: the score, or a lower number for a model below the floor.
+
+        Below the floor it is `lowest` + source accuracy − 1.
 
         Raises:
-            ValueError: a score below `lowest`, which would mix the two kinds of models, or none at all (NaN).
+            ValueError: the score is below `lowest`, which would mix the two kinds of models, or
+                NaN.
         """
         if not score >= self.lowest - _TOLERANCE:
             raise ValueError(f"score {score} is below the validator's least value {self.lowest}; set `lowest`")
@@ -44,12 +47,12 @@ class SourceFlooredScore:
 
 
 def score_row(settings: SelectSettings, row: Mapping[str, float]) -> float:
-    """One number to maximise: the chosen validator's score above the source floor; see `SourceFlooredScore`.
+    """Score a model by the chosen validator above the source floor; see `SourceFlooredScore`.
 
     Args:
         settings: section `select`.
-        row: figures of one model by name, as training makes them after every epoch: every one of `VALIDATORS`. The
-            oracle's is not among them; who reads target labels adds it.
+        row: figures of one model by name, as after every epoch of training: the score of each of
+            `VALIDATORS`. The oracle's is not among them; a caller that reads target labels adds it.
 
     Raises:
         KeyError: the row lacks the validator.
@@ -60,7 +63,7 @@ def score_row(settings: SelectSettings, row: Mapping[str, float]) -> float:
 
 
 def reaches_floor(settings: SelectSettings, score: float) -> bool:
-    """Whether a number that `score_row` made is of a model that reaches the source floor."""
+    """Tell from a score of `score_row` whether the model reaches the source floor."""
     return score >= _lowest_score(settings) - _TOLERANCE
 
 

@@ -1,4 +1,4 @@
-"""Balanced accuracy on held-out source tiles: necessary for a good model, and blind to the target."""
+"""Balanced accuracy on held-out source tiles: necessary, but blind to the target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def source_accuracy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean of sensitivity and specificity at 0.5.
+    """Compute the mean of sensitivity and specificity at 0.5.
 
     Args:
         probabilities: of malignant, [N], on source validation tiles.

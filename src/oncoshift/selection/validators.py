@@ -1,7 +1,7 @@
-"""Scores of one model by every validator of `oncoshift.selection.registry`, from its predictions alone.
+"""Scores of one model by the validators of `selection.registry`, from its predictions alone.
 
-What they read is computed after every epoch. DEV and MixVal need more than that, EnsV and agreement of seeds several
-models; `benchmarks/selection.py` measures them all.
+Their input is computed after every epoch. DEV and MixVal need more than that, EnsV and agreement of
+seeds need several models; `benchmarks/selection.py` measures all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Predictions(NamedTuple):
-    """What one model says, and the labels that a validator may read.
+    """Predictions of one model, and the labels that a validator may read.
 
     Attributes:
         source: probabilities of malignant, float64 [N], on source validation tiles.
@@ -31,12 +31,12 @@ class Predictions(NamedTuple):
 
 
 def score(validator: str, model: Predictions) -> float:
-    """A model's score by one validator; higher is better."""
+    """Score a model by one validator; higher is better."""
     row = VALIDATORS[validator]
     value: float = resolve_name(row.score)(*(getattr(model, part) for part in row.reads))
     return value
 
 
 def compute_scores(model: Predictions) -> dict[str, float]:
-    """Every validator's score of a model, by name."""
+    """Score a model by every validator; the scores by name."""
     return {name: score(name, model) for name in VALIDATORS}

@@ -1,8 +1,8 @@
-"""The verdict on an adapted model without any target label: trust it, doubt it or refuse it, with the reasons.
+"""The verdict on an adapted model without target labels: trust, doubt or refuse, with reasons.
 
-Ranking picks the best of the candidates; the verdict says whether even that one may be believed. A confident model
-whose classes alignment turned around passes every validator that looks at one model, so the verdict rests on
-`consensus`.
+Ranking picks the best candidate; the verdict says whether that candidate can be trusted. A
+confident model whose classes alignment inverted passes every validator of a single model, so the
+verdict rests on `consensus`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What is to be done with the model."""
+    """The kinds of verdict, from best to worst."""
 
     TRUST = "trust"
     DOUBT = "doubt"
@@ -31,11 +31,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A verdict and why.
+    """A verdict and its reasons.
 
     Attributes:
-        kind: the worst of what the checks found.
-        reasons: one sentence for each check that found that kind, each with figure and limit.
+        kind: the worst result of the checks.
+        reasons: one sentence for each check with that result, with its value and limit.
     """
 
     kind: Kind
@@ -43,18 +43,19 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """In one line, for people."""
+        """The verdict in one line."""
         return f"{self.kind.value}: {'; '.join(self.reasons)}"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a candidate without target labels.
+    """Evidence about a candidate without target labels.
 
     Attributes:
         source_accuracy: balanced accuracy on source validation tiles, 0 to 1.
-        probabilities: of malignant, [N], the candidate's on unlabelled target tiles.
-        consensus: of models adapted from each source organ alone, on the same tiles; None with one source organ.
+        probabilities: of malignant, [N], of the candidate on unlabelled target tiles.
+        consensus: of models adapted from each source organ alone, on the same tiles; None with one
+            source organ.
     """
 
     source_accuracy: float
@@ -64,23 +65,25 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ConsensusRule:
-    """Trust what works on the sources, is no constant, and says what independent source organs agree on.
+    """The rule: trust a model that works on the sources, is not constant and fits the consensus.
 
-    Below the lower limit of a pair a check refuses, between the two it doubts. The limits were set on real tiles of two
-    targets (`benchmarks/selection.py`). Kidney, where alignment turns the classes around: source organs agreed to 0.83
-    all the same; lung, where it works: to 0.96, so trust begins midway. Source organs that agree to less than 0.1 agree
-    no better than by chance. A model that had failed on lung agreed with the majority to 0.02, a middling one to 0.44,
-    good ones from 0.95 on. The margin is thin: a doubt wants a few labels, not optimism. The limits of trust come from
-    these two alone; those of refusal were chosen with colon and breast in view as well. Five methods that came later
-    moved no limit; docs/results.md says how they fared.
+    A check refuses below the lower limit of a pair and doubts between the two. The limits were set
+    on real tiles of two targets (`benchmarks/selection.py`). On kidney, where alignment inverts the
+    classes, source organs still agreed with kappa 0.83; on lung, where it works, with 0.96, so
+    trust begins midway. Below 0.1 source organs agree no better than by chance. A model that had
+    failed on lung agreed with the majority with kappa 0.02, a middling one with 0.44, good ones
+    with 0.95 or more. The margin is thin: a doubt calls for a few labels. The limits of trust come
+    from these two targets alone; those of refusal were chosen with colon and breast as well. Five
+    methods that were added later changed no limit; see docs/results.md.
 
     Attributes:
         source_floor: least balanced accuracy on the sources.
-        least_share: least share of target tiles in the rarer predicted class; below it the model is a constant.
-        refuse_strength: consensus (kappa) below which the source organs contradict one another.
+        least_share: least share of target tiles in the rarer predicted class; below it the model
+            counts as constant.
+        refuse_strength: consensus (kappa) below which source organs contradict one another.
         trust_strength: consensus from which they agree.
-        refuse_agreement: candidate's kappa with the majority below which it says something else.
-        trust_agreement: kappa from which it says the same.
+        refuse_agreement: kappa of the candidate with the majority below which they differ.
+        trust_agreement: kappa from which they agree.
     """
 
     source_floor: float
@@ -92,11 +95,11 @@ class ConsensusRule:
 
     @classmethod
     def from_settings(cls, settings: SelectSettings) -> Self:
-        """With the limits of section `select`, which holds the defaults and sees that limits are in order."""
+        """Take the limits from section `select`, which has the defaults and checks their order."""
         return cls(**settings.model_dump(include={field.name for field in fields(cls)}))
 
     def __call__(self, evidence: Evidence) -> Verdict:
-        """The verdict on one candidate."""
+        """Judge one candidate."""
         found = [self._check_source(evidence), self._check_share(evidence), *self._check_consensus(evidence)]
         kind = max((kind for kind, _ in found), key=list(Kind).index)
         return Verdict(kind, tuple(reason for each, reason in found if each is kind))
@@ -137,7 +140,7 @@ def _grade(value: float, limits: tuple[float, float], what: str) -> tuple[Kind, 
 
 
 def format_near_limits(value: float, *limits: float) -> str:
-    """A number with two decimals, or as many more as tell it from limits that it only comes close to."""
+    """Format a number with two decimals, or more if it would look equal to a limit."""
     for decimals in (2, 3, 4):
         text = f"{value:.{decimals}f}"
         if all(value == limit or text != f"{limit:.{decimals}f}" for limit in limits):
