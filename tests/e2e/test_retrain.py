@@ -134,7 +134,7 @@ def test_a_person_is_told_so_without_a_prefect_server(project: Project, prefect_
 
 def test_a_changed_gate_judges_again_and_trains_nothing(project: Project) -> None:
     output = project.run("--set", "gate.min_audit_groups=3")
-    assert output.count("trained before, nothing that it depends on has changed") == 6
+    assert output.count("already trained; nothing that it depends on has changed") == 6
     assert len(parents(project)) == 2
     assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 1
 

@@ -115,4 +115,4 @@ def test_with_a_damaged_summary_the_steps_are_done_again(store: RunRecorder, val
     assert outcome is None
     assert len(said) == 1
     assert "summary.json: " in said[0]
-    assert said[0].endswith("; the steps are looked through again, and it is written anew")
+    assert said[0].endswith("; it is rebuilt from the results of the steps")

@@ -120,7 +120,7 @@ def test_a_retrainings_parameters_are_those_that_it_trains_with(
         logged = tracker.client.get_run(parent).data.params
         assert (logged["train.lr"], logged["dann.max_lambda"]) == ("0.027", "0.23")
         assert set(flatten(best)) == set(logged)
-    assert lines == ["tune: goes on with the values that were settled before; --force tunes anew"]
+    assert lines == ["tune: resumes with the values that were chosen before; --force tunes again"]
 
 
 @pytest.mark.parametrize("outcome", [optuna.TrialPruned, LostTrialError])

@@ -1,4 +1,4 @@
-"""One retraining, step by step: each step does its work once, logs it to MLflow, and can be run again after a crash.
+"""A retraining, step by step: each step runs once, is logged to MLflow and resumes after a crash.
 
-`flows/retrain.py` runs these steps as Prefect tasks; nothing here knows Prefect.
+`flows/retrain.py` runs these steps as Prefect tasks; nothing here imports Prefect.
 """

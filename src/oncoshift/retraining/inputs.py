@@ -1,6 +1,6 @@
-"""What a retraining needs before it begins: tiles of the organs that it names, and pretrained weights.
+"""The inputs of a retraining: tiles of the organs that it names, and pretrained weights.
 
-Checked before anything is hashed, opened or trained, so that a user's mistakes are reported first.
+They are checked before anything is hashed, opened or trained, so that mistakes are reported first.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def check_inputs(project: Path, settings: Settings) -> None:
-    """Check that a retraining can begin.
+    """Check that the inputs of a retraining are there.
 
     Args:
-        project: the project's root, from where relative paths go.
+        project: the project's root, which relative paths start from.
         settings: of the experiment.
 
     Raises:
-        DataError: the data set is not there, is not laid out as expected, or has no tile of an organ.
-        WeightsError: pretrained weights are missing or do not fit.
+        DataError: the data set is missing, has an unexpected layout, or has no tile of an organ.
+        WeightsError: pretrained weights are missing or do not fit the network.
     """
-    if settings.ingest.adapter == "phantom":  # made, or made anew, when the retraining begins
+    if settings.ingest.adapter == "phantom":  # written when the retraining begins
         check_present(settings.phantom.organs, settings.target, settings.sources)
     elif (found := count_tiles_by_organ(settings.ingest, project / settings.ingest.root)) is not None:
         check_present(found, settings.target, settings.sources)
@@ -39,13 +39,14 @@ def check_inputs(project: Path, settings: Settings) -> None:
 
 
 def count_tiles_by_organ(settings: IngestSettings, raw: Path) -> Mapping[str, int] | None:
-    """Number of tiles by organ as a data set lists them, none of them opened.
+    """Count the tiles of a data set by organ, without opening them.
 
     Returns:
-        None where an archive must be unpacked before its tiles can be listed.
+        Number of tiles by organ; None for an archive, which must be unpacked before its tiles can
+        be listed.
 
     Raises:
-        DataError: the data set is not there, or is not laid out as the adapter expects.
+        DataError: the data set is missing, or has another layout than the adapter expects.
     """
     check_root(settings.adapter, raw)
     if is_archive(raw):
@@ -54,14 +55,14 @@ def count_tiles_by_organ(settings: IngestSettings, raw: Path) -> Mapping[str, in
 
 
 def check_weights(project: Path, model: ModelSettings) -> None:
-    """Load pretrained weights once; torchvision's are downloaded where they are not in its cache yet.
+    """Load pretrained weights once, and download those of torchvision that are not in its cache.
 
     Raises:
-        WeightsError: they are missing, or those of another network.
+        WeightsError: they are missing, or belong to another network.
     """
     if model.weights == "none":
         return
-    from oncoshift.models.weights import load_trunk  # torch takes seconds, which other settings need not wait for
+    from oncoshift.models.weights import load_trunk  # torch takes seconds to import
     from oncoshift.serving.classifier import Trunk
 
     named = model.weights == "imagenet"

@@ -1,4 +1,4 @@
-"""Before training: which experiment it is, and its data up to date."""
+"""The preparation of a retraining: its plan, and bringing its data up to date."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def make_plan(
     name: str | None = None,
     trusted: bool = True,
 ) -> RetrainingPlan:
-    """Read the settings, see that what they name is there, and choose the experiment's folder.
+    """Read the settings, check the inputs that they name, and choose the experiment's folder.
 
-    Without preset, overrides and name the experiment is the project's root, with params.yaml as it stands; otherwise it
-    is `experiments/<name>`, by default `<preset or custom>-<target>`, with a hash behind it where overrides change more
-    than the organs.
+    Without preset, overrides and name the experiment is the project's root, with params.yaml as it
+    is. Otherwise it is `experiments/<name>`, by default `<preset or custom>-<target>`, followed by
+    a hash if overrides change more than the organs.
 
     Args:
         project: the project's root.
         preset: a name under `presets/`, or the path of a YAML file.
         overrides: `section.key=value` strings.
         force: train even if nothing has changed.
-        environ: the process's environment; see `resolve_tracking_uri` for what it takes and gives.
-        say: takes lines of progress for people.
+        environ: the process's environment, read and changed by `resolve_tracking_uri`.
+        say: receives lines of progress.
         name: of the experiment's folder.
-        trusted: whether who asks may read any file as a preset; else one in the project alone.
+        trusted: whether the preset may be any file; otherwise only one in the project.
 
     Raises:
         DataError: see `check_inputs`.
-        ExperimentError: the name is not usable.
+        ExperimentError: the name cannot be used.
         SettingsError: a setting is not allowed.
         WeightsError: see `check_inputs`.
     """
@@ -78,13 +78,16 @@ def _make_default_name(target: str, preset: str | None, overrides: tuple[str, ..
 
 
 def _ensure_force_stamp(layout: Layout, say: Say) -> str:
-    """What makes a forced retraining differ from all before: the time it began, also when it goes on after a crash."""
+    """Return the time at which a forced retraining began, and keep it until the retraining ends.
+
+    It makes its key differ from all earlier ones, and stays the same when it resumes after a crash.
+    """
     path = layout.folder / "runs" / "forced.txt"
     kept = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     if _STAMP.fullmatch(kept):
         return kept
     if path.is_file():
-        say(f"{path}: damaged: {kept[:40]!r} is no time; a new forced retraining begins")
+        say(f"{path}: damaged: {kept[:40]!r} is not a time; a new forced retraining begins")
     stamp = time.strftime(_STAMP_FORMAT)
     with atomic(path) as temporary:
         temporary.write_text(stamp, encoding="utf-8")
@@ -100,7 +103,8 @@ def remove_force_stamp(plan: RetrainingPlan) -> None:
 def prepare_data(plan: RetrainingPlan) -> ExperimentJobs:
     """Version the raw data, and bring the stages `ingest`, `split` and `normalize` up to date.
 
-    The phantom is written first where it is absent, and pushed to a DVC remote, a local folder unless there is one.
+    The phantom is written first if it is absent, and pushed to a DVC remote, by default a local
+    folder.
 
     Raises:
         DvcError: a stage failed; the message has its last lines.
@@ -121,13 +125,13 @@ def prepare_data(plan: RetrainingPlan) -> ExperimentJobs:
     ran = repro(plan.layout.folder, "normalize", plan.say)
     plan.say(f"data: {'stages ' + ', '.join(ran) + ' ran' if ran else 'nothing changed'}")
     jobs = open_jobs(plan)
-    sweep(plan.layout.folder / "runs")  # of which this retraining holds the lock
+    sweep(plan.layout.folder / "runs")  # safe, since this retraining holds the lock
     sweep_jobs(jobs.folder)
     return jobs
 
 
 def is_data_current(plan: RetrainingPlan) -> bool:
-    """Whether it is certain that `prepare_data` would find all as it left it; no stage runs."""
+    """Tell whether `prepare_data` would certainly change nothing; no stage runs."""
     settings = plan.settings
     if plan.layout.folder != plan.project:
         prepare_experiment(plan.project, settings, plan.layout.folder.name)
@@ -138,12 +142,12 @@ def is_data_current(plan: RetrainingPlan) -> bool:
         return False
     try:
         return is_current(plan.layout.folder, "normalize", fingerprint_stages())
-    except DvcError:  # the stages mend it, or say what to do
+    except DvcError:  # running the stages repairs it or reports what to do
         return False
 
 
 def open_jobs(plan: RetrainingPlan) -> ExperimentJobs:
-    """The experiment's jobs on the data as they are; a forced retraining's have a folder of their own.
+    """Open the jobs of the experiment on the present data, in a separate folder if forced.
 
     Raises:
         DataError: a data stage has not run.

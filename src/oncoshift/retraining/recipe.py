@@ -1,8 +1,8 @@
 """The recipe of a retraining: data → tune → train → evaluate → select → explain → register → gate.
 
-Each step does its work once: see `recorded`. So a retraining that was killed is simply started again: what is done is
-found, what was under way goes on. `flows/retrain.py` hands the steps over as Prefect's tasks; nothing here knows
-Prefect.
+Each step does its work once: see `recorded`. A retraining that was killed is simply started again:
+finished steps are found, unfinished ones resume. `flows/retrain.py` passes the steps as Prefect
+tasks; nothing here imports Prefect.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Steps:
-    """What to do in each step: the functions of `recorded`, or what covers them.
+    """The functions of the steps: those of `recorded`, or wrappers around them.
 
     Attributes:
         data: brings the data up to date.
-        tune: settles what is trained.
+        tune: returns the settings to train with.
         train: trains seed number n, from 0, of a method.
         evaluate: scores the jobs by method, control and adapted.
         select: picks a seed of the method.
-        explain: explains the pick.
-        register: makes the pick a version; gives its number.
-        gate: decides on a version, with the control of its seed.
+        explain: computes attributions of the pick.
+        register: registers the pick; returns the version's number.
+        gate: decides on a version, compared with the control of the same seed.
     """
 
     data: Callable[[RetrainingPlan], ExperimentJobs]
@@ -57,11 +57,11 @@ class Steps:
 
 
 def retrain(plan: RetrainingPlan, steps: Steps) -> Outcome:
-    """Follow the recipe, unless nothing has changed since it was followed last.
+    """Follow the recipe, unless nothing has changed since the last time.
 
     Args:
-        plan: what to retrain; the caller holds the lock of its experiment.
-        steps: what to do in each step.
+        plan: of the retraining; the caller holds the lock of its experiment.
+        steps: the functions of the steps.
     """
     open_client(plan.uri)  # report an unreachable store now, not when the data are ready
     session = open_session(plan, steps.data(plan))
@@ -71,13 +71,14 @@ def retrain(plan: RetrainingPlan, steps: Steps) -> Outcome:
 
 
 def find_unchanged(plan: RetrainingPlan) -> Outcome | None:
-    """Find out in seconds that there is nothing to do: no stage runs, and nothing is recorded.
+    """Find within seconds whether there is nothing to do; no stage runs, nothing is recorded.
 
     Args:
-        plan: what to retrain; the caller holds the lock of its experiment.
+        plan: of the retraining; the caller holds the lock of its experiment.
 
     Returns:
-        How the retraining ended that this one would repeat; None where there is, or may be, something to do.
+        The outcome of the retraining that this one would repeat; None if there is, or may be,
+        something to do.
     """
     if plan.forced or not is_data_current(plan):
         return None
@@ -91,9 +92,10 @@ def find_unchanged(plan: RetrainingPlan) -> Outcome | None:
 
 
 def find_previous_outcome(session: Session) -> Outcome | None:
-    """How a retraining with the same key ended, or None where there is none that ended.
+    """Find the outcome of a finished retraining with the same key; None if there is none.
 
-    None as well where its summary is damaged: the steps then find what they did before, and write it anew.
+    It is also None if the summary is damaged: the steps then find their earlier results and write
+    it again.
     """
     recorder = session.recorder
     if not recorder.tracker.is_finished(session.key):
@@ -101,7 +103,7 @@ def find_previous_outcome(session: Session) -> Outcome | None:
     try:
         summary = Summary.read(recorder)
     except DamagedFileError as error:
-        session.say(f"{error}; the steps are looked through again, and it is written anew")
+        session.say(f"{error}; it is rebuilt from the results of the steps")
         return None
     client = recorder.tracker.client
     # A person may have moved the champion since.
@@ -110,7 +112,7 @@ def find_previous_outcome(session: Session) -> Outcome | None:
 
 
 def run_steps(session: Session, steps: Steps) -> Summary:
-    """Take the steps, from an open session to its summary."""
+    """Run the steps of an open session, and return its summary."""
     log_start(session)
     control, method = session.settings.retrain.control, session.settings.train.method
     numbers = range(session.settings.retrain.seeds)
@@ -128,7 +130,7 @@ def run_steps(session: Session, steps: Steps) -> Summary:
 
 
 def _run_steps_or_end_run(session: Session, steps: Steps) -> Summary:
-    """Follow the recipe; an error ends the retraining's run as well."""
+    """Run the steps; an error also ends the retraining's MLflow run."""
     try:
         return run_steps(session, steps)
     except BaseException as error:
@@ -137,7 +139,7 @@ def _run_steps_or_end_run(session: Session, steps: Steps) -> Summary:
 
 
 def _close(session: Session, evaluation: Evaluation, selection: Selection, version: str, decision: Decision) -> Summary:
-    """Record the summary and end the retraining's run; after this there is nothing left to do."""
+    """Record the summary and end the retraining's run."""
     summary = Summary.from_steps(session, evaluation, selection, version, decision)
     summary.record(session.recorder)
     session.recorder.tracker.finish(session.recorder.run)

@@ -1,6 +1,6 @@
-"""The steps of a retraining, each in a nested run of MLflow that is found by its key, so that it is done once.
+"""The steps of a retraining, each done once, in a nested MLflow run that is found by its key.
 
-`recipe` says what follows what; `oncoshift.steps` does the work.
+`recipe` has their order; `oncoshift.steps` does the work.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from oncoshift.training.job import Job, TrainedJob
 
 SETTLED_TAG = "oncoshift.tuned"
-"""On a retraining's run: the values that tuning changed, by dotted key, as JSON."""
+"""Tag of a retraining's run with the values that tuning changed, by dotted key, as JSON."""
 
 
 def tune(session: Session) -> Settings:
-    """Settle what the retraining trains: run the study, or what is left of it, and log the best as its parameters.
+    """Run the study, or the rest of it, and log the best settings as the retraining's parameters.
 
-    A retraining that was killed after that goes on with the same values, whatever its study has found since.
+    A retraining that is killed after that resumes with the same values, whatever its study has
+    found since.
 
     Returns:
         The experiment's settings with the best trial's values.
@@ -59,25 +60,25 @@ def tune(session: Session) -> Settings:
         settled = json.dumps({key: value for key, value in tuned.items() if value != before[key]})
         recorder.set_tags({SETTLED_TAG: settled})
     elif configured.tune.trials:
-        session.say("tune: goes on with the values that were settled before; --force tunes anew")
+        session.say("tune: resumes with the values that were chosen before; --force tunes again")
     settings = replace_values(configured, json.loads(settled))
     recorder.log_params(flatten(settings))
     return settings
 
 
 def run_study(session: Session, tune: TuneSettings) -> Settings:
-    """Run the study, or what is left of it; without trials, the settings as they are.
+    """Run the study, or the rest of it; with `tune.trials` 0, return the settings unchanged.
 
     Args:
         session: the retraining.
-        tune: its section `tune`, or what the command line made of it.
+        tune: its section `tune`, possibly changed by the command line.
 
     Returns:
         The experiment's settings with the best trial's values.
 
     Raises:
-        SettingsError: `tune.parameters`, `tune.storage` or the validator will not do.
-        TuningError: every worker process ended, and trials are left.
+        SettingsError: `tune.parameters`, `tune.storage` or the validator cannot be used.
+        TuningError: every worker process ended before all trials were done.
     """
     settings = session.settings
     if tune.trials == 0:
@@ -100,7 +101,7 @@ def run_study(session: Session, tune: TuneSettings) -> Settings:
 
 
 def train(session: Session, settings: Settings, method: str, number: int) -> TrainedJob:
-    """Train seed `settings.seed + number` of a method, go on with it, or take its result if it is done.
+    """Train seed `settings.seed + number` of a method, resume it, or return its result if done.
 
     Args:
         session: the retraining.
@@ -113,7 +114,7 @@ def train(session: Session, settings: Settings, method: str, number: int) -> Tra
 
 
 def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> Evaluation:
-    """Score the jobs by method, control and adapted, on sources and target."""
+    """Evaluate the jobs of control and method on sources and target."""
     with session.recorder.step("evaluate") as recorder:
         evaluation = evaluate_step.run(session.jobs, trained, session.settings)
         if evaluation.without_gain:
@@ -123,7 +124,7 @@ def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> E
 
 
 def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
-    """Pick one of the method's seeds, and say whether it may be believed."""
+    """Pick one of the method's seeds, and judge whether it can be trusted."""
     with session.recorder.step("select") as recorder:
 
         def train_on_organ(job: Job, organ: str) -> TrainedJob:
@@ -138,14 +139,14 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
 
 
 def explain(session: Session, selection: Selection) -> None:
-    """Explain the pick on target tiles."""
+    """Compute attributions of the pick on target tiles."""
     with session.recorder.step("explain") as recorder:
         progress = report_tenths("explain: tiles", session.say)
         explain_step.run(session.jobs, selection.picked, progress).record(recorder)
 
 
 def register(session: Session, selection: Selection, evaluation: Evaluation) -> str:
-    """Make the pick a version of the registered model, and its challenger; the version."""
+    """Register the pick as a version and challenger, and return the version."""
     with session.recorder.step("register") as recorder:
         registration = register_step.run(
             recorder,
@@ -160,7 +161,7 @@ def register(session: Session, selection: Selection, evaluation: Evaluation) -> 
 
 
 def gate(session: Session, version: str, control: TrainedJob, selection: Selection) -> Decision:
-    """Hold a version against control and champion; promote it, or say why not."""
+    """Compare a version with control and champion; promote it, or state why not."""
     with session.recorder.step("gate") as recorder:
         challenge = gate_step.Challenge(session.settings.registered_model, version, control, selection)
         judged = gate_step.run(recorder, session.jobs, challenge, session.settings, session.say)
@@ -169,19 +170,19 @@ def gate(session: Session, version: str, control: TrainedJob, selection: Selecti
 
 
 def _train(session: Session, above: RunRecorder, job: Job, step: str, label: str) -> TrainedJob:
-    """Train a job in a nested run, with its settings, data, epochs, and what its figures show to have gone wrong.
+    """Train a job in a nested run, which records its settings, data, epochs and findings.
 
     Args:
         session: the retraining.
-        above: under which the run is shown.
-        job: what to train.
-        step: names the run.
-        label: before each line of progress.
+        above: recorder of the run that it is nested in.
+        job: the job to train.
+        step: name of the run.
+        label: prefix of each line of progress.
     """
     with above.step(step, system_metrics=session.settings.tracking.system_metrics) as recorder:
         if find_trained(job) is not None:
             recorder.set_tags({"oncoshift.reused": "true"})
-            session.say(f"{label}: trained before, nothing that it depends on has changed")
+            session.say(f"{label}: already trained; nothing that it depends on has changed")
         recorder.log_params(flatten(job.settings))
         recorder.set_tags({"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
         session.log_inputs(recorder, TRAINING_SPLITS)

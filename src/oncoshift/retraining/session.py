@@ -1,4 +1,4 @@
-"""What all steps of one retraining share: its plan, its jobs, and its run in MLflow."""
+"""The session that all steps of a retraining share: its plan, its jobs and its MLflow run."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RetrainingPlan:
-    """What is to be retrained, and where.
+    """The plan of a retraining: project, experiment and settings.
 
     Attributes:
         project: the project's root.
         layout: the experiment's folder.
         settings: the experiment's settings.
         uri: MLflow's tracking and registry URI.
-        forced: empty, or the time stamp that makes a forced retraining differ from all before.
-        say: takes lines of progress for people.
+        forced: empty, or the time stamp that distinguishes a forced retraining from all earlier
+            ones.
+        say: receives lines of progress.
     """
 
     project: Path
@@ -55,12 +56,12 @@ class RetrainingPlan:
 
 @dataclass(frozen=True)
 class Session:
-    """A retraining that is under way.
+    """A retraining in progress.
 
     Attributes:
-        plan: what is retrained.
+        plan: of the retraining.
         jobs: makes training jobs on the present data.
-        recorder: of its run, whose key is the hash of all that the retraining depends on.
+        recorder: of its run, whose key is the hash of everything that the retraining depends on.
     """
 
     plan: RetrainingPlan
@@ -69,20 +70,20 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        """The experiment's."""
+        """Settings of the experiment."""
         return self.plan.settings
 
     @property
     def key(self) -> str:
-        """Hash of all that the retraining depends on."""
+        """Hash of everything that the retraining depends on."""
         return self.recorder.key
 
     def say(self, line: str) -> None:
-        """Tell people of progress."""
+        """Report a line of progress."""
         self.plan.say(line)
 
     def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
-        """Log the data that a run reads: some splits and the pack, by the hashes that DVC knows them by."""
+        """Log the splits `names` and the pack as inputs of a run, by their DVC hashes."""
         layout, variant, tracker = self.plan.layout, self.settings.train.variant, recorder.tracker
         outs = read_stage_outs(layout.folder)
         for name in names:
@@ -107,7 +108,7 @@ class Session:
 
 
 def open_session(plan: RetrainingPlan, jobs: ExperimentJobs) -> Session:
-    """Start the parent run, or find the one that a killed process left."""
+    """Start the parent run, or find the one of a killed process."""
     settings = plan.settings
     key = compute_retraining_key(plan, jobs)
     tracker = Tracker(plan.uri, settings.tracking.experiment, tags=read_git_tags(plan.project))
@@ -128,9 +129,9 @@ def open_session(plan: RetrainingPlan, jobs: ExperimentJobs) -> Session:
 
 
 def log_start(session: Session) -> None:
-    """Parameters and data of the parent run, and what shows the tiles as artifacts below `data/`.
+    """Log parameters and data of the parent run, and reports about the tiles below `data/`.
 
-    MLflow's parameters never change, so those that tuning may change are left to `recipe.tune`.
+    MLflow's parameters never change, so those that tuning may change are left to `recorded.tune`.
     """
     layout, settings, recorder = session.plan.layout, session.settings, session.recorder
     open_keys = list_tunable() if settings.tune.trials else {}
@@ -143,7 +144,7 @@ def log_start(session: Session) -> None:
 
 
 def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
-    """Hash of settings, data (audit and test too) and code: while it stays, there is nothing to retrain."""
+    """Hash settings, data (audit and test too) and code; an equal key means nothing to retrain."""
     who_tunes = {"workers", "storage", "heartbeat_seconds"}
     how_it_runs: dict[str, Any] = {"train": set(RUNTIME_SETTINGS), "tune": who_tunes, "tracking": True}
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)

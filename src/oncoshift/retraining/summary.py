@@ -1,4 +1,4 @@
-"""The result of a retraining, for people: a table in the terminal, Markdown for Prefect, JSON for the next run."""
+"""The result of a retraining: a terminal table, Markdown for Prefect, JSON for the next run."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity",
 
 @dataclass(frozen=True)
 class Row:
-    """A method's figures on the target's test tiles, in words: with their intervals where there are any.
+    """Formatted metrics of a method on the target's test tiles, with intervals if there are any.
 
     Attributes:
         role: source-only or adapted.
         method: its name.
-        balanced_accuracy: of the mean over seeds, as all that follow.
-        auroc: the same.
-        sensitivity: the same.
-        specificity: the same.
+        balanced_accuracy: mean over seeds, as for the other metrics.
+        auroc: area under the ROC curve.
+        sensitivity: share of malignant tiles called malignant.
+        specificity: share of benign tiles called benign.
     """
 
     role: str
@@ -49,18 +49,18 @@ class Row:
 
     @classmethod
     def from_evaluated(cls, role: str, method: str, evaluated: EvaluatedMethod, target: str) -> Self:
-        """A row of a method that was evaluated."""
+        """Make the row of an evaluated method."""
         result = evaluated.report.organ(target)
         return cls(role, method, *(result.in_words(name) for name in _METRICS))
 
     @property
     def title(self) -> str:
-        """Of the row."""
+        """Title of the row."""
         return f"{self.role} ({self.method})"
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The metrics, in the order of the table."""
+        """Metrics in the order of the table's columns."""
         return self.balanced_accuracy, self.auroc, self.sensitivity, self.specificity
 
 
@@ -72,17 +72,17 @@ class Summary:
         target: the organ adapted to.
         sources: the labelled organs.
         made_up_data: whether the data are the phantom's.
-        seeds: how many of each method.
+        seeds: number of seeds of each method.
         confidence: of the intervals, in (0, 1).
-        rows: control and method.
-        gain: in balanced accuracy, with its interval; None where groups are too few for one.
+        rows: of control and method.
+        gain: in balanced accuracy, with its interval; None if there are too few groups for one.
         picked: how the model was picked.
-        verdict: whether to believe it, without labels.
-        findings: what the trainings' figures show to have gone wrong.
-        gate: its decision.
+        verdict: on the pick, without target labels.
+        findings: faults that the trainings' figures reveal.
+        gate: decision of the gate.
         model: name of the registered model.
-        version: of the pick.
-        champion: the version that is champion, or None.
+        version: version of the pick.
+        champion: version that is champion, or None.
         run: id of the retraining's MLflow run.
         experiment: id of its MLflow experiment.
     """
@@ -108,7 +108,7 @@ class Summary:
     def from_steps(
         cls, session: Session, evaluation: Evaluation, selection: Selection, version: str, decision: Decision
     ) -> Self:
-        """What the steps of a session came to."""
+        """Summarise the results of a session's steps."""
         settings, recorder = session.settings, session.recorder
         methods = {"source-only": settings.retrain.control, "adapted": settings.train.method}
         return cls(
@@ -139,7 +139,7 @@ class Summary:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the summary as JSON values."""
         return {
             **asdict(self),
             "verdict": {"kind": self.verdict.kind.value, "reasons": list(self.verdict.reasons)},
@@ -148,7 +148,7 @@ class Summary:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
+        """Make a summary from the result of `to_dict`.
 
         Raises:
             DamagedFileError: another version wrote it, with other fields.
@@ -168,15 +168,16 @@ class Summary:
 
     @classmethod
     def read(cls, recorder: RunRecorder) -> Self:
-        """What `record` wrote to a retraining's run.
+        """Read the summary that `record` wrote to a retraining's run.
 
         Raises:
-            DamagedFileError: it cannot be read, its bytes have changed, or another version wrote it.
+            DamagedFileError: it cannot be read, its bytes have changed, or another version wrote
+                it.
         """
         return cls.from_dict(recorder.tracker.read_sealed(recorder.run, SUMMARY, "version", "gate", "champion"))
 
     def record(self, recorder: RunRecorder) -> None:
-        """Keep the summary in the retraining's run."""
+        """Save the summary in the retraining's run."""
         recorder.save_sealed(SUMMARY, self.to_dict())
         text = self.to_markdown()
         recorder.save_text("summary.md", text)
@@ -185,7 +186,7 @@ class Summary:
         recorder.set_tags(tags)
 
     def to_markdown(self) -> str:
-        """As Markdown."""
+        """Format it as Markdown."""
         lines = [f"**{escape(self._title)}**", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
         lines += [f"| {row.title} | " + " | ".join(row.cells) + " |" for row in self.rows]
         lines += ["", f"Gain in balanced accuracy, paired: {self._gain}.", ""]
@@ -199,7 +200,7 @@ class Summary:
         return "\n".join(lines) + "\n"
 
     def to_table(self) -> Table:
-        """As a terminal's table: source-only against adapted."""
+        """Build a terminal table of source-only and adapted."""
         # Text, as a table's strings are console markup.
         table = Table(title=Text(self._title, "table.title"), title_justify="left", show_lines=False)
         for column in ("model", *(name.replace("_", " ") for name in _METRICS)):
@@ -209,7 +210,7 @@ class Summary:
         return table
 
     def to_lines(self) -> list[str]:
-        """What stands under the table: findings, gain, pick and verdict, gate with reasons, champion."""
+        """List the lines below the table: findings, gain, pick, verdict, gate, champion."""
         return [
             *(f"! {finding}" for finding in self.findings),
             f"gain in balanced accuracy (paired): {self._gain}",
@@ -240,7 +241,8 @@ class Summary:
             return "none yet"
         live = f"version {self.champion}"
         if self.champion == self.version and not self.gate.promote:
-            # Taking it down would leave nothing, or a version that nobody judged by the present data: a person decides.
+            # Demoting it would leave no champion, or one not judged on the present data: a person
+            # decides.
             return f"{live}, judged again and refused; it is live until a better one comes or `oncoshift rollback`"
         return live
 
@@ -251,11 +253,12 @@ def _choose_mark(reason: Reason) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a requested retraining ended.
+    """The outcome of a requested retraining.
 
     Attributes:
-        summary: its result, or that of the previous retraining where nothing has changed.
-        unchanged_since_ms: when that one ended, milliseconds since 1970; None where this one trained.
+        summary: its result, or that of the previous retraining if nothing has changed.
+        unchanged_since_ms: end of the previous one, in milliseconds since 1970; None if this one
+            trained.
     """
 
     summary: Summary
@@ -263,25 +266,25 @@ class Outcome:
 
     @property
     def trained(self) -> bool:
-        """Whether anything was done."""
+        """Whether the retraining trained anything."""
         return self.unchanged_since_ms is None
 
     @property
     def name(self) -> str:
-        """In a word."""
+        """Outcome in one word: Unchanged, Promoted or Refused."""
         if not self.trained:
             return "Unchanged"
         return "Promoted" if self.summary.gate.promote else "Refused"
 
     @property
     def champion(self) -> str:
-        """Which version is live, in words."""
+        """Live version, in words."""
         version = self.summary.champion
         return f"version {version} is champion" if version else "there is no champion"
 
     @property
     def message(self) -> str:
-        """In a sentence."""
+        """Outcome in one sentence."""
         summary = self.summary
         if self.unchanged_since_ms is None:
             words = f"{summary.model}: the gate says {summary.gate.action} for version {summary.version}"
@@ -291,12 +294,12 @@ class Outcome:
         return f"{words}; {self.champion}."
 
     def to_markdown(self) -> str:
-        """As Markdown."""
+        """Format it as Markdown."""
         text = self.summary.to_markdown()
         return text if self.trained else f"**{self.message}**\n\nIts result was:\n\n{text}"
 
     def to_lines(self) -> list[str]:
-        """What a terminal shows under the table: reasons, and what to do next."""
+        """List the lines below the table: reasons, and what to do next."""
         summary = self.summary
         lines = summary.to_lines()
         if summary.champion not in (None, summary.version):

@@ -1,10 +1,11 @@
-"""Worker processes of one study: started, listened to, stopped; and what such a process does.
+"""Worker processes of a study, and the program that each of them runs.
 
     python -m oncoshift.retraining.workers
 
-A worker reads its task from its standard input, a line of JSON, and says its lines on its standard output. When its
-input ends, its parent is gone, and it stops. It is a process group of its own, so that Ctrl-C reaches the parent alone,
-which tells its workers to stop: each ends its training's step, writes a checkpoint and goes.
+A worker reads its task from standard input as a line of JSON and writes lines of progress to
+standard output. The end of its input means that its parent is gone, and it stops. It is in a
+process group of its own, so that Ctrl-C reaches only the parent, which stops its workers: each ends
+its training step, writes a checkpoint and exits.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ if TYPE_CHECKING:
     from oncoshift.retraining.session import Say, Session
 
 _STOP_SECONDS = 60
-"""How long a worker may take to end its step and write its checkpoint before it is killed."""
+"""Seconds for a worker to end its step and write its checkpoint before it is killed."""
 
 _POLL_SECONDS = 0.2
 
 
 class TuningError(OncoshiftError):
-    """A study ended without its trials, or without one that completed.
+    """A study ended before its trials were done, or without a completed one.
 
     Args:
         message: see `OncoshiftError`.
-        exit_code: of a program that it ends.
+        exit_code: exit code of the program.
     """
 
     def __init__(self, message: str, exit_code: int = OncoshiftError.exit_code) -> None:
@@ -65,14 +66,14 @@ class WorkerTask:
     Attributes:
         project: the project's root.
         folder: the experiment's folder.
-        settings: all of the experiment's, as JSON has them.
-        tune: section `tune` as the parent uses it.
-        uri: MLflow's.
+        settings: all settings of the experiment, as JSON values.
+        tune: section `tune` as used by the parent.
+        uri: MLflow's tracking URI.
         forced: see `RetrainingPlan`.
-        key: of the retraining; the worker must come to the same.
+        key: of the retraining; the worker must compute the same.
         run: id of the run `tune`.
-        deadline: of the budget.
-        threads: CPU threads for torch, where `train.threads` leaves them open.
+        deadline: time after which no trial begins, seconds since 1970, or None.
+        threads: CPU threads for torch if `train.threads` is not set.
     """
 
     project: str
@@ -88,18 +89,18 @@ class WorkerTask:
 
 
 def run_workers(session: Session, search: Search, run: str, budget: Budget, count: int) -> None:
-    """Run trials in `count` processes until there are none left to begin.
+    """Run trials in `count` processes until none is left to begin.
 
     Args:
-        session: the retraining, whose MLflow store is there already.
-        search: the study, whose database is there already.
+        session: the retraining, whose MLflow store exists.
+        search: the study, whose database exists.
         run: id of the MLflow run `tune`.
-        budget: when to begin no more.
-        count: how many processes.
+        budget: limits after which no trial begins.
+        count: number of processes.
 
     Raises:
-        TuningError: all ended, and trials are left.
-        TrainingInterrupted: this process was told to stop by SIGTERM; so were its workers.
+        TuningError: all workers ended before all trials were done.
+        TrainingInterrupted: this process received SIGTERM and stopped its workers.
     """
     plan = session.plan
     task = WorkerTask(
@@ -131,20 +132,20 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
                 listener.join(_POLL_SECONDS)
             _relay(lines, plan.say)
         if stop_requested():
-            raise TrainingInterrupted("tuning was asked to stop; started again, it goes on from there")
+            raise TrainingInterrupted("tuning was asked to stop; start it again to resume")
     ended = [f"worker {worker.number} {worker.ending}" for worker in workers if worker.process.returncode]
     for line in ended:
         plan.say(f"tune: {line}")
     if ended and not budget.is_over and search.study.finished < budget.trials:
         raise TuningError(
             f"{', '.join(ended)}, and of {budget.trials} trials {search.study.finished} are done; "
-            "mend what they said above, if anything, and start it again: it goes on from there",
+            "fix the errors above, if any, and start it again to resume",
             _choose_exit_code(worker.process.returncode for worker in workers),
         )
 
 
 def _choose_exit_code(codes: Iterable[int]) -> int:
-    """Choose a study's exit code from those of its workers; a signal alone is not the user's mistake."""
+    """Choose a study's exit code from those of its workers; ignore those killed by a signal."""
     own = {code for code in codes if code > 0}
     if own <= {TrainingInterrupted.exit_code}:
         return TrainingInterrupted.exit_code
@@ -152,7 +153,7 @@ def _choose_exit_code(codes: Iterable[int]) -> int:
 
 
 class _Worker:
-    """A worker process, seen from its parent."""
+    """A worker process, as seen by its parent."""
 
     def __init__(self, number: int, gpus: int) -> None:
         self.number = number
@@ -166,9 +167,9 @@ class _Worker:
         )
 
     def communicate(self, task: WorkerTask, lines: queue.Queue[str]) -> None:
-        """Send the task, and pass the worker's lines on until its output ends."""
+        """Send the task, and forward the worker's lines until its output ends."""
         to, of = cast("IO[str]", self.process.stdin), cast("IO[str]", self.process.stdout)
-        with suppress(BrokenPipeError):  # it is gone already; how it ended says why
+        with suppress(BrokenPipeError):  # it has ended already; its exit code says why
             to.write(f"{json.dumps(asdict(task))}\n")
             to.flush()
         for line in of:
@@ -176,13 +177,13 @@ class _Worker:
 
     @property
     def ending(self) -> str:
-        """How it ended, in words."""
+        """Exit of the process, in words."""
         code = self.process.returncode
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def _relay(lines: queue.Queue[str], say: Say) -> None:
-    """Say what workers have said, waiting a little for the first line."""
+    """Forward the lines of workers, after a short wait for the first."""
     try:
         say(lines.get(timeout=_POLL_SECONDS))
         while True:
@@ -192,7 +193,7 @@ def _relay(lines: queue.Queue[str], say: Say) -> None:
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
-    """Tell those that still run to stop, and see that they do."""
+    """Stop the workers that still run, and kill those that do not stop in time."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.terminate()
@@ -205,11 +206,11 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 def assign_gpus(worker: int, each: int) -> dict[str, str]:
-    """Environment that gives a worker GPUs of its own, in turn where there are not enough; empty without several.
+    """Choose the environment that assigns GPUs to a worker, in turn; empty if there is only one.
 
     Args:
         worker: from 0.
-        each: how many GPUs one training uses (`train.processes`).
+        each: number of GPUs of one training (`train.processes`).
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(number) for number in range(torch.cuda.device_count())] if named is None else named.split(",")
@@ -223,7 +224,7 @@ def run_task(task: WorkerTask) -> None:
     """Run trials in a worker process.
 
     Raises:
-        TuningError: code or data have changed since the parent began.
+        TuningError: code or data have changed since the parent started.
     """
     settings = parse_settings(task.settings)
     if settings.train.threads is None:
@@ -243,16 +244,16 @@ def _say(line: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the input that the parent holds open."""
+    """Stop this process when the parent closes its input."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
-    """Work on the task in the input: 0 when nothing is left to begin, else the error's exit code."""
+    """Run the task of the input; return 0 when no trial is left, or an error's exit code."""
     show_any_text()
-    stop_on_sigterm()  # once: the end of the input asks again
+    stop_on_sigterm()  # once: when the input ends, this process sends itself a second one
     try:
         task = WorkerTask(**json.loads(sys.stdin.readline()))
         threading.Thread(target=_end_with_parent, daemon=True).start()
