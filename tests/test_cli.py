@@ -1,4 +1,4 @@
-"""The command line: stages run by name, and errors are one message without a traceback."""
+"""The command line runs stages by name, and reports errors without a traceback."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_missing_params_say_where_to_run(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_command_finds_the_project_around_it(
     experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The experiment around it, if it is called in one, as DVC calls the stages."""
+    """Inside an experiment it finds that experiment, as DVC runs the stages there."""
     (experiment / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     inner = prepare_experiment(experiment, load_settings(experiment / "params.yaml"), "inner").folder
     for folder, place in ((experiment, experiment), (experiment / "data" / "raw", experiment), (inner / ".dvc", inner)):
@@ -161,7 +161,7 @@ def test_a_command_may_have_options_of_its_own() -> None:
 
 @pytest.fixture
 def flow(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[list[str]]]:
-    """Stands for the flow's process: gives the exit code that `ends` names, and keeps the command lines."""
+    """A stand-in for the flow's process: its exit codes, and the command lines it received."""
     ends, commands = [0], list[list[str]]()
 
     def run(command: Sequence[str], _folder: Path) -> int:
@@ -200,7 +200,7 @@ def test_retrain_tells_a_mistake_from_a_crash_and_says_start_it_again_only_where
 
 
 def test_ctrl_c_lets_the_flow_end_its_step(tmp_path: Path) -> None:
-    """Though a terminal gives it to the flow as well."""
+    """It does so although a terminal also sends the signal to the flow."""
     script = 'trap "kill -INT $$; sleep 0.6; touch ended; exit 75" TERM; touch ready; while :; do sleep 0.05; done'
 
     def interrupt() -> None:

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line every tenth, for each phase of the work."""
+"""Without a terminal, progress is a line at every tenth of each phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training core runs where the platform's packages are absent, whatever is imported on the way."""
+"""The training core runs without the platform's packages, whatever it imports on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documentation names is there: tests of mended faults, commands and their options, Python files."""
+"""The tests, commands, options and Python files that the documentation names exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experiments: where they lie, what goes into them, and that one process at a time works in each."""
+"""Experiments have a folder and settings of their own, and admit one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, and say when their bytes have changed."""
+"""Files are written completely or not at all, and changed bytes are detected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VALUES = {"history": [{"loss": 0.1, "auroc": math.nan}], "organ": "Lunge ü", "o
 
 
 def flip(path: Path, position: int) -> None:
-    """Turn one bit around."""
+    """Flip one bit."""
     data = bytearray(path.read_bytes())
     data[position] ^= 4
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""The hash of the code behind a result follows what the code imports, and nothing but what runs."""
+"""The hash of the code behind a result depends on all that the code imports, and only on code."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Change a file, and see that its time of change says so."""
+    """Change a file, and make sure that its modification time changes."""
     before = path.stat().st_mtime_ns
     path.write_text(text)
     os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
 
 
 def keys() -> dict[str, str]:
-    """Every hash of code that something is kept by."""
+    """Compute every code hash that is part of some key."""
     return fingerprint_stages() | {
         name: fingerprint_code(*entries, without=without) for name, (entries, without) in OTHER_KEYS.items()
     }
 
 
 def modules_by_key() -> dict[str, set[Path]]:
-    """The files that each key covers, by what the module at the key's beginning imports."""
+    """List the files that each key covers, as the imports of the key's entry modules."""
     entries: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         stage: (names, SETTINGS) for stage, names in fingerprint._DATA_STAGES.items()
     }
@@ -68,7 +68,7 @@ def modules_by_key() -> dict[str, set[Path]]:
 
 
 def with_other_docstrings(source: str) -> str:
-    """The same code with other words in every docstring, and a comment."""
+    """Return the same code with other docstrings and a comment."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):

@@ -1,4 +1,4 @@
-"""What libraries read from the environment is set before they are loaded, and only where the user has not set it."""
+"""Libraries' environment variables are set before import, but never over the user's own."""
 
 from __future__ import annotations
 

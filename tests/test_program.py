@@ -1,4 +1,4 @@
-"""How programs end: exit codes, words on stderr, and streams that take any text."""
+"""Programs end with the right exit code and words on stderr, and their streams take any text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_is_expected_ends_in_one_line_and_a_code_of_its_own(
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError, BrokenPipeError])
 def test_a_crash_is_no_users_mistake(capsys: pytest.CaptureFixture[str], fault: type[Exception]) -> None:
-    """And a pipe that broke is one, too, where it is not the one that the output goes into."""
+    """So is a broken pipe other than the program's own output."""
     code = (
         "import sys; from oncoshift.program import run_program\n"
         f"def body(): raise {fault.__name__}\n"

@@ -1,4 +1,4 @@
-"""A disk that is full or refuses is one error that says where and what to do."""
+"""A full or failing disk is reported as one error with place and remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials are cut from every form of URL that a service of this project takes."""
+"""Credentials are removed from every form of URL that a service of this project takes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_user_alone_is_not_shown_and_is_no_password() -> None:
 
 
 def test_no_error_of_this_package_repeats_credentials() -> None:
-    """What it says may be another library's words, with the address in them."""
+    """The message may come from another library and contain the address."""
     error = RegistryError("cannot open: API request to http://me:hunter2@host/api failed")
     assert str(error) == "cannot open: API request to http://host/api failed"
 
@@ -80,7 +80,7 @@ def test_doctor_shows_no_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
 ) -> None:
     for name in ("USERNAME", "PASSWORD"):
-        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that what is set there is taken back
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that pytest restores what the code sets
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("seed: 0\n")

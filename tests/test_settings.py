@@ -1,4 +1,4 @@
-"""Settings: later sources win, and a wrong key or value is one clear line."""
+"""Later sources of settings win, and a wrong key or value is reported in one clear line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def test_params_yaml_is_valid_and_names_every_setting() -> None:
-    """Its values are the project's to change; DVC needs every key that a stage depends on."""
+    """Its values may be changed; DVC needs every key that a stage depends on."""
     load_settings(PROJECT / "params.yaml")
     written = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     defaults = Settings().model_dump(mode="json")
@@ -116,7 +116,7 @@ def test_variables_are_replaced_with_a_default_or_refused(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("value", ["${HOME}", "[lung, '${HOME:-x}']", '"\\u0024{HOME}"', "{a: '${HOME}'}"])
 def test_an_override_names_no_variable(value: str) -> None:
-    """A page in a browser may give overrides, and would read the environment in the settings that are logged."""
+    """Overrides may come from a web page, and would expose the environment in logged settings."""
     with pytest.raises(
         SettingsError, match=r"--set ingest.root=.*: variables are replaced only in files; write ingest"
     ):
@@ -124,7 +124,7 @@ def test_an_override_names_no_variable(value: str) -> None:
 
 
 def test_what_is_used_late_keeps_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be a password, and settings are logged, hashed and written to the experiment's params.yaml."""
+    """It may hold a password, and settings are logged, hashed and written to params.yaml."""
     text = "tune: {storage: 'postgresql://me:${DB_PASSWORD}@db/s'}\ntracking: {uri: '${MLFLOW:-http://here}'}\n"
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(SettingsError, match=r"DB_PASSWORD.*is not set"):
@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_settings_is_one_line(tmp_path: Path, data: bytes,
 
 @pytest.mark.parametrize("pairs", ["{anchor}: &{anchor} [{again}]", "{anchor}: &{anchor}\n  <<: [{again}]"])
 def test_aliases_of_aliases_end_at_once(tmp_path: Path, pairs: str) -> None:
-    """Written out, twelve lines are ten to the power of ten values, or pairs of merged sections."""
+    """Expanded, twelve lines would be ten to the power of ten values or merged pairs."""
     lines = ["a: &a {x: 1, y: 2}"]
     for anchor, before in zip("bcdefghijkl", "abcdefghijk", strict=True):
         lines.append(pairs.format(anchor=anchor, again=", ".join([f"*{before}"] * 10)))
@@ -304,7 +304,7 @@ def test_a_preset_of_who_is_not_trusted_lies_in_the_project(tmp_path: Path) -> N
 
 
 def test_a_dump_is_read_alike_by_dvc(tmp_path: Path) -> None:
-    """Words that YAML 1.1 and 1.2 take for different things."""
+    """YAML 1.1 and 1.2 read these words differently."""
     from dvc.utils.serialize import load_yaml
 
     for word in ("yes", "1e3", "0o17", "12:30", "010", "null", "2024-01-02", "Gewebe für A"):

@@ -1,4 +1,4 @@
-"""Real DVC on a tiny data set: what has not changed does not run, and what has, runs alone."""
+"""Real DVC on a tiny data set runs only the stages that a change affects."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_table_of_locks_that_a_crash_left_half_written_is_removed(
 
 
 def test_a_table_of_locks_is_left_to_who_holds_it(project: Path) -> None:
-    """A process that writes it now has emptied it first."""
+    """A process that is writing the table has emptied it first."""
     table = project / ".dvc" / "tmp" / "rwlock"
     table.parent.mkdir()
     table.write_bytes(b"")

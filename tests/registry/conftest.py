@@ -1,4 +1,4 @@
-"""A real MLflow store in a temporary folder, made once: MLflow's migrations take seconds."""
+"""A real MLflow store in a temporary folder, made once, since MLflow's migrations take seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tracker(uri: str) -> Tracker:
 
 @pytest.fixture(scope="session")
 def unique() -> Callable[[str], str]:
-    """Names that no other test has, since all share one store."""
+    """A function that makes names unique among tests, as all share one store."""
     numbers = itertools.count()
     return lambda prefix: f"{prefix}-{next(numbers)}"
 

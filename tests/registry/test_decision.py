@@ -44,7 +44,7 @@ FEW = replace(
         }
     ),
 )
-"""What can be known with three labelled groups."""
+"""Evidence from three labelled groups."""
 
 WITHOUT_LABELS = GateSettings(without_audit="trust")
 
@@ -108,7 +108,7 @@ def test_a_pick_below_the_source_floor_is_refused_unless_told_otherwise() -> Non
 def test_every_condition_that_has_a_number_says_it_with_its_limit(
     settings: GateSettings, evidence: GateEvidence
 ) -> None:
-    """The summary shows the words alone."""
+    """The summary shows nothing but the words."""
     for reason in decide_by(settings, replace(evidence, agreement_with_champion=0.9)).reasons:
         for number in (reason.value, reason.limit):
             assert number is None or f"{number:.3g}" in reason.words, reason
@@ -155,7 +155,7 @@ def test_made_up_data_are_flagged_and_do_not_refuse() -> None:
 @pytest.mark.parametrize("settings", [GateSettings(), WITHOUT_LABELS])
 @pytest.mark.parametrize("verdict", [TRUST, DOUBT, REFUSE])
 def test_where_labels_suffice_they_decide_whatever_the_verdict(settings: GateSettings, verdict: Verdict) -> None:
-    """And `without_audit` changes nothing."""
+    """`without_audit` makes no difference either."""
     bad = replace(GOOD, balanced_accuracy=interval(0.4, 0.3, 0.5), verdict=verdict)
     assert decide_by(settings, replace(GOOD, verdict=verdict)).promote
     assert failed(decide_by(settings, bad)) == ["balanced accuracy"]
@@ -179,7 +179,7 @@ def test_a_verdict_that_labels_do_not_contradict_is_a_note(verdict: Verdict, acc
 
 
 def test_no_gain_over_the_control_is_no_contradiction_of_trust() -> None:
-    """The model is good; so is source-only."""
+    """The model is good, and so is source-only."""
     decision = decide_by(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, -0.1, 0.1)))
     assert not decision.promote
     assert not decision.flags[0].startswith("Contradiction")
@@ -193,7 +193,7 @@ def test_too_few_labels_refuse_by_default_and_the_verdict_is_said(verdict: Verdi
 
 
 def test_groups_that_count_but_allow_no_interval_refuse() -> None:
-    """Two groups a class, each of another kind: the counts hold, resampling has nothing to vary."""
+    """With two groups in each class the counts suffice, but resampling has nothing to vary."""
     decision = decide_by(GateSettings(min_audit_groups=4), replace(FEW, groups={"benign": 2, "malignant": 2}))
     assert failed(decision) == ["intervals"]
     assert "benign lies in 1 group" in decision.to_markdown()
@@ -203,7 +203,7 @@ def test_groups_that_count_but_allow_no_interval_refuse() -> None:
     "few",
     [
         FEW,
-        replace(FEW, groups={"benign": 4, "malignant": 4}),  # enough by number, and yet no interval
+        replace(FEW, groups={"benign": 4, "malignant": 4}),  # enough groups, and yet no interval
         replace(GOOD, groups={"benign": 2, "malignant": 2}),
     ],
 )

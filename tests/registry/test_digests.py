@@ -1,4 +1,4 @@
-"""A registered model whose files have changed is named and not asked."""
+"""A registered model whose files have changed is reported and never loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Registered = tuple[str, Path]
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading forbids pickles to the whole process; the other tests start as they would without it."""
+    """An environment restored after each test: loading disables pickles for the whole process."""
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
 
 
@@ -40,7 +40,7 @@ def registered(tracker: Tracker, make_package: Callable[[str], Package], unique:
 
 
 def flip(path: Path) -> None:
-    """Turn one bit in the middle around."""
+    """Flip one bit in the middle."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

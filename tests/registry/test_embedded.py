@@ -1,4 +1,4 @@
-"""The embedded store's database: whole, there, and of this project."""
+"""The embedded store's database is checked: it is whole, present, and belongs to this project."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without an experiment of ours, to copy: MLflow's migrations take seconds."""
+    """An empty database to copy, since MLflow's migrations take seconds."""
     path = tmp_path_factory.mktemp("pristine") / "mlflow.db"
     open_client(f"{SQLITE}{path}")
     return path
@@ -34,7 +34,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_project(pristine: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Makes a project's store with a run, a logged model and a version; returns its database."""
+    """A function that makes a project's store with a run, a logged model and a version."""
 
     def make(name: str) -> Path:
         database = tmp_path / name / "mlruns" / "mlflow.db"

@@ -1,4 +1,4 @@
-"""A model is loaded from a folder or the registry, without a pickle and without making a store."""
+"""A model is loaded from a folder or the registry, without a pickle or a new store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading forbids pickles to the whole process; the other tests start as they would without it."""
+    """An environment restored after each test: loading disables pickles for the whole process."""
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
 
 
@@ -50,7 +50,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 
 class Trap:
-    """Makes a file where it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +60,7 @@ class Trap:
 
 
 def plant(folder: Path, file: str, trap: Trap, **flavour: object) -> None:
-    """Put a pickle into a model folder, and let its MLmodel ask for it in place of the script."""
+    """Put a pickle into a model folder, and make its MLmodel load it instead of the script."""
     target = folder / file
     target.parent.mkdir(exist_ok=True)
     if target.suffix == ".pth":
@@ -88,7 +88,7 @@ PLANTED = {
 def test_a_planted_pickle_is_not_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, databricks: bool
 ) -> None:
-    """MLflow's own guard gives way where this variable is set; it is no shield against whoever planted the file."""
+    """MLflow's own guard gives way where this variable is set, so it cannot be relied on."""
     if databricks:
         monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17")
     plant(folder, file, Trap(tmp_path / "sprung"), **PLANTED[file])

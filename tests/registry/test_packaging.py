@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PlugPulledError(Exception):
-    """The process died."""
+    """A simulated end of the process."""
 
 
 @pytest.fixture

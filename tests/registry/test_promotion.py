@@ -31,11 +31,11 @@ WRITES = ("set_", "delete_")
 
 
 class PlugPulledError(Exception):
-    """The process died."""
+    """A simulated end of the process."""
 
 
 class Unplugged:
-    """A client that dies instead of doing its `last`-th write (counted from 0)."""
+    """A client that dies instead of performing write number `last`, counted from 0."""
 
     def __init__(self, client: MlflowClient, last: int) -> None:
         self._client, self._left = client, last
@@ -61,7 +61,7 @@ def client(tracker: Tracker) -> MlflowClient:
 
 @pytest.fixture
 def make_model(client: MlflowClient, unique: Callable[[str], str]) -> Callable[[], str]:
-    """Makes a registered model with three versions, none of them live."""
+    """A function that makes a registered model with three versions, none of them live."""
 
     def make() -> str:
         name = unique("oncoshift-organ")
@@ -160,7 +160,7 @@ def test_promotions_and_rollbacks_at_once_make_one_chain(uri: str, client: Mlflo
         for turn in range(5):
             promote(mine, name, str((number + turn) % 3 + 1), "better", f"thread {number}", force=True)
             set_challenger(mine, name, str(number), "trained", f"thread {number}")
-            with suppress(RegistryError):  # the version before may have been withdrawn by another
+            with suppress(RegistryError):  # the previous version may have been withdrawn by another
                 rollback(mine, name, "worse", f"thread {number}")
 
     with ThreadPoolExecutor(3) as pool:
@@ -220,7 +220,7 @@ def force_back(client: Any, name: str) -> None:
     promote(client, name, "2", "fixed", "anna", force=True)
 
 
-# Aliases before, and how many writes the change itself needs.
+# Aliases before the change, and how many writes the change itself needs.
 CHANGES = [
     pytest.param({}, to_third, 4, id="first promotion"),
     pytest.param({"previous": "1", "champion": "2"}, to_third, 5, id="promotion"),
@@ -259,7 +259,7 @@ def test_killed_at_any_write_the_next_start_goes_on(
             live = aliases(client, name).get("champion")
             assert live in {before[0].get("champion"), after[0].get("champion")}
         recover(client, recovered)
-        if change is not from_challenger:  # which is two changes, with a state of its own between them
+        if change is not from_challenger:  # which is two changes with a state in between
             assert state(client, recovered) in (before, after)
         change(client, restarted)
         assert state(client, restarted) == after

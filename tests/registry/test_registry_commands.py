@@ -1,4 +1,4 @@
-"""`oncoshift models`, `promote`, `rollback` and `relocate`, as a person types them."""
+"""`oncoshift models`, `promote`, `rollback` and `relocate` work as typed by a person."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REASON = "[/b] [red]x[/] :warning: <b>"
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, tracker: Tracker) -> Callable[..., int]:
-    """Runs a command in a project whose store is the tests'."""
+    """A function that runs a command in a project with the tests' store."""
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -209,7 +209,7 @@ def test_a_checkout_of_another_user_is_told_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     commit(tmp_path)
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to test it
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way of testing this
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     (tmp_path / "project").mkdir()
     tags = read_git_tags(tmp_path / "project")

@@ -1,4 +1,4 @@
-"""A store that is locked or away: waited for, named, and no obstacle to the end of a process."""
+"""A locked or absent store is waited for and named, and lets the process end."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A minute is a second, and a quick try a tenth of one."""
+    """Waiting times cut to one second, and quick attempts to a tenth."""
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(name, "0")  # so that what the code sets is undone
+        monkeypatch.setenv(name, "0")  # so that pytest restores what the code sets
         monkeypatch.delenv(name)
     for module in ("waiting", "embedded"):
         monkeypatch.setattr(f"oncoshift.registry.{module}.TRY_SECONDS", 0.1)
@@ -49,7 +49,7 @@ def locked(uri: str, kind: str) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def server(status: int, body: bytes) -> Iterator[str]:
-    """A web server that gives one answer to everything."""
+    """Serve the same answer to every request."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -98,7 +98,7 @@ def test_a_lock_that_another_holds_is_named(tracker: Tracker, uri: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")  # nothing there answers
+    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")  # nothing answers there
     with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:1: no MLflow server answers \(Connection refused"):
         open_client("http://anna:secret@127.0.0.1:1")
 

@@ -1,4 +1,4 @@
-"""What a retraining finds from one that was killed, before it trains."""
+"""A retraining repairs and removes what a killed one left, before it trains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def force(project: Path, said: list[str]) -> str:
-    """The stamp of a forced retraining."""
+    """Make a plan for a forced retraining, and return its stamp."""
     plan = prepare.make_plan(project, preset=None, overrides=(), force=True, environ={}, say=said.append)
     return plan.forced
 
@@ -37,7 +37,7 @@ def test_a_forced_retraining_that_was_killed_goes_on_as_the_same(project: Path) 
 
 @pytest.mark.parametrize("content", [b"", b"2026112", b"\xff\x00", b"../../elsewhere", b"20261126T101010\n"])
 def test_a_damaged_stamp_is_told_and_made_again(project: Path, content: bytes) -> None:
-    """An empty one would make the retraining one that is not forced."""
+    """An empty stamp would make the retraining one that is not forced."""
     path = project / "runs" / "forced.txt"
     path.parent.mkdir()
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What a retraining needs is seen before it begins."""
+"""A retraining checks everything it needs before it starts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_weights_are_found_from_the_projects_root_or_told(
 def test_imagenet_weights_that_cannot_be_had_are_told(
     project: Path, monkeypatch: pytest.MonkeyPatch, cached: bytes | None
 ) -> None:
-    """Not in the cache and no network; in the cache, but cut short."""
+    """The weights are missing and there is no network, or their cached file is truncated."""
     monkeypatch.setenv("TORCH_HOME", str(project))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     folder = project / "hub" / "checkpoints"

@@ -1,4 +1,4 @@
-"""Which experiment a retraining works in."""
+"""A retraining works in the right experiment."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_data_are_current_only_where_the_stages_would_find_all_as_they_left_it(
     assert not is_data_current(made)
     pointer.touch()
     monkeypatch.setattr("oncoshift.phantom.write._EDITION", -1)
-    assert not is_data_current(made)  # it is drawn another way today
+    assert not is_data_current(made)  # it would be drawn differently now
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "is_current", Mock(side_effect=DvcError("dvc.lock: damaged")))
     assert not is_data_current(made)

@@ -1,4 +1,4 @@
-"""What follows what, without Prefect, data or a store."""
+"""The steps run in order and get each other's results, without Prefect, data or a store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def trained(_session: Any, settings: Settings, method: str, number: int) -> Any:
 
 
 def noted(order: list[tuple[str, tuple[Any, ...]]]) -> Steps:
-    """Steps that note what they are called with; the second seed is the pick."""
+    """Make steps that record their calls; the second seed is the pick."""
 
     def step(name: str, result: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""When a retraining counts as one that was done before."""
+"""A retraining has the same key as an earlier one exactly if nothing that matters has changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> str:
-    """The key of a retraining of what lies in a folder."""
+    """Compute the key of a retraining on the data in a folder."""
     settings = replace_values(Settings(), {name.replace("__", "."): value for name, value in changes.items()})
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
@@ -25,7 +25,7 @@ def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> s
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One file for each split; only their bytes count here."""
+    """One file for each split; only their bytes matter here."""
     splits = Layout(tmp_path).splits
     splits.mkdir(parents=True)
     for name in SPLITS:
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_where_and_how_it_runs_makes_no_other_retraining(folder: Path, changes: dict[str, Any]) -> None:
-    """Else a move to another machine would judge the champion again."""
+    """Otherwise a move to another machine would judge the champion again."""
     assert key(folder, **changes) == key(folder)
 
 
@@ -60,13 +60,13 @@ def test_where_and_how_it_runs_makes_no_other_retraining(folder: Path, changes: 
     ],
 )
 def test_what_decides_the_outcome_makes_another_retraining(folder: Path, changes: dict[str, Any]) -> None:
-    """Training, judging, data and force."""
+    """Training, judging, data and `--force` all decide the outcome."""
     assert key(folder, **changes) != key(folder)
 
 
 @pytest.mark.parametrize("split", ["audit", "test"])
 def test_new_audit_or_test_tiles_make_another_retraining(folder: Path, split: str) -> None:
-    """They train nothing, and judge."""
+    """These tiles are used for judging only."""
     before = key(folder)
     (Layout(folder).splits / f"{split}.parquet").write_bytes(b"more")
     assert key(folder) != before

@@ -1,4 +1,4 @@
-"""How a step's run ends."""
+"""A step's run ends with the right status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oncoshift.steps.recorder import RunRecorder
 
 
 def wrapped_stop() -> None:
-    """Fails as a library does that was stopped in the middle."""
+    """Raise a library's error that hides a stop in the middle of its work."""
     try:
         raise TrainingInterrupted("asked to stop")
     except TrainingInterrupted as stop:

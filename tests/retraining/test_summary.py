@@ -1,4 +1,4 @@
-"""What people read at the end of a retraining, and what the next one reads."""
+"""A retraining's summary tells people and later retrainings what they need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def summary(verdict: str, champion: str | None) -> Summary:
-    """Of a retraining whose pick is version 2."""
+    """Make the summary of a retraining whose pick is version 2."""
     return Summary(
         target="kidney",
         sources=("lung",),
@@ -53,7 +53,7 @@ def summary(verdict: str, champion: str | None) -> Summary:
     ],
 )
 def test_a_champion_that_no_longer_passes_is_told(verdict: str, champion: str | None, words: str) -> None:
-    """It stays live, and neither terminal nor Prefect may hide that."""
+    """It stays live, and neither the terminal nor Prefect may hide that."""
     found = summary(verdict, champion)
     line = found.to_lines()[-1].removeprefix("champion of oncoshift-kidney: ")
     assert line.startswith(words)
@@ -84,7 +84,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 
 @pytest.fixture
 def store(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecorder:
-    """The run of a retraining that has ended; version 3 became champion since."""
+    """The run of a finished retraining, after which version 3 became champion."""
     monkeypatch.setattr("oncoshift.retraining.recipe.find_champion", lambda *_: "3")
     recorder = RunRecorder(tracker, tracker.find_or_start_run(str(tmp_path), "retrain"), str(tmp_path))
     tracker.finish(recorder.run)
@@ -108,7 +108,7 @@ def test_a_retraining_that_is_done_is_found_with_todays_champion(store: RunRecor
 
 @pytest.mark.parametrize("values", [None, {}, {"version": "1", "gate": {}, "champion": None}])
 def test_with_a_damaged_summary_the_steps_are_done_again(store: RunRecorder, values: dict[str, Any] | None) -> None:
-    """It is gone, or an earlier version wrote another one."""
+    """The summary is missing, or an earlier version wrote a different one."""
     if values is not None:
         store.save_sealed(SUMMARY, values)
     outcome, said = ended(store)

@@ -1,4 +1,4 @@
-"""How a study ends whose worker processes all ended before it was done."""
+"""A study whose workers all end early reports what to do."""
 
 from __future__ import annotations
 

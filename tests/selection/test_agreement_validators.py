@@ -1,4 +1,4 @@
-"""Validators that compare models on the target, against values worked out by hand."""
+"""Validators that compare models on the target agree with values computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRUTH = np.tile([0.1, 0.9], 50)
 
 
 def flipped(probabilities: np.ndarray, count: int) -> np.ndarray:
-    """The same, half as far from one half, with the first `count` turned around."""
+    """Halve the predictions' distance from ½, and flip the first `count` of them."""
     weaker = 0.5 + (probabilities - 0.5) / 2
     return np.concatenate([1 - weaker[:count], weaker[count:]])
 

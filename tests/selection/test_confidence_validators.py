@@ -1,4 +1,4 @@
-"""Validators that read one model's target predictions, against values worked out by hand."""
+"""Validators that read one model's target predictions agree with values computed by hand."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_neighbourhood_density_is_greatest_for_one_cluster_and_whole_in_blocks()
 
 def test_thresholded_confidence_by_hand() -> None:
     source, labels = np.array([0.9, 0.8, 0.6, 0.3]), np.array([1, 0, 1, 0])
-    # One of four is wrong, so the threshold is the second least of .6, .7, .8, .9: of the target's .95, .65, .75, .5
-    # two reach it.
+    # One of four is wrong, so the threshold is the second least of .6, .7, .8, .9: of the target's
+    # .95, .65, .75, .5 two reach it.
     assert average_thresholded_confidence(source, labels, np.array([0.95, 0.65, 0.25, 0.5])) == 0.5
 
 
@@ -66,7 +66,8 @@ def test_thresholded_confidence_of_models_that_are_never_and_always_right() -> N
 def test_mixval_of_two_tight_clusters_and_a_boundary_between_them() -> None:
     inputs = np.repeat([-1.0, 1.0], 20)[:, None]
     assert mixval(inputs, lambda x: (x[:, 0] > 0).astype(np.float64)) == 1.0
-    # Mixes of −1 with 1 are −0.1 and 0.1; this boundary loses the former, which are half of the pairs between.
+    # Mixes of −1 with 1 are −0.1 and 0.1; this boundary is wrong on the former, half of the pairs
+    # between the clusters.
     assert mixval(inputs, lambda x: (x[:, 0] > -0.2).astype(np.float64)) == pytest.approx((1 + 0.5) / 2)
 
 

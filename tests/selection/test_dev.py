@@ -1,4 +1,4 @@
-"""Deep embedded validation against values worked out by hand."""
+"""Deep embedded validation agrees with values computed by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_constant_loss_is_the_risk_whatever_the_weights() -> None:
 
 
 def normal_domains(seed: int) -> DomainFeatures:
-    """Source N(0, 1), target N(1, 1): their density ratio is exp(x − 1/2)."""
+    """Draw source N(0, 1) and target N(1, 1), whose density ratio is exp(x − 1/2)."""
     rng = np.random.default_rng(seed)
     return DomainFeatures(rng.normal(0, 1, (8000, 1)), rng.normal(0, 1, (2000, 1)), rng.normal(1, 1, (4000, 1)))
 

@@ -1,4 +1,4 @@
-"""Source accuracy, information maximisation and the rule against values worked out by hand."""
+"""Source accuracy, information maximisation and the rule agree with values computed by hand."""
 
 from __future__ import annotations
 

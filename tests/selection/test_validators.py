@@ -1,4 +1,4 @@
-"""The table of validators, and the rule that scores a row of figures by it."""
+"""The table of validators is complete, and the rule scores a row of figures by it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def test_no_score_is_below_the_least_value_of_its_validator(name: str) -> None:
 def test_scores_by_hand() -> None:
     scores = compute_scores(model(np.array([0.0, 1.0, 0.65, 0.5])))
     assert scores["source_accuracy"] == 0.75  # of two benign and two malignant tiles one benign is called malignant
-    # One of four is wrong: the threshold is the second least of .6, .7, .9, .9. Two of four reach .7.
+    # One of four is wrong: the threshold is the second least of .6, .7, .9, .9. Two of four reach
+    # .7.
     assert scores["atc"] == 0.5
     entropy = -(0.65 * np.log2(0.65) + 0.35 * np.log2(0.35))
     assert scores["entropy"] == pytest.approx(-(entropy + 1) / 4)

@@ -1,4 +1,4 @@
-"""The verdict on made-up predictions: what is trusted, doubted and refused, and what it cannot see."""
+"""The verdict trusts, doubts and refuses synthetic predictions rightly, within a known limit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ LABELS = np.arange(400) % 2
 
 
 def model(right: float, seed: int) -> np.ndarray:
-    """Probabilities of a confident model that is right on about a share of the tiles; 1 − `right` turns it around.
+    """Make probabilities of a confident model that is right on about a share of the tiles.
 
-    Its confidence varies a little, as any model's does: two that contradict one another then never tie at exactly ½.
+    1 − `right` inverts the model. Its confidence varies a little, as any model's does, so that two
+    models that contradict each other never tie at exactly ½.
     """
     rng = np.random.default_rng(seed)
     is_right = rng.random(len(LABELS)) < right
@@ -26,7 +27,7 @@ def model(right: float, seed: int) -> np.ndarray:
 
 
 def alone(*right: float) -> Consensus:
-    """Consensus of independent models with these shares of right tiles."""
+    """Find the consensus of independent models with these shares of right tiles."""
     return find_consensus(np.stack([model(share, 10 + number) for number, share in enumerate(right)]))
 
 
@@ -85,7 +86,7 @@ def test_a_model_that_lost_its_sources_is_refused_with_that_reason_alone() -> No
 
 
 def test_a_failure_that_all_organs_share_is_not_seen() -> None:
-    """The limit of the method: where every source organ turns the classes around alike, nothing here tells."""
+    """This is the method's limit: it does not notice if all source organs invert the classes."""
     assert JUDGE(Evidence(0.95, model(0.02, 0), alone(0.01, 0.02, 0.015))).kind is Kind.TRUST
 
 

@@ -1,4 +1,4 @@
-"""A small model with random weights, and one saved as an MLflow model folder."""
+"""A small model with random weights, also saved as an MLflow model folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registered model in an environment that has its own requirements and nothing else: no oncoshift, no trainers."""
+"""The registered model works in an environment of its own requirements, without oncoshift."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ def store(tmp_path_factory: pytest.TempPathFactory, package: Package) -> tuple[s
 
 @pytest.fixture(scope="module")
 def python(store: tuple[str, Path], pytestconfig: pytest.Config) -> Path:
-    """The interpreter of an environment with the model's requirements.txt installed, and nothing else.
+    """The Python of an environment with the model's requirements.txt and nothing else.
 
-    Gigabytes, so it stays in pytest's cache for as long as the requirements do; `pytest --cache-clear` removes it.
+    It takes gigabytes, so pytest's cache keeps it while the requirements stay the same; `pytest
+    --cache-clear` removes it.
     """
     requirements = store[1] / "requirements.txt"
     cache = pytestconfig.cache.mkdir("fresh-environment")

@@ -1,4 +1,4 @@
-"""Small files that ask for much are refused by name before they are decoded; the largest honest tiles are read."""
+"""Small files that would need huge memory are refused before decoding, and large tiles are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, more: bytes = b"") -> bytes:
-    """A PNG without pixels."""
+    """Make a PNG without pixels."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
@@ -43,7 +43,7 @@ def segment(marker: int, content: bytes) -> bytes:
 
 
 def scans(times: int) -> bytes:
-    """A progressive JPEG of 1,024 × 1,024 whose last scan comes so many times more."""
+    """Make a progressive JPEG of 1,024 × 1,024 with `times` further copies of its last scan."""
     buffer = io.BytesIO()
     Image.new("RGB", (1024, 1024)).save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()
@@ -51,7 +51,7 @@ def scans(times: int) -> bytes:
 
 
 def tiff(order: str = "<", **fields: tuple[int, int, int]) -> bytes:
-    """A TIFF of one grey pixel; `fields` are tags with type, count and value."""
+    """Make a TIFF of one grey pixel; `fields` are tags with type, count and value."""
     wanted = {
         256: (3, 1, 1), 257: (3, 1, 1), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 273: (4, 1, 0), 277: (3, 1, 1),
         278: (3, 1, 1), 279: (4, 1, 1), **{int(tag[1:]): value for tag, value in fields.items()},
@@ -128,7 +128,7 @@ def test_what_honest_files_have_is_within_the_limits() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(seed: int) -> None:
-    """As cameras and microscopes append previews; there are bytes of any marker in it."""
+    """Cameras and microscopes append previews, which may hold the bytes of any marker."""
     tail = random.Random(seed).randbytes(2_000_000)
     np.testing.assert_array_equal(decode(encode("JPEG") + tail), decode(encode("JPEG")))
 

@@ -1,4 +1,4 @@
-"""What is no regular file of a tile's size is refused at once, without a byte of it read."""
+"""Files that are not regular or too large for a tile are refused without reading a byte."""
 
 from __future__ import annotations
 

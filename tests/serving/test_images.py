@@ -1,4 +1,4 @@
-"""Every kind of image file becomes the same upright sRGB pixels; what is no tile is refused by name."""
+"""Every image format becomes the same upright sRGB pixels, and other files are refused by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 
 
 def smooth(height: int = 40, width: int = 56) -> NDArray[np.uint8]:
-    """A smooth picture without symmetry, that JPEG keeps to a few grey levels."""
+    """Draw a smooth picture without symmetry, which JPEG preserves to a few grey levels."""
     rows, columns = np.mgrid[0:height, 0:width] / [[[height]], [[width]]]
     return np.stack([40 + 180 * columns, 230 - 150 * rows, 60 + 120 * rows * columns], axis=2).astype(np.uint8)
 
@@ -39,7 +39,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def encode_deep(pixels: NDArray[np.uint16], suffix: str) -> bytes:
-    """16 bits a channel, RGB or RGBA in, as OpenCV writes them."""
+    """Encode RGB or RGBA at 16 bits a channel, as OpenCV writes it."""
     order = [2, 1, 0, 3][: pixels.shape[2]]
     written, data = cv2.imencode(suffix, np.ascontiguousarray(pixels[:, :, order]))
     assert written
@@ -47,7 +47,7 @@ def encode_deep(pixels: NDArray[np.uint16], suffix: str) -> bytes:
 
 
 def matrix_profile(swap: bool = False) -> bytes:
-    """A minimal ICC profile of display class: sRGB's primaries, gamma 1; `swap` exchanges red and green."""
+    """Make a minimal ICC display profile: sRGB primaries, gamma 1; `swap` swaps red and green."""
 
     def fixed(*values: float) -> bytes:
         return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
@@ -90,7 +90,7 @@ def test_a_progressive_jpeg_is_read() -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(kind: str, orientation: int) -> None:
-    """Exif says how the stored rows and columns relate to the picture; so the picture is stored turned back."""
+    """Exif relates stored rows and columns to the picture, so the picture is stored rotated."""
     upright = smooth()
     transposed = upright.transpose(1, 0, 2)
     stored = {
@@ -147,7 +147,7 @@ def _png(width: int, height: int, colour: int, rows: NDArray[np.uint16]) -> byte
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_sixteen_bit_colour_is_turned_upright_too(orientation: int) -> None:
-    """A baseline TIFF of 16 bits whose orientation tag is set by hand."""
+    """The baseline TIFF of 16 bits gets its orientation tag by hand."""
     deep = np.random.default_rng(1).integers(0, 256, (6, 9, 3)).astype(np.uint16) * 257
     ifd = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in {256: 9, 257: 6, 258: (16, 16, 16), 259: 1, 262: 2, 274: orientation, 277: 3, 278: 6}.items():

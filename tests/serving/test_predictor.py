@@ -173,7 +173,7 @@ def test_weights_of_which_a_bit_has_flipped_are_not_served(package: Package, tmp
     values = json.loads(config.read_text())
     del values["weights_sha256"]
     config.write_text(json.dumps(values))
-    TilePredictor.load(config, weights, "cpu")  # a model of before has no digest
+    TilePredictor.load(config, weights, "cpu")  # an earlier version's model has no digest
 
 
 def test_an_ensemble_says_the_mean_probability(

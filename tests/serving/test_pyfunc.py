@@ -77,7 +77,7 @@ def test_every_way_of_handing_tiles_in_gives_the_same(
 
 @pytest.fixture
 def texts(tiles: NDArray[np.uint8]) -> list[str]:
-    """The tiles as REST sends them."""
+    """The tiles as REST clients send them."""
     made = []
     for tile in tiles:
         buffer = io.BytesIO()
@@ -117,7 +117,7 @@ def test_as_many_rows_come_out_as_images_go_in(
 
 
 def post(model: PyFuncModel, body: object) -> list[dict[str, object]]:
-    """What MLflow's scoring server answers."""
+    """Return the answer of MLflow's scoring server."""
     schema = model.metadata.get_input_schema()
     answer = scoring_server.invocations(json.dumps(body), "application/json", model, schema)
     assert answer.status == 200
@@ -149,7 +149,7 @@ def test_one_image_in_every_form_is_one_row(model: PyFuncModel, tiles: NDArray[n
 
 
 def test_an_image_that_mlflow_takes_apart_gets_no_probability(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
-    """One image where a list of images is due becomes a row for each of its lines."""
+    """An image in place of a list of images becomes one row for each of its lines."""
     for given in ({"image": tiles[0]}, {"image": tiles[0].tolist()}):
         assert predict(model, given)["probability"].isna().all()
 

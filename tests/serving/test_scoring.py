@@ -1,4 +1,4 @@
-"""`score` gives every image its row, in text that any program can read, and needs nothing that it was not given."""
+"""`score` gives every image a row that any program can read, and needs only what it was given."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oncoshift.commands import scoring
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three tiles in a folder, where the test works as well."""
+    """A folder of three tiles inside the test's working directory."""
     (tmp_path / "tiles").mkdir()
     for seed in range(3):
         Image.fromarray(tissue(seed)).save(tmp_path / "tiles" / f"{seed}.png")

@@ -1,4 +1,4 @@
-"""The pick and its verdict, in a real MLflow store, on jobs whose predictions are made up."""
+"""The pick and its verdict are right and recorded, for jobs with synthetic predictions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROW = {
 
 
 def confident(turned: bool, right: float = 0.98, seed: int = 0) -> np.ndarray:
-    """A confident model's probabilities, right on a share of the tiles, or with the classes turned around."""
+    """Make a confident model's probabilities, right on a share of the tiles or inverted."""
     rng = np.random.default_rng(seed)
     called = np.where(rng.random(len(TRUTH)) < right, TRUTH, 1 - TRUTH)
     return np.where((1 - called if turned else called) == 1, 0.97, 0.03)
@@ -43,15 +43,15 @@ def confident(turned: bool, right: float = 0.98, seed: int = 0) -> np.ndarray:
 
 @dataclass
 class MadeUpJobs:
-    """Stands for `ExperimentJobs`.
+    """A stand-in for `ExperimentJobs`.
 
     Attributes:
-        folder: of jobs; none is ever done.
-        turned: organs from which adaptation turns the classes around.
-        im: information maximisation by seed.
-        source: source accuracy by seed.
-        malignant: share of the target that is called so in training.
-        asked: organs and seeds that were trained.
+        folder: Folder of the jobs, none of which is ever done.
+        turned: Organs from which adaptation inverts the classes.
+        im: Information maximisation by seed.
+        source: Source accuracy by seed.
+        malignant: Share of the target that is predicted malignant in training.
+        asked: Organs and seeds that were trained.
     """
 
     folder: Path
@@ -84,14 +84,14 @@ class MadeUpJobs:
         return confident(organs[0] in self.turned if len(organs) == 1 else False, seed=sum(map(ord, "".join(organs))))
 
     def predict(self, trained: TrainedJob, splits: Sequence[str]) -> pd.DataFrame:
-        """On the audit set, the seeds are the better the less certain they are."""
+        """Predict the audit set, on which the less certain seeds are the better ones."""
         assert tuple(splits) == ("audit",)
         right = {0: 0.95, 1: 0.6, 2: 0.8}[trained.job.seed]
         return pd.DataFrame({"probability": confident(False, right, seed=1), "label": TRUTH})
 
 
 class Quiet(Session):
-    """A session without data: nothing to log as an input."""
+    """A session without data, and so without inputs to log."""
 
     def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
         pass
@@ -104,7 +104,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 
 @pytest.fixture
 def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Runs the step; keyword arguments are sections of the settings, `jobs` what is made up."""
+    """A function that runs the step; keyword arguments are settings sections, `jobs` a stand-in."""
 
     def run(jobs: MadeUpJobs | None = None, **sections: Any) -> tuple[Selection, dict[str, Any], dict[str, str]]:
         made_up = jobs or MadeUpJobs(tmp_path)
@@ -192,7 +192,7 @@ def test_one_source_organ_trains_nothing_and_is_doubt_with_that_reason(
 
 
 def test_a_single_organ_of_its_own_does_not_stand_in_the_way(select: Callable[..., Any], tmp_path: Path) -> None:
-    """`single.organ` names an organ that the models of the others have not."""
+    """`single.organ` names an organ that the other organs' models do not have."""
     jobs = MadeUpJobs(tmp_path)
     select(jobs, train={"method": "single"}, single={"organ": "colon"})
     assert [organs for organs, _ in jobs.asked] == [("lung",), ("colon",), ("breast",)]

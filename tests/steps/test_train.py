@@ -1,4 +1,4 @@
-"""What a training tells of its epochs while it goes on."""
+"""A training reports its epochs while it runs."""
 
 from __future__ import annotations
 

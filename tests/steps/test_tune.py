@@ -1,4 +1,4 @@
-"""What a study is called, what it searches, and what its workers are told."""
+"""A study gets the right name, search space and workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def search(folder: Path, data: str = "data", **changes: Any) -> Search:
-    """A search without data or store, which its name and its space do not need."""
+    """Make a search without data or a store, which its name and space do not need."""
     values = {key.replace("__", "."): value for key, value in changes.items()}
     settings = replace_values(Settings(), {"tune.parameters": ["train.lr", "dann.max_lambda"], **values})
     layout = Layout(folder)
@@ -90,7 +90,7 @@ def test_tuning_by_target_labels_is_refused(tmp_path: Path) -> None:
 
 
 class Quiet(Session):
-    """A session without data: nothing to log as an input."""
+    """A session without data, and so without inputs to log."""
 
     def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
         pass
@@ -99,7 +99,7 @@ class Quiet(Session):
 def test_a_retrainings_parameters_are_those_that_it_trains_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when it goes on after a kill, and its study has found better ones meanwhile."""
+    """This also holds if it resumes after a kill and its study has found better ones since."""
     found = search(tmp_path)
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests")
     parent = tracker.find_or_start_run("key", "retrain")
@@ -125,7 +125,7 @@ def test_a_retrainings_parameters_are_those_that_it_trains_with(
 
 @pytest.mark.parametrize("outcome", [optuna.TrialPruned, LostTrialError])
 def test_only_a_pruned_trial_frees_its_checkpoint(tmp_path: Path, outcome: type[Exception]) -> None:
-    """Nobody goes on with a pruned one; a lost one is another worker's, who may be about to."""
+    """Nobody resumes a pruned trial, but another worker may be about to resume a lost one."""
     found = search(tmp_path)
 
     class Jobs(ExperimentJobs):

@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 
 
 def open_and_scan(settings: IngestSettings, root: Path, unpacked: Path, progress: Progress | None = None) -> Scanned:
-    """The tiles of a data set, from a folder or an archive."""
+    """Scan a data set, either a folder or an archive."""
     return scan(settings, open_data_set(settings.adapter, root, unpacked, progress))

@@ -1,4 +1,4 @@
-"""Copies of a tile as data sets have them: turned, mirrored, zoomed, cropped, recoloured and encoded again."""
+"""Copies of a tile as found in data sets: rotated, zoomed, cropped, recoloured, re-encoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Disguise:
-    """What is done to a copy: degrees, mirrored or not, zoom, shares cut off each edge, optical density, JPEG."""
+    """Changes to a copy: rotation in degrees, mirroring, zoom, cropped shares, density, JPEG."""
 
     turn: float = 0.0
     mirror: bool = False
@@ -23,7 +23,7 @@ class Disguise:
 
 
 def disguised(tile: np.ndarray, how: Disguise) -> np.ndarray:
-    """A copy of `tile`, uint8 [S, S, 3]; what a turn brings in from outside is mirrored tissue."""
+    """Make a copy of `tile`, uint8 [S, S, 3]; rotation fills corners with mirrored tissue."""
     side = tile.shape[0]
     turned = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), how.turn, how.zoom)
     image = cv2.warpAffine(tile, turned, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
@@ -40,7 +40,10 @@ def disguised(tile: np.ndarray, how: Disguise) -> np.ndarray:
 
 
 def random_disguise(seed: int) -> Disguise:
-    """Everything at once: any angle, zoom to 1.3, up to 10 % off each edge, ±10 % of colour, quality 50 to 90."""
+    """Draw all changes at once.
+
+    Any angle, zoom up to 1.3, up to 10 % off each edge, ±10 % of density, JPEG quality 50 to 90.
+    """
     rng = np.random.default_rng(seed)
     return Disguise(
         turn=rng.uniform(0, 360),

@@ -1,4 +1,4 @@
-"""A stand-in for a frozen trunk. Not in conftest: a process that unpickles it could not find its class there."""
+"""A stand-in for a frozen trunk; not in conftest, as other processes must unpickle it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class Given(nn.Module):
-    """Stands for the frozen trunk, whose outputs are given: to make and to save a ResNet takes longer than to train."""
+    """A stand-in for a frozen trunk whose outputs are the inputs.
+
+    Making and saving a ResNet takes longer than these trainings.
+    """
 
     def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:  # noqa: ARG002
         return x

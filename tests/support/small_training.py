@@ -1,6 +1,7 @@
-"""A small network with BatchNorm and dropout on made-up maps, and the loop on it: what a test can do in milliseconds.
+"""A small network with BatchNorm and dropout on synthetic maps, and a training of milliseconds.
 
-Also a program: `small_training.py CHECKPOINT` trains to the end unless SIGTERM comes, and waits for a line at a batch.
+As a program, `small_training.py CHECKPOINT` waits for a line at one batch, and trains to the end
+unless SIGTERM comes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ DEFAULTS = {"epochs": EPOCHS, "steps_per_epoch": 5, "batch_size": 8, "device": "
 
 
 class SmallNet(nn.Module):
-    """Maps [N, 2, 4, 4] → features [N, 8] → logits [N, 2], with what an `AdaptationNet` has that the loop uses."""
+    """Maps [N, 2, 4, 4] → features [N, 8] → logits [N, 2].
+
+    It has all that the loop uses of an `AdaptationNet`.
+    """
 
     width = 8
     sees_tiles = False
@@ -66,7 +70,7 @@ class SmallNet(nn.Module):
 
 
 def maps(broken: tuple[int, ...] = ()) -> NDArray[np.float32]:
-    """A map a tile, float32 [60, 2, 4, 4]; those of the rows `broken` hold an infinity."""
+    """Make a map for each tile, float32 [60, 2, 4, 4]; the rows `broken` contain an infinity."""
     values = np.random.default_rng(0).normal(0, 1, (TILES, 2, 4, 4)).astype(np.float32)
     values[:, 0] += (np.arange(TILES) % 2)[:, None, None]
     values[SOURCES:] += 0.5
@@ -76,7 +80,7 @@ def maps(broken: tuple[int, ...] = ()) -> NDArray[np.float32]:
 
 
 def small_data() -> TrainingData:
-    """Rows 0–39 are source tiles, every fifth for validation, and 40–59 the target's."""
+    """Make training data: rows 0–39 are source tiles, a fifth for validation, 40–59 target."""
     rows = np.arange(SOURCES)
     images = np.zeros((TILES, 4, 4, 3), np.uint8)
 
@@ -89,7 +93,7 @@ def small_data() -> TrainingData:
 
 
 def small_method(name: str = "dann", seed: int = 0, norm: bool = True, dropout: float = 0.5) -> Method:
-    """`erm` or `dann` around a `SmallNet`."""
+    """Build `erm` or `dann` around a `SmallNet`."""
     torch.manual_seed(seed)
     net: Any = SmallNet(norm, dropout)  # stands for an `AdaptationNet`
     setup = Setup(width=8, organs=1, epochs=EPOCHS)
@@ -97,16 +101,16 @@ def small_method(name: str = "dann", seed: int = 0, norm: bool = True, dropout: 
 
 
 def ignore(row: dict[str, float]) -> None:
-    """A hook that does nothing."""
+    """Do nothing, as a hook."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Inputs that tell of each batch before they give it.
+    """Inputs that report each batch before they return it.
 
     Attributes:
-        inputs: what they give.
-        tell: called with the rows.
+        inputs: The inputs themselves.
+        tell: Function called with the rows of each batch.
     """
 
     inputs: Inputs
@@ -126,7 +130,7 @@ def trainer(
     on_epoch: Callable[[dict[str, float]], None] = ignore,
     **train: object,
 ) -> Trainer:
-    """The loop on the small data; keyword arguments are settings of section `train`."""
+    """Make the loop on the small data; keyword arguments are settings of section `train`."""
     settings = TrainSettings.model_validate({**DEFAULTS, **train})
     made = small_method() if method is None else method
     given = FeatureInputs(maps()) if inputs is None else inputs
@@ -134,7 +138,7 @@ def trainer(
 
 
 def main(checkpoint: str) -> int:
-    """Train; at the 25th batch of inputs say so, and wait for a line on the standard input."""
+    """Train; at the 25th batch of inputs print a line, and wait for one on stdin."""
     batches = itertools.count(1)
 
     def tell(rows: NDArray[np.int64]) -> None:

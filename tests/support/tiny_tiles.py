@@ -14,14 +14,14 @@ ORGANS = ("lung", "colon", "kidney")
 
 
 def tissue(seed: int, side: int = 32) -> np.ndarray:
-    """A pink and violet noise tile, uint8 [side, side, 3], that can be stain-normalised."""
+    """Make a pink and violet noise tile, uint8 [side, side, 3], that can be stain-normalised."""
     rng = np.random.default_rng(seed)
     colour = np.array([[200, 120, 170], [110, 60, 140], [245, 240, 245]])[rng.integers(0, 3, (side, side))]
     return np.clip(colour + rng.normal(0, 12, colour.shape), 0, 255).astype(np.uint8)
 
 
 def write_tree(root: Path, groups: int = 4, tiles: int = 2, side: int = 32) -> Path:
-    """`root/<organ>/<label>/<group>_<number>.png` with `groups` groups a class."""
+    """Write `root/<organ>/<label>/<group>_<number>.png` with `groups` groups a class."""
     seed = 0
     for organ in ORGANS:
         for label in ("benign", "malignant"):

@@ -1,4 +1,4 @@
-"""A tiny labelled source and unlabelled target: stripes across or along, on a background whose colour is the domain."""
+"""A tiny labelled source and unlabelled target: stripes on a background that shows the domain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SIDE = 32
 
 
 def stripes(count: int, tint: tuple[int, int, int], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Tiles uint8 [N, S, S, 3] and labels [N]: 0 has thin stripes, 1 thick ones; any direction and phase."""
+    """Draw tiles, uint8 [N, S, S, 3], and labels [N].
+
+    Stripes of any direction and phase are thin for label 0 and thick for label 1.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
@@ -50,7 +53,7 @@ def data() -> TrainingData:
 
 @pytest.fixture
 def make_job(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A job on the stripes; keyword arguments are dotted settings with `__` for the dot."""
+    """A function that makes a job on the stripes; keywords are dotted settings with `__`."""
 
     def make(folder: Path = tmp_path, **changes: object) -> Job:
         values: dict[str, dict[str, object]] = {

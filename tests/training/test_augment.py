@@ -1,4 +1,4 @@
-"""Views: the eight symmetries of a square, and stains of another strength on glass that stays white."""
+"""Views are a square's eight symmetries, and stains of other strength; glass stays white."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The average of weights, by hand."""
+"""The average of weights agrees with values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights, checkpoints, results and features whose bytes have changed are not believed, and made again."""
+"""Damaged weights, checkpoints, results and features are detected and made again."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ QUICK = {"model__freeze": "all", "train__augment": False, "train__epochs": 1, "t
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill."""
+    """A simulated kill."""
 
 
 class Trap:
-    """Makes a folder where it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,11 +43,11 @@ class Trap:
 
 
 def ignore(*_: object) -> None:
-    """A hook that does nothing."""
+    """Do nothing, as a hook."""
 
 
 def flip(path: Path, share: float = 0.5) -> None:
-    """Turn a bit around, in the middle or elsewhere."""
+    """Flip a bit, in the middle or elsewhere."""
     data = bytearray(path.read_bytes())
     data[int(share * len(data))] ^= 1
     path.write_bytes(data)
@@ -174,7 +174,7 @@ def test_a_pickle_in_the_place_of_features_does_not_run(
 def begun(
     data: TrainingData, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> tuple[Job, bytes, Path]:
-    """A job whose features were half done as the plug was pulled, the whole features' bytes, and the half's file."""
+    """A job killed halfway through its features, the bytes of them all, and the partial file."""
     monkeypatch.setattr(features, "_CHUNK", 8)
     whole = make_job(tmp_path / "whole", **QUICK)
     train_job(whole, data, ignore)
@@ -216,7 +216,7 @@ def test_features_that_were_damaged_half_way_start_anew(
     if which == "progress":
         damage(partial.with_suffix("").with_suffix(".progress"))
     elif damage is flip:
-        flip(partial, 0.25)  # within what was done
+        flip(partial, 0.25)  # within the finished part
     else:
         damage(partial)
     computed: list[int] = []

@@ -1,4 +1,4 @@
-"""Device, precision and processes: what `auto` comes to, and what is refused."""
+"""Device, precision and processes: `auto` resolves as documented, and bad choices are refused."""
 
 from __future__ import annotations
 

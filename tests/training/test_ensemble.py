@@ -1,4 +1,4 @@
-"""An ensemble as a job: a member for each organ, found or trained, and their mean probability in every place."""
+"""An ensemble job finds or trains one member for each organ, and serves their mean probability."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ HEADS = {
     "train__lr": 0.05,
     "train__batch_size": 8,
 }
-"""Training heads on features takes a fraction of a second."""
+"""Settings that train heads on features, in a fraction of a second."""
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill within a member's training."""
+    """A simulated kill within a member's training."""
 
 
 def ignore(row: Mapping[str, float]) -> None:
-    """A hook that does nothing."""
+    """Do nothing, as a hook."""
 
 
 @pytest.fixture

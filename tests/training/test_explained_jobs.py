@@ -1,4 +1,4 @@
-"""The explanation of a job keeps what is done in the job's folder until all of it is."""
+"""A job's explanation keeps its finished parts in the job's folder until all are done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill."""
+    """A simulated kill."""
 
 
 def test_a_killed_explanation_goes_on_and_leaves_nothing(

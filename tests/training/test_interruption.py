@@ -1,4 +1,4 @@
-"""SIGTERM: a checkpoint at the next step, exit code 75, and a second run that comes to the same bits."""
+"""SIGTERM writes a checkpoint and ends with code 75; a second run gives the same bits."""
 
 from __future__ import annotations
 

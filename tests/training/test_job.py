@@ -1,4 +1,4 @@
-"""Training jobs: resume to the same bits, done once, frozen parts frozen."""
+"""Training jobs resume to the same bits, run once, and leave frozen parts frozen."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill between two epochs."""
+    """A simulated kill between two epochs."""
 
 
 def ignore(row: Mapping[str, float]) -> None:
-    """A hook that does nothing."""
+    """Do nothing, as a hook."""
 
 
 def plug_after(epochs: int):  # type: ignore[no-untyped-def]
@@ -51,7 +51,7 @@ def test_resumed_training_equals_uninterrupted_to_the_bit(
     data: TrainingData, make_job: Callable[..., Job], tmp_path: Path, method: str, optimizer: str, precision: str
 ) -> None:
     how: dict[str, object] = {"train__method": method, "train__optimizer": optimizer, "train__precision": precision}
-    if precision == "bf16-mixed":  # emulated by most processors, and then tens of times slower
+    if precision == "bf16-mixed":  # most processors emulate it, tens of times slower
         how |= {"train__steps_per_epoch": 2, "train__batch_size": 4}
     whole = make_job(tmp_path / "whole", **how)
     broken = make_job(tmp_path / "broken", **how)
@@ -60,7 +60,7 @@ def test_resumed_training_equals_uninterrupted_to_the_bit(
     with pytest.raises(PulledPlugError):
         train_job(broken, data, plug_after(2))
     assert find_trained(broken) is None
-    torch.manual_seed(12345)  # whatever happened in between must not matter
+    torch.manual_seed(12345)  # what happened in between must not matter
     epochs: list[float] = []
     resumed = train_job(broken, data, lambda row: epochs.append(row["epoch"]))
     assert epochs == [0, 1, 2]

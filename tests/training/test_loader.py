@@ -1,4 +1,4 @@
-"""The loader: entered anywhere it gives the same batches; a control sees the same source views; errors come through."""
+"""The loader resumes at any batch, gives controls the same source views, and passes on errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: what it resumes, averages, skips, refuses and measures."""
+"""The loop resumes, averages, skips, refuses and measures as specified."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from oncoshift.training.loop import Trainer
 
 BROKEN = 7
-"""A source tile for training."""
+"""Row of a source tile that is used for training."""
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill."""
+    """A simulated kill."""
 
 
 def pull_at(batch: int) -> Callable[[NDArray[np.int64]], None]:
-    """Something to tell of each batch that fails at one of them."""
+    """Make a callback for each batch that fails at one of them."""
     numbers = itertools.count(1)
 
     def tell(rows: NDArray[np.int64]) -> None:
@@ -80,7 +80,7 @@ def test_killed_within_an_epoch_it_goes_on_from_the_last_step_to_the_same_bits(
     left = load_checkpoint(tmp_path / "broken", "job")
     assert left is not None
     assert (left.position["epoch"], left.position["step"]) == (0, 3)
-    torch.manual_seed(12345)  # whatever happened in between must not matter
+    torch.manual_seed(12345)  # what happened in between must not matter
     resumed = trainer(tmp_path / "broken", method=small_method(seed=9), **how)
     history = resumed.fit()
     assert_same_bits(state(whole), state(resumed))
@@ -136,7 +136,7 @@ def test_a_batch_is_cut_into_parts_of_source_and_target() -> None:
 
 
 def first_step_with(run: Trainer, row: int) -> int:
-    """The number of the first step of epoch 0 whose source batch holds a row of the pack."""
+    """Find the first step of epoch 0 whose source batch holds a row of the pack."""
     plan = Loader(run.data, run.inputs, run.settings, run.seed, torch.device("cpu"), Needs(target=True)).plan(0)
     return next(step for step, batch in enumerate(plan.source) if row in run.data.source.rows[batch])
 

@@ -1,4 +1,4 @@
-"""Memory that was freed: kept while asked for, given back afterwards."""
+"""Freed memory is kept while requested, and returned afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = 64 * 2**20 // resource.getpagesize()
 
 
 def pages_cleared() -> int:
-    """The fewest new pages that a tensor of 64 MiB took, of some after one another."""
+    """Count the fewest new pages that any of several successive tensors of 64 MiB needed."""
     counts = []
     for _ in range(4):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -27,7 +27,7 @@ def pages_cleared() -> int:
 
 
 def resident() -> int:
-    """Pages that the process has."""
+    """Count the process's resident pages."""
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 

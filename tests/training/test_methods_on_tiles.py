@@ -1,4 +1,4 @@
-"""Methods that read tiles or keep statistics in a way of their own, as jobs: resumed to the bit, and what is kept."""
+"""Methods with views or statistics of their own run as jobs, and resume to the same bits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SHORT = {"train__epochs": 2, "train__steps_per_epoch": 2, "train__batch_size": 4}
 ON_MAPS = {"model__freeze": "layer3"}
-"""Where the trunk's last part alone is trained: fast, and it has BatchNorm."""
+"""Settings that train only the trunk's last part: fast, and with BatchNorm."""
 
 CASES: dict[str, dict[str, Any]] = {
     "stain_aug": {"train__method": "stain_aug"},
@@ -36,11 +36,11 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class PulledPlugError(Exception):
-    """Stands for a kill between two epochs."""
+    """A simulated kill between two epochs."""
 
 
 def ignore(row: Mapping[str, float]) -> None:
-    """A hook that does nothing."""
+    """Do nothing, as a hook."""
 
 
 def pull(row: Mapping[str, float]) -> None:
@@ -55,7 +55,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(
     expected = train_job(whole, data, ignore)
     with pytest.raises(PulledPlugError):
         train_job(broken, data, pull)
-    torch.manual_seed(12345)  # whatever happened in between must not matter
+    torch.manual_seed(12345)  # what happened in between must not matter
     resumed = train_job(broken, data, ignore)
     a, b = load_file(expected.weights), load_file(resumed.weights)
     assert a.keys() == b.keys()

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate, by hand."""
+"""Optimisers and learning rates agree with values computed by hand."""
 
 from __future__ import annotations
 

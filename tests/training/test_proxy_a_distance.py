@@ -1,4 +1,4 @@
-"""The proxy A-distance on features whose distance is known."""
+"""The proxy A-distance is right on features whose distance is known."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def test_one_domain_is_near_zero() -> None:
 
 @pytest.mark.parametrize("shift", [1.0, 2.0])
 def test_shifted_normals_come_to_the_error_of_the_best_classifier(shift: float) -> None:
-    # The best classifier cuts midway, with error Φ(−shift / 2); the ridge changes no direction of unit covariance.
+    # The best classifier cuts midway, with error Φ(−shift / 2); the ridge changes no direction of
+    # unit covariance.
     error = NormalDist().cdf(-shift / 2)
     found = proxy_a_distance(normal(1000, width=4), normal(1000, shift, width=4, seed=1))
     assert found == pytest.approx(2 * (1 - 2 * error), abs=0.1)
 
 
 def test_directions_of_almost_no_variance_do_not_decide() -> None:
-    """They tell any two domains apart, also aligned ones: without a ridge this is 2."""
+    """They separate any two domains, even aligned ones: without a ridge the distance would be 2."""
     source, target = normal(500), normal(500, seed=1)
     source[:, 1] *= 1e-3
     target[:, 1] = target[:, 1] * 1e-3 + 0.02
@@ -46,7 +47,7 @@ def test_scale_and_place_of_the_features_do_not_matter() -> None:
 
 
 def test_domains_count_alike_however_many_tiles_they_have() -> None:
-    """A classifier that calls everything by the larger domain's name would be right on nine tiles of ten."""
+    """Always predicting the larger domain would be right on nine of ten tiles."""
     assert proxy_a_distance(normal(900), normal(100, seed=1)) < 0.5
     assert proxy_a_distance(normal(100), normal(MAX_TILES * 3, 20.0, seed=1)) == 2.0
 

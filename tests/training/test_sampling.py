@@ -1,4 +1,4 @@
-"""Batches are a pure function of data, seed and epoch, and balanced where asked."""
+"""Batches are a pure function of data, seed and epoch, and balanced on request."""
 
 from __future__ import annotations
 

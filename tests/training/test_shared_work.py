@@ -1,4 +1,4 @@
-"""Two workers that come upon one job, or the same frozen features: one does it, the other waits and finds it done."""
+"""If two workers need one job or the same features, one computes them and the other waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = Mapping[str, float]
 
 
 class Meeting:
-    """Stops the first worker in the middle of its work, until the second has had time to do something wrong."""
+    """A pause in the middle of the first worker's work, for the second to go wrong meanwhile."""
 
     def __init__(self) -> None:
         self.reached, self.go_on = threading.Event(), threading.Event()
@@ -41,7 +41,7 @@ QUICK = {"train__epochs": 2, "train__steps_per_epoch": 2}
 
 
 def nothing(*_: object) -> None:
-    """A hook that does nothing."""
+    """Do nothing, as a hook."""
 
 
 def test_a_job_is_trained_by_one(data: TrainingData, make_job: Callable[..., Job], workers: ThreadPoolExecutor) -> None:

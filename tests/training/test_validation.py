@@ -1,4 +1,4 @@
-"""What a network's validation says of it, against what its predictions say."""
+"""A network's validation figures agree with its predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study databases, and workers that are processes of their own."""
+"""Study databases, and workers in their own processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ work(SharedStudy(url, "s", 1), build_search_space(first), first, Budget(trials),
 
 
 SERVER = os.environ.get("ONCOSHIFT_TEST_POSTGRESQL")
-"""URL of a PostgreSQL server to make databases on; without it, SQLite alone is tested."""
+"""URL of a PostgreSQL server for test databases; without it, only SQLite is tested."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"] if SERVER else ["sqlite"])
@@ -59,9 +59,9 @@ class Workers:
     """Processes that work on study `s` of a database, with trials that only sleep.
 
     Attributes:
-        url: of the database.
-        folder: where `begun` gets one line a trial that began: number and learning rate.
-        processes: all that were started.
+        url: URL of the database.
+        folder: Folder whose file `begun` lists number and learning rate of each started trial.
+        processes: All started processes.
     """
 
     url: str
@@ -75,7 +75,7 @@ class Workers:
         return process
 
     def begun(self) -> list[tuple[int, float]]:
-        """Number and learning rate of each trial that began."""
+        """List number and learning rate of each trial that started."""
         path = self.folder / "begun"
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(number), float(lr)) for number, lr in (line.split() for line in lines)]
@@ -87,7 +87,7 @@ class Workers:
             time.sleep(0.05)
 
     def wait(self) -> None:
-        """Wait for those that were not killed; each must end well."""
+        """Wait for the processes; each must succeed unless it was killed."""
         assert {process.wait(timeout=120) for process in self.processes} <= {0, -signal.SIGKILL}
 
 

@@ -1,4 +1,4 @@
-"""A database that is away: asked again for a bounded time, then named."""
+"""An unreachable database is retried for a limited time, then named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLOSED = OperationalError("SELECT 1", {}, Exception("server closed the connectio
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Time passes by sleeping alone."""
+    """A clock that only sleeping advances."""
     now = SimpleNamespace(seconds=0.0)
 
     def sleep(seconds: float) -> None:
@@ -94,7 +94,7 @@ def test_sigterm_in_a_training_ends_the_wait(clock: SimpleNamespace) -> None:
 
 @pytest.fixture
 def terminable() -> Iterator[None]:
-    """SIGTERM is what it is to a worker of a study."""
+    """SIGTERM as a study's worker handles it."""
     before = signal.getsignal(signal.SIGTERM)
     stop_on_sigterm()
     yield

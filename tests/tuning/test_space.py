@@ -1,4 +1,4 @@
-"""The search space: what stands beside a default, what the method reads of it, and defaults outside it."""
+"""The search space surrounds the defaults, follows the method, and checks defaults outside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study: resuming, pruning, failing and killed trials, and workers that share it."""
+"""A study resumes, prunes, and survives failed and killed trials; workers share it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(
 
 
 def states(storage: str) -> list[str]:
-    """Of all trials in the database, those that were run again, too."""
+    """List the states of all trials in the database, including those that were run again."""
     return [trial.state.name for trial in optuna.load_study(study_name="s", storage=storage).trials]
 
 
@@ -146,7 +146,7 @@ def test_when_the_time_is_up_no_trial_begins_and_those_that_have_begun_end(stora
     begun: list[TrialPlan] = []
 
     class UntilTheFirst(Budget):
-        """Time is up while the first trial runs."""
+        """A budget that is used up while the first trial runs."""
 
         @property
         def is_over(self) -> bool:
@@ -185,7 +185,7 @@ def test_a_trial_that_was_stopped_goes_on_however_often(storage: str, asked: typ
 
 @pytest.mark.parametrize("error", [RuntimeError, ProcessLostError])
 def test_a_configuration_that_kills_its_workers_is_given_up(storage: str, error: type[Exception]) -> None:
-    """Whether the worker broke, or one of the processes that it trains in."""
+    """It is, whether the worker itself fails or one of its training processes."""
 
     def breaks(plan: TrialPlan) -> tuple[float, ...]:
         if plan.number == 0:
@@ -225,7 +225,7 @@ def test_a_heartbeat_keeps_a_long_trial(storage: str) -> None:
     trial = study.claim(SPACE, FIRST, 1).trial
     assert trial is not None
     with study.heartbeat(trial):
-        time.sleep(6.5)  # dead is whoever gives no sign for 4 seconds
+        time.sleep(6.5)  # a worker counts as dead after 4 seconds without a heartbeat
         assert other.claim(SPACE, FIRST, 1).trial is None
     assert study.end(trial, TrialState.COMPLETE, 0.5)
 
@@ -233,7 +233,7 @@ def test_a_heartbeat_keeps_a_long_trial(storage: str) -> None:
 def test_a_worker_killed_while_it_claims_leaves_no_trial_behind(storage: str) -> None:
     first = SharedStudy(storage, "s", heartbeat_seconds=1)
     raw = optuna.load_study(study_name="s", storage=storage)
-    raw.ask()  # RUNNING, without values and without any heartbeat, which Optuna's own check passes over
+    raw.ask()  # RUNNING without values or a heartbeat, which Optuna's own check overlooks
     raw.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))  # failed, and the killed process queued no retry
     run(storage, 2)
     assert states(storage) == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
@@ -257,7 +257,7 @@ def test_killed_workers_trials_are_run_by_the_living_with_the_same_values(worker
     dying = [workers.start(trials=6, seconds=600) for _ in range(2)]
     workers.wait_until(lambda: len(workers.begun()) == 2)
     workers.start(trials=6, seconds=0.05)
-    workers.wait_until(lambda: len(workers.begun()) == 6)  # the living one has done all that is free, and waits
+    workers.wait_until(lambda: len(workers.begun()) == 6)  # the other has done every free trial, and waits
     for process in dying:
         os.kill(process.pid, signal.SIGKILL)
     workers.wait()
@@ -274,7 +274,7 @@ def test_killed_workers_trials_are_run_by_the_living_with_the_same_values(worker
 def test_a_stopped_worker_comes_back_to_a_study_that_went_on(workers: Workers) -> None:
     slow = workers.start(trials=2, seconds=3)
     workers.wait_until(lambda: len(workers.begun()) == 1)
-    os.kill(slow.pid, signal.SIGSTOP)  # as a laptop's lid does
+    os.kill(slow.pid, signal.SIGSTOP)  # like a laptop whose lid is closed
     workers.start(trials=2, seconds=0.05)
     workers.wait_until(lambda: len(workers.begun()) == 3)
     os.kill(slow.pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Pictures of a study: what is where, for many trials and for none."""
+"""Pictures of a study place everything correctly, for many trials and for none."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NONE, ONE = (StudyResults(STUDY.trials[:count], SPACE, "score") for count in (0,
 
 
 def points(axes: Axes, label: str | None = None) -> list[tuple[float, float]]:
-    """Of the scatter with a label; None: of the one without."""
+    """List the points of the scatter with a label, or with None of the unlabelled one."""
     wanted = [each for each in axes.collections if (str(each.get_label()).startswith("_")) == (label is None)]
     (found,) = [each for each in wanted if label in (None, each.get_label()) and len(np.asarray(each.get_offsets()))]
     return [(round(float(x), 6), float(y)) for x, y in np.asarray(found.get_offsets())]

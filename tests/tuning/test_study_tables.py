@@ -1,4 +1,4 @@
-"""A study in words and as a preset."""
+"""A study is written in words and as a preset."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_report_orders_trials_by_mean_and_shows_the_worst_seed() -> None:
 
 
 def test_importances_of_enough_trials_need_no_warning() -> None:
-    """Ten completed ones; pruned ones say nothing of importance."""
+    """Ten completed ones are enough; pruned ones tell nothing about importance."""
     trials = [trial(number, "COMPLETE", number / 10, number / 10, lr=0.1, ema=0.9) for number in range(10)]
     shares = {"lr": 0.75, "ema": 0.25}
     assert "(share of the variance of 10 scores, fANOVA): lr" in to_markdown("Study", trials, ["lr"], shares)

@@ -1,4 +1,4 @@
-"""Kernels also work where numba may not write a cache."""
+"""Kernels also work where numba cannot write a cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversions and the tissue mask are OpenCV's, for every one of the 2²⁴ colours."""
+"""Colour conversions and the tissue mask equal OpenCV's for all 2²⁴ colours."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from oncoshift.serving.stain.luminosity import standardized
 
 
 def slices():  # type: ignore[no-untyped-def]
-    """All colours, 256 images [256, 256, 3] of one red each."""
+    """Yield all colours as 256 images [256, 256, 3], each with one value of red."""
     second, third = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8), indexing="ij")
     for first in range(256):
         yield np.stack([np.full_like(second, first), second, third], axis=-1)
 
 
 def packed(lab: np.ndarray) -> np.ndarray:
-    """LAB pixels [n, 3] as `to_lab` gives them."""
+    """Pack LAB pixels [n, 3] into integers [n], as `to_lab` does."""
     return (lab.astype(np.int32) << np.array([0, 8, 16], np.int32)).sum(axis=1, dtype=np.int32)
 
 

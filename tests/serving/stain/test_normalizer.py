@@ -1,4 +1,4 @@
-"""Normalising tiles: staintools' results on real tiles, properties that must hold, and tiles without stain."""
+"""Normalised tiles agree with staintools on real data, hold invariants, and may lack stain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ seeds = st.integers(0, 10_000)
 
 
 def stainless(name: str) -> np.ndarray:
-    """Tiles that break naive normalisation."""
+    """Make tiles that break naive normalisation."""
     tile = np.full((32, 32, 3), {"white": 255, "pale": 230, "grey": 128, "black": 0}.get(name, 255), np.uint8)
     if name == "one pixel":
         tile[3, 4] = (120, 40, 130)
@@ -51,7 +51,7 @@ def stainless(name: str) -> np.ndarray:
 
 
 def theirs(method: StainMethod, reference: np.ndarray, tile: np.ndarray, *, standardize: bool) -> np.ndarray:
-    """The tile as staintools normalises it."""
+    """Normalise the tile with staintools."""
     reference, tile = reference.copy(), tile.copy()
     if standardize:
         reference, tile = LuminosityStandardizer.standardize(reference), LuminosityStandardizer.standardize(tile)
@@ -61,13 +61,13 @@ def theirs(method: StainMethod, reference: np.ndarray, tile: np.ndarray, *, stan
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean absolute difference, grey levels."""
+    """Compute the mean absolute difference, grey levels."""
     return float(np.abs(first.astype(int) - second).mean())
 
 
 @pytest.fixture(scope="module")
 def real(shared: Path) -> list[np.ndarray]:
-    """Eight tiles of each organ; the first of all is the reference."""
+    """Eight tiles of each organ; the very first is the reference."""
     tiles = shared / "data" / "tiles"
     files = [sorted(organ.rglob("*.jpg")) for organ in sorted(tiles.iterdir())]
     assert len(files) == 4
@@ -101,7 +101,7 @@ def test_reinhard_is_staintools_to_the_bit(real: list[np.ndarray], standardize: 
 def test_vahadane_is_staintools_with_time_to_converge(
     real: list[np.ndarray], standardize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """staintools stops spams after a second by the clock; with rounds instead, from a fixed start, it gets there."""
+    """staintools stops spams after a second; with enough rounds from a fixed start it converges."""
     learn = spams.trainDL
 
     def patiently(X: np.ndarray, **given: object) -> np.ndarray:  # noqa: N803 - spams' own name
@@ -178,7 +178,7 @@ def test_input_is_never_changed(method: StainMethod, standardize: bool) -> None:
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, method=st.sampled_from(METHODS))
 def test_normalising_twice_is_normalising_once(seed: int, method: StainMethod) -> None:
-    """But for rounding down, and what two stains leave unexplained: the second time moves little beside the first."""
+    """Rounding and what two stains leave unexplained change little beside the first pass."""
     ours = normalizer(fit_reference(tissue(0, 64), method, standardize_luminosity=False))
     paler = np.random.default_rng(seed).uniform(0.5, 0.8, 3)
     tile = (255 * (tissue(seed, 64) / 255.0) ** paler).astype(np.uint8)

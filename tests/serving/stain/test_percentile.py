@@ -1,4 +1,4 @@
-"""Percentiles by counting are NumPy's."""
+"""Percentiles by counting equal NumPy's."""
 
 from __future__ import annotations
 

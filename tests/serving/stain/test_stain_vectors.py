@@ -1,4 +1,4 @@
-"""Stain vectors and concentrations are staintools' and spams', and those that a tile was painted with."""
+"""Stain vectors and concentrations equal those of staintools, spams and a painted tile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 
 
 def painted(seed: int, side: int = 64) -> np.ndarray:
-    """A tile of two stains in known amounts, uint8 [side, side, 3]; most pixels hold little of one of them."""
+    """Paint a tile of two stains in known amounts, uint8 [side, side, 3].
+
+    Most pixels hold little of one of the stains.
+    """
     rng = np.random.default_rng(seed)
     amounts = rng.gamma(2.0, 0.25, (2, side * side)) * np.where(rng.random((2, side * side)) < 0.4, 0.02, 1)
     vectors = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
@@ -34,7 +37,7 @@ def tissue_of(tile: np.ndarray) -> np.ndarray:
 
 
 def degrees(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Angles between the rows of two [2, 3]."""
+    """Compute the angles between the rows of two matrices [2, 3]."""
     return np.degrees(np.arccos(np.clip((first * second).sum(axis=1), -1, 1)))
 
 
@@ -44,7 +47,7 @@ def real_tiles(shared: Path, count: int) -> list[np.ndarray]:
 
 
 def objective(tissue: np.ndarray, stains: np.ndarray) -> float:
-    """Mean of ½‖x − Dα‖² + λ‖α‖₁ with spams' best α."""
+    """Compute the mean of ½‖x − Dα‖² + λ‖α‖₁ with spams' best α."""
     x, atoms = np.asfortranarray(tissue, np.float64), np.asfortranarray(stains.T)
     found = spams.lasso(X=x, D=atoms, mode=2, lambda1=vahadane.SPARSITY, pos=True).toarray()
     return float((((x - atoms @ found) ** 2).sum(axis=0) / 2 + vahadane.SPARSITY * found.sum(axis=0)).mean())
@@ -58,7 +61,7 @@ def test_macenko_is_staintools(shared: Path) -> None:
 
 
 def test_vahadane_is_where_spams_gets_to_with_time(shared: Path) -> None:
-    """staintools stops spams after a second; three thousand rounds from a fixed start bring it to the minimum."""
+    """staintools stops spams after a second; 3,000 rounds from a fixed start reach the minimum."""
     for tile in real_tiles(shared, 3):
         tissue = tissue_of(tile)
         ours, start = vahadane.stain_vectors(tissue), macenko.stain_vectors(tissue)
