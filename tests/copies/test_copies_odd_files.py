@@ -56,9 +56,10 @@ def test_groups_tells_of_each_file_that_it_cannot_read_or_passes_over(
     printed = capsys.readouterr()
     assert f"{2 + odd} images, 0 pairs of copies, {2 + odd} groups" in printed.out
     for reason in (
-        "pipe.png: no regular file", "dangling.png: cannot read the file: No such file", "zero.png: no regular file",
-        "circle.png: cannot read the file: Too many levels", "huge.png: 3221225472 bytes are more than",
-        "phone.heic: 1 bytes are no image", "passed over, not images: 1 .txt, 1 .zip",
+        "pipe.png: not a regular file", "dangling.png: cannot read the file: No such file",
+        "zero.png: not a regular file", "circle.png: cannot read the file: Too many levels",
+        "huge.png: 3221225472 bytes are more than", "phone.heic: 1 bytes are no image",
+        "passed over, not images: 1 .txt, 1 .zip",
         "archives in the data set were not unpacked: 1, for example more.zip",
     ):  # fmt: skip
         assert reason in printed.err

@@ -35,9 +35,9 @@ def test_a_tile_that_became_a_pipe_is_named_and_nobody_waits_for_it(split_layout
     tile_id, path = tiles["tile_id"][0], tiles["path"][0]
     (split_layout.folder / path).unlink()
     os.mkfifo(split_layout.folder / path)
-    with pytest.raises(DataError, match=rf"{path}: no regular file.*; `dvc checkout` restores"):
+    with pytest.raises(DataError, match=rf"{path}: not a regular file.*; `dvc checkout` restores"):
         read_raw_tiles(split_layout, [tile_id])
-    with pytest.raises(DataError, match=rf"{path}: no regular file.*; it was there at ingest"):
+    with pytest.raises(DataError, match=rf"{path}: not a regular file.*; it was there at ingest"):
         FileReader(split_layout.folder, 32)(TileSource(0, tile_id, "g", path, ""))
 
 

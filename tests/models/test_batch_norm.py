@@ -133,7 +133,7 @@ def test_in_eval_mode_each_domain_has_its_running_statistics() -> None:
 
 
 def test_who_does_not_say_which_rows_are_sources_is_refused() -> None:
-    with pytest.raises(ValueError, match="how many leading rows are source tiles"):
+    with pytest.raises(ValueError, match="number of leading source rows"):
         DomainBatchNorm2d.like(plain(), per_domain=True)(torch.zeros(2, CHANNELS, 1, 1))
 
 

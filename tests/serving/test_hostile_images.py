@@ -79,7 +79,7 @@ TOO_MUCH = {
     "JPEG filled up": (lambda: jpeg(b"\xff", LARGE), "bytes of profiles"),
     "JPEG comments": (lambda: jpeg(segment(0xFE, b""), limits.MAX_PARTS), "segments, chunks or strips"),
     "JPEG after its end": (lambda: jpeg(b"\xff\xd9" + segment(0xFE, b""), limits.MAX_PARTS), "segments, chunks"),
-    "JPEG scans": (lambda: scans(1100), "1025 scans or more of 1048576 pixels"),
+    "JPEG scans": (lambda: scans(1100), "1025 or more scans of 1048576 pixels"),
     "PNG Exif": (lambda: png(1, 1, 8, 2, chunk(b"eXIf", bytes(LARGE))), "bytes of profiles"),
     "PNG text": (lambda: png(1, 1, 8, 2, chunk(b"tEXt", b"k\0v") * limits.MAX_PARTS), "segments, chunks or strips"),
     "PNG empty chunks": (lambda: png(1, 1, 8, 2, chunk(b"IDAT", b"") * limits.MAX_PARTS), "segments, chunks or strips"),
@@ -136,5 +136,5 @@ def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(seed: int) -> None:
 def test_the_largest_tiles_pass_the_limits() -> None:
     for channels, deep in ((3, 1), (4, 1), (1, 2)):
         limits.check_pixels(8192, 8192, channels * deep)
-    with pytest.raises(UnreadableImageError, match="save it with 8 bits a channel"):
+    with pytest.raises(UnreadableImageError, match="save it with 8 bits per channel"):
         limits.check_pixels(8192, 8192, 6)

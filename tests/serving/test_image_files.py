@@ -23,7 +23,7 @@ def test_the_bytes_of_a_file_and_of_a_link_to_it(tmp_path: Path) -> None:
 
 def test_a_pipe_that_nobody_writes_to_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "tile.png")
-    with pytest.raises(UnreadableImageError, match="no regular file"):
+    with pytest.raises(UnreadableImageError, match="not a regular file"):
         read_image_file(tmp_path / "tile.png")
 
 
@@ -37,7 +37,7 @@ def test_folders_sockets_and_broken_links_say_what_they_are(tmp_path: Path, monk
             "folder.png": "Is a directory",
             "link.png": "No such file",
             "socket.png": "No such device",
-            "/dev/zero": "no regular file",
+            "/dev/zero": "not a regular file",
         }.items():
             with pytest.raises(UnreadableImageError, match=words):
                 read_image_file(tmp_path / name)

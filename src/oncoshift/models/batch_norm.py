@@ -1,9 +1,10 @@
-"""BatchNorm whose statistics may be kept for sources and target apart, and span the ranks of a distributed training.
+"""BatchNorm with separate statistics for sources and target, and across ranks.
 
-With one normalisation for both, the statistics of a batch are those of a mixture, and what a network looks at when it
-is served, the target alone, differs from what it was trained on. Apart, each domain is brought to mean 0 and variance 1
-by itself, which removes a shift of scale and offset in every channel (AdaBN: Li et al. 2016, arXiv 1603.04779; training
-with it: Chang et al. 2019, arXiv 1906.03950, who also keep scale and shift apart, which are shared here).
+With shared statistics, a batch is normalised as a mixture of domains in training, while the served
+network sees the target alone. With separate statistics, each domain is brought to mean 0 and
+variance 1 by itself, which removes a shift of scale and offset in every channel (AdaBN: Li et al.
+2016, arXiv 1603.04779; in training: Chang et al. 2019, arXiv 1906.03950, who also separate γ and β,
+which are shared here).
 
     y = γ · (x − μ_d) / √(σ²_d + ε) + β,   d the domain of the tile
 """
@@ -23,11 +24,12 @@ SOURCE_BUFFERS = ("source_mean", "source_var")
 
 
 class DomainBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over [N, C, h, w], the first `sources` rows of which may be another domain's.
+    """BatchNorm over [N, C, h, w], the first `sources` rows of which may be of another domain.
 
     Attributes:
-        sources: how many leading rows are source tiles; None: the domains are not told apart.
-        source_mean: running mean of source tiles [C]; the buffers of `nn.BatchNorm2d` are the target's.
+        sources: number of leading rows that are source tiles; None if the domains share statistics.
+        source_mean: running mean of source tiles [C]; the buffers of `nn.BatchNorm2d` are the
+            target's.
         source_var: running variance of source tiles [C].
     """
 
@@ -44,7 +46,7 @@ class DomainBatchNorm2d(nn.BatchNorm2d):
 
     @classmethod
     def like(cls, norm: nn.BatchNorm2d, per_domain: bool) -> Self:
-        """With the weights and statistics of another one, for both domains."""
+        """Make one with the weights and statistics of another, for both domains."""
         made = cls(norm.num_features, norm.eps, norm.momentum, per_domain)
         made.load_state_dict(norm.state_dict(), strict=False)
         if per_domain:
@@ -58,7 +60,7 @@ class DomainBatchNorm2d(nn.BatchNorm2d):
         if not self.per_domain:
             return self._normalise(x, target_mean, target_var)
         if self.sources is None:
-            raise ValueError("BatchNorm per domain: say how many leading rows are source tiles")
+            raise ValueError("BatchNorm per domain: call mark_sources with the number of leading source rows first")
         parts = []
         if self.sources > 0:
             parts.append(self._normalise(x[: self.sources], self.source_mean, self.source_var))
@@ -73,7 +75,7 @@ class DomainBatchNorm2d(nn.BatchNorm2d):
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, momentum, self.eps)
 
     def _over_ranks(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
-        """By the mean and variance over all ranks' rows, which are as many on each."""
+        """Normalise by mean and variance over the rows of all ranks, equally many on each."""
         ranks, values = world_size(), x.float()
         count = ranks * values.numel() / values.shape[1]
         mean = _sum_over_ranks(values.mean(dim=(0, 2, 3))) / ranks
@@ -94,7 +96,7 @@ def _sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def replace_batch_norm(module: nn.Module, *, per_domain: bool) -> None:
-    """Put a `DomainBatchNorm2d` in the place of every plain BatchNorm below a module, in place."""
+    """Replace every plain BatchNorm below a module by a `DomainBatchNorm2d`, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and not isinstance(child, DomainBatchNorm2d):
             setattr(module, name, DomainBatchNorm2d.like(child, per_domain))
@@ -103,7 +105,7 @@ def replace_batch_norm(module: nn.Module, *, per_domain: bool) -> None:
 
 
 def mark_sources(module: nn.Module, sources: int | None) -> None:
-    """Tell every `DomainBatchNorm2d` below a module how many leading rows of the next batch are source tiles."""
+    """Set the number of leading source rows of the next batch in every BatchNorm below a module."""
     for each in module.modules():
         if isinstance(each, DomainBatchNorm2d):
             each.sources = sources

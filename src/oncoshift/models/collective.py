@@ -1,4 +1,4 @@
-"""What the ranks of a distributed training exchange; in a single process nothing happens."""
+"""Communication between the ranks of distributed training; a single process exchanges nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """How many ranks train together; 1 in a single process."""
+    """Return the number of ranks that train together; 1 in a single process."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(x: Tensor) -> Tensor:
-    """Every rank's rows, in the order of ranks: [N, …] of the same shape on each → [world · N, …] on each.
+    """Gather the rows [N, …] of all ranks, in the order of ranks, to [world · N, …] on each.
 
-    With it every rank computes the loss of the whole batch. Its gradient with respect to a rank's rows is then the sum
-    over ranks of equal gradients, world times the true one, and the mean over ranks that DDP takes of the parameters'
-    gradients makes it exact; heads that see gathered rows have equal gradients everywhere, which the mean leaves alone.
+    The shapes must be equal on all ranks. Every rank can then compute the loss of the whole batch.
+    Its gradient with respect to a rank's rows is the sum over ranks of equal gradients, world times
+    the true one; DDP's mean of the parameters' gradients over ranks makes it exact. Heads that see
+    gathered rows have equal gradients on all ranks, which the mean does not change.
     """
     if world_size() == 1:
         return x
@@ -28,7 +29,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def reduce_any(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set on at least one rank; every rank must ask."""
+    """Return whether the flag is set on at least one rank; every rank must call this."""
     if world_size() == 1:
         return flag
     flags = torch.tensor(float(flag), device=device)

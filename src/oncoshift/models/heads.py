@@ -1,4 +1,4 @@
-"""The heads that adversarial methods put on the shared feature: one linear layer, or two hidden ones before it."""
+"""Heads of adversarial methods: a linear layer, or an MLP with two hidden layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from torch import nn
 
 
 def build_head(width: int, hidden: int, outputs: int) -> nn.Module:
-    """Feature [N, width] → logits [N, outputs]; `hidden` 0 is a single linear layer, as in arXiv 2601.14678."""
+    """Build a head, feature [N, width] to logits [N, outputs].
+
+    With `hidden` 0 it is a single linear layer, as in arXiv 2601.14678.
+    """
     if hidden == 0:
         return nn.Linear(width, outputs)
     return nn.Sequential(

@@ -1,4 +1,4 @@
-"""The network that methods train: a tile classifier, of which the first parts may be frozen; and several as one."""
+"""The network that methods train: a tile classifier, possibly with frozen parts; ensembles."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ if TYPE_CHECKING:
 
 
 def list_frozen_parts(freeze: str) -> tuple[str, ...]:
-    """The trunk's parts that stay as they were loaded: `none`, up to a part of `PARTS`, or `all`."""
+    """List the trunk's frozen parts, for `none`, the last frozen part of `PARTS`, or `all`."""
     if freeze == "none":
         return ()
     return PARTS if freeze == "all" else PARTS[: PARTS.index(freeze) + 1]
 
 
 class AdaptationNet(nn.Module):
-    """A `TileClassifier` with frozen parts apart. A method that needs another head brings it.
+    """A `TileClassifier` with its frozen parts separated; methods bring further heads themselves.
 
-    Inputs of `features` are what the frozen parts put out: normalised tiles [N, 3, S, S] where nothing is frozen,
-    feature maps [N, C, h, w], or pooled features [N, width] where the whole trunk is. See `training.inputs`.
+    The inputs of `features` are the outputs of the frozen parts: normalised tiles [N, 3, S, S] if
+    nothing is frozen, feature maps [N, C, h, w], or pooled features [N, width] if the whole trunk
+    is. See `training.inputs`.
 
     Args:
-        settings: section `model`; `batch_norm` is not read here, since it is the method that knows its domains.
-        per_domain: whether BatchNorm in the trained parts keeps statistics of sources and target apart.
+        settings: section `model`; `batch_norm` is not read here, since only the method knows its
+            domains.
+        per_domain: whether BatchNorm in the trained parts has separate statistics for sources and
+            target.
 
     Attributes:
-        sees_tiles: whether inputs are tiles, so that a tile can have several views.
+        sees_tiles: whether inputs are tiles, which can be augmented.
     """
 
     def __init__(self, settings: ModelSettings, *, per_domain: bool = False) -> None:
@@ -62,16 +65,16 @@ class AdaptationNet(nn.Module):
         return self
 
     def compile_trained_parts(self) -> None:
-        """Let torch.compile make the trained parts of the trunk faster, in place; their weights keep their names."""
+        """Compile the trunk's trained parts by torch.compile; their weights keep their names."""
         for part in self.trained:
             getattr(self.classifier.trunk, part).compile()
 
     def features(self, x: Tensor, sources: int = 0) -> Tensor:
-        """Output of the frozen parts → shared feature [N, bottleneck].
+        """Map the output of the frozen parts to the shared feature [N, bottleneck].
 
         Args:
             x: [N, …], source tiles first.
-            sources: how many of them are source tiles; what is served sees the target alone.
+            sources: number of source tiles; 0 as in serving.
         """
         if self.per_domain:
             mark_sources(self, sources)
@@ -79,27 +82,27 @@ class AdaptationNet(nn.Module):
         return z
 
     def logits(self, z: Tensor) -> Tensor:
-        """Shared feature [N, bottleneck] → class logits [N, 2]."""
+        """Map the shared feature [N, bottleneck] to class logits [N, 2]."""
         logits: Tensor = self.classifier.head(z)
         return logits
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """How the names of the frozen parts' tensors begin in the state dict."""
+        """The prefixes of the frozen parts' tensors in the state dict."""
         return tuple(f"classifier.trunk.{part}." for part in self.frozen)
 
     def served_state(self) -> dict[str, Tensor]:
-        """State dict of the `TileClassifier` to serve: one whose BatchNorm has the target's statistics."""
+        """Return the served `TileClassifier`'s state dict, with target statistics in BatchNorm."""
         state: dict[str, Tensor] = self.classifier.state_dict()
         return {name: tensor for name, tensor in state.items() if not name.endswith(SOURCE_BUFFERS)}
 
 
 class EnsembleNet(nn.Module):
-    """Trained networks in the place of one, for predictions: the mean of their probabilities counts.
+    """Trained networks that predict the mean of their probabilities.
 
     Attributes:
         classifier: the members' classifiers as one.
-        width: of the shared feature, which is the members' side by side.
+        width: of the shared feature, the concatenation of the members'.
         frozen: the frozen parts, the same in all members.
     """
 
@@ -111,11 +114,11 @@ class EnsembleNet(nn.Module):
         self._members = tuple(members)
 
     def features(self, x: Tensor, sources: int = 0) -> Tensor:
-        """Output of the frozen parts → the members' shared features, [N, width]."""
+        """Map the output of the frozen parts to the members' concatenated features [N, width]."""
         return torch.cat([member.features(x, sources) for member in self._members], dim=1)
 
     def logits(self, z: Tensor) -> Tensor:
-        """Shared features [N, width] → class logits [N, 2]; see `log_mean_softmax`."""
+        """Map the shared features [N, width] to class logits [N, 2]; see `log_mean_softmax`."""
         parts = z.chunk(len(self._members), dim=1)
         return log_mean_softmax(torch.stack([net.logits(part) for net, part in zip(self._members, parts, strict=True)]))
 
@@ -124,5 +127,5 @@ TrainedNet = AdaptationNet | EnsembleNet
 
 
 def as_one(members: Sequence[AdaptationNet]) -> TrainedNet:
-    """Several networks as an ensemble; one alone stays what it is."""
+    """Return several networks as an ensemble, and a single one as it is."""
     return members[0] if len(members) == 1 else EnsembleNet(members)

@@ -1,4 +1,4 @@
-"""The gradient reversal layer (Ganin & Lempitsky 2015, arXiv 1409.7495), and how its strength λ grows."""
+"""The gradient reversal layer (Ganin & Lempitsky 2015, arXiv 1409.7495) and schedules of λ."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor, strength: float) -> Tensor:
-    """Identity forward; backward multiplies the gradient by −strength.
+    """Return x unchanged; backward multiplies the gradient by −strength.
 
-    The loss behind it is minimised as usual: never negate that loss as well.
+    The loss behind it is minimised as usual and must not be negated as well.
     """
     reversed_: Tensor = _Reverse.apply(x, strength)
     return reversed_
 
 
 def compute_reversal_strength(schedule: str, max_lambda: float, epoch: int, epochs: int, progress: float) -> float:
-    """λ of one step.
+    """Compute λ of one step.
 
     Args:
-        schedule: `paper` (epoch / epochs)², constant within an epoch; `ganin` 2 / (1 + exp(−10 progress)) − 1;
-            `constant` 1 throughout.
-        max_lambda: factor on it.
+        schedule: `paper` (epoch / epochs)², constant within an epoch; `ganin` 2 / (1 + exp(−10
+            progress)) − 1; `constant` 1 throughout.
+        max_lambda: factor of the schedule.
         epoch: number of the epoch, from 0.
-        epochs: how many there will be.
+        epochs: number of epochs in all.
         progress: share of all steps done, from 0 to 1.
     """
     shape = {

@@ -1,4 +1,4 @@
-"""Pretrained weights for the trunk: none, torchvision's ImageNet weights, or a .safetensors file."""
+"""Pretrained weights of the trunk: none, torchvision's ImageNet weights, or a .safetensors file."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ _ALTERNATIVES = (
 
 
 def load_trunk(trunk: Trunk, backbone: str, weights: str) -> None:
-    """Fill a trunk with pretrained weights, in place; `none` leaves it as it is.
+    """Load pretrained weights into a trunk, in place; `none` leaves it as it is.
 
     Args:
         trunk: the trunk to fill.
         backbone: one of `TRUNKS`.
-        weights: none | imagenet | path of a .safetensors file with torchvision's names, any float type.
+        weights: none, imagenet, or the path of a .safetensors file with torchvision's names and any
+            float type.
 
     Raises:
-        WeightsError: the weights cannot be had, or are those of another network.
+        WeightsError: the weights are unavailable, or are those of another network.
     """
     if weights == "none":
         return
@@ -61,11 +62,11 @@ def _fetch_imagenet_state(backbone: str) -> dict[str, Tensor]:
             f"model.weights imagenet: torchvision's {backbone} weights are not in the local cache and could not be "
             f"downloaded ({error}); {_ALTERNATIVES}"
         ) from error
-    except Exception as error:  # a hash that is wrong, a file that was cut short: torch raises a kind for each
+    except Exception as error:  # torch raises different types for a wrong hash and for a truncated file
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(choice.url).name
         raise WeightsError(
             f"model.weights imagenet: {cached}: cannot be read ({' '.join(str(error).split())}); "
-            f"delete it and it is downloaded anew, or {_ALTERNATIVES}"
+            f"delete it to download it again, or {_ALTERNATIVES}"
         ) from error
     return state
 

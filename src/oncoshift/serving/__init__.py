@@ -1,4 +1,4 @@
-"""The code that travels inside a registered model. It imports nothing else of oncoshift.
+"""The code inside a registered model; it imports nothing else of oncoshift.
 
-Training uses the same preprocessing and the same classifier, so that what is served is what was evaluated.
+Training uses the same preprocessing and classifier, so that the served model is the evaluated one.
 """

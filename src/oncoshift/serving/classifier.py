@@ -1,6 +1,6 @@
-"""The tile classifier, ResNet trunk, bottleneck and label head, or several whose mean probability counts.
+"""The tile classifier (ResNet trunk, bottleneck, label head), and ensembles of it.
 
-Needs torch and torchvision, nothing of oncoshift but this package.
+Needs torch and torchvision, and imports nothing of oncoshift outside this package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Trunk(nn.Module):
     """A torchvision ResNet without its last layer, as a sequence of the parts in `PARTS`.
 
     Shapes:
-        uint8 tiles normalised to float [N, 3, S, S] → pooled features [N, width], width 512 (ResNet18) or 2048.
+        uint8 tiles normalised to float [N, 3, S, S] → pooled features [N, width], width 512
+        (ResNet18) or 2048.
     """
 
     def __init__(self, backbone: str) -> None:
@@ -52,7 +53,7 @@ class Trunk(nn.Module):
 class TileClassifier(nn.Module):
     """Trunk → Linear(width, bottleneck) → ReLU → Dropout → Linear(bottleneck, 2).
 
-    `features` and `head` stand apart because adaptation methods align the feature between them.
+    Bottleneck and head are separate because adaptation methods align the feature between them.
     """
 
     def __init__(self, backbone: str, bottleneck: int, dropout: float) -> None:
@@ -62,15 +63,16 @@ class TileClassifier(nn.Module):
         self.head = nn.Linear(bottleneck, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised tiles [N, 3, S, S] → logits [N, 2] (benign, malignant)."""
+        """Map normalised tiles [N, 3, S, S] to logits [N, 2] (benign, malignant)."""
         logits: Tensor = self.head(self.bottleneck(self.trunk(x)))
         return logits
 
 
 class EnsembleClassifier(nn.Module):
-    """Classifiers of one shape, in the place of one: the mean of their probabilities counts.
+    """Classifiers of one architecture that predict the mean of their probabilities.
 
-    `trunk` is the first one's. Frozen parts are the same in all of them, so their outputs can be computed with it.
+    `trunk` is the first member's. Frozen parts are equal in all members, so their outputs can be
+    computed with it.
     """
 
     def __init__(self, members: Sequence[TileClassifier]) -> None:
@@ -83,7 +85,7 @@ class EnsembleClassifier(nn.Module):
         return cast("TileClassifier", self.members[0]).trunk
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised tiles [N, 3, S, S] → logits [N, 2] (benign, malignant); see `log_mean_softmax`."""
+        """Map normalised tiles [N, 3, S, S] to logits [N, 2]; see `log_mean_softmax`."""
         return log_mean_softmax(torch.stack([member(x) for member in self.members]))
 
 
@@ -91,18 +93,21 @@ Classifier = TileClassifier | EnsembleClassifier
 
 
 def build_classifier(backbone: str, bottleneck: int, dropout: float, members: int = 1) -> Classifier:
-    """A classifier with random weights, to be filled, or with several members an `EnsembleClassifier` of such."""
+    """Build a classifier with random weights, an `EnsembleClassifier` for several members."""
     made = [TileClassifier(backbone, bottleneck, dropout) for _ in range(members)]
     return made[0] if members == 1 else EnsembleClassifier(made)
 
 
 def log_mean_softmax(logits: Tensor) -> Tensor:
-    """ln((1 / K) Σ_k softmax(logits_k)) [N, C] of logits [K, N, C]: logits whose softmax is the mean probability."""
+    """Return logits [N, C] whose softmax is the mean probability of logits [K, N, C].
+
+    That is ln((1 / K) Σ_k softmax(logits_k)).
+    """
     return logits.float().log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
 def normalise(tiles: Tensor) -> Tensor:
-    """uint8 tiles [N, S, S, 3] → float [N, 3, S, S], ImageNet mean and standard deviation."""
+    """Map uint8 tiles [N, S, S, 3] to float32 [N, 3, S, S], normalised by ImageNet's statistics."""
     x = tiles.permute(0, 3, 1, 2).to(torch.float32) / 255.0
     mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=x.device).view(1, 3, 1, 1)

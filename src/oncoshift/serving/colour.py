@@ -1,4 +1,4 @@
-"""Any Pillow image to sRGB on white: colour profiles, CMYK, grey, transparency. Needs Pillow."""
+"""Conversion of any Pillow image to sRGB on white: colour profiles, CMYK, grey, transparency."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import io
 from PIL import Image, ImageCms
 
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
-"""A profile describes one colour space; one of another space than the pixels' cannot be theirs."""
+"""The colour space that a profile must have, by the mode of the pixels."""
 
 _GREY = frozenset({"1", "L", "LA", "La"})
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """A loaded image of 8 bits or fewer a channel as RGB of the same size.
+    """Convert a loaded image of at most 8 bits per channel to RGB of the same size.
 
-    An embedded ICC profile is applied; a broken one, or one of another colour space, is passed over, as viewers do.
-    What is transparent becomes white, as glass is on a slide.
+    An embedded ICC profile is applied; like viewers, this ignores a profile that is broken or of
+    another colour space. Transparent pixels become white, as glass is on a slide.
 
     Raises:
         ValueError: Pillow cannot convert the image's mode (for example LAB).
@@ -49,10 +49,10 @@ def _apply(profile: bytes, image: Image.Image) -> Image.Image | None:
         return None
 
 
-# The tiles of a slide carry the same profile, and to build a transform costs more than to use it.
+# The tiles of a slide carry the same profile, and building a transform costs more than applying it.
 @functools.lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from a profile to sRGB; None where there is nothing to do."""
+    """Build the transform from a profile to sRGB; None if the pixels need none."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if source.profile.xcolor_space.strip() != _SPACES[mode]:
         return None

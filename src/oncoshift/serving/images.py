@@ -1,6 +1,7 @@
-"""From an image file's bytes to RGB pixels, the same at training and at serving.
+"""Decoding of an image file's bytes to RGB pixels, the same in training and in serving.
 
-Needs NumPy and Pillow; simplejpeg for JPEG tiles, and OpenCV for colour images of 16 bits a channel.
+Needs NumPy and Pillow; simplejpeg for JPEG tiles, and OpenCV for colour images of 16 bits per
+channel.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from oncoshift.serving.colour import to_srgb
 from oncoshift.serving.limits import MAX_PIXELS, check_bytes, check_pixels, check_structure
-from oncoshift.serving.limits import UnreadableImageError as UnreadableImageError  # where the readers are
+from oncoshift.serving.limits import UnreadableImageError as UnreadableImageError  # re-exported for callers of `decode`
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,24 +25,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-"""What is read; Pillow's other formats are no tiles, and some of their readers start programs."""
+"""Formats that are read. Others of Pillow's are not used for tiles, and some start programs."""
 
 _BROKEN = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error,
     Image.DecompressionBombError,
 )  # fmt: skip
-"""What Pillow's readers raise on broken files."""
+"""Exceptions of Pillow's readers on broken files."""
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 _PNG_DEPTH = 24
-"""Where a PNG's header says how many bits a channel has."""
+"""Offset of the bits per channel in a PNG's header."""
 
 _PLAIN_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-"""JPEG markers that start a frame, with the image's size."""
+"""JPEG markers of the frame header, which holds the image's size."""
 
-_TELLING = frozenset({0xE1, 0xE2, 0xEE})
-"""JPEG markers of Exif data, of a profile and of Adobe's colour transform: Pillow reads these."""
+_NEED_PILLOW = frozenset({0xE1, 0xE2, 0xEE})
+"""JPEG markers of Exif data, ICC profile and Adobe's colour transform, which Pillow must read."""
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,21 +53,23 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings an image upright, by its Exif orientation (Exif 2.32, tag 274)."""
+"""The transposition that turns an image upright, by its Exif orientation (Exif 2.32, tag 274)."""
 
 
 def read_image_file(path: Path) -> bytes:
-    """Read an image file; what is no regular file, or too large for a tile, is refused before it is read.
+    """Read an image file, after checking that it is a regular file of at most `MAX_BYTES`.
 
     Raises:
-        UnreadableImageError: the file cannot be opened or read, is a folder, a pipe, a socket or a device, or has more
-            than `MAX_BYTES` bytes. The message leaves out the path, which the caller knows.
+        UnreadableImageError: the file cannot be opened or read; is a folder, pipe, socket or
+            device; or is too large. The message omits the path, which the caller knows.
     """
     try:
         with open(path, "rb", opener=_open_nonblocking) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise UnreadableImageError("no regular file: a pipe, a socket or a device is no image")
+                raise UnreadableImageError(
+                    "not a regular file: a pipe, a socket or a device cannot be read as an image"
+                )
             check_bytes(status.st_size)
             return file.read(status.st_size)
     except OSError as error:
@@ -76,12 +79,13 @@ def read_image_file(path: Path) -> bytes:
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode an image file's bytes to sRGB, uint8 [H, W, 3].
 
-    JPEG, PNG, TIFF, BMP and WebP; of several pages the first. Turned upright by its Exif orientation; an ICC profile is
-    applied; transparent becomes white; CMYK and grey become RGB; 16 bits become 8 by division by 257, rounded.
+    Reads JPEG, PNG, TIFF, BMP and WebP, and of several pages the first. The Exif orientation and an
+    ICC profile are applied; transparent pixels become white; CMYK and grey become RGB; 16 bits
+    become 8 by division by 257, rounded.
 
     Raises:
-        UnreadableImageError: the bytes are truncated or no such image, are above a limit of `oncoshift.serving.limits`,
-            or have pixels of 32 bits or in floating point.
+        UnreadableImageError: the bytes are truncated or no image of these formats, exceed a limit
+            of `oncoshift.serving.limits`, or have pixels of 32 bits or in floating point.
     """
     check_structure(data)
     return _decode(data)
@@ -97,11 +101,11 @@ def resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def read_tile(data: bytes, side: int) -> NDArray[np.uint8]:
-    """An image file's bytes as the tile that a classifier sees, uint8 [side, side, 3], stretched if not square.
+    """Decode an image file's bytes to a tile of the classifier's size, uint8 [side, side, 3].
 
-    Where the image has `side`, this is `decode`. A larger plain JPEG is decoded at the smallest eighth of its size
-    that is above `side`, which takes a quarter of the time; the filter to `side` is that of `resize` for every
-    format, so that organs whose tiles come as PNG are as sharp as those that come as JPEG.
+    An image that is not square is stretched. A plain JPEG larger than `side` is decoded at the
+    smallest eighth of its size above `side`, which takes a quarter of the time. Every format is
+    then resized by `resize`, so that PNG and JPEG tiles are equally sharp.
 
     Raises:
         UnreadableImageError: see `decode`.
@@ -130,7 +134,7 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    """Without O_NONBLOCK, to open a pipe that nobody writes to takes for ever; a regular file opens as ever."""
+    """Open without blocking: opening a pipe that nobody writes to would never return."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -142,26 +146,27 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _decode_jpeg_scaled(data: bytes, side: int) -> NDArray[np.uint8] | None:
-    """A colour JPEG scaled while it is decoded; None where `decode` must see to more than that."""
+    """Decode a plain colour JPEG at reduced size; None if it is not plain and needs `decode`."""
     import simplejpeg
 
     try:
-        # More than the side, so that the filter to the side always runs; scaling alone would leave a sharper tile.
+        # More than the side, so that the filter to the side always runs; scaling alone would leave
+        # a sharper tile.
         return simplejpeg.decode_jpeg(data, min_height=side + 1, min_width=side + 1) if _is_plain(data) else None
     except UnreadableImageError:
         raise
     except _BROKEN:
-        return None  # `decode` mends it, or says what is wrong
+        return None  # `decode` may still read it, or says what is wrong
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether a JPEG is RGB of a tile's size, upright, and without a profile.
+    """Return whether a JPEG is RGB of at most `MAX_PIXELS`, upright, and without a profile.
 
-    Pillow finds out in a tenth of a millisecond, which counts when there are many tiles; so a JPEG whose header has
-    only what every JPEG has is told by its segments (ITU-T T.81, B.1 and B.2).
+    The segments of the header are read first (ITU-T T.81, B.1 and B.2): asking Pillow takes 0.1 ms,
+    which counts with many tiles, so it is asked only if there are segments that it must interpret.
     """
     at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1] not in _TELLING:
+    while data[at : at + 1] == b"\xff" and data[at + 1] not in _NEED_PILLOW:
         if data[at + 1] in _PLAIN_FRAMES:
             precision, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             return bool(precision == 8 and channels == 3 and 0 < width * height <= MAX_PIXELS)
@@ -171,7 +176,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """The Exif orientation, 1–8; 1 where there is none, or Exif data are broken."""
+    """Read the Exif orientation, 1–8; 1 if there is none or the Exif data are broken."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except _BROKEN:
@@ -179,23 +184,23 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def _turn_upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
-    """`pixels` turned by the orientation of the file they come from; Pillow itself has turned a TIFF."""
+    """Turn `pixels` by their file's orientation; Pillow has already turned a TIFF."""
     turn = _TRANSPOSITIONS.get(_read_orientation(image))
     return pixels if turn is None else pixels.transpose(turn)
 
 
 def _reduce_to_eight_bits(image: Image.Image) -> Image.Image:
-    """Grey pixels of 16 bits as 8; other images as they are."""
+    """Convert grey pixels of 16 bits to 8; return other images unchanged."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # "I": Pillow before 10.3
         return _attach_profile(Image.fromarray(_to_eight(np.asarray(image, dtype=np.uint16))), image)
     if image.mode in ("I", "F"):
         kind = "floating point" if image.mode == "F" else "32-bit integers"
-        raise UnreadableImageError(f"pixels are {kind}, which say not what is white; save the tile with 8 or 16 bits")
+        raise UnreadableImageError(f"pixels are {kind}, whose white is undefined; save the tile with 8 or 16 bits")
     return image
 
 
 def _is_deep(data: bytes, image: Image.Image) -> bool:
-    """Whether Pillow cut 16 bits a colour channel to 8, as it does without a word."""
+    """Return whether Pillow silently reduced 16 bits per colour channel to 8."""
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
     if image.format == "PNG":
@@ -205,11 +210,13 @@ def _is_deep(data: bytes, image: Image.Image) -> bool:
 
 
 def _decode_deep_colour(data: bytes, image: Image.Image) -> Image.Image | None:
-    """All 16 bits by OpenCV, rounded to 8; None where OpenCV reads something else than Pillow did."""
+    """Read all 16 bits by OpenCV, rounded to 8; None if OpenCV's reading differs from Pillow's."""
     try:
         import cv2
-    except ImportError as error:  # its wheels need libGL, which a bare server has not
-        raise UnreadableImageError(f"16 bits a colour channel need OpenCV, which cannot be loaded: {error}") from error
+    except ImportError as error:  # its wheels need libGL, which a bare server lacks
+        raise UnreadableImageError(
+            f"16 bits per colour channel need OpenCV, which cannot be loaded: {error}"
+        ) from error
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -223,10 +230,10 @@ def _decode_deep_colour(data: bytes, image: Image.Image) -> Image.Image | None:
 
 
 def _to_eight(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """0–65535 to 0–255: 65535 = 255 × 257."""
+    """Round 0–65535 to 0–255 (65535 = 255 × 257)."""
     eight = np.empty(pixels.shape, np.uint8)
-    for row, deep in zip(eight, pixels, strict=True):  # at once, the largest tile would take gigabytes more
-        row[...] = (deep.astype(np.uint32) * 255 + 32895) >> 16  # what (deep + 128) // 257 is, without a division
+    for row, deep in zip(eight, pixels, strict=True):  # by rows: the whole of the largest tile would take gigabytes
+        row[...] = (deep.astype(np.uint32) * 255 + 32895) >> 16  # (deep + 128) // 257 without a division
     return eight
 
 

@@ -1,6 +1,7 @@
-"""The served model without its MLflow wrapper: images in, one outcome a tile out.
+"""The served model without its MLflow wrapper: images in, one result per tile out.
 
-Needs torch, torchvision, safetensors, NumPy, Pillow, simplejpeg and OpenCV; with a stain reference also numba.
+Needs torch, torchvision, safetensors, NumPy, Pillow, simplejpeg and OpenCV; with a stain reference
+also numba.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LABELS = ("benign", "malignant")
 
 @dataclass(frozen=True)
 class ServedConfig:
-    """All that turns the weights back into a model; config.json in the registered model.
+    """Everything but the weights that defines a served model; config.json in the registered model.
 
     Attributes:
         name: the registered model's name.
@@ -41,13 +42,15 @@ class ServedConfig:
         sources: the labelled organs.
         backbone: resnet18 or resnet50.
         bottleneck: width of the shared feature.
-        dropout: of the bottleneck; does nothing in a served model, kept so that training can start from it.
-        tile_size: side to which a tile is resized, pixels.
+        dropout: of the bottleneck; unused in serving, kept so that training can start from this
+            model.
+        tile_size: side of the square to which a tile is resized, pixels.
         variant: the stain variant that the model was trained on.
-        reference: what tiles are normalised to, of the variant's method; None for `none`.
-        threshold: a tile is malignant from this probability on.
-        members: of an ensemble, how many classifiers' mean probability counts.
-        weights_sha256: of weights.safetensors, set where it is written; None in a model of an earlier version.
+        reference: the stain reference of the variant's method; None for variant `none`.
+        threshold: the probability from which a tile is labelled malignant.
+        members: number of classifiers whose mean probability is predicted; 1 is no ensemble.
+        weights_sha256: of weights.safetensors, set when it is written; None in models of earlier
+            versions.
     """
 
     name: str
@@ -71,7 +74,7 @@ class ServedConfig:
             )
 
     def to_json(self) -> str:
-        """The text of config.json."""
+        """Return the text of config.json."""
         reference = self.reference and self.reference.to_dict()
         return json.dumps({**asdict(self), "reference": reference, "labels": LABELS}, indent=2) + "\n"
 
@@ -88,7 +91,7 @@ class ServedConfig:
 
 @dataclass(frozen=True)
 class TileResult:
-    """What the model says of one image: a probability and its label, or why there are none.
+    """The prediction for one image, or the reason why there is none.
 
     Attributes:
         probability: of malignancy, 0–1; None where the image could not be used.
@@ -102,7 +105,7 @@ class TileResult:
 
 
 class TilePredictor:
-    """Preprocessing and classifier together, ready to predict; safe to call from several threads."""
+    """Preprocessing and classifier, ready to predict; safe to call from several threads."""
 
     def __init__(self, config: ServedConfig, classifier: Classifier, device: str | None = None) -> None:
         self.config = config
@@ -112,10 +115,10 @@ class TilePredictor:
 
     @classmethod
     def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:
-        """Load from config.json and weights.safetensors; every weight must be there, and no other.
+        """Load config.json and weights.safetensors; every weight must be there, and no other.
 
         Raises:
-            ValueError: the weights are not those that config.json names.
+            ValueError: the weights do not have the digest that config.json gives.
         """
         settings = ServedConfig.from_json(config.read_text(encoding="utf-8"))
         if settings.weights_sha256 is not None:
@@ -128,12 +131,12 @@ class TilePredictor:
         return cls(settings, classifier, device)
 
     def predict(self, images: Sequence[object], batch_size: int = 64) -> list[TileResult]:
-        """Predict one outcome for each image, in order; an unusable image never costs the others theirs.
+        """Predict one result per image, in order; an unusable image does not affect the others.
 
         Args:
-            images: each an image file's bytes, the same in base64, or RGB pixels [H, W, 3] of 0–255 (a uint8 array
-                or nested lists).
-            batch_size: how many tiles go through the network, and are decoded, at once.
+            images: each the bytes of an image file, these bytes in base64, or RGB pixels [H, W, 3]
+                of 0–255 (a uint8 array or nested lists).
+            batch_size: number of tiles decoded and classified at once.
 
         Raises:
             ValueError: batch_size is below 1.
@@ -144,7 +147,7 @@ class TilePredictor:
         return [outcome for start in starts for outcome in self._predict_batch(images[start : start + batch_size])]
 
     def prepare(self, image: object) -> NDArray[np.uint8]:
-        """One image as the classifier sees it, uint8 [tile_size, tile_size, 3].
+        """Return one image as the classifier sees it, uint8 [tile_size, tile_size, 3].
 
         Raises:
             UnreadableImageError: it is no image.
@@ -165,12 +168,12 @@ class TilePredictor:
         return [next(predicted) if outcome is None else outcome for outcome in outcomes]
 
     def _classify(self, tiles: NDArray[np.uint8]) -> Iterator[TileResult]:
-        """uint8 [N, S, S, 3] → N outcomes."""
+        """Classify tiles, uint8 [N, S, S, 3]; yield N results."""
         with torch.inference_mode():
             logits = self._classifier(normalise(torch.from_numpy(tiles).to(self._device)))
             malignant = logits.double().softmax(dim=1)[:, 1].tolist()
         for probability in malignant:
-            if probability != probability:  # NaN: broken weights must not pass for a diagnosis
+            if probability != probability:  # NaN from broken weights must not become a label
                 yield TileResult(None, None, "the model gave no finite probability")
             else:
                 yield TileResult(probability, LABELS[probability >= self.config.threshold], None)
@@ -178,7 +181,7 @@ class TilePredictor:
 
 def _tile(image: object, side: int) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray):
-        return resize(image, side)  # which refuses what is not uint8 [H, W, 3]
+        return resize(image, side)  # refuses anything but uint8 [H, W, 3]
     if isinstance(image, str):
         image = _decode_base64(image)
     if isinstance(image, bytes | bytearray | memoryview):
@@ -190,7 +193,7 @@ def _tile(image: object, side: int) -> NDArray[np.uint8]:
 
 def _decode_base64(text: str) -> bytes:
     try:
-        # Base64 may come wrapped into lines, as the `base64` command and MLflow's own examples have it.
+        # Base64 may be wrapped into lines, as by the `base64` command and in MLflow's own examples.
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnreadableImageError(f"text of {len(text)} characters is not base64: {error}") from error
@@ -200,7 +203,7 @@ def _parse_pixels(image: list[object]) -> NDArray[np.uint8]:
     try:
         values = np.asarray(image)
     except ValueError as error:
-        raise UnreadableImageError(f"nested lists are no [H, W, 3] array: {error}") from error
+        raise UnreadableImageError(f"nested lists are not an [H, W, 3] array: {error}") from error
     if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 255:
         raise UnreadableImageError("nested lists must hold whole numbers from 0 to 255")
     return values.astype(np.uint8)

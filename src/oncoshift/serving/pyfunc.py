@@ -1,4 +1,4 @@
-"""The registered model's script (MLflow models-from-code): it travels inside the model and is run at loading."""
+"""The registered model's script (MLflow models-from-code), run when the model is loaded."""
 
 # No `from __future__ import annotations`: MLflow reads the types of `predict`.
 from pathlib import Path
@@ -16,21 +16,23 @@ OUTPUT_COLUMNS = ("probability", "label", "error")
 
 
 class ServedTileClassifier(PythonModel):
-    """Tiles in, malignancy out.
+    """A classifier of tissue tiles: images in, probabilities of malignancy out.
 
-    Input: a DataFrame with the column `image` (or `{"image": [...]}`, or a list of `{"image": ...}`); each an image
-    file's bytes, the same in base64 (as REST sends them), or uint8 RGB pixels [H, W, 3]. Called without MLflow's schema
-    (`unwrap_python_model()`), also a list of these, or a uint8 array [N, H, W, 3] or [H, W, 3].
+    Input: a DataFrame with the column `image` (or `{"image": [...]}`, or a list of `{"image":
+    ...}`). Each image is the bytes of an image file, these bytes in base64 (as sent by REST), or
+    uint8 RGB pixels [H, W, 3]. Without MLflow's schema (`unwrap_python_model()`), also a list of
+    images, or a uint8 array [N, H, W, 3] or [H, W, 3].
 
-    Output: a DataFrame with a row for each image, the input's index and the columns probability (of malignancy, 0–1),
-    label (benign or malignant) and error (null, or why this image could not be used; the other two are null then).
-    probability is float64, or of type object if there are nulls.
+    Output: a DataFrame with one row per image, the input's index and the columns probability (of
+    malignancy, 0–1), label (benign or malignant) and error (null, or why this image could not be
+    used; the other two are then null). probability is float64, or of type object if there are
+    nulls.
 
-    Params: batch_size, how many tiles go through the network at once.
+    Params: batch_size, the number of tiles that go through the network at once.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the weights; MLflow calls this once."""
+        """Load the model; MLflow calls this once."""
         self._predictor = TilePredictor.load(Path(context.artifacts["config"]), Path(context.artifacts["weights"]))
 
     def predict(
@@ -39,14 +41,14 @@ class ServedTileClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict; see the class for what comes in and goes out."""
+        """Predict; the class describes input and output."""
         images, index = _list_images(model_input)
         outcomes = self._predictor.predict(images, **(params or {}))
         columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in OUTPUT_COLUMNS}
         table = pd.DataFrame(columns, index=index, dtype=object)
         if table["probability"].notna().all():
             return table.astype({"probability": np.float64})
-        return table  # with None, since a float column would hold NaN, which is no JSON
+        return table  # a float column would turn None into NaN, which JSON lacks
 
 
 def _list_images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:
@@ -62,7 +64,7 @@ def _list_images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:
 
 
 def _unfold(cells: list[Any], index: "pd.Index[Any]") -> tuple[list[Any], "pd.Index[Any] | None"]:
-    """Undo what MLflow does to `{"image": [text, text]}`: one cell that holds the list (mlflow 11170)."""
+    """Unpack the cell into which MLflow puts the list of `{"image": [text, …]}` (mlflow 11170)."""
     if len(cells) != 1 or not isinstance(cells[0], list):
         return cells, index
     if not cells[0]:

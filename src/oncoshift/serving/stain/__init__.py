@@ -1,6 +1,6 @@
-"""Stain normalisation: methods reinhard, macenko and vahadane as staintools defines them, compiled and fused.
+"""Stain normalisation by Reinhard, Macenko and Vahadane as in staintools, compiled and fused.
 
-Needs NumPy and, once a tile is normalised or a reference fitted, numba.
+Needs NumPy and, to normalise a tile or fit a reference, numba.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the kernels are compiled: without the interpreter's lock, cached on disk where a folder can be written."""
+"""Compilation of the kernels by numba, without the interpreter's lock and cached if possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 HARMLESS = {"contract", "nnan", "nsz", "arcp"}
-"""Liberties that never change the order of a sum, so that a result does not depend on the width of the vectors."""
+"""Fast-math flags that keep the order of sums, so that the vector width changes no result."""
 
 
 def compiled(function: Function) -> Function:
@@ -21,17 +21,17 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_strictly(function: Function) -> Function:
-    """The same, rounding every step as NumPy does."""
+    """Compile a function that rounds every step as NumPy does."""
     return _compile(function, set())
 
 
 def compiled_reordering(function: Function) -> Function:
-    """The same, free to add in any order; for sums that do not need their last bits."""
+    """Compile a function that may add in any order; for sums whose last bits do not matter."""
     return _compile(function, {*HARMLESS, "reassoc"})
 
 
 def _compile(function: Function, fastmath: set[str]) -> Function:
     try:
         return cast("Function", njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function))
-    except RuntimeError:  # neither beside this file nor in the user's cache may anything be written
+    except RuntimeError:  # no cache can be written, neither beside this file nor in the user's cache folder
         return cast("Function", njit(nogil=True, fastmath=fastmath, error_model="numpy")(function))

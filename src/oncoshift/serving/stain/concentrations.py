@@ -1,8 +1,9 @@
-"""How much of each stain a pixel holds, and the pixel with other stains.
+"""Stain concentrations of pixels, and pixels painted with other stains.
 
-Beer and Lambert: a pixel's optical density x is α₁d₁ + α₂d₂ with unit stain vectors d. The concentrations α minimise
-½‖x − Dα‖² + λ‖α‖₁ with α ≥ 0 and λ = 0.01 (staintools, get_concentrations; spams.lasso, mode 2). With two stains that
-has a closed form: the solution without the bounds where both are positive, else the better of the two alone.
+By the Beer–Lambert law, a pixel's optical density x is α₁d₁ + α₂d₂ with unit stain vectors d. The
+concentrations α minimise ½‖x − Dα‖² + λ‖α‖₁ with α ≥ 0 and λ = 0.01 (staintools,
+get_concentrations; spams.lasso, mode 2). With two stains that has a closed form: the solution
+without the bounds where both are positive, else the better of the two single-stain solutions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SPARSITY = 0.01
 _BLOCK = 512
 _ZERO, _ONE, _WHITE = np.float32(0), np.float32(1), np.float32(255)
 _FAR = np.float32(7)
-"""Optical density beyond which a pixel is black: 255 e⁻⁷ is 0.2."""
+"""Optical density above which a pixel is black: 255 e⁻⁷ is 0.2."""
 
 _32ND = np.float32(1 / 32)
 _E2, _E3, _E4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
@@ -30,7 +31,7 @@ _E2, _E3, _E4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
 
 @compiled
 def concentrations(density: NDArray[np.float32], stains: NDArray[np.float32], sparsity: float) -> NDArray[np.float32]:
-    """Concentrations [2, n] for optical densities [3, n] and unit stain vectors [2, 3]."""
+    """Compute concentrations [2, n] from optical densities [3, n] and unit stain vectors [2, 3]."""
     n = density.shape[1]
     found = np.empty((2, n), np.float32)
     h0, h1, h2, e0, e1, e2 = stains[0, 0], stains[0, 1], stains[0, 2], stains[1, 0], stains[1, 1], stains[1, 2]
@@ -57,12 +58,13 @@ def restain(
     table: NDArray[np.float32],
     sparsity: float,
 ) -> NDArray[np.uint8]:
-    """RGB pixels [n, 3] with other stains: trunc(255 · exp(−α · target)).
+    """Paint RGB pixels [n, 3] with other stains: trunc(255 · exp(−α · target)).
 
     Args:
         pixels: RGB [n, 3].
         stains: unit stain vectors of these pixels, [2, 3].
-        target: stain vectors to paint with, each times the ratio of the largest concentrations, [2, 3].
+        target: stain vectors to paint with, each times the ratio of the largest concentrations, [2,
+            3].
         table: `density.DENSITY`.
         sparsity: `SPARSITY`.
     """
@@ -91,7 +93,7 @@ def restain(
 
 @compiled
 def _level(density: np.float32) -> np.uint8:
-    """trunc(255 e⁻ˣ), 0 ≤ x: the fourth-order series of e^(−x/32), to the 32nd power; 1e−5 off at most, relative."""
+    """Compute trunc(255 e⁻ˣ), x ≥ 0, within 1e−5: the 4th-order series of e^(−x/32), ^32."""
     x = min(max(density, _ZERO), _FAR) * _32ND
     y = _ONE - x * (_ONE - x * (_E2 - x * (_E3 - x * _E4)))
     y *= y

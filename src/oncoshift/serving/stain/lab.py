@@ -1,8 +1,9 @@
-"""RGB to LAB and back in 8 bits, as OpenCV does it to the bit, by table and whole numbers.
+"""Conversion of RGB to 8-bit LAB and back, equal to OpenCV's to the bit, by tables and integers.
 
-OpenCV computes both ways in fixed point from tables of the sRGB curve and of CIE's f (modules/imgproc, color_lab.cpp:
-RGB2Lab_b, Lab2RGBinteger), and staintools is defined on top of it. The tables are made here, so that a served model
-does not depend on which OpenCV there is; a test compares all 2²⁴ colours both ways.
+OpenCV computes both directions in fixed point from tables of the sRGB curve and of CIE's f
+(modules/imgproc, color_lab.cpp: RGB2Lab_b, Lab2RGBinteger), and staintools builds on it. The tables
+are made here, so that a served model does not depend on the version of OpenCV; a test compares all
+2²⁴ colours in both directions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WHITE = np.array([0.950456, 1.0, 1.088754])
-"""XYZ of D65."""
+"""XYZ of the white point D65."""
 
 _RGB_TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 _XYZ_TO_RGB = np.array(
@@ -39,12 +40,12 @@ def _encoded(value: NDArray[np.float64]) -> NDArray[np.float64]:
 def _cube_root_table() -> NDArray[np.int32]:
     x = np.arange(256 * 3 // 2 * 8) / (255 * 8)
     f = np.where(x < 216 / 24389, x * 841 / 108 + 16 / 116, np.cbrt(x))
-    # OpenCV rounds to single precision first, which makes ties of two entries.
+    # OpenCV first rounds to single precision, which turns two entries into ties.
     return np.rint((32768 * f).astype(np.float32)).astype(np.int32)
 
 
 def _lightness_table() -> NDArray[np.int32]:
-    """Y and f(Y) of an 8-bit L, [256, 2]."""
+    """Tabulate Y and f(Y) of an 8-bit L, [256, 2]."""
     level = np.arange(256)
     f = (level * 100 / 255 + 16) / 116
     dark = level <= 20
@@ -55,7 +56,7 @@ def _lightness_table() -> NDArray[np.int32]:
 
 def _cube_table() -> NDArray[np.int32]:
     i = np.arange(_LOWEST, _BASE * 9 // 4 + _LOWEST, dtype=np.int64)
-    # C divides towards zero, NumPy downwards.
+    # Integer division truncates towards zero in C and rounds down in NumPy.
     low = np.sign(i) * (np.abs(i) * 108 // 841) - _BASE * 16 // 116 * 108 // 841
     return np.where(i <= 3390, low, i * i // _BASE * i // _BASE).astype(np.int32)
 
@@ -79,12 +80,12 @@ ENCODED = np.rint(255 * _encoded(np.arange(4096) / 4096)).astype(np.uint8)
 """8-bit value of linear light 0–4095."""
 
 UNCHANGED = np.ascontiguousarray(np.tile(np.arange(256, dtype=np.uint8), (3, 1)))
-"""The map that leaves L, a and b as they are, uint8 [3, 256]."""
+"""The identity mapping of L, a and b, uint8 [3, 256]."""
 
 TO_RGB = np.rint(4096 * _XYZ_TO_RGB * _WHITE[None, :]).astype(np.int32)
-"""Back from X, Y, Z relative to white, int32 [3, 3]."""
+"""X, Y, Z relative to white to linear RGB, int32 [3, 3]."""
 
-# Numbers in the kernels are all of 32 bits: one literal of 64 would halve the width of the vectors.
+# All numbers in the kernels have 32 bits: one 64-bit literal would halve the vector width.
 _Row = tuple[np.int32, np.int32, np.int32]
 _XYZ: tuple[_Row, _Row, _Row] = tuple(tuple(np.int32(v) for v in row) for row in TO_XYZ)  # type: ignore[assignment]
 _RGB: tuple[_Row, _Row, _Row] = tuple(  # type: ignore[assignment]
@@ -101,17 +102,17 @@ _DARKEST, _LIGHTEST = np.int32(0), np.int32(4095)
 
 
 def to_lab(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """LAB of RGB pixels [n, 3].
+    """Convert RGB pixels [n, 3] to LAB.
 
     Returns:
-        L + 2⁸ a + 2¹⁶ b of each pixel, 0–255 each, [n]; how often each value occurs in L, a and b, [3, 256].
+        L + 2⁸ a + 2¹⁶ b of each pixel, 0–255 each, [n]; and histograms of L, a and b, [3, 256].
     """
     lab = np.empty(len(pixels), np.int32)
     return lab, _to_lab(pixels.reshape(-1), LINEAR, CUBE_ROOT, lab)
 
 
 def from_lab(lab: NDArray[np.int32], mapping: NDArray[np.uint8] = UNCHANGED) -> NDArray[np.uint8]:
-    """RGB [n, 3] of LAB pixels as `to_lab` gives them, after each of L, a and b went through its row of `mapping`."""
+    """Convert LAB pixels of `to_lab` to RGB [n, 3], after mapping L, a and b by `mapping`."""
     pixels = np.empty((len(lab), 3), np.uint8)
     _from_lab(lab, mapped_terms(mapping, LIGHTNESS), CUBE, ENCODED, pixels.reshape(-1))
     return pixels
@@ -119,10 +120,10 @@ def from_lab(lab: NDArray[np.int32], mapping: NDArray[np.uint8] = UNCHANGED) -> 
 
 @compiled
 def mapped_terms(mapping: NDArray[np.uint8], lightness: NDArray[np.int32]) -> NDArray[np.int32]:
-    """What each value of L gives for Y + 2¹⁶ f(Y), of a for f(X) − f(Y), of b for f(Y) − f(Z), int32 [3, 256].
+    """Tabulate Y + 2¹⁶ f(Y) by L, f(X) − f(Y) by a, and f(Y) − f(Z) by b, int32 [3, 256].
 
     Args:
-        mapping: where each value of L, a and b goes first, uint8 [3, 256].
+        mapping: applied to each value of L, a and b first, uint8 [3, 256].
         lightness: `LIGHTNESS`.
     """
     terms = np.empty((3, 256), np.int32)
@@ -139,8 +140,9 @@ def mapped_terms(mapping: NDArray[np.uint8], lightness: NDArray[np.int32]) -> ND
 def _to_lab(
     pixels: NDArray[np.uint8], linear: NDArray[np.int32], cube_root: NDArray[np.int32], lab: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """Of pixels [3 n]. In blocks, so that the arithmetic goes in vectors and only looking up goes one by one."""
-    # Neighbours are often equal, and adding to one count twice in a row waits for the first.
+    """Convert pixels [3 n] in blocks, so that arithmetic is compiled to vector instructions."""
+    # Two histograms in turn: neighbours are often equal, and two additions to one count in a row
+    # stall.
     counts = np.zeros((2, 3, 256), np.int32)
     light = np.empty(3 * _BLOCK, np.int32)
     x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
@@ -155,7 +157,8 @@ def _to_lab(
             y[i] = np.int32(r * _XYZ[1][0] + g * _XYZ[1][1] + b * _XYZ[1][2] + _HALF_12) >> _12
             z[i] = np.int32(r * _XYZ[2][0] + g * _XYZ[2][1] + b * _XYZ[2][2] + _HALF_12) >> _12
         for i in range(size):
-            # Unsigned, because numba lets a signed index count from the end, and pays for it.
+            # Unsigned, because numba checks signed indices for counting from the end, which costs
+            # time.
             x[i], y[i], z[i] = cube_root[np.uint32(x[i])], cube_root[np.uint32(y[i])], cube_root[np.uint32(z[i])]
         for i in range(size):
             fx, fy, fz = x[i], y[i], z[i]
@@ -180,7 +183,7 @@ def _from_lab(
     encoded: NDArray[np.uint8],
     pixels: NDArray[np.uint8],
 ) -> None:
-    """To pixels [3 n]."""
+    """Convert to pixels [3 n], written in place."""
     light = np.empty(3 * _BLOCK, np.int32)
     x, y, z = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
     for start in range(0, len(lab), _BLOCK):

@@ -1,4 +1,4 @@
-"""Luminosity standardisation: L of a tile is stretched until its 95th percentile is white (staintools' own step)."""
+"""Luminosity standardisation as in staintools: the 95th percentile of L becomes white."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PERCENTILE = 95
 
 
 def standardized(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """RGB pixels [n, 3] with their luminosity standardised (LuminosityStandardizer); None if they are black."""
+    """Standardise the luminosity of RGB pixels [n, 3]; None if all are black."""
     lab, counts = to_lab(pixels)
     mapping = stretch(counts)
     return None if mapping is None else from_lab(lab, mapping)
 
 
 def stretch(counts: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-    """Where each value of L, a and b goes, uint8 [3, 256], from how often they occur, [3, 256]; None for black."""
+    """Map L, a and b, uint8 [3, 256], from their histograms [3, 256]; None for black."""
     white = _percentile(counts[0], PERCENTILE)
     if white == 0:
         return None
@@ -33,7 +33,7 @@ def stretch(counts: NDArray[np.int64]) -> NDArray[np.uint8] | None:
 
 
 def _percentile(counts: NDArray[np.int64], percent: float) -> float:
-    """numpy.percentile of whole numbers 0–255 of which there are `counts` [256]."""
+    """Compute numpy.percentile of integers 0–255 from their histogram `counts` [256]."""
     upto = np.cumsum(counts)
     below, share = rank(int(upto[-1]), percent)
     low, high = np.searchsorted(upto, [below, min(below + 1, upto[-1] - 1)], side="right")

@@ -1,7 +1,7 @@
-"""Macenko's stain vectors: the extreme directions in the plane of the two main components of optical density.
+"""Macenko's stain vectors: extreme directions in the main plane of optical density.
 
-M. Macenko et al., A method for normalizing histology slides for quantitative analysis, ISBI 2009; choices of sign,
-order and percentile follow staintools (MacenkoStainExtractor).
+M. Macenko et al., A method for normalizing histology slides for quantitative analysis, ISBI 2009;
+choices of sign, order and percentile follow staintools (MacenkoStainExtractor).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ANGULAR_PERCENTILE = 99
-"""The outermost hundredth of the angles at each end is taken for noise."""
+"""Angles beyond this percentile, at either end, are treated as noise."""
 
 MIN_SPREAD = 2e-5
-"""Variance of optical density along the second component below which all tissue has one colour: 8-bit rounding alone
-makes 5e−6 at mid-grey; 430 real tiles have at least 6e−4."""
+"""Variance of optical density along the second component below which all tissue has one colour:
+8-bit rounding alone gives 5e−6 at mid-grey; 430 real tiles have at least 6e−4."""
 
 MIN_ANGLE = 0.03
-"""Radians between the stain vectors below which they are one: rounding of a grey tile makes 0.012, and 430 real tiles
-have at least 0.19 by Macenko's method."""
+"""Angle in radians below which the stain vectors are the same: rounding gives a grey tile 0.012,
+and 430 real tiles have at least 0.19 by Macenko's method."""
 
 
 def stain_vectors(tissue: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """Unit stain vectors, haematoxylin first, [2, 3], of tissue's optical densities [3, k].
+    """Estimate unit stain vectors [2, 3], haematoxylin first, from optical densities [3, k].
 
-    Returns None where the tissue has no two colours: the second component, or the angle, is nothing.
+    Returns None if the tissue lacks two colours: the second component or the angle is negligible.
     """
     if tissue.shape[1] < 2:
         return None
@@ -46,7 +46,7 @@ def stain_vectors(tissue: NDArray[np.float32]) -> NDArray[np.float64] | None:
 
 
 def main_plane(covariance: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The two main axes [3, 2] of a covariance [3, 3], pointing to more red density; None where there is but one."""
+    """Compute two main axes [3, 2] of a covariance [3, 3], towards more red; None if only one."""
     variances, axes = np.linalg.eigh(covariance)
     if not variances[1] > MIN_SPREAD:
         return None
@@ -55,19 +55,19 @@ def main_plane(covariance: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
 
 def extreme_ranks(k: int) -> list[tuple[int, float]]:
-    """Where the two outermost angles lie among k sorted ones; see `percentile.rank`."""
+    """Return the ranks of the two outermost angles among k sorted ones; see `percentile.rank`."""
     return [rank(k, 100 - ANGULAR_PERCENTILE), rank(k, ANGULAR_PERCENTILE)]
 
 
 def vectors_at(
     plane: NDArray[np.float64], turns: NDArray[np.float32], shares: Sequence[float]
 ) -> NDArray[np.float64] | None:
-    """Stain vectors [2, 3] at the outermost turns; see `stain_vectors`.
+    """Compute stain vectors [2, 3] at the outermost turns; see `stain_vectors`.
 
     Args:
         plane: two axes [3, 2].
-        turns: for each end, the turns at its rank and after it, [2, 2].
-        shares: how far between these two each end lies.
+        turns: for each end, the turns at its rank and at the next one, [2, 2].
+        shares: for each end, its position between these two, 0–1.
     """
     (a, b), (c, d) = _angle(turns.astype(np.float64))
     lowest, highest = between(a, b, shares[0]), between(c, d, shares[1])
@@ -79,7 +79,7 @@ def vectors_at(
 
 
 def _angle(turn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What `_turns` stands for, radians in −π to π."""
+    """Convert turns of `_turns` to radians in −π to π."""
     inner = np.where(turn > 1, 2 - turn, np.where(turn < -1, -2 - turn, turn))
     angle: NDArray[np.float64] = np.arctan2(inner, (1 - np.abs(inner)) * np.where(np.abs(turn) > 1, -1, 1))
     return angle
@@ -87,7 +87,7 @@ def _angle(turn: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @compiled
 def _turns(tissue: NDArray[np.float32], plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The quotient v / (|u| + |v|), continued over the left half to −2 to 2: grows with the angle of (u, v), [k]."""
+    """Compute values [k] that grow with the angle of (u, v): v / (|u| + |v|), and on to ±2."""
     found = np.empty(tissue.shape[1], np.float32)
     r, g, b = tissue[0], tissue[1], tissue[2]
     zero, two, tiny = np.float32(0), np.float32(2), np.float32(1e-12)
@@ -102,7 +102,7 @@ def _turns(tissue: NDArray[np.float32], plane: NDArray[np.float32]) -> NDArray[n
 
 @compiled
 def _covariance(tissue: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Covariance [3, 3] of columns, about the first column so that no digits are lost."""
+    """Compute the covariance [3, 3] of columns; subtracting the first column keeps digits."""
     k = tissue.shape[1]
     mean, products = np.zeros(3), np.zeros((3, 3))
     r, g, b = tissue[0], tissue[1], tissue[2]

@@ -1,4 +1,4 @@
-"""What a stain normaliser does, and how a reference and a normaliser come to be."""
+"""The interface of a stain normaliser, and how references and normalisers are made."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class StainNormalizer(Protocol):
-    """Brings tiles, RGB uint8 [H, W, 3], to the stain of a reference; never changes a tile that it is given.
+    """A normaliser of RGB uint8 tiles [H, W, 3] to the stain of a reference, never in place.
 
-    Safe to call from several threads, which then work at the same time.
+    Safe to call from several threads, which then run in parallel.
     """
 
     reference: StainReference
@@ -28,16 +28,16 @@ class StainNormalizer(Protocol):
         ...
 
     def fit_group(self, images: Tiles) -> GroupStain | StainOutcome:
-        """One fit for several tiles, or why there is none; holds few pixels, however many tiles there are."""
+        """Fit several tiles as one, in bounded memory; returns the reason if that fails."""
         ...
 
     def apply(self, image: NDArray[np.uint8], stain: GroupStain) -> Stained:
-        """Normalise one tile by the fit of its group; a blank tile is kept all the same."""
+        """Normalise one tile by the fit of its group; a blank tile is returned unchanged."""
         ...
 
 
 def normalizer(reference: StainReference) -> StainNormalizer:
-    """The compiled normaliser for a reference; its first tile waits for the compiler, unless that left its cache."""
+    """Build the normaliser for a reference; its first tile may wait for the compiler."""
     if reference.method == "reinhard":
         from oncoshift.serving.stain.reinhard import ReinhardNormalizer
 
@@ -54,12 +54,13 @@ def fit_reference(
     standardize_luminosity: bool = True,
     precision: Precision = "exact",
 ) -> StainReference:
-    """Fit a tile, RGB uint8 [H, W, 3], to normalise others to. The reference's own fit is always exact.
+    """Fit a tile, RGB uint8 [H, W, 3], as the reference for others; its own fit is always exact.
 
     Args:
-        image: the reference tile; never changed.
+        image: the reference tile; not modified.
         method: reinhard, macenko or vahadane.
-        standardize_luminosity: of the reference and of every tile normalised to it.
+        standardize_luminosity: whether to standardise the reference and every tile normalised to
+            it.
         precision: of the fits of tiles that are normalised to it.
 
     Raises:

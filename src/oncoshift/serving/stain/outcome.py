@@ -1,4 +1,4 @@
-"""What can become of a tile: normalised, or kept as it is because there is no stain to measure."""
+"""The outcome of normalisation: a tile is normalised, or kept unchanged for lack of stain."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_TISSUE = 0.05
-"""Share of tissue pixels below which a tile is blank: stretching so little tissue over the reference paints glass."""
+"""Share of tissue below which a tile is blank: a fit of so little tissue would stain the glass."""
 
 StainOutcome = Literal["normalised", "blank", "flat"]
-"""What became of a tile: normalised; or kept as it is, for want of tissue (blank) or of two colours in it (flat)."""
+"""Normalised, or kept unchanged for lack of tissue (blank) or of two colours in it (flat)."""
 
 
 Tiles: TypeAlias = "Sequence[NDArray[np.uint8]] | NDArray[np.uint8]"
-"""Several tiles RGB uint8: one array [N, H, W, 3], or any sequence of [H, W, 3] that may load them one by one."""
+"""Several RGB uint8 tiles: an array [N, H, W, 3], or a sequence of [H, W, 3] that may load lazily.
+"""
 
 
 class Stained(NamedTuple):
-    """A tile uint8 [H, W, 3] and what became of it; unless it was normalised it is the tile that went in."""
+    """A tile uint8 [H, W, 3] and its outcome; the input tile itself unless it was normalised."""
 
     image: NDArray[np.uint8]
     outcome: StainOutcome
 
 
 class UnstainableTileError(ValueError):
-    """A tile (or the tiles of a group) cannot be fitted; `outcome` says whether it is blank or flat."""
+    """A tile, or the tiles of a group, that cannot be fitted; `outcome` is blank or flat."""
 
     def __init__(self, outcome: StainOutcome) -> None:
         self.outcome = outcome

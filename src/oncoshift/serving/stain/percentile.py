@@ -1,4 +1,4 @@
-"""Exact percentiles of many numbers without sorting them: count into bins, then sort the one bin that matters."""
+"""Exact percentiles without a full sort: count into bins, then sort the one bin that matters."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _BINS = 2048
 
 
 def rank(n: int, percent: float) -> tuple[int, float]:
-    """Where a percentile lies among n sorted numbers, as numpy.percentile has it: position and share after it."""
+    """Return a percentile's index and fraction among n sorted numbers, as in numpy.percentile."""
     position = percent / 100 * (n - 1)
     below = int(position)
     return below, position - below
 
 
 def percentile(values: NDArray[np.float32], percent: float) -> float:
-    """numpy.percentile(values, percent), by selection. `values` [n] must hold at least one number, all finite."""
+    """Compute numpy.percentile(values, percent) of [n] finite numbers, n ≥ 1, by selection."""
     below, share = rank(len(values), percent)
     (low, high), *_ = neighbours(values, np.array([below]))
     return between(float(low), float(high), share)
 
 
 def between(low: float, high: float, share: float) -> float:
-    """Linear interpolation, rounded as NumPy does it."""
+    """Interpolate linearly, rounded as in NumPy."""
     return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
 
 
 @compiled
 def neighbours(values: NDArray[np.float32], ranks: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The numbers at some positions of sorted `values` [n], and those after them (or the last), [len(ranks), 2]."""
+    """Return sorted `values` [n] at `ranks` and after them (or the last), [len(ranks), 2]."""
     n = len(values)
     low, high = values[0], values[0]
     for i in range(n):

@@ -1,4 +1,4 @@
-"""What a stain fit found, and the reference that tiles are normalised to; both are a few numbers that go into JSON."""
+"""The result of a stain fit, and the reference that tiles are normalised to; both fit into JSON."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ if TYPE_CHECKING:
 
 StainMethod = Literal["reinhard", "macenko", "vahadane"]
 Precision = Literal["fast", "exact"]
-"""fast: stains are fitted to a lattice of at least 50,000 pixels, all of a small tile; exact: to all pixels."""
+"""fast: stains are fitted to a lattice of at least 50,000 pixels, all of a small tile; exact: to
+all pixels."""
 
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class LabStatistics:
-    """What Reinhard's method fits, in 8-bit LAB as staintools scales it.
+    """The fit of Reinhard's method, in 8-bit LAB as staintools scales it.
 
     Attributes:
         means: mean of L (0–100), a and b (about −128–127).
@@ -30,7 +31,7 @@ class LabStatistics:
 
 @dataclass(frozen=True)
 class StainVectors:
-    """What Macenko's and Vahadane's methods fit.
+    """The fit of Macenko's and Vahadane's methods.
 
     Attributes:
         stain_matrix: unit stain vectors in optical density, haematoxylin then eosin; 2 × 3.
@@ -47,13 +48,14 @@ GroupStain = LabStatistics | StainVectors
 
 @dataclass(frozen=True)
 class StainReference:
-    """What tiles are normalised to, and how; travels with a pack and with a registered model.
+    """The reference of a normalisation; stored with a pack and in a registered model.
 
     Attributes:
         method: reinhard, macenko or vahadane.
         fit: the reference tile's own; LAB statistics for reinhard, else stain vectors.
-        standardize_luminosity: whether the 95th percentile of L is first stretched to white, as staintools does.
-        precision: of the fit of each tile or group.
+        standardize_luminosity: whether the 95th percentile of L is first stretched to white, as
+            staintools does.
+        precision: of the fit of each tile or group, see `Precision`.
     """
 
     method: StainMethod
@@ -68,13 +70,13 @@ class StainReference:
             raise ValueError(f"stain reference: method {self.method} does not go with a {type(self.fit).__name__}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         head = {"method": self.method, "precision": self.precision}
         return head | asdict(self.fit) | {"standardize_luminosity": self.standardize_luminosity}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote; without method and precision they are reinhard and exact, as they once were.
+        """Read what `to_dict` wrote; old files without method and precision are reinhard, exact.
 
         Raises:
             ValueError: a figure is missing, or not a number.

@@ -1,8 +1,8 @@
-"""Reinhard's colour transfer: a tile takes on the reference's mean and spread of L, a and b.
+"""Reinhard's colour transfer: a tile gets the reference's mean and spread of L, a and b.
 
-E. Reinhard et al., Color transfer between images, IEEE CG&A 21:34, 2001; scaling, rounding and number types follow
-staintools (ReinhardColorNormalizer). In 8 bits every output channel depends on one input channel, so statistics come
-from 3 × 256 counts and the transfer is a table.
+E. Reinhard et al., Color transfer between images, IEEE CG&A 21:34, 2001; scaling, rounding and
+number types follow staintools (ReinhardColorNormalizer). In 8 bits every output channel depends on
+one input channel, so statistics are computed from 3 × 256 counts and the transfer is a table.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from oncoshift.serving.stain.reference import GroupStain, StainReference
 
 MIN_CONTRAST = 0.5
-"""Standard deviation of L, a or b below which a tile is flat: rounding to 8-bit LAB alone gives a grey tile 0.3."""
+"""Standard deviation of L, a or b below which a tile is flat; rounding gives a grey tile 0.3."""
 
 TISSUE_LEVELS = 204
 """8-bit L below which a pixel is tissue: 0.8 · 255, staintools' threshold."""
 
 _LEVELS = np.arange(256, dtype=np.float32)
 SCALED = np.stack([_LEVELS / np.float32(2.55), _LEVELS - 128, _LEVELS - 128]).astype(np.float64)
-"""What an 8-bit L, a or b stands for, as staintools rounds it, [3, 256]."""
+"""Values that an 8-bit L, a or b stands for, rounded as in staintools, [3, 256]."""
 
 
 def lab_statistics(counts: NDArray[np.int64]) -> LabStatistics:
-    """Means and standard deviations from how often each 8-bit L, a and b occurs, [3, 256]."""
+    """Compute means and standard deviations from histograms of 8-bit L, a and b, [3, 256]."""
     (m0, m1, m2), (s0, s1, s2) = _statistics(counts, SCALED).tolist()
     return LabStatistics((m0, m1, m2), (s0, s1, s2))
 
 
 @compiled_strictly
 def _statistics(counts: NDArray[np.int64], scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means and standard deviations, [2, 3]."""
+    """Compute means and standard deviations, [2, 3]."""
     found = np.empty((2, 3))
     share = 1 / counts[0].sum()
     for c in range(3):
@@ -57,13 +57,13 @@ def _statistics(counts: NDArray[np.int64], scaled: NDArray[np.float64]) -> NDArr
 
 
 def transfer(source: LabStatistics, target: LabStatistics) -> NDArray[np.uint8]:
-    """Where each value of L, a and b goes, uint8 [3, 256]."""
+    """Tabulate the new value of each value of L, a and b, uint8 [3, 256]."""
     return _transfer(np.array([source.means, source.stds, target.means, target.stds]), SCALED)
 
 
 @compiled_strictly
 def _transfer(figures: NDArray[np.float64], scaled: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """See `transfer`; source means and stds, then the target's, [4, 3]."""
+    """See `transfer`; `figures` are source means and stds, then the target's, [4, 3]."""
     mapping = np.empty((3, 256), np.uint8)
     for c in range(3):
         ratio = figures[3, c] / figures[1, c]
@@ -75,7 +75,7 @@ def _transfer(figures: NDArray[np.float64], scaled: NDArray[np.float64]) -> NDAr
 
 
 class ReinhardNormalizer:
-    """See `StainNormalizer`. Counts need no sampling, so fast is exact."""
+    """See `StainNormalizer`. Counting needs no sampling, so precision fast equals exact."""
 
     def __init__(self, reference: StainReference) -> None:
         self.reference = reference
@@ -108,7 +108,7 @@ class ReinhardNormalizer:
 
 
 def fit(images: Tiles, *, standardize: bool) -> LabStatistics | StainOutcome:
-    """Statistics of all pixels of some tiles [H, W, 3] together, blank tiles left out; or why there are none."""
+    """Fit all pixels of the non-blank tiles together; returns the reason if that fails."""
     total = np.zeros((3, 256), np.int64)
     for image in images:
         _, counts, outcome = _measure(image, standardize=standardize)
@@ -118,7 +118,7 @@ def fit(images: Tiles, *, standardize: bool) -> LabStatistics | StainOutcome:
 
 
 def fit_one(image: NDArray[np.uint8], *, standardize: bool) -> LabStatistics:
-    """Statistics of one tile.
+    """Fit one tile.
 
     Raises:
         UnstainableTileError: it is blank or flat.
@@ -132,7 +132,7 @@ def fit_one(image: NDArray[np.uint8], *, standardize: bool) -> LabStatistics:
 def _measure(
     image: NDArray[np.uint8], *, standardize: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], StainOutcome]:
-    """A tile's LAB pixels [n], the counts of their values, and whether it can be normalised."""
+    """Return a tile's LAB pixels [n], their histograms [3, 256], and its outcome."""
     pixels: NDArray[np.uint8] | None = np.ascontiguousarray(image).reshape(-1, 3)
     if standardize and pixels is not None and len(pixels):
         pixels = standardized(pixels)
@@ -144,7 +144,7 @@ def _measure(
 
 
 def judge(counts: NDArray[np.int64]) -> LabStatistics | StainOutcome:
-    """Statistics from counts [3, 256] of L, a and b, or why they are of no use."""
+    """Compute statistics from histograms [3, 256] of L, a and b, or return why there are none."""
     n = counts[0].sum()
     if not n or counts[0, :TISSUE_LEVELS].sum() < MIN_TISSUE * n:
         return "blank"

@@ -1,7 +1,8 @@
-"""Macenko's and Vahadane's normalisation: separate two stains, then paint the same amounts with the reference's.
+"""Macenko's and Vahadane's normalisation: two stains are replaced by the reference's.
 
-The steps are staintools' (StainNormalizer): stain vectors from tissue, the 99th percentile of the concentrations over
-all pixels, both replaced by the reference's. See `macenko`, `vahadane` and `concentrations` for each.
+The steps are staintools' (StainNormalizer): stain vectors from tissue, the 99th percentile of the
+concentrations over all pixels, both replaced by the reference's. See `macenko`, `vahadane` and
+`concentrations` for each.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
     from oncoshift.serving.stain.reference import GroupStain, StainMethod, StainReference
 
 SAMPLE = 50_000
-"""Pixels that a fast fit of one tile looks at, at least: all of 224², of which fewer leave too little of a 99th
-percentile (a third of them costs 0.35 grey levels in the mean, and ten on some tiles)."""
+"""The least number of pixels in a fast fit of one tile: all of 224², since fewer make the 99th
+percentile unreliable (a third costs 0.35 grey levels on average, and ten on some tiles)."""
 
 POOL = {"fast": 100_000, "exact": 4_000_000}
-"""Pixels of a group that are held at once: all of 80 tiles of 224² when exact."""
+"""Pixels of a group that are held at once; exact holds all of 80 tiles of 224²."""
 
 MIN_CONCENTRATION = 0.01
-"""99th percentile of a stain below which it is not there: rounding of 8-bit white makes an optical density of 0.004."""
+"""99th percentile of a concentration below which the stain is absent; rounding gives white 0.004.
+"""
 
 EXTRACT = {"macenko": macenko.stain_vectors, "vahadane": vahadane.stain_vectors}
 
@@ -76,7 +78,7 @@ class SeparationNormalizer:
 
 
 def target_vectors(source: StainVectors, reference: StainReference) -> NDArray[np.float32]:
-    """The reference's stain vectors, each times the ratio of largest concentrations, [2, 3]."""
+    """Scale the reference's stain vectors by the ratio of largest concentrations, [2, 3]."""
     target = reference.fit
     if not isinstance(target, StainVectors):
         raise TypeError(f"a {reference.method} reference holds StainVectors")
@@ -85,15 +87,15 @@ def target_vectors(source: StainVectors, reference: StainReference) -> NDArray[n
 
 
 def prepared(image: NDArray[np.uint8], *, standardize: bool) -> NDArray[np.uint8] | None:
-    """A tile's pixels [n, 3], their luminosity standardised if asked; None for a black tile that cannot be."""
+    """Return a tile's pixels [n, 3], standardised if `standardize`; then None for a black tile."""
     pixels = np.ascontiguousarray(image).reshape(-1, 3)
     return standardized(pixels) if standardize and len(pixels) else pixels
 
 
 def lattice_step(there: int, wanted: int, width: int) -> int:
-    """Every how manieth pixel to take for about `wanted` of them, and no fewer.
+    """Return the step that samples about `wanted` pixels, and no fewer, of those `there`.
 
-    Prime to the width, so that the pixels taken are spread over all columns.
+    It is coprime to the width, so that the sampled pixels are spread over all columns.
     """
     step = max(1, there // max(wanted, 1))
     while gcd(step, width) != 1:
@@ -102,7 +104,7 @@ def lattice_step(there: int, wanted: int, width: int) -> int:
 
 
 def fit(pixels: NDArray[np.uint8], method: StainMethod, step: int = 1) -> StainVectors | StainOutcome:
-    """Stain vectors and largest concentrations of every `step`-th of some RGB pixels [n, 3], or why there are none."""
+    """Fit stains and largest concentrations to every `step`-th RGB pixel [n, 3], or say why not."""
     everything, tissue = densities(pixels, step, DENSITY, LUMINANCE)
     if not tissue.shape[1] or tissue.shape[1] < MIN_TISSUE * everything.shape[1]:
         return "blank"
@@ -114,7 +116,7 @@ def fit(pixels: NDArray[np.uint8], method: StainMethod, step: int = 1) -> StainV
 
 
 def judge_vectors(stains: NDArray[np.float64] | None, first: float, second: float) -> StainVectors | StainOutcome:
-    """A fit of stain vectors [2, 3] and the 99th percentile of either's concentration, or flat if it is of no use."""
+    """Return stain vectors [2, 3] and largest concentrations as a fit, or flat if unusable."""
     if stains is None or not np.isfinite(stains).all() or not min(first, second) >= MIN_CONCENTRATION:
         return "flat"
     (h0, h1, h2), (e0, e1, e2) = stains.tolist()
@@ -122,9 +124,10 @@ def judge_vectors(stains: NDArray[np.float64] | None, first: float, second: floa
 
 
 def pool(images: Tiles, reference: StainReference) -> NDArray[np.uint8]:
-    """Pixels [n, 3] that stand for the tiles of a group, in their order; blank and black tiles left out.
+    """Sample pixels [n, 3] from the tiles of a group, in order, except blank and black tiles.
 
-    The same lattice of every tile, so that each has its weight; as fine as keeps the whole within `POOL`.
+    Every tile is sampled on the same lattice, so that each has its weight; the lattice is as fine
+    as `POOL` allows.
     """
     kept = []
     for image in images:

@@ -1,9 +1,10 @@
-"""Vahadane's stain vectors: the two non-negative directions that best and most sparsely explain optical density.
+"""Vahadane's stain vectors: two non-negative directions that explain optical density sparsely.
 
-A. Vahadane et al., Structure-preserving color normalization and sparse stain separation for histological images, IEEE
-TMI 2016. The objective is that of staintools (spams.trainDL, K = 2, mode 2, λ = 0.1): the mean over tissue of
-½‖x − Dα‖² + λ‖α‖₁ with α ≥ 0, D ≥ 0 and columns of length at most 1. staintools stops after a second wherever it is;
-here the two convex halves are solved in turn, each in closed form, until D stands still: no clock and no random start.
+A. Vahadane et al., Structure-preserving color normalization and sparse stain separation for
+histological images, IEEE TMI 2016. The objective is that of staintools (spams.trainDL, K = 2, mode
+2, λ = 0.1): the mean over tissue of ½‖x − Dα‖² + λ‖α‖₁ with α ≥ 0, D ≥ 0 and columns of length at
+most 1. staintools stops after one second; here the two convex subproblems are solved alternately,
+each in closed form, until D converges: the result depends on neither a clock nor a random start.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPARSITY = 0.1
-"""λ of the dictionary; that of the concentrations is `concentrations.SPARSITY`."""
+"""λ of the dictionary; `concentrations.SPARSITY` is that of the concentrations."""
 
 MAX_ROUNDS = 1000
 STILL = 1e-6
-"""The largest change of an entry of D in a round at which it stands still."""
+"""D has converged when no entry changes by more than this in a round."""
 
 _BLOCK = 512
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 def stain_vectors(tissue: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """Unit stain vectors, haematoxylin first, [2, 3], of tissue's optical densities [3, k]; None: no two colours."""
+    """Estimate unit stain vectors [2, 3], haematoxylin first, from optical densities [3, k].
+
+    Returns None if the tissue lacks two colours.
+    """
     start = macenko.stain_vectors(tissue)
     if start is None:
         return None
@@ -39,7 +43,7 @@ def stain_vectors(tissue: NDArray[np.float32]) -> NDArray[np.float64] | None:
 
 
 def ordered(atoms: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Atoms [2, 3] at unit length, the one with more red density first; None if they are one."""
+    """Scale atoms [2, 3] to unit length, the one with more red first; None if they coincide."""
     norms = np.linalg.norm(atoms, axis=1, keepdims=True)
     if not (np.isfinite(atoms).all() and norms.min() > 0 and np.dot(*(atoms / norms)) < np.cos(macenko.MIN_ANGLE)):
         return None
@@ -49,13 +53,14 @@ def ordered(atoms: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
 @compiled
 def converge(tissue: NDArray[np.float32], start: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """Solve for concentrations and for atoms [2, 3] in turn until the atoms stand still; also after how many rounds."""
+    """Solve for concentrations and atoms [2, 3] in turn; return the atoms and the rounds taken."""
     atoms = start.copy()
     for done in range(1, MAX_ROUNDS + 1):
         gram, cross = _moments(tissue, atoms.astype(np.float32))
         change = 0.0
         for j in range(2):
-            # The best atom, one after the other, for fixed concentrations (Mairal 2009, algorithm 2).
+            # The best atom, one after the other, for fixed concentrations (Mairal 2009, algorithm
+            # 2).
             if gram[j, j] <= 0:
                 continue
             better = np.maximum(atoms[j] + (cross[j] - gram[j, 0] * atoms[0] - gram[j, 1] * atoms[1]) / gram[j, j], 0.0)
@@ -71,7 +76,7 @@ def converge(tissue: NDArray[np.float32], start: NDArray[np.float64]) -> tuple[N
 def _moments(
     tissue: NDArray[np.float32], atoms: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Σ α αᵀ [2, 2] and Σ α xᵀ [2, 3] of the best concentrations α for these atoms [2, 3]."""
+    """Sum α αᵀ [2, 2] and α xᵀ [2, 3] of the best concentrations α for these atoms [2, 3]."""
     k = tissue.shape[1]
     gram, cross = np.zeros((2, 2)), np.zeros((2, 3))
     h0, h1, h2, e0, e1, e2 = atoms[0, 0], atoms[0, 1], atoms[0, 2], atoms[1, 0], atoms[1, 1], atoms[1, 2]
@@ -80,7 +85,7 @@ def _moments(
     scale = _ONE / (hh * ee - overlap * overlap)
     one_h, one_e = _ONE / hh, _ONE / ee
     penalty = np.float32(SPARSITY)
-    # Sums of a block in single precision go in vectors; sums of blocks in double precision lose nothing.
+    # Single precision within a block allows vector instructions; double across blocks keeps digits.
     for start in range(0, k, _BLOCK):
         stop = start + _BLOCK
         r, g, b = tissue[0, start:stop], tissue[1, start:stop], tissue[2, start:stop]
