@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: the root's Markdown files are pages of it."""
+"""MkDocs hooks that add the repository root's Markdown files to the site as pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
-# A file of the root and the page that shows it.
+# Each root file and the page that shows it.
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
 
@@ -44,7 +44,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def _link_within_site(markdown: str) -> str:
-    """Turn links that hold in the repository into links that hold in `docs`."""
+    """Convert links that work in the repository into links that work in the site."""
     markdown = markdown.replace("](docs/", "](")
     for name, page in PAGES.items():
         markdown = markdown.replace(f"](../{name}", f"]({page}").replace(f"]({name}", f"]({page}")

@@ -86,7 +86,7 @@ def test_missing_params_say_where_to_run(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_command_finds_the_project_around_it(
     experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Inside an experiment it finds that experiment, as DVC runs the stages there."""
+    """Inside an experiment it finds that experiment, since DVC runs the stages there."""
     (experiment / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     inner = prepare_experiment(experiment, load_settings(experiment / "params.yaml"), "inner").folder
     for folder, place in ((experiment, experiment), (experiment / "data" / "raw", experiment), (inner / ".dvc", inner)):

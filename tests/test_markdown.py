@@ -1,3 +1,5 @@
+"""Text of any origin is escaped so that Markdown shows it as typed."""
+
 from __future__ import annotations
 
 import pytest

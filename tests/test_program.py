@@ -35,7 +35,7 @@ def test_what_is_expected_ends_in_one_line_and_a_code_of_its_own(
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError, BrokenPipeError])
 def test_a_crash_is_no_users_mistake(capsys: pytest.CaptureFixture[str], fault: type[Exception]) -> None:
-    """So is a broken pipe other than the program's own output."""
+    """A broken pipe other than the program's own output is a crash, too."""
     code = (
         "import sys; from oncoshift.program import run_program\n"
         f"def body(): raise {fault.__name__}\n"

@@ -1,3 +1,5 @@
+"""Loopback addresses bypass the proxy, and other exceptions from it stay."""
+
 from __future__ import annotations
 
 import os

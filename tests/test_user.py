@@ -1,3 +1,5 @@
+"""The user's name comes from the system, not from environment variables."""
+
 from __future__ import annotations
 
 import os

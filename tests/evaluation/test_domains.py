@@ -1,3 +1,5 @@
+"""Every organ has a row with each metric and its interval, or the reason why there is none."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Bootstrap intervals over groups and seeds cover the truth as often as they claim."""
+
 from __future__ import annotations
 
 import time

@@ -1,3 +1,5 @@
+"""Metrics and calibration error agree with values computed by hand, and refuse invalid input."""
+
 from __future__ import annotations
 
 import json

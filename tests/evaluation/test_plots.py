@@ -1,3 +1,5 @@
+"""Figures show every organ and seed, and leave no global state behind."""
+
 from __future__ import annotations
 
 import io

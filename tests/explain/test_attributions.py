@@ -1,3 +1,5 @@
+"""Integrated gradients agree with analytic answers and leave the model as it was."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

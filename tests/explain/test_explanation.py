@@ -1,3 +1,5 @@
+"""An explanation has a table, captions, a gallery and headline figures that agree."""
+
 from __future__ import annotations
 
 import json

@@ -48,7 +48,7 @@ def same(one: Attributions, other: Attributions) -> bool:
 
 @pytest.fixture
 def killed(classifier: TileClassifier, tiles: NDArray[np.uint8], tmp_path: Path) -> KeptParts:
-    """What is kept of an explanation that was killed after four of five tiles."""
+    """The kept parts of an explanation that was killed after four of five tiles."""
 
     def pull(done: int, of: int) -> None:
         if done == 4:

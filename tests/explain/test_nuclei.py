@@ -1,3 +1,5 @@
+"""Nuclei are found in tissue, and their shares of attribution are measured."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,5 @@
+"""Tiles to explain are chosen by predicted class and group, without labels."""
+
 from __future__ import annotations
 
 import inspect

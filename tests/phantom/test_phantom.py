@@ -1,3 +1,5 @@
+"""The phantom is reproducible, and its tiles differ by label, patient and organ as intended."""
+
 from __future__ import annotations
 
 import os

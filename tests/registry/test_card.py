@@ -1,3 +1,5 @@
+"""A model's card states its figures, and its judgement can be replaced on its own."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -71,7 +73,7 @@ def test_the_gates_decision_takes_its_place_however_often_it_is_made() -> None:
 
 
 def test_what_is_judged_otherwise_is_replaced_and_all_else_stays() -> None:
-    """A person's notes in it stay, too."""
+    """A person's notes in the card stay as well."""
     card = render_card(FACTS) + "\n## Note\n\nby a person\n"
     other = replace(FACTS, selection="seed 1 of 3, entropy", figures={"AUROC": "0.600"})
     found = replace_sections(card, render_judgement(other))

@@ -1,3 +1,5 @@
+"""The gate decides by labels where they suffice and by the verdict otherwise, and says why."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""A model is registered once, even if the process is killed at any step."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Promotions and rollbacks move aliases consistently, also when interrupted or concurrent."""
+
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor

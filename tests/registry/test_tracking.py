@@ -1,3 +1,5 @@
+"""Runs are found by key, shared between processes, and keep what was logged first."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""A locked or absent store is waited for and named, and lets the process end."""
+"""A locked or absent store is waited for, then named, and never keeps a process from ending."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The predictor gives the classifier's own probabilities, and a reason for each broken image."""
+
 from __future__ import annotations
 
 import base64

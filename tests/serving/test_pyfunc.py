@@ -1,3 +1,5 @@
+"""The MLflow model accepts images in every form, in process and over HTTP, one row for each."""
+
 from __future__ import annotations
 
 import base64

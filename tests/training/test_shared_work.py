@@ -21,7 +21,7 @@ Row = Mapping[str, float]
 
 
 class Meeting:
-    """A pause in the middle of the first worker's work, for the second to go wrong meanwhile."""
+    """A pause within the first worker's work, during which the second might interfere."""
 
     def __init__(self) -> None:
         self.reached, self.go_on = threading.Event(), threading.Event()

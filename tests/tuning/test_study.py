@@ -185,7 +185,7 @@ def test_a_trial_that_was_stopped_goes_on_however_often(storage: str, asked: typ
 
 @pytest.mark.parametrize("error", [RuntimeError, ProcessLostError])
 def test_a_configuration_that_kills_its_workers_is_given_up(storage: str, error: type[Exception]) -> None:
-    """It is, whether the worker itself fails or one of its training processes."""
+    """It is given up whether a worker fails or one of its training processes does."""
 
     def breaks(plan: TrialPlan) -> tuple[float, ...]:
         if plan.number == 0:

@@ -1,4 +1,4 @@
-"""Normalised tiles agree with staintools on real data, hold invariants, and may lack stain."""
+"""Stain normalisation agrees with staintools, keeps its invariants, and handles unstained tiles."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_input_is_never_changed(method: StainMethod, standardize: bool) -> None:
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, method=st.sampled_from(METHODS))
 def test_normalising_twice_is_normalising_once(seed: int, method: StainMethod) -> None:
-    """Rounding and what two stains leave unexplained change little beside the first pass."""
+    """A second pass changes little: only rounding, and what two stains leave unexplained."""
     ours = normalizer(fit_reference(tissue(0, 64), method, standardize_luminosity=False))
     paler = np.random.default_rng(seed).uniform(0.5, 0.8, 3)
     tile = (255 * (tissue(seed, 64) / 255.0) ** paler).astype(np.uint8)
