@@ -84,7 +84,7 @@ def test_a_split_that_is_not_there_is_no_all_clear(tmp_path: Path, capsys: pytes
     (tmp_path / "split" / "val" / "more").symlink_to("/nowhere/more")
     command = ["leaks", str(tmp_path / "split"), "--out", str(tmp_path / "leaks")]
     assert main(command) == 0
-    assert "links lead nowhere, for example val/more; mount or mend" in capsys.readouterr().err
+    assert "links lead nowhere, for example val/more; mount or restore" in capsys.readouterr().err
     (tmp_path / "split" / "test").symlink_to("/nowhere/test")
     assert main(command) == 2
     printed = capsys.readouterr()

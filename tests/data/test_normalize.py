@@ -200,7 +200,7 @@ def test_splits_out_of_step_are_refused(layout: Layout) -> None:
     table = pd.read_parquet(layout.tiles / "tiles.parquet")
     source_train = pd.read_parquet(layout.splits / "source_train.parquet")["tile_id"]
     write_table(table[table["tile_id"] != source_train[0]], layout.tiles / "tiles.parquet")
-    with pytest.raises(DataError, match="has tiles that ingest has not"):
+    with pytest.raises(DataError, match="has tiles that are not in"):
         run_normalize(SETTINGS, layout)
 
 

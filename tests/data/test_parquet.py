@@ -41,5 +41,5 @@ def test_a_table_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monk
 
     write_table(TABLE, tmp_path / "tiles.parquet")
     monkeypatch.setattr("pyarrow.parquet.read_schema", refuse)
-    with pytest.raises(DataError, match=r"tiles\.parquet: may not be read; give yourself the right to it$"):
+    with pytest.raises(DataError, match=r"tiles\.parquet: no permission to read it; change its permissions$"):
         read_table(tmp_path / "tiles.parquet", list(TABLE.columns), stage="ingest")

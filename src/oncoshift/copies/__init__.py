@@ -1,8 +1,9 @@
-"""Copies: tiles that come from one original, found by their content and joined to one group before splitting.
+"""Copies: tiles of one original, found by their content and joined into one group before splitting.
 
-`features` says what is kept of a tile, `scratch` where; `index` and `candidates` find which tiles are worth comparing,
-`matching` and `registration` lay one tile on the other, `similarity` compares the two, `verification` decides, `pairs`
-does it for a whole data set, `join` joins what was found, and `leaks` finds it on two sides of a split.
+`features` extracts what is kept of a tile and `scratch` stores it. `index` and `candidates` pick
+the tiles worth comparing, `matching` and `registration` align two of them, `similarity` compares
+the aligned tiles, and `verification` decides. `pairs` runs this for a whole data set, `join` joins
+the groups, and `leaks` finds copies on two sides of a split.
 """
 
 from oncoshift.copies.join import join_groups

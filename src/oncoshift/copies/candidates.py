@@ -1,4 +1,4 @@
-"""Which tiles are worth comparing: those whose features are near neighbours in an inverted-file index."""
+"""Candidate pairs: tiles whose features are near neighbours in an inverted-file index."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from oncoshift.copies.scratch import Scratch
 
 _NEIGHBOURS = 12
-"""Neighbours of each feature, itself among them. Copies are joined transitively, so not all need be found."""
+"""Neighbours searched for each feature, itself included. Copies are joined transitively, so not all
+of them have to be found."""
 
 _VOTES = 2
-"""Features of a tile that must point to the other one. On LC25000 that keeps 95 of 100 pairs of copies;
-most of the others are linked through a third copy."""
+"""Features of a tile that must have a neighbour in the other one. On LC25000 this keeps 95 of 100
+pairs of copies; most of the others are linked through a third copy."""
 
 _MOST = 32
-"""Candidates of a tile at most, the ones with most votes; so the work grows with the tiles, not with their pairs."""
+"""Candidates per tile at most, those with the most votes, so that the work grows with the number of
+tiles and not with the number of pairs."""
 
 _BLOCK = 2048
 """Tiles searched at once, so that float copies of the descriptors stay at 16 MB."""
@@ -31,14 +33,14 @@ _BLOCK = 2048
 def find_candidates(descriptors: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> NDArray[np.int64]:
     """Find pairs of tiles that share neighbouring features.
 
-    All numbers are integers below 2²⁴, which float32 sums exactly in any order, so threads do not change the result.
-
-    In memory this takes about 1 KB a tile, most of it for pairs, beside the index of `index.py`.
+    All values are integers below 2²⁴, which float32 sums exactly in any order, so the number of
+    threads does not change the result. Beside the index of `index.py` this needs about 1 KB of
+    memory per tile, most of it for pairs.
 
     Args:
         descriptors: uint8 [N, F, DESCRIPTOR_SIZE], each tile's descriptors.
         used: int64 [N], how many of a tile's descriptors are set.
-        room: where the index lies.
+        room: where the index is stored.
 
     Returns:
         int64 [P, 2] of positions, first < second, sorted.
@@ -67,7 +69,10 @@ def find_candidates(descriptors: NDArray[np.uint8], used: NDArray[np.int64], roo
 def _pair_by_votes(
     others: NDArray[np.int64], bounds: NDArray[np.int64], first: int, votes: int, most: int
 ) -> NDArray[np.int64]:
-    """Pairs [P, 2] of each tile with those that at least `votes` of its features point to, at most `most` a tile."""
+    """Pair each tile with those that at least `votes` of its features point to, [P, 2].
+
+    A tile gets at most `most` partners, those with the most votes.
+    """
     tiles = len(bounds) - 1
     pairs = np.empty((tiles * most, 2), np.int64)
     size = 0

@@ -1,10 +1,11 @@
-"""Features of a tile by which its copies are found: mirror-invariant SIFT descriptors, and a thumbnail.
+"""Features that identify copies of a tile: mirror-invariant SIFT descriptors and a thumbnail.
 
-SIFT (Lowe 2004, doi:10.1023/B:VISI.0000029664.99615.94) already stands rotation, zoom and recolouring. In a mirror,
-its histogram is the same one with the rows reversed and the angles negated. So in a basis whose members are each even
-or odd under that reversal, a mirror only turns the signs of the odd coordinates: taking their absolute value makes one
-descriptor for both views. The basis is a fixed cosine and Fourier basis, of which the lowest
-frequencies are kept; nothing is fitted, so a descriptor does not depend on the data set.
+SIFT (Lowe 2004, doi:10.1023/B:VISI.0000029664.99615.94) is robust to rotation, zoom and
+recolouring. Mirroring a tile reverses the rows of its histogram and negates the angles. In a basis
+whose members are each even or odd under that reversal, mirroring only flips the signs of the odd
+coordinates, so their absolute values give one descriptor for both views. The basis is a fixed
+cosine and Fourier basis of which the lowest frequencies are kept. Nothing is fitted, so a
+descriptor does not depend on the data set.
 """
 
 from __future__ import annotations
@@ -20,34 +21,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 128
-"""Pixels a side at which features are sought: detail enough for nuclei, and a third of the time of 224."""
+"""Side in pixels at which features are detected: enough detail for nuclei, in a third of the time
+that 224 takes."""
 
 FEATURES = 60
-"""Features kept of a tile, the strongest. Descriptors and keypoints take 2.4 KB a tile, the thumbnail
-4.1 KB and the index of features 2.4 KB or more: 1.8 GB for 200,000 tiles, which lie in files, see
-`find_pairs`."""
+"""Features kept per tile, the strongest ones. Descriptors and keypoints take 2.4 KB per tile, the
+thumbnail 4.1 KB and the index 2.4 KB or more: 1.8 GB for 200,000 tiles, which are kept in files,
+see `find_pairs`."""
 
 DESCRIPTOR_SIZE = 32
 """Numbers in a descriptor, a byte each."""
 
 THUMBNAIL = 64
-"""Pixels a side of the thumbnail, 4 KB."""
+"""Side of the thumbnail in pixels, 4 KB."""
 
 _CONTRAST = 0.02
-"""SIFT's contrast threshold, half of OpenCV's default, so that pale tissue has features too."""
+"""SIFT's contrast threshold, half of OpenCV's default, so that pale tissue has features, too."""
 
 _CODE_SCALE = 255.0
-"""Coordinates of unit histograms lie within ±0.57 on H&E; this puts ±0.5 on a byte."""
+"""Scale from coordinates to bytes. Those of unit histograms lie within ±0.57 on H&E, and ±0.5 fills
+a byte."""
 
 _CELLS, _ANGLES = 4, 8
 """SIFT's histogram: 4×4 cells of 8 angles."""
 
 _FINE, _COARSE = 1.0, 8.0
-"""Standard deviations of the thumbnail's band, in its pixels: noise goes, and so does light that changes slowly,
-on account of which any two tiles that are half background would look alike."""
+"""Standard deviations of the thumbnail's band-pass filter, in its pixels. It removes noise, and
+slow changes of light, which would make any two tiles that are half background look alike."""
 
 _FLAT = 1.5
-"""Standard deviation of the band, in grey levels, below which a tile shows nothing that could be recognised."""
+"""Standard deviation of the filtered thumbnail, in grey levels, below which a tile shows nothing
+that could be recognised."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,11 @@ class TileFeatures:
 
     Attributes:
         descriptors: uint8 [FEATURES, DESCRIPTOR_SIZE]; rows from `used` on are zero.
-        keypoints: float16 [FEATURES, 4]: x, y, size in pixels of a tile scaled to SIDE, and angle in radians.
+        keypoints: float16 [FEATURES, 4]: x, y, size in pixels of a tile scaled to SIDE, and angle
+            in radians.
         used: how many features the tile has.
         thumbnail: int8 [THUMBNAIL, THUMBNAIL], luminance in a band of scales.
-        digest: 16 bytes, equal for equal pixels; empty for a tile that shows nothing.
+        digest: 16 bytes, equal for equal pixels; empty for a featureless tile.
     """
 
     descriptors: NDArray[np.uint8]
@@ -97,7 +102,11 @@ def extract_features(image: NDArray[np.uint8]) -> TileFeatures:
 
 
 def encode_histograms(histograms: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Encode SIFT histograms [N, 128] as mirror-invariant descriptors, uint8 [N, DESCRIPTOR_SIZE]."""
+    """Encode SIFT histograms [N, 128] as mirror-invariant descriptors.
+
+    Returns:
+        uint8 [N, DESCRIPTOR_SIZE].
+    """
     # The root of a histogram of sum 1 has length 1 (RootSIFT, Arandjelović and Zisserman 2012).
     unit = np.sqrt(histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1e-6))
     basis, odd = _build_basis()
@@ -146,7 +155,7 @@ def _build_basis() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
                 member = np.einsum("r,c,a->rca", cosines[row], cosines[column], wave).ravel()
                 odd = (row % 2 == 1) != is_sine
                 members.append((row**2 + column**2 + k**2, odd, member / np.linalg.norm(member)))
-    # The constant comes first and is left out: it hardly differs between histograms of equal sum.
+    # The constant comes first and is dropped: it hardly differs between histograms of equal sum.
     kept = sorted(members, key=lambda member: member[0])[1 : DESCRIPTOR_SIZE + 1]
     basis = np.array([member for _, _, member in kept], dtype=np.float32)
     return basis, np.array([odd for _, odd, _ in kept])

@@ -1,10 +1,10 @@
-"""The index in which a feature's neighbours are sought: inverted lists of a fixed length, found through fewer lists.
+"""The index of features: inverted lists of constant length, found by an index of their centres.
 
-With a list for every 128 features, the number of descriptors that are read for a feature does not
-grow with the data set. What grows is the number of lists; their centres lie in an index of the same
-kind, of which a search reads a share that
-falls with the root, and memory is slower the more there is of it. All in all time grows with the tiles to the power of
-1.2: 1.0 ms of a core a tile among 4,000, 1.5 ms among 32,000 (`benchmarks/leaks.py`).
+With one list per 128 features, the number of descriptors read per search does not grow with the
+data set. The number of lists does; their centres are in an index of the same kind, of which a
+search reads a share that falls with the square root of their number. Memory also gets slower as it
+grows. In total, time grows with the number of tiles to the power of 1.2: 1.0 ms of one core per
+tile among 4,000 tiles, 1.5 ms among 32,000 (`benchmarks/leaks.py`).
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _PER_LIST = 128
 """Features in a list, on average."""
 
 _SEEN = 8
-"""Features a list by which its centre is refined."""
+"""Features per list by which its centre is refined."""
 
 _REFINEMENTS = 2
-"""Rounds of k-means on them. Two shorten the lists that a search meets by a sixth."""
+"""Rounds of k-means on these features. Two make the lists that a search reads a sixth shorter."""
 
 _PROBES = 16
-"""Lists that are read for each feature."""
+"""Lists read for each feature."""
 
 _CENTRE_PROBES = 6
-"""Lists of centres that are read to find those."""
+"""Lists of centres read to find those lists."""
 
 _ROUNDS = 8
 """Rounds of k-means for the lists of centres; they need to be balanced, not optimal."""
 
 _PART = 20_000
-"""Tiles of one part of an index in files; while it is made, a part takes 50 to 100 MB of memory."""
+"""Tiles per part of an index in files; building a part takes 50 to 100 MB of memory."""
 
 _BLOCK = 2048
 """Tiles added at once, so that float copies of the descriptors stay at 16 MB."""
@@ -53,7 +53,7 @@ class FeatureIndex:
     def __init__(self, centres: NDArray[np.float32]) -> None:
         import faiss
 
-        # Faiss holds no reference to what an index is made of, so all of it is kept here.
+        # Faiss holds no references to the parts of an index, so they are kept alive here.
         self._centres = centres
         self._probes = min(_PROBES, len(centres))
         self._top = faiss.IndexFlatL2(DESCRIPTOR_SIZE)
@@ -68,7 +68,7 @@ class FeatureIndex:
         _add(self._index, descriptors, used, (0, len(used)), 0)
 
     def fill_files(self, descriptors: NDArray[np.uint8], used: NDArray[np.int64], folder: Path) -> None:
-        """Add all features to lists in files, in parts, each of which stands in memory until it is written."""
+        """Add all features to lists in files, part by part; memory holds one part at a time."""
         import faiss
 
         lists = faiss.InvertedListsPtrVector()  # type: ignore[attr-defined]
@@ -94,7 +94,8 @@ class FeatureIndex:
             int64 [Q, count]; -1 where fewer are found.
         """
         distances, lists = self._quantizer.search(queries, self._probes)
-        # Queries that read the same lists come one after the other, while those are in the processor's cache.
+        # Queries that read the same lists follow one another, so that the lists stay in the
+        # processor's cache.
         order = np.argsort(self._place[lists[:, 0]], kind="stable")
         _, found = self._index.search_preassigned(queries[order], count, lists[order], distances[order])
         neighbours = np.empty_like(found)
@@ -116,18 +117,18 @@ class FeatureIndex:
 def build_index(descriptors: NDArray[np.uint8], used: NDArray[np.int64], room: Scratch) -> FeatureIndex:
     """Build an index of all descriptors.
 
-    Its `search` names features by their place in `flatten_descriptors` of all tiles.
+    Its `search` returns positions in `flatten_descriptors` of all tiles.
 
-    It takes 40 bytes a feature, a descriptor and a number of eight bytes: 2.4 KB a tile of 60 features,
-    480 MB for 200,000 tiles, and up to twice that in memory, where lists grow by doubling; in files it takes no
-    more. Centres are kept
-    twice, which takes 120 bytes a tile. Which features are centres is a matter of their place alone, and lists hold
-    features in order, so that searches find the same wherever the index lies.
+    A feature takes 40 bytes, its descriptor and an eight-byte number: 2.4 KB per tile of 60
+    features, 480 MB for 200,000 tiles. In memory it is up to twice that, because lists grow by
+    doubling; in files it is no more. Centres are kept twice, which takes 120 bytes per tile.
+    Centres are chosen by position alone and lists keep the order of features, so searches give the
+    same result in memory and in files.
 
     Args:
         descriptors: uint8 [N, F, DESCRIPTOR_SIZE], each tile's descriptors.
         used: int64 [N], how many of a tile's descriptors are set; not all 0.
-        room: where the lists lie.
+        room: where the lists are stored.
     """
     index = FeatureIndex(_compute_centres(descriptors, used))
     if room.folder is None:
@@ -140,7 +141,7 @@ def build_index(descriptors: NDArray[np.uint8], used: NDArray[np.int64], room: S
 def flatten_descriptors(
     descriptors: NDArray[np.uint8], used: NDArray[np.int64], start: int, stop: int
 ) -> NDArray[np.float32]:
-    """Collect the descriptors that are set, of the tiles from `start` to `stop`, float32 [N, DESCRIPTOR_SIZE]."""
+    """Collect the set descriptors of tiles `start` to `stop`, float32 [N, DESCRIPTOR_SIZE]."""
     is_set = np.arange(descriptors.shape[1]) < used[start:stop, None]
     return descriptors[start:stop][is_set].astype(np.float32)
 
@@ -148,8 +149,8 @@ def flatten_descriptors(
 def _compute_centres(descriptors: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.float32]:
     """Compute the centres of the lists, float32 [L, DESCRIPTOR_SIZE] of integers.
 
-    K-means runs on a few features a list, which balances the lists. The features are evenly spaced,
-    so every organ is sampled even where the tiles are sorted by organ.
+    K-means runs on a few features per list, which balances the lists. The features are evenly
+    spaced, so that every organ is sampled even if the tiles are sorted by organ.
     """
     import faiss
 
@@ -170,7 +171,7 @@ def _compute_centres(descriptors: NDArray[np.uint8], used: NDArray[np.int64]) ->
 def _compute_means(
     features: NDArray[np.float32], nearest: NDArray[np.int64], centres: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Compute the mean of each centre's features, rounded; a centre that has none stays."""
+    """Compute the mean of each centre's features, rounded; a centre without features stays."""
     order = np.argsort(nearest, kind="stable")
     filled, starts, sizes = np.unique(nearest[order], return_index=True, return_counts=True)
     means = centres.copy()

@@ -1,4 +1,4 @@
-"""Joins groups that share an original, and drops pairs that would weld groups on weak evidence."""
+"""Joining groups that share an original, without pairs that would merge groups on weak evidence."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from oncoshift.copies.pairs import Pair
 
 STRONG = 2 * MIN_INLIERS
-"""Features that agree by which a pair stands alone; see `drop_weak_pairs`."""
+"""Inliers from which a single pair is believed; see `drop_weak_pairs`."""
 
 _LARGE = 3
-"""Tiles from which on a set of copies is one that should be reached more than once."""
+"""Tiles from which a set of copies counts as large: other copies should match it more than once."""
 
 
 def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
@@ -28,28 +28,29 @@ def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
         pairs: positions of copies.
 
     Returns:
-        A group for each tile. Joined groups take the name that comes first in sorted order, so the result does not
-        depend on the order of the pairs.
+        A group for each tile. Joined groups take the name that comes first in sorted order, so the
+        result does not depend on the order of the pairs.
     """
     names = merge_names((groups[pair.first], groups[pair.second]) for pair in pairs)
     return [names.get(group, group) for group in groups]
 
 
 def drop_weak_pairs(count: int, pairs: Sequence[Pair], inliers: Sequence[int]) -> list[Pair]:
-    """Drop weak pairs that would weld large sets of copies.
+    """Drop weak pairs that would merge large sets of copies.
 
-    One false pair among thousands would make one group of two, and so on along the chain. Sets of three or more tiles
-    that strong pairs link are large. If two of them are truly one, more than one pair links them, so a single weak pair
-    between them is not believed. A smaller set is joined by its best weak pair first, and never bridges two
-    large sets: whatever it is part of holds one large set at most.
+    One false pair among thousands would merge two groups, and a chain of them many. Sets of three
+    or more tiles linked by strong pairs are large. If two large sets really show one original, more
+    than one pair links them, so a single weak pair between them is dropped. A smaller set is joined
+    through its best weak pair first and never bridges two large sets: any set that results contains
+    at most one of them.
 
     Args:
         count: number of tiles.
         pairs: positions of copies.
-        inliers: for each pair how many features agree; from `STRONG` on it is believed alone.
+        inliers: number of agreeing features of each pair; from `STRONG` on it is believed alone.
 
     Returns:
-        The pairs that are believed, in the order given; which they are does not depend on that order.
+        The remaining pairs, in the order given. Which ones remain does not depend on that order.
     """
     forest = Forest(count)
     for pair, features in zip(pairs, inliers, strict=True):

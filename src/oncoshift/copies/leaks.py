@@ -1,4 +1,4 @@
-"""Finds leaks: copies of one original that stand on two sides of a split."""
+"""Leaks: copies of one original on two sides of a split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SplitTile:
         path: the image file.
         name: how the split names it, made text.
         split: which of the splits it is in.
-        side: the side of the fence on which that split stands.
+        side: the side to which that split belongs; splits of one side may share originals.
     """
 
     path: Path
@@ -40,7 +40,8 @@ class Leak:
     Attributes:
         first: position of the tile whose split comes first by name.
         second: position of the other.
-        score: of their pair, see `Pair`; None where they were not compared, but are linked through other copies.
+        score: of their pair, see `Pair`; None if they were not compared but are linked through
+            other copies.
     """
 
     first: int
@@ -51,15 +52,16 @@ class Leak:
 def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
     """Find every tile with a copy on another side; source_train and target_train are one side.
 
-    Not all pairs are listed, of which a thousand copies have a million: those that were compared are, and a tile that
-    is linked to the other sides through others alone stands with the first tile there. `count_leaks` counts them all.
+    A thousand copies make a million pairs, so not all are listed: only the pairs that were
+    compared, and for a tile that is linked to another side only through other copies, its pair with
+    the first tile there. `count_leaks` counts all of them.
 
     Args:
         tiles: the split.
         pairs: positions of copies in `tiles`.
 
     Returns:
-        The leaks, those that were compared first, best score first.
+        The leaks: compared pairs first, by descending score.
     """
     sides = [tile.side for tile in tiles]
     scores: dict[tuple[int, int], float | None] = {
@@ -80,7 +82,7 @@ def find_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> list[Leak]:
 
 
 def count_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> dict[tuple[str, str], int]:
-    """Count the pairs of tiles that show one original on two sides, by the names of both splits, sorted."""
+    """Count the pairs of tiles of one original on two sides, by the sorted names of both splits."""
     side_of = {tile.split: tile.side for tile in tiles}
     counts: Counter[tuple[str, str]] = Counter()
     for members in _group_copies(len(tiles), pairs):
@@ -92,7 +94,7 @@ def count_leaks(tiles: Sequence[SplitTile], pairs: Sequence[Pair]) -> dict[tuple
 
 
 def _group_copies(count: int, pairs: Sequence[Pair]) -> list[list[int]]:
-    """List the positions of the tiles of each original that has several, ascending."""
+    """List the ascending positions of the tiles of each original that has more than one."""
     forest = Forest(count)
     for pair in pairs:
         forest.join(pair.first, pair.second)

@@ -1,4 +1,4 @@
-"""Lays one tile's features on another's: the affine map on which most of them agree."""
+"""Matching the features of two tiles: the affine map on which most of them agree."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FAR, _NEAR = 8.0, 4.0
-"""Pixels of SIDE by which a feature may miss: at first, when the map is guessed from one feature's keypoint, and in the
-end, when it is fitted to all."""
+"""Tolerated distance of a feature, in pixels of SIDE: of a map guessed from one keypoint, and of
+the map fitted to all inliers."""
 
 _MAX_ZOOM = 2.5
-"""Between two copies: each may show down to two thirds of the original's width, squeezed on top of that."""
+"""Largest zoom between two copies: each may show as little as two thirds of the original's width,
+and be squeezed as well."""
 
 _ROUNDS = 3
 _FEWEST = 4
-"""Three points fix an affine map, so the fourth is the first that says anything."""
+"""Least number of matches: three points determine an affine map, the fourth is the first to test
+it."""
 
 
 @compiled
 def find_mutual_neighbours(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Find positions [M, 2] of descriptors [N, D] and [K, D] nearest to one another, in the order of the first."""
+    """Find the descriptors [N, D] and [K, D] that are each other's nearest neighbours.
+
+    Returns:
+        Positions [M, 2] in both, in the order of the first.
+    """
     nearest = np.full(len(first), -1)
     nearest_back = np.full(len(second), -1)
     far = np.int32(2**30)
@@ -55,17 +61,19 @@ def find_mutual_neighbours(first: NDArray[np.uint8], second: NDArray[np.uint8]) 
 
 @compiled
 def fit_affine(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
-    """Fit the affine map, with or without a mirror, that takes most of the first keypoints to the second ones.
+    """Fit the affine map, mirrored or not, that takes most of the first keypoints to the second.
 
-    Each match alone says where the whole tile goes, since a keypoint has a place, a size and an angle; so there are two
-    hypotheses a match and nothing is drawn at random. The best one is fitted to those that agree, three times.
+    A keypoint has a position, a size and an angle, so one match determines a map up to a mirror.
+    Each match therefore gives two hypotheses, and nothing is drawn at random. The best hypothesis
+    is fitted to its inliers three times.
 
     Args:
         first: [M, 4], x, y, size and angle of matched features.
         second: [M, 4], the same in the other tile.
 
     Returns:
-        How many matches agree in the end, and the map [6] (a, b, tx, c, d, ty), x' = a·x + b·y + tx.
+        The number of inliers of the final map, and the map [6] (a, b, tx, c, d, ty) with
+        x' = a·x + b·y + tx.
     """
     affine = _vote(first, second)
     for turn in range(_ROUNDS):
@@ -117,7 +125,7 @@ def _fit_least_squares(
     design = np.ones((len(first), 3))
     design[:, :2] = first[:, :2]
     gram = design.T @ design
-    # 1 px² of variance across the line of the points is too little to tell how the tile stretches.
+    # With less than 1 px² of variance across the points' line, the stretch is undetermined.
     if np.linalg.det(gram) < float(len(first)) ** 3:
         return fallback
     solved = np.linalg.solve(gram, design.T @ np.ascontiguousarray(second[:, :2]))

@@ -1,4 +1,4 @@
-"""Finds the pairs of tiles of a data set that are copies of one original."""
+"""The search for pairs of tiles of a data set that are copies of one original."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from oncoshift.parallel import Phases, Progress
 
 _BLOCK = 512
-"""Candidates a thread compares at a time; small enough that the bar moves."""
+"""Candidates that a thread compares at a time; small enough for the progress bar to move."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Pair:
     Attributes:
         first: position of one tile.
         second: position of the other, larger than `first`.
-        score: correlation of the aligned tiles where it is worst, in [0.72, 1]; 1 for equal pixels.
+        score: correlation of the aligned tiles in their worst region, in [0.72, 1]; 1 for equal
+            pixels.
     """
 
     first: int
@@ -43,20 +44,23 @@ class Pair:
 
 
 def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Phases = ignore_progress) -> list[Pair]:
-    """Find tiles that are copies of one original: rotated, mirrored, zoomed, cropped, recoloured or encoded again.
+    """Find tiles that are copies of one original.
 
-    Not every pair of a large set of copies is named, but the pairs link them all. Tiles that show nothing are never
-    paired, and neither are fields that merely overlap. The result does not depend on the number of threads.
+    Copies may be rotated, mirrored, zoomed, cropped, recoloured or encoded again. Of a large set of
+    copies not every pair is listed, but the pairs link all of them. Featureless tiles are never
+    paired, and neither are fields that merely overlap. The result does not depend on the number of
+    threads.
 
-    Each tile is read once, and its pixels are not kept. What is kept is 6.5 KB a tile and an index of 2.5 to 5 KB. Up
-    to `scratch.MANY` tiles that lies in memory; of more, in files below TMPDIR, 9 KB a tile, which are deleted at the
-    end and of which the system keeps in memory what there is room for. Then 1 to 2 KB a tile must be in memory, for
-    pairs and digests.
+    Each tile is read once and its pixels are not kept. Features take 6.5 KB per tile and the index
+    2.5 to 5 KB. Up to `scratch.MANY` tiles they are in memory; beyond that, in files below TMPDIR
+    (9 KB per tile), which the system caches as memory allows and which are deleted at the end.
+    Pairs and digests then still take 1 to 2 KB of memory per tile.
 
     Args:
-        read: a tile's pixels by its position, RGB uint8 [H, W, 3] of any size; called from several threads.
+        read: returns a tile's pixels by position, RGB uint8 [H, W, 3] of any size; called from
+            several threads.
         count: number of tiles.
-        phases: of `describing` and of `comparing`, each of which counts tiles done and in all.
+        phases: progress of `describing` and of `comparing`, each counting tiles done and in total.
 
     Returns:
         The pairs, sorted by their positions.
@@ -71,7 +75,8 @@ def _compare_candidates(kept: _Features, room: Scratch, progress: Progress) -> t
     """Compare the candidates; return the pairs found, and how many features agree on each."""
     copies = _pair_equal(kept.digests)
     count = len(kept.digests)
-    # Of equal tiles only the first is compared: a hundred of them would be one another's neighbours and hide the rest.
+    # Of identical tiles only the first is compared: a hundred of them would fill each other's
+    # neighbour lists and hide the rest.
     used = kept.used.copy()
     used[[pair.second for pair in copies]] = 0
     chosen = find_candidates(kept.descriptors, used, room)
@@ -122,7 +127,7 @@ def _describe_all(read: Callable[[int], NDArray[np.uint8]], count: int, room: Sc
 
 
 def _pair_equal(digests: list[bytes]) -> list[Pair]:
-    """Pair each tile with the first one of equal pixels."""
+    """Pair each tile with the first one that has equal pixels."""
     first: dict[bytes, int] = {}
     pairs = []
     for position, digest in enumerate(digests):

@@ -1,4 +1,4 @@
-"""Shows copies side by side: one tile, the other, and what is left after the first is laid on the second."""
+"""Pictures of copies: one tile, the other, and their difference after alignment."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def draw_side_by_side(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> ND
         second: RGB uint8 [H, W, 3].
 
     Returns:
-        uint8 [224, 688, 3]: the tiles and the difference, with white between them. In the difference grey means equal,
-        and black that the first tile does not show it; it is black altogether where the two cannot be aligned.
+        uint8 [224, 688, 3]: the two tiles and the difference, separated by white. In the difference
+        grey means equal and black means outside of the first tile; it is entirely black if the two
+        cannot be aligned.
     """
     one, other = resize(first, _SIDE), resize(second, _SIDE)
     affine = _find_affine(one, other)
@@ -71,7 +72,7 @@ def _draw_difference(
 ) -> NDArray[np.uint8]:
     import cv2
 
-    # From shares of a tile to indices of pixels, whose centres lie half a pixel further.
+    # From fractions of a tile to pixel indices; a pixel's centre is at its index plus one half.
     in_pixels = affine.copy()
     in_pixels[:, 2] = affine[:, 2] * _SIDE + 0.5 * affine[:, :2].sum(axis=1) - 0.5
     warped = cv2.warpAffine(one, in_pixels, (_SIDE, _SIDE)).astype(np.int16)

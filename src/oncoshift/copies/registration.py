@@ -1,7 +1,8 @@
-"""Lays one thumbnail exactly on another, and says how alike they are where both show something.
+"""Registration of two thumbnails, and their correlation where they overlap.
 
-Gauss–Newton on the six numbers of an affine map, minimising the squared difference of the pixels after mean and gain
-have been taken out (Lucas and Kanade 1981; the enhanced correlation of Evangelidis and Psarakis 2008 has the same aim).
+Gauss–Newton on the six parameters of an affine map minimises the squared difference of the pixels
+after removing mean and gain (Lucas and Kanade 1981; the enhanced correlation coefficient of
+Evangelidis and Psarakis 2008 has the same aim).
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
 
 _STEPS = 12
 _PATIENCE = 4
-"""After so many steps a map that is still hopeless is given up."""
+"""Steps after which a map with a hopeless correlation is given up."""
 
 _HOPELESS = 0.4
 _STILL = 0.02
-"""Pixels; a map that moves no pixel by more has arrived."""
+"""Convergence threshold: the largest movement of any pixel in one step, in pixels."""
 
 _FEWEST = 256
-"""Pixels that both must show, one sixteenth of a thumbnail."""
+"""Least overlap in pixels, one sixteenth of a thumbnail."""
 
 _FLAT = 1.0
-"""Variance, in squared grey levels, of pixels that show nothing."""
+"""Variance, in squared grey levels, below which pixels count as featureless."""
 
 
 @compiled
@@ -38,12 +39,12 @@ def align(
 
     Args:
         moving: [S, S], the thumbnail that is sampled.
-        fixed: [S, S], the thumbnail whose pixels are gone through.
-        start: [6], from pixels of `fixed` to pixels of `moving`, as `fit_affine` has it.
+        fixed: [S, S], the thumbnail whose pixel grid is used.
+        start: [6], from pixels of `fixed` to pixels of `moving`, in the order of `fit_affine`.
 
     Returns:
-        The correlation of the pixels that both show, in [-1, 1]; the share of `fixed` that is shown by `moving`; and
-        the best map. Where too few pixels are left, or they are flat, the correlation is -1.
+        The correlation over the overlap, in [-1, 1]; the share of `fixed` that `moving` covers; and
+        the best map. If the overlap is too small or featureless, the correlation is -1.
     """
     affine = start.copy()
     best_score, best_share, best_affine = -1.0, 0.0, start.copy()
@@ -65,7 +66,11 @@ def align(
 def _sample(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], affine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Rows [N, 8] of the pixels that both show: moving, fixed, and moving's slope along each of the map's numbers."""
+    """Sample the overlap as rows [N, 8].
+
+    A row holds the values of `moving` and `fixed`, and the derivatives of `moving` by the six
+    parameters of the map.
+    """
     side = len(fixed)
     rows = np.empty((side * side, 8))
     size = 0
@@ -90,7 +95,7 @@ def _sample(
 
 @compiled
 def _correlate(rows: NDArray[np.float64]) -> tuple[float, float]:
-    """Correlation of moving with fixed, and the gain that makes moving as strong as fixed; (-1, 0) if undefined."""
+    """Compute the correlation, and the gain from moving to fixed; (-1, 0) if undefined."""
     if len(rows) < _FEWEST:
         return -1.0, 0.0
     moving = rows[:, 0] - rows[:, 0].mean()
@@ -103,7 +108,7 @@ def _correlate(rows: NDArray[np.float64]) -> tuple[float, float]:
 
 @compiled
 def _solve(rows: NDArray[np.float64], gain: float) -> NDArray[np.float64]:
-    """The step of Gauss–Newton."""
+    """Solve for the Gauss–Newton step."""
     means = np.zeros(8)
     for row in range(len(rows)):
         for k in range(8):

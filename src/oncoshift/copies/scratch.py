@@ -1,6 +1,6 @@
-"""Arrays that grow with the data set: in memory while they are small, else in files that are gone when they are done.
+"""Arrays that grow with the data set: in memory while they are small, else in temporary files.
 
-Pages of a file can be taken back by the system whenever memory is short, and are read again when they are needed.
+When memory is short, the system can drop pages of a mapped file and read them again later.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 MANY = 20_000
-"""Tiles from which on their arrays lie in files; those of fewer take 130 MB, and their index 100 MB at most."""
+"""Number of tiles above which arrays are kept in files. Below it they take at most 130 MB of memory
+and their index 100 MB."""
 
 
 class Scratch:
-    """Makes arrays of zeros, in memory or in files of a folder."""
+    """A factory of zeroed arrays, in memory or in the files of a folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._made = 0
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Make an array of zeros that may be written.
+        """Make a writable array of zeros.
 
         Raises:
-            DataError: the disk has not enough room.
+            DataError: the disk is full.
         """
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self.folder is None or size == 0:
@@ -48,9 +49,10 @@ class Scratch:
 
 @contextmanager
 def open_scratch(count: int) -> Iterator[Scratch]:
-    """Provide room for arrays of `count` tiles; what was made in files must not be used after the block.
+    """Provide storage for the arrays of `count` tiles.
 
-    The files lie in the folder that TMPDIR names, by default /tmp, and are deleted at the end, whatever happened.
+    Files are created in TMPDIR (by default /tmp) and deleted when the block ends, even on errors.
+    Arrays must not be used after that.
     """
     if count <= MANY:
         yield Scratch(None)
@@ -60,7 +62,10 @@ def open_scratch(count: int) -> Iterator[Scratch]:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Make a file of zeros, whose blocks are taken now: a write to a mapped page that finds the disk full is fatal."""
+    """Make a file of zeros and allocate its blocks now.
+
+    Writing to a mapped page when the disk is full would kill the process.
+    """
     try:
         with file.open("wb") as opened:
             if hasattr(os, "posix_fallocate"):

@@ -1,8 +1,8 @@
-"""Agreement of two aligned thumbnails where it is worst: nuclei must match, not just the layout.
+"""Similarity of two aligned thumbnails in their worst regions: nuclei must match, not just layout.
 
-Two cuts through alveoli or tubules can be aligned so that their large shapes correlate at 0.9; their nuclei do not
-follow. So the correlation is taken of fine detail, around every pixel, and the worst tenth of the textured pixels is
-what counts.
+Two sections of alveoli or tubules can be aligned so that their large shapes correlate at 0.9, but
+their nuclei do not match. So the correlation is that of fine detail around each pixel, and the
+worst tenth of the textured pixels decides.
 """
 
 from __future__ import annotations
@@ -15,35 +15,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DETAIL = 3.0
-"""Standard deviation, in pixels of the thumbnail, of the blur that is subtracted: what is left is as fine as nuclei."""
+"""Standard deviation, in thumbnail pixels, of the blur that is subtracted; detail of the size of
+nuclei remains."""
 
 _AROUND = 4.0
-"""Standard deviation of the neighbourhood in which a pixel's correlation is taken."""
+"""Standard deviation, in thumbnail pixels, of the window of a pixel's correlation."""
 
 _TEXTURED = 0.2
-"""Share of the mean energy of detail from which a pixel counts; below it there is only noise to correlate."""
+"""Share of the mean energy of detail from which a pixel counts as textured; below it there is only
+noise."""
 
 _WORST = 10.0
-"""Percentile."""
+"""Percentile of the textured pixels' correlations that is the score."""
 
 
 def worst_correlation(moving: NDArray[np.float32], fixed: NDArray[np.float32], affine: NDArray[np.float64]) -> float:
-    """The correlation of fine detail in the worst tenth of neighbourhoods.
+    """Compute the correlation of fine detail in the worst tenth of neighbourhoods.
 
     Args:
         moving: [S, S], the thumbnail that is sampled.
-        fixed: [S, S], the thumbnail whose pixels are gone through.
+        fixed: [S, S], the thumbnail whose pixel grid is used.
         affine: [2, 3], from pixels of `fixed` to pixels of `moving`.
 
     Returns:
-        In [-1, 1]; -1 where there is no detail that both show.
+        In [-1, 1]; -1 if the overlap has no detail.
     """
     import cv2
 
     size = (fixed.shape[1], fixed.shape[0])
     warped = cv2.warpAffine(moving, affine, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     seen = cv2.warpAffine(np.ones_like(moving), affine, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-    # Pixels at the border of what is seen are interpolated with the black beyond it.
+    # Pixels at the border of the overlap are interpolated with the black beyond it.
     seen = cv2.erode(seen, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
     one, other = _extract_detail(warped, seen), _extract_detail(fixed, seen)
     energy_one, energy_other = _average_around(one * one, seen), _average_around(other * other, seen)
@@ -52,7 +54,8 @@ def worst_correlation(moving: NDArray[np.float32], fixed: NDArray[np.float32], a
     if not inside.any() or energy[inside].mean() <= 0:
         return -1.0
     counts = inside & (energy > _TEXTURED * energy[inside].mean())
-    # One grey level squared in the denominator: where only one tile has detail, they do not agree.
+    # The squared grey level in the denominator keeps the correlation low if one tile is
+    # featureless.
     local = _average_around(one * other, seen)[counts] / np.sqrt(energy_one[counts] * energy_other[counts] + 1.0)
     return float(np.percentile(local, _WORST))
 
@@ -66,7 +69,10 @@ def _average_around(image: NDArray[np.float32], seen: NDArray[np.float32]) -> ND
 
 
 def _blur(image: NDArray[np.float32], seen: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Blur only what is seen (Knutsson and Westin's normalised convolution); `image` is zero elsewhere."""
+    """Blur within the overlap (Knutsson and Westin's normalised convolution).
+
+    `image` must be zero outside of it.
+    """
     import cv2
 
     blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)

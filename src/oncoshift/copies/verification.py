@@ -1,4 +1,4 @@
-"""Decides whether two tiles show the same field: features must agree on a map, and the pixels must follow it."""
+"""The decision whether two tiles show the same field, by their features and pixels."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_INLIERS = 4
-"""Features that must agree on one map: one more than fix it. What passes by chance, the pixels refuse."""
+"""Features that must agree on one map: one more than determine it. Chance matches are refused by
+the pixels."""
 
 MIN_CORRELATION = 0.7
-"""Correlation of the aligned thumbnails as a whole. Copies reach 0.8 and more, most different tiles 0.2 to 0.5."""
+"""Correlation of the aligned thumbnails as a whole. Copies reach 0.8 and more, most different tiles
+0.2 to 0.5."""
 
 MIN_SCORE = 0.72
-"""Correlation of the aligned thumbnails where it is worst. Of 4,658 pairs of LC25000 copies that come this far,
-99.8 % reach 0.74; of 13,042 pairs of different phantom tiles (seeds 0 to 5), regular as they are, one has 0.72, the
-others 0.70 and less."""
+"""Correlation of the aligned thumbnails in their worst region. Of 4,658 pairs of LC25000 copies
+that reach this test, 99.8 % have at least 0.74. Of 13,042 pairs of different, very regular phantom
+tiles (seeds 0 to 5), one has 0.72 and the others at most 0.70."""
 
 MIN_SHARE = 0.6
-"""Of the tile that shows less, what the other one must show as well."""
+"""Share of the tile with the smaller field that the other tile must cover."""
 
 MAX_OFFSET = 0.25
-"""Distance between the tiles' centres, in widths of the tile that shows more. A copy that was cropped by 10 % has its
-centre off by 0.05; two squares cut from one 4:3 photograph are off by 0.17; fields that merely overlap by more."""
+"""Distance between the tiles' centres, in widths of the tile with the larger field. Cropping by
+10 % moves the centre by 0.05, cutting two squares from one 4:3 photograph by 0.17; fields that
+merely overlap are further apart."""
 
 _STRETCH = (0.3, 1.3)
-"""Least and most pixels of the wider tile for one of the narrower tile, along any direction."""
+"""Least and most pixels of the wider tile per pixel of the narrower tile, in any direction."""
 
 _SQUEEZE = 2.0
-"""Most that one direction may be stretched over the other; rotation with a crop and scaling back gives up to 1.8."""
+"""Largest ratio of the stretches in two directions; rotating, cropping and scaling back gives up to
+1.8."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,10 @@ class Match:
     """Two tiles that show the same field.
 
     Attributes:
-        score: correlation of the aligned thumbnails where it is worst, in [MIN_SCORE, 1].
-        inliers: how many features agree on the map.
-        affine: float64 [2, 3], from the first tile's coordinates to the second's; 0 to 1 across a tile.
+        score: correlation of the aligned thumbnails in their worst region, in [MIN_SCORE, 1].
+        inliers: number of features that agree on the map.
+        affine: float64 [2, 3], from the first tile's coordinates to the second's; 0 to 1 across a
+            tile.
     """
 
     score: float
@@ -60,7 +65,7 @@ def verify_pair(
     keypoints: tuple[NDArray[np.float16], NDArray[np.float16]],
     thumbnails: tuple[NDArray[np.int8], NDArray[np.int8]],
 ) -> Match | None:
-    """Decide by their features whether two tiles show the same field.
+    """Decide from their features whether two tiles show the same field.
 
     Args:
         descriptors: uint8 [N, DESCRIPTOR_SIZE] and [M, DESCRIPTOR_SIZE], only those that are set.
@@ -82,7 +87,8 @@ def verify_pair(
     zoom = abs(np.linalg.det(across[:2, :2]))
     if not 1e-2 < zoom < 1e2:
         return None
-    # The narrower tile is gone through and the wider one sampled, so that all of the narrower one is compared.
+    # The wider tile is sampled on the grid of the narrower one, so that all of the latter is
+    # compared.
     fixed, moving, start = (1, 0, _invert(across)) if zoom > 1 else (0, 1, across)
     in_pixels = _rescale(start[:2].ravel(), 1, 0.0, THUMBNAIL, 0.5)
     seen_moving, seen_fixed = thumbnails[moving].astype(np.float32), thumbnails[fixed].astype(np.float32)
@@ -104,7 +110,10 @@ def _invert(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 def _rescale(
     affine: NDArray[np.float64], old: int, old_centre: float, new: int, new_centre: float
 ) -> NDArray[np.float64]:
-    """The same map [3, 3] in other pixels: `old` and `new` a side, a pixel's centre at its index plus `centre`."""
+    """Convert a map [3, 3] from tiles of `old` pixels per side to tiles of `new` pixels per side.
+
+    A pixel's centre is at its index plus `centre`.
+    """
     scale = new / old
     shift = scale * old_centre - new_centre
     change = np.array([[scale, 0.0, shift], [0.0, scale, shift], [0.0, 0.0, 1.0]])
@@ -112,7 +121,7 @@ def _rescale(
 
 
 def _is_plausible(affine: NDArray[np.float64]) -> bool:
-    """Whether a map from the narrower to the wider tile is one that copies have."""
+    """Whether a map from the narrower to the wider tile can be that of copies."""
     most, least = np.linalg.svd(affine[:2, :2], compute_uv=False)
     offset = np.hypot(*(affine[:2] @ (0.5, 0.5, 1.0) - 0.5))
     fits = _STRETCH[0] <= least and most <= _STRETCH[1] and most <= _SQUEEZE * least

@@ -1,1 +1,1 @@
-"""From image files to packs: where tiles come from, validation, splits by group, and stain normalisation."""
+"""From image files to packs: sources, validation, splits by group and stain normalisation."""

@@ -1,4 +1,4 @@
-"""Stage `ingest`: check every image, keep the sound ones, and report the others with reasons."""
+"""Stage `ingest`: every image is checked, sound ones are kept, the others reported with reasons."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from oncoshift.settings import IngestSettings
 
 _get_measures = attrgetter(*MEASURES)
-"""A tile's measurements as a tuple: a dictionary for each of 200,000 tiles would take a kilobyte."""
+"""Getter of a tile's measurements as a tuple; a dictionary would take a kilobyte for each of
+200,000 tiles."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class IngestReport:
         tiles: number of sound tiles.
         quarantined: number of tiles that cannot be used, see quarantine.csv.
         duplicates: number of sound tiles that were dropped because another has the same bytes.
-        kinds: why tiles were left out (see `validation.checks.Kind`) → number of tiles.
-        passed_over: suffix of files that are no tiles, by their name or place → number of files.
+        kinds: reason for leaving tiles out (see `validation.checks.Kind`) → number of tiles.
+        passed_over: suffix of files that are not tiles by name or place → number of files.
         organs: organ → label (benign, malignant, unknown) → numbers of `tiles` and `groups`.
-        joined_groups: number of groups that became part of another, because tiles of theirs come from one original.
+        joined_groups: number of groups merged into another because they share an original.
         warnings: reasons to distrust results on these tiles.
     """
 
@@ -81,22 +82,23 @@ def ingest(
     """Check every tile of a data set; write the tables, the quarantine and the report to `out`.
 
     `out` gets tiles.parquet (sound tiles), measurements.parquet (every tile that could be decoded),
-    near_duplicates.parquet (pairs of tiles that come from one original), quarantine.csv, quarantine/ (the bytes of the
-    tiles in it), report.json and report/ (for people). A bad tile is left out with its reason and never stops the rest.
-    The same data set gives the same bytes. A tile is opened once for its checks, and a sound one again where
-    `join_near_duplicates` is set; one that has changed in between is named in a warning.
+    near_duplicates.parquet (pairs of tiles that come from one original), quarantine.csv,
+    quarantine/ (the files listed in it), report.json and report/ (for people). A bad tile is left
+    out with a reason and never stops the rest. The same data set gives the same bytes. A tile is
+    opened once for its checks, and a sound one again if `join_near_duplicates` is set; a warning
+    names tiles that changed in between.
 
     Args:
         settings: section `ingest`; its `root` is already resolved into the argument `root`.
         root: the data set, as the adapter expects it.
         out: folder to write to.
         base: the experiment's folder; paths of tiles below it are written relative to it.
-        phases: of what is done to tiles, each of which counts them; unpacking counts bytes of the archive.
+        phases: progress of each phase, which counts tiles; unpacking counts bytes of the archive.
 
     Raises:
-        DataError: the data set is not laid out as the adapter expects; two tiles have the same bytes and contradict
-            each other; the table breaks its schema; or the quarantined share is above `max_quarantine_share`, in which
-            case everything is written nevertheless.
+        DataError: the data set is not laid out as the adapter expects; two tiles have the same
+            bytes and contradict each other; the table breaks its schema; or the quarantined share
+            is above `max_quarantine_share`, in which case everything is still written.
     """
     scanned = scan(settings, open_data_set(settings.adapter, root, out / "unpacked", phases("unpacking")))
     checked = map_in_order(lambda tile: inspect(tile, settings, scanned.root), scanned.tiles, phases("checking"))
@@ -155,7 +157,7 @@ def _list_left_out(inspected: Sequence[Inspected], base: Path) -> list[LeftOut]:
 
 
 def _tabulate_sound(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
-    """Tabulate the sound tiles: the columns of tiles.parquet, the label's name and the measurements."""
+    """Tabulate the sound tiles: columns of tiles.parquet, the label's name and the measurements."""
     named = ("tile_id", "path", "organ", "label", "label_name", "group", "sha256")
     rows = [
         (
@@ -176,7 +178,7 @@ def _tabulate_sound(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
 
 
 def _tabulate_measurements(inspected: Sequence[Inspected]) -> pd.DataFrame:
-    """Tabulate what was measured on each decoded tile, and why it was left out (empty: it was not)."""
+    """Tabulate the measurements of each decoded tile and why it was left out (empty if kept)."""
     rows = [
         (one.tile.tile_id, one.fault.kind if one.fault else "", *_get_measures(one.measured))
         for one in inspected
@@ -202,7 +204,10 @@ def _build_report(settings: IngestSettings, findings: Findings) -> IngestReport:
 
 
 def _to_relative(path: Path, base: Path) -> str:
-    """Make `path` relative to `base` if it lies below it, else absolute, so that a project can move with its data."""
+    """Make `path` relative to `base` if it is below it, else absolute.
+
+    Relative paths let a project move together with its data.
+    """
     path, base = path.absolute(), base.absolute()
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 

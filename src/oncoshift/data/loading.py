@@ -1,7 +1,8 @@
-"""Packs and splits on disk → the types that training and evaluation receive.
+"""Loading packs and splits from disk, as the types that training and evaluation receive.
 
-Training reads source_train, source_val, target_train and a pack: none of them holds a label of the target. Those are in
-audit and test, and in tiles.parquet; only `load_evaluation_tiles` and `load_masks` open these files.
+Training reads source_train, source_val, target_train and a pack, none of which contains a target
+label. Those are in audit, test and tiles.parquet, which only `load_evaluation_tiles` and
+`load_masks` open.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LABELLED = (*_PLAIN, "label")
 
 
 def load_training_data(layout: Layout, variant: str, sources: Sequence[str]) -> TrainingData:
-    """All that a training job may see.
+    """Load all that a training job may see.
 
     Args:
         layout: the experiment.
@@ -46,7 +47,7 @@ def load_training_data(layout: Layout, variant: str, sources: Sequence[str]) -> 
         sources: the source organs; their order gives `SourceTiles.organs` its numbers.
 
     Raises:
-        DataError: a stage has not run, the stages are out of step, or the splits share a group.
+        DataError: a stage has not run, the stages do not match, or the splits share a group.
     """
     pack = Pack.open(layout.packs / variant)
     train, val = (_read_split(layout, name) for name in ("source_train", "source_val"))
@@ -61,10 +62,11 @@ def load_training_data(layout: Layout, variant: str, sources: Sequence[str]) -> 
 
 
 def load_evaluation_tiles(layout: Layout, variant: str, split_names: Sequence[LabelledSplit]) -> EvaluationTiles:
-    """Labelled tiles of some splits, one split after the other.
+    """Load the labelled tiles of some splits, one split after the other.
 
     Raises:
-        DataError: a stage has not run, the stages are out of step, or a split shares a group with what was trained on.
+        DataError: a stage has not run, the stages do not match, or a split shares a group with the
+            training tiles.
     """
     pack = Pack.open(layout.packs / variant)
     names = dict.fromkeys((*TRAINING_SPLITS, *split_names))
@@ -82,12 +84,12 @@ def load_evaluation_tiles(layout: Layout, variant: str, split_names: Sequence[La
 
 
 def load_masks(layout: Layout, tile_ids: Sequence[str], side: int) -> NDArray[np.bool_] | None:
-    """True masks of nuclei, where the data set has them.
+    """Load the true masks of nuclei if the data set has them.
 
     Args:
         layout: the experiment.
         tile_ids: which tiles.
-        side: side of a packed tile, pixels; masks are brought to it by nearest neighbour.
+        side: side of a packed tile in pixels; masks are resized to it by nearest neighbour.
 
     Returns:
         bool [N, side, side] in the order of `tile_ids`, or None for a data set without masks.
@@ -104,7 +106,7 @@ def load_masks(layout: Layout, tile_ids: Sequence[str], side: int) -> NDArray[np
 
 
 def data_fingerprint(layout: Layout, variant: str) -> str:
-    """Hex SHA-256 over all that training reads: the pack and the three training splits."""
+    """Hash all that training reads, the pack and the three training splits, as hex SHA-256."""
     digest = hashlib.sha256(pack_digest(layout.packs / variant).encode())
     for name in TRAINING_SPLITS:
         digest.update(sha256_file(layout.splits / f"{name}.parquet").encode())
@@ -133,7 +135,7 @@ def _build_source_tiles(pack: Pack, tiles: pd.DataFrame, sources: tuple[str, ...
 
 
 def _find_root(path: Path, tile_id: str) -> Path:
-    """The data set's root: a tile's path without its tile_id."""
+    """Find the data set's root: a tile's path without its tile_id."""
     return path.parents[len(PurePosixPath(tile_id).parts) - 1]
 
 

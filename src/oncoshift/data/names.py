@@ -1,4 +1,4 @@
-"""Names of files and groups: which are ignored, which are equal, and how they are shown."""
+"""Names of files and groups: which are ignored, which are equal, and how they are displayed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _HOUSEKEEPING = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
      "ehthumbs.db", "desktop.ini", "__pycache__"}
 )  # fmt: skip
-"""What systems and servers leave in folders, in lower case."""
+"""Files that operating systems and servers leave in folders, in lower case."""
 
 _SURROGATE = 0xDC00
-"""Where Python puts the bytes of a name that are not UTF-8 (PEP 383)."""
+"""Offset of the code points by which Python represents bytes that are not UTF-8 (PEP 383)."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no part of a data set: its name begins with a dot, or a system has left it there."""
+    """Whether a file or folder is not part of a data set: a dot file or one that a system left."""
     return name.startswith(".") or name.lower() in _HOUSEKEEPING
 
 
 def is_text(name: str) -> bool:
-    """Whether UTF-8 can write a name; Python holds other bytes of a file's name as lone surrogates."""
+    """Whether a name can be encoded as UTF-8; other bytes of file names are lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -36,12 +36,12 @@ def is_text(name: str) -> bool:
 
 
 def as_text(name: str) -> str:
-    r"""A name that UTF-8 can write: itself, or with its other bytes as `\xe9`."""
+    r"""Return the name with bytes that are not UTF-8 escaped, for example as `\xe9`."""
     return name if is_text(name) else escape_unprintable(name)
 
 
 def escape_unprintable(text: str) -> str:
-    """Escape, as `repr` does, line ends and other characters that are invisible or control a terminal."""
+    """Escape line ends and other invisible or control characters, as `repr` does."""
     return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
 
 
@@ -51,34 +51,37 @@ def _escape(letter: str) -> str:
 
 
 def to_normal_form(name: str) -> str:
-    """Bring a name to Unicode's composed form (NFC); macOS stores letters and accents apart."""
+    """Convert a name to Unicode's composed form (NFC); macOS stores accents separately."""
     return unicodedata.normalize("NFC", name)
 
 
 def fold_name(name: str) -> str:
-    """Reduce a name to what a reader compares: no case, no blanks, no invisible characters."""
+    """Fold a name for comparison: without case, blanks and invisible characters."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in folded if letter.isprintable() and not letter.isspace())
 
 
 def as_path_cell(path: str) -> str:
-    """Guard a path in a CSV against spreadsheets that run formulas: `=x.png` becomes `./=x.png`, the same file."""
+    """Protect a path in a CSV from being run as a formula: `=x.png` becomes `./=x.png`.
+
+    Both name the same file.
+    """
     return f"./{path}" if path.startswith(_FORMULA) else path
 
 
 def as_text_cell(text: str) -> str:
-    """Guard a text other than a path in a CSV likewise: `=1+1` becomes `'=1+1`."""
+    """Protect other text in a CSV from being run as a formula: `=1+1` becomes `'=1+1`."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class Finder:
-    """Finds files by listed names, in whichever of Unicode's forms the disk has them."""
+    """A finder of files by name that accepts both of Unicode's forms on disk."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, str]] = {}
 
     def __call__(self, folder: Path, relative: PurePosixPath) -> Path | None:
-        """Find the file or link (even a dead one) at `relative` below `folder`; None if there is none."""
+        """Find the file or link, even a dead one, at `relative` below `folder`; else None."""
         path = folder / relative
         if os.path.lexists(path):
             return path
@@ -92,7 +95,7 @@ class Finder:
         return folder
 
     def _names(self, folder: Path) -> dict[str, str]:
-        """Normal form → name of what is in a folder."""
+        """Map the normal form of each name in a folder to the name itself."""
         if folder not in self._listed:
             try:
                 self._listed[folder] = {to_normal_form(path.name): path.name for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""Stage `normalize`: decode, resize and stain-normalise every tile once, into one pack a variant."""
+"""Stage `normalize`: every tile is decoded, resized and stain-normalised once per variant."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ if TYPE_CHECKING:
 
 
 SHEET = "stains.png"
-"""In the folder of the packs: some tiles in every variant side by side, where there is more than one."""
+"""File in the folder of the packs that shows some tiles in all variants side by side. It exists if
+there is more than one variant."""
 
 _SHOWN_EACH = 2
-"""Tiles of an organ on the sheet."""
+"""Tiles per organ on the sheet."""
 
 
 _STATISTICS = ("sha256", "mean_l", "mean_a", "mean_b", "std_l", "std_a", "std_b")
 
 
 class Normalized(NamedTuple):
-    """A pack that is up to date, and what that took."""
+    """An updated pack, and the report of its update."""
 
     pack: Pack
     report: PackReport
@@ -56,17 +57,18 @@ class Normalized(NamedTuple):
 def run_normalize(
     settings: NormalizeSettings, layout: Layout, phases: Phases = ignore_progress
 ) -> dict[str, Normalized]:
-    """Bring the pack of each of `settings.variants` up to date, and draw them; packs of other variants are removed.
+    """Update the pack of each of `settings.variants`, remove other packs, and draw the sheet.
 
-    Memory holds a few tiles and a record for each at a time, whatever the data set's size.
+    Memory holds a few tiles at a time and a record of each, whatever the size of the data set.
 
     Args:
         settings: section `normalize`.
-        layout: the experiment; tiles.parquet is read, and of the splits source_train alone, for the stain reference.
-        phases: of the variants, by their names, each of which counts tiles.
+        layout: the experiment. Of the splits only source_train is read, for the stain reference.
+        phases: progress of each variant, which counts tiles.
 
     Raises:
-        DataError: a stage before has not run, a file changed since, or no tile can be the stain reference.
+        DataError: an earlier stage has not run, a file changed since, or no tile can be the stain
+            reference.
     """
     columns = ("tile_id", "group", "path", "sha256")
     table = read_table(layout.tiles / "tiles.parquet", (*columns, "organ"), stage="ingest")
@@ -77,7 +79,7 @@ def run_normalize(
             shutil.rmtree(stale)
     stage = _Stage(settings, layout, tiles)
     done: dict[str, Normalized] = {}
-    # Variant none goes first, so that the others read decoded tiles from its pack.
+    # Variant none comes first, so that the others can read decoded tiles from its pack.
     for variant in sorted(settings.variants, key=lambda name: name != "none"):
         done[variant] = stage.update(variant, phases(variant))
     _draw_sheet(layout, table, done)
@@ -113,22 +115,22 @@ class _Stage:
         except UnstainableTileError as error:
             raise DataError(
                 f"the stain reference {tile.tile_id} cannot be fitted by {variant}: {error}; look at that tile, and "
-                f"take it out or take {variant} out of normalize.variants"
+                f"remove it or remove {variant} from normalize.variants"
             ) from error
         return PackNormalization(variant, reference, tile.tile_id, settings.fit)
 
     @cached_property
     def _reference(self) -> TileSource:
-        """The tile that the rule in `data.stain.reference` picks; one for all variants."""
+        """The tile picked by the rule in `data.stain.reference`, the same for all variants."""
         splits = self.layout.splits
         source_train = set(read_table(splits / "source_train.parquet", ("tile_id",), stage="split")["tile_id"])
         tiles = [tile for tile in self.tiles if tile.tile_id in source_train]
         if len(tiles) < len(source_train):
-            raise DataError(f"{splits}: has tiles that ingest has not; run `dvc repro split`")
+            raise DataError(f"{splits}: has tiles that are not in tiles.parquet; run `dvc repro split`")
         return tiles[pick_reference(self._statistics(tiles), [tile.sha256 for tile in tiles])]
 
     def _statistics(self, tiles: Sequence[TileSource]) -> list[Statistics | None]:
-        """Of each tile; kept beside the packs, so that only new tiles are measured the next time."""
+        """Compute each tile's statistics; kept beside the packs, so only new tiles are measured."""
         made_by = fingerprint_value([self._code, self.settings.tile_size])
         path = self.layout.packs / f"statistics-{made_by}.parquet"
         kept = _read_statistics(path)
@@ -152,7 +154,7 @@ class _Stage:
 
 
 def _read_statistics(path: Path) -> dict[str, Statistics | None]:
-    """By the file's hash; none where the table is absent or damaged, for it can be made again."""
+    """Read statistics by the file's hash; none if the table is absent or damaged."""
     try:
         rows = read_table(path, _STATISTICS, stage="normalize").to_numpy().tolist()
     except (DataError, ArrowInvalid):
@@ -176,12 +178,12 @@ def _draw_sheet(layout: Layout, table: pd.DataFrame, done: dict[str, Normalized]
         {variant: each.pack.index["outcome"].iloc[positions].tolist() for variant, each in done.items()},
     )
     with atomic(path) as temporary:
-        # Without the version of matplotlib, so that the same tiles give the same bytes.
+        # Without matplotlib's version, so that the same tiles give the same bytes.
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None, "Comment": shows})
 
 
 def _read_shown_packs(sheet: Path) -> str | None:
-    """Which packs a sheet shows."""
+    """Read from a sheet which packs it shows."""
     try:
         with Image.open(sheet) as image:
             return image.info.get("Comment")

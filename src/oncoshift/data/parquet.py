@@ -1,4 +1,4 @@
-"""Reading and writing the stages' tables: whole or not at all, the same bytes for the same rows, and with checksums."""
+"""Reading and writing the stages' tables: atomic, checksummed, and equal bytes for equal rows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write rows in the frame's order; its index is dropped."""
-    # pandas' own metadata would put library versions into bytes that DVC hashes.
+    """Write the rows in the frame's order, without its index."""
+    # The metadata of pandas contains library versions, which would change the hash that DVC takes.
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     with atomic(path) as temporary:
         pq.write_table(table, temporary, write_page_checksum=True)
@@ -30,11 +30,11 @@ def read_table(path: Path, columns: Sequence[str], stage: str) -> pd.DataFrame:
 
     Args:
         path: the parquet file.
-        columns: which columns, all of them required.
+        columns: the columns, all of them required.
         stage: the stage that writes the file, for the error.
 
     Raises:
-        DataError: the file or a column is missing, or the file may not be read or is damaged.
+        DataError: the file or a column is missing, or the file is unreadable or damaged.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run `oncoshift {stage}` or `dvc repro {stage}` first")
@@ -44,7 +44,7 @@ def read_table(path: Path, columns: Sequence[str], stage: str) -> pd.DataFrame:
             raise DataError(f"{path}: lacks the columns {', '.join(missing)}; run `dvc repro --force {stage}`")
         frame: pd.DataFrame = pq.read_table(path, columns=list(columns), page_checksum_verification=True).to_pandas()
     except PermissionError:
-        raise DataError(f"{path}: may not be read; give yourself the right to it") from None
+        raise DataError(f"{path}: no permission to read it; change its permissions") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: is damaged ({reason}); run `dvc repro --force {stage}`") from error

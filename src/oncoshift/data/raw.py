@@ -1,4 +1,4 @@
-"""The files of tiles as the data set has them: where they are, and their bytes, as a deployed model receives them."""
+"""The original files of tiles: their paths, and their bytes as a deployed model receives them."""
 
 from __future__ import annotations
 

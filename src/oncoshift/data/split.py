@@ -1,8 +1,9 @@
-"""Stage `split`: by group, stratified, seeded, and blind to the target's labels where it decides what is trained on.
+"""Stage `split`: by group, stratified, seeded, and blind to target labels for training data.
 
-Groups stand on one of four sides: training (source_train and target_train), source_val, audit or test. Which groups of
-the target are held out depends on which of them have any label, never on the labels' values; only how the held-out
-groups are divided between audit and test looks at those. A group that spans target and source is always trained on.
+A group is on one of four sides: training (source_train and target_train), source_val, audit or
+test. Which groups of the target are held out depends on which of them have any label, never on the
+labels' values. Only the division of held-out groups between audit and test uses the values. A group
+that spans target and source is always trained on.
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ def split(settings: SplitSettings, tiles: pd.DataFrame, target: str, sources: Se
         sources: the labelled organs.
 
     Returns:
-        A table for each name in `layout.SPLITS`, sorted by tile_id, with the columns tile_id, organ, group and, except
-        target_train, label. Tiles of other organs, source tiles without a label, and unlabelled tiles of held-out
-        groups are in none.
+        A table for each name in `layout.SPLITS`, sorted by tile_id, with the columns tile_id,
+        organ, group and, except target_train, label. Tiles of other organs, source tiles without a
+        label, and unlabelled tiles of held-out groups are in none.
 
     Raises:
-        DataError: an organ is not in `tiles`, an organ has one class or too few groups, or a split lacks a class.
+        DataError: an organ is not in `tiles`, an organ has one class or too few groups, or a split
+            lacks a class.
     """
     check_sources(tiles, target, sources)
     of_sources, of_target = tiles[tiles["organ"].isin(sources)], tiles[tiles["organ"] == target]
@@ -85,7 +87,7 @@ def split(settings: SplitSettings, tiles: pd.DataFrame, target: str, sources: Se
 
 
 def _draw_validation_groups(source: pd.DataFrame, settings: SplitSettings, shared: set[str]) -> set[str]:
-    """A share of the groups of each (organ, majority label), at least one and never all."""
+    """Draw a share of the groups of each (organ, majority label), at least one and never all."""
     chosen: set[str] = set()
     for (organ, label), members in _stratify(source).items():
         count = _count_share(settings.val_share, len(members))
@@ -95,14 +97,14 @@ def _draw_validation_groups(source: pd.DataFrame, settings: SplitSettings, share
 
 
 def _draw_held_out_groups(groups: set[str], eligible: set[str], settings: SplitSettings) -> set[str]:
-    """Groups of the target kept from training. Takes names alone, so that no label's value can decide."""
-    # A share of the labelled groups: a batch without labels must not move what is judged on.
+    """Draw the target's groups to hold out, from names alone, so that no label's value decides."""
+    # A share of the labelled groups: new tiles without labels must not change the held-out set.
     count = min(round((settings.audit_share + settings.test_share) * len(eligible)), len(groups) - 1)
     return set(_shuffle(sorted(eligible), settings.seed, "held out")[:count])
 
 
 def _draw_audit_groups(held_out: pd.DataFrame, settings: SplitSettings) -> set[str]:
-    """The audit's share of the held-out groups of each majority label."""
+    """Draw the audit's share of the held-out groups of each majority label."""
     if settings.test_share == 0:
         return set(held_out["group"])
     share = settings.audit_share / (settings.audit_share + settings.test_share)
@@ -113,7 +115,7 @@ def _draw_audit_groups(held_out: pd.DataFrame, settings: SplitSettings) -> set[s
 
 
 def _stratify(tiles: pd.DataFrame) -> dict[tuple[str, int], list[str]]:
-    """Groups by their majority organ and majority label (the first by name wins a tie), each list sorted."""
+    """Sort groups into strata by majority organ and label; ties go to the first by name."""
     strata: dict[tuple[str, int], list[str]] = {}
     for group, members in tiles.groupby("group", sort=True):
         organ, label = members["organ"].mode().iloc[0], int(members["label"].mode().iloc[0])
@@ -122,14 +124,14 @@ def _stratify(tiles: pd.DataFrame) -> dict[tuple[str, int], list[str]]:
 
 
 def _count_share(share: float, count: int) -> int:
-    """`share` of `count` groups, rounded; of two or more groups at least one falls on each side of a real share."""
+    """Round `share` of `count` groups so that, if possible, both sides get at least one group."""
     if share in (0.0, 1.0) or count < 2:
         return round(share * count)
     return min(max(round(share * count), 1), count - 1)
 
 
 def _shuffle(names: Sequence[str], seed: int, *purpose: str) -> list[str]:
-    """A shuffle that depends on the seed and the purpose alone, so that one organ's data do not move another's."""
+    """Shuffle by seed and purpose, so that one organ's data do not affect another's split."""
     digest = hashlib.sha256("/".join(purpose).encode()).digest()
     generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
     return [names[i] for i in generator.permutation(len(names))]
@@ -137,7 +139,8 @@ def _shuffle(names: Sequence[str], seed: int, *purpose: str) -> list[str]:
 
 def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if name == "target_train":
-        # By content: a folder data set spells the label in the tile's path, so order by path would follow the labels.
+        # By content: paths in a folder data set contain the label, so sorting by path would sort by
+        # label.
         plain = [column for column in COLUMNS if column != "label"]
         return frame.sort_values(["sha256", "tile_id"], ignore_index=True)[plain]
     return frame[list(COLUMNS)].sort_values("tile_id", ignore_index=True)

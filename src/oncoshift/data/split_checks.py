@@ -1,4 +1,4 @@
-"""What must hold for tiles before they are split, and for splits whenever they are written or read."""
+"""Checks of tiles before they are split, and of splits whenever they are written or read."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ SIDES = {
     "audit": "audit",
     "test": "test",
 }
-"""The side of the fence on which each split stands; a group is on one side only."""
+"""The side of each split; a group must be on one side only."""
 
 MIN_GROUPS = 2
-"""Groups of a class that a source organ needs: one to train on, one to validate on."""
+"""Least number of groups per class of a source organ: one for training, one for validation."""
 
 
 def check_present(known: Collection[str], target: str, sources: Sequence[str]) -> None:
-    """Refuse a target or a source of which there is no tile.
+    """Refuse a target or a source without any tile.
 
     Raises:
-        DataError: says which, and which organs there are.
+        DataError: names it, and the organs that exist.
     """
     absent = [organ for organ in (target, *sources) if organ not in known]
     if absent:
@@ -41,10 +41,10 @@ def check_present(known: Collection[str], target: str, sources: Sequence[str]) -
 
 
 def check_sources(tiles: pd.DataFrame, target: str, sources: Sequence[str]) -> None:
-    """Refuse organs that are absent, and sources that cannot be trained and validated on.
+    """Refuse organs that are absent, and sources with too few groups to train and validate on.
 
     Raises:
-        DataError: says which organ lacks what.
+        DataError: names the organ and what it lacks.
     """
     check_present(set(tiles["organ"]), target, sources)
     for organ in sources:
@@ -60,8 +60,8 @@ def check_sources(tiles: pd.DataFrame, target: str, sources: Sequence[str]) -> N
     groups = labelled["group"].nunique()
     if groups < MIN_GROUPS:
         raise DataError(
-            f"target {target} has {groups} groups with a label; without some labelled groups nothing can be proved "
-            "about it: label a few, they are used by the audit and the test alone"
+            f"target {target} has {groups} groups with a label; without labelled groups no result can be measured on "
+            "it: label a few, they are used by the audit and the test alone"
         )
 
 
@@ -74,7 +74,7 @@ def check_splits(frames: Mapping[str, pd.DataFrame], sources: Sequence[str], *, 
         expect_test: whether there should be a test split.
 
     Raises:
-        DataError: says which split lacks which class, and which setting to turn.
+        DataError: names the split, the class it lacks, and the setting to change.
     """
     for name in ("source_train", "source_val"):
         for organ in sources:

@@ -1,4 +1,4 @@
-"""Reads a split in any of three forms, to be audited for copies that stand on two of its sides."""
+"""Reading a split in any of three forms, to search it for copies on two of its sides."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def read_split(where: Path) -> list[SplitTile]:
     """Read a split.
 
     Args:
-        where: a folder of parquet files as stage `split` writes, with `../tiles/tiles.parquet` beside it; or a CSV with
-            the columns `path` (relative to the CSV) and `split`; or a folder with one folder of images a split.
+        where: a folder of parquet files as stage `split` writes, with `../tiles/tiles.parquet`
+            beside it; or a CSV with the columns `path` (relative to the CSV) and `split`; or a
+            folder with one subfolder of images per split.
 
     Returns:
         The tiles, sorted by split and name.

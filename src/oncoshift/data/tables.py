@@ -1,8 +1,8 @@
-"""The tables that the data stages write and training reads, and the types that training receives.
+"""The tables that the data stages write, and the types that training receives.
 
-`tiles.parquet` (stage ingest) has the columns in `TILE_COLUMNS`. Each split file (stage split) has the columns
-tile_id, organ, group, and, except `target_train`, label. So a target's training labels are not on the path to training:
-`TargetTiles` has no field for them.
+`tiles.parquet` (stage ingest) has the columns in `TILE_COLUMNS`. Each split file (stage split) has
+the columns tile_id, organ, group and, except `target_train`, label. So target labels cannot reach
+training: `TargetTiles` has no field for them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LABELS = ("benign", "malignant")
-"""Class names by their number."""
+"""Names of the classes, by number."""
 
 UNKNOWN = -1
-"""A label's number where it is unknown."""
+"""The number of an unknown label."""
 
 ORGAN = r"^[a-z][a-z0-9_-]*$"
-"""As settings.Organ, so that `target` and `sources` can name every organ of the table."""
+"""Pattern of an organ's name; the same as settings.Organ, so that settings can name each organ."""
 
 TILE_COLUMNS = ("tile_id", "path", "organ", "label", "group", "width", "height", "sha256")
-"""tile_id: the path below the data set's root, unique. path: absolute or relative to the experiment.
-label: 0, 1 or -1 for unknown. group: patient, slide or original; never split. sha256: of the file's bytes."""
+"""tile_id: the path below the data set's root, unique. path: absolute or relative to the
+experiment. label: 0, 1 or -1 for unknown. group: patient, slide or original; never split. sha256:
+of the file's bytes."""
 
 
 class Images(Protocol):
@@ -44,7 +45,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]:
-        """The tile of a row, uint8 [S, S, 3], or the tiles of rows int64 [N], [N, S, S, 3]."""
+        """Return the tile of a row, uint8 [S, S, 3], or tiles [N, S, S, 3] of rows int64 [N]."""
         ...
 
 
@@ -67,10 +68,10 @@ class SourceTiles:
     organ_names: tuple[str, ...]
 
     def only(self, organs: Sequence[str]) -> SourceTiles:
-        """The tiles of some organs, numbered in their order.
+        """Select the tiles of some organs, which are numbered in the order given.
 
         Raises:
-            DataError: there are no tiles of one of them.
+            DataError: one of them has no tiles.
         """
         wanted = tuple(organs)
         absent = [organ for organ in wanted if organ not in self.organ_names]
@@ -126,7 +127,7 @@ class TrainingData:
         source: labelled tiles to train on.
         source_val: labelled tiles of other groups.
         target: tiles of the target, without labels.
-        tile_ids: str [M], of the pack's rows, for messages; None: rows go by their numbers.
+        tile_ids: str [M], of the pack's rows, for messages; None: messages use row numbers.
     """
 
     source: SourceTiles
@@ -135,11 +136,11 @@ class TrainingData:
     tile_ids: NDArray[np.object_] | None = None
 
     def only(self, organs: Sequence[str]) -> TrainingData:
-        """The same with some of the source organs; see `SourceTiles.only`."""
+        """Restrict the data to some of the source organs; see `SourceTiles.only`."""
         return replace(self, source=self.source.only(organs), source_val=self.source_val.only(organs))
 
     def names(self, rows: NDArray[np.int64]) -> str:
-        """What a message calls some rows of the pack."""
+        """Name some rows of the pack for a message."""
         if self.tile_ids is None:
             return f"pack rows {', '.join(map(str, rows.tolist()))}"
         return ", ".join(self.tile_ids[rows])

@@ -1,7 +1,8 @@
-"""The phantom: an embedded, made-up H&E data set whose every nucleus is known.
+"""The phantom: an embedded, made-up H&E data set in which every nucleus is known.
 
-Tissue is placed in micrometres (`tissue`), coloured by the Beer–Lambert law (`render`) with the parameters of an organ
-and the habits of a patient's slide (`styles`), and written as a folder data set with masks (`write`).
+Tissue is laid out in micrometres (`tissue`), rendered by the Beer–Lambert law (`render`) with the
+parameters of an organ and of a patient's slide (`styles`), and written as a folder data set with
+masks (`write`).
 """
 
 from oncoshift.phantom.render import PhantomTile, render_tile

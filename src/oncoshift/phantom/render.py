@@ -1,7 +1,8 @@
-"""From tissue to pixels: concentration maps of the two dyes, then light through them by the Beer–Lambert law.
+"""Rendering of tissue: concentration maps of the two dyes, then transmitted light by Beer–Lambert.
 
-The law, for a channel: I = I₀ · 10^−(c_H · v_H + c_E · v_E), with concentrations c and optical densities v
-(Ruifrok and Johnston 2001, "Quantification of histochemical staining by color deconvolution").
+The Beer–Lambert law for one channel is I = I₀ · 10^−(c_H · v_H + c_E · v_E), with concentrations c
+and optical densities v (Ruifrok and Johnston 2001, "Quantification of histochemical staining by
+color deconvolution").
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def render_tile(
 
     Args:
         organ: a name in `organs.ORGANS`.
-        malignant: which class the tissue is of.
+        malignant: whether the tissue is malignant.
         group_style: what the tile shares with its group.
         rng: consumed; the same state gives the same bytes, and the same tissue at another size.
         size: side in pixels; the field of view is `tissue.FIELD` at every size.
@@ -70,7 +71,7 @@ def _compute_edge(size: int) -> float:
 
 
 def _draw(ellipses: Ellipses, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Coverage 0–1 and darkness of ellipses, later ones over earlier ones, both float32 [S, S]."""
+    """Draw ellipses over one another: their coverage 0–1 and darkness, both float32 [S, S]."""
     scale = size / FIELD
     reach = int(np.ceil(ellipses.axes.max(initial=0) * 1.3 * scale)) + 1
     side = 2 * reach + 1
@@ -101,7 +102,10 @@ def _compute_concentrations(
     size: int,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Haematoxylin and eosin concentration, both float32 [S, S], before the organ's dye strengths."""
+    """Compute haematoxylin and eosin concentration, both float32 [S, S].
+
+    The organ's dye strengths are not applied yet.
+    """
     centres = _compute_pixel_centres(size)
     x, y = centres[None, :], centres[:, None]
     edge = _compute_edge(size)
@@ -126,7 +130,7 @@ def _compute_concentrations(
 
 
 def _within(depth: NDArray[np.float64], limit: float, sharpness: float) -> NDArray[np.float32]:
-    """1 inside, 0 outside, and a ramp one edge wide between them."""
+    """Compute a mask: 1 inside, 0 outside, and a ramp one edge wide between them."""
     return np.asarray(np.clip((limit - depth) * sharpness + 0.5, 0, 1), np.float32)
 
 
@@ -137,7 +141,7 @@ def _draw_fibres(
     y: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Wavy bundles, 0–1, float32 [S, S]."""
+    """Draw wavy bundles, 0–1, float32 [S, S]."""
     turn, phase = rng.uniform(0, 2 * np.pi, 2)
     along = ((np.cos(turn) * x + np.sin(turn) * y) * 2 * np.pi / width + phase).astype(np.float32) + 1.8 * cloud
     # Two incommensurate waves: one alone looks like a zebra.
@@ -146,18 +150,24 @@ def _draw_fibres(
 
 @lru_cache(maxsize=16)
 def _spread(size: int, length: float) -> NDArray[np.float32]:
-    """Gaussian weights [S, n] that turn n random numbers a `length` apart into a smooth curve of unit variance."""
+    """Compute Gaussian weights [S, n] from n random numbers to a smooth curve of unit variance.
+
+    The numbers are `length` µm apart.
+    """
     knots = np.arange(-1.5, FIELD / length + 1.5) * length
     weights = np.exp(-0.5 * ((_compute_pixel_centres(size)[:, None] - knots) / (0.6 * length)) ** 2)
     return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True), np.float32)
 
 
 def _draw_noise(size: int, length: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Smooth noise of unit variance whose detail is `length` µm wide, float32 [S, S]; the same at every size."""
+    """Draw smooth noise of unit variance with detail of `length` µm, float32 [S, S].
+
+    It shows the same pattern at every size.
+    """
     weights = _spread(size, length)
     count = weights.shape[1]
     knots = rng.standard_normal((count, count), dtype=np.float32)
-    # Not `@`: a threaded BLAS may add in another order on another machine, and the bytes must stay.
+    # Not `@`: a threaded BLAS may add in another order on another machine and change the bytes.
     rows = np.einsum("sk,kc->sc", weights, knots)
     return np.asarray(np.einsum("sc,tc->st", rows, weights))
 
@@ -165,7 +175,7 @@ def _draw_noise(size: int, length: float, rng: np.random.Generator) -> NDArray[n
 def _transmit(
     stain: SlideStain, style: GroupStyle, haematoxylin: NDArray[np.float32], eosin: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Light that comes through, float32 [S, S, 3], 0–255."""
+    """Compute the transmitted light, float32 [S, S, 3], 0–255."""
     dyes = np.array([stain.haematoxylin, stain.eosin]) + np.array([style.haematoxylin, style.eosin])
     dyes = np.maximum(dyes, 0.01)
     dyes /= np.linalg.norm(dyes, axis=1, keepdims=True)

@@ -1,9 +1,9 @@
-"""What makes an organ look like itself, and one patient's slide unlike the next.
+"""The appearance of each organ, and the variation between patients' slides.
 
-Organs differ in what a hospital's slides differ in: the dyes' hue and strength, the light, how much eosin lies over
-everything, the scale of cells and the architecture. What tells malignant from benign is the same everywhere and is in
-`tissue`. The four organs stand at the corners of a tetrahedron in stain space, so none lies between the others: a
-model trained on three has to extrapolate to the fourth.
+Organs differ as real slides do: in hue and strength of the dyes, illumination, background eosin,
+cell size and architecture. The difference between malignant and benign tissue is the same in all
+organs and is in `tissue`. The four organs are the corners of a tetrahedron in stain space, so that
+none lies between the others: a model trained on three has to extrapolate to the fourth.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class SlideStain:
         eosin: the same of the counterstain.
         haematoxylin_strength: multiplies every haematoxylin concentration.
         eosin_strength: multiplies every eosin concentration.
-        haze: haematoxylin and eosin concentration over all of the slide, lumens included (a poorly rinsed one).
+        haze: haematoxylin and eosin concentration over the whole slide, lumens included, as after
+            poor rinsing.
         light: transmitted light of an empty slide, 0–255 in R, G, B.
     """
 
@@ -171,7 +172,7 @@ ORGANS: dict[str, Organ] = {
 
 
 def find_organ(name: str) -> Organ:
-    """The parameters of an organ.
+    """Find the parameters of an organ.
 
     Raises:
         SettingsError: the phantom has no such organ.
@@ -182,7 +183,7 @@ def find_organ(name: str) -> Organ:
 
 
 def draw_style(rng: np.random.Generator) -> GroupStyle:
-    """Draw the habits of one patient's slide: dye lots, section thickness, cellularity, grade, focus."""
+    """Draw the style of one patient's slide: dye lots, thickness, cellularity, grade and focus."""
     jitter: NDArray[np.float64] = rng.normal(0, 0.03, (2, 3))
     strengths = np.exp(rng.normal(0, 0.09, 2))
     return GroupStyle(

@@ -1,4 +1,4 @@
-"""Where glands, holes and nuclei lie: pure geometry in µm, and the one place that knows benign from malignant."""
+"""The geometry of glands and nuclei in µm, with all that separates benign from malignant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from oncoshift.phantom.styles import GroupStyle, Organ
 
 FIELD = 90.0
-"""Side of a tile in µm, whatever its pixels: a larger tile shows the same tissue in more detail."""
+"""Side of a tile in µm at every size in pixels: a larger tile shows the same tissue in more
+detail."""
 
 HOLE_RADIUS = 3.6
 """Mean radius in µm of the lumens in a cribriform gland."""
@@ -24,12 +25,13 @@ _LOBES = np.array([2, 3, 5])
 
 @dataclass(frozen=True)
 class Disks:
-    """Round things that a distance field is made of.
+    """Round structures that make up a distance field.
 
     Attributes:
         centres: float [n, 2], x and y in µm.
         radii: float [n], µm.
-        waves: float [n, 3], amplitudes of the outline's waves as shares of the radius; see `_LOBES`.
+        waves: float [n, 3], amplitudes of the outline's waves as shares of the radius; see
+            `_LOBES`.
         phases: float [n, 3], radians.
     """
 
@@ -39,21 +41,21 @@ class Disks:
     phases: NDArray[np.float64]
 
     def boundary(self, index: NDArray[np.intp], angle: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Radius in µm of disk `index` in direction `angle` (radians), both of one shape."""
+        """Compute the radius in µm of disk `index` in direction `angle` (radians), of one shape."""
         wave = np.ones(index.shape)
         for column, lobes in enumerate(_LOBES):
             wave += self.waves[index, column] * np.cos(lobes * angle + self.phases[index, column])
         return np.asarray(self.radii[index] * wave)
 
     def depth(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Distance from the centre of the nearest disk as a share of its radius there: < 1 is inside.
+        """Compute the distance from the nearest disk's centre as a share of its radius there.
 
         Args:
             x: µm, of any shape.
             y: µm, of a shape that broadcasts with it.
 
         Returns:
-            The share, of the broadcast shape; infinity where there are no disks.
+            The share, of the broadcast shape: below 1 inside a disk, infinity without any disks.
         """
         shape = np.broadcast_shapes(x.shape, y.shape)
         least, nearest = np.full(shape, np.inf), np.zeros(shape, np.intp)
@@ -69,7 +71,7 @@ class Disks:
 
 @dataclass(frozen=True)
 class Ellipses:
-    """Small things that are drawn one by one: nuclei and goblet vacuoles.
+    """Small structures that are drawn one by one: nuclei and goblet vacuoles.
 
     Attributes:
         centres: float [n, 2], x and y in µm.
@@ -108,9 +110,9 @@ class Tissue:
 def grow(organ: Organ, malignant: bool, style: GroupStyle, rng: np.random.Generator) -> Tissue:
     """Grow one tile's tissue.
 
-    Benign glands are round, of one size, on a loose lattice, with one row of small even nuclei around a lumen. In
-    malignant ones the outline is ragged, the lumen is lost or split into holes, and large, uneven, dark nuclei crowd
-    the whole gland and stray into the stroma.
+    Benign glands are round, of one size, on a loose lattice, with one row of small even nuclei
+    around a lumen. In malignant ones the outline is ragged, the lumen is lost or split into holes,
+    and large, uneven, dark nuclei crowd the whole gland and stray into the stroma.
     """
     glands = _place_glands(organ, malignant, style, rng)
     lumen = organ.lumen if not malignant else 0.25 * organ.lumen
@@ -138,7 +140,10 @@ def _draw_disks(
 
 
 def _draw_lattice(spacing: float, jitter: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A turned, shifted, jittered hexagonal lattice over the field and one spacing around it, float [n, 2] in µm."""
+    """Draw a rotated, shifted, jittered hexagonal lattice, float [n, 2] in µm.
+
+    It covers the field and a margin of one spacing.
+    """
     reach = np.arange(-np.ceil(FIELD / spacing), np.ceil(FIELD / spacing) + 1)
     column, row = (axis.ravel() for axis in np.meshgrid(reach, reach))
     points = spacing * np.stack([column + 0.5 * (row % 2), row * np.sqrt(3) / 2], axis=1)
@@ -157,7 +162,7 @@ def _place_glands(organ: Organ, malignant: bool, style: GroupStyle, rng: np.rand
 
 
 def _place_holes(glands: Disks, rng: np.random.Generator) -> Disks:
-    """Two or so small lumens somewhere in each gland that is left with any."""
+    """Place up to three small lumens in each gland, 1.35 on average."""
     owner = np.repeat(np.arange(len(glands.radii)), 3)[rng.random(3 * len(glands.radii)) < 0.45]
     angle, reach = rng.uniform(0, 2 * np.pi, len(owner)), rng.uniform(0.1, 0.6, len(owner)) * glands.radii[owner]
     offset = np.stack([np.cos(angle), np.sin(angle)], axis=1) * reach[:, None]
@@ -167,7 +172,10 @@ def _place_holes(glands: Disks, rng: np.random.Generator) -> Disks:
 def _place_ordered_nuclei(
     organ: Organ, style: GroupStyle, glands: Disks, rng: np.random.Generator
 ) -> tuple[Ellipses, NDArray[np.float64]]:
-    """One row of nuclei along each gland's wall and a few in the stroma; and a place above each for a vacuole."""
+    """Place one row of nuclei along each gland's wall and a few in the stroma.
+
+    Also returns the position above each nucleus of the wall where a vacuole may lie.
+    """
     radius = organ.nucleus_radius * style.scale
     tall = radius * np.sqrt(organ.nucleus_aspect)
     seat = 1 - (tall + 1.2) / glands.radii
@@ -181,7 +189,8 @@ def _place_ordered_nuclei(
     outward = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     reach = glands.boundary(owner, angle)[:, None] * outward
     wall = glands.centres[owner] + (seat[owner] + rng.normal(0, 0.015, len(owner)))[:, None] * reach
-    # Flat walls (alveoli) carry their nuclei along the wall, tall ones (columnar epithelium) across it.
+    # Flat walls (alveoli) carry their nuclei along the wall, tall ones (columnar epithelium) across
+    # it.
     lie = angle + (np.pi / 2 if organ.lumen > 0.6 else 0.0)
     inner = glands.centres[owner] + (0.5 * seat[owner] + 0.5 * organ.lumen)[:, None] * reach
     epithelium = _draw_ellipses(wall, radius, 0.06, organ.nucleus_aspect, lie, 0.02, 0.95, rng)
@@ -191,7 +200,7 @@ def _place_ordered_nuclei(
 def _place_crowded_nuclei(
     organ: Organ, style: GroupStyle, glands: Disks, lumen: float, holes: Disks, rng: np.random.Generator
 ) -> Ellipses:
-    """Large nuclei all over the glands, some in the stroma around them."""
+    """Place large nuclei all over the glands and some in the stroma around them."""
     radius = organ.nucleus_radius * style.scale * (1 + 0.42 * style.grade)
     points = _draw_lattice(2.15 * radius / np.sqrt(style.density), 0.13, rng)
     depth, gap = glands.depth(points[:, 0], points[:, 1]), holes.depth(points[:, 0], points[:, 1])
@@ -205,7 +214,7 @@ def _place_crowded_nuclei(
 
 
 def _place_stromal_nuclei(organ: Organ, style: GroupStyle, glands: Disks, rng: np.random.Generator) -> Ellipses:
-    """Fibroblasts (spindles) and lymphocytes (small, round, dark) between the glands."""
+    """Place fibroblasts (spindles) and lymphocytes (small, round, dark) between the glands."""
     expected = organ.stroma_cells * style.density * FIELD**2 / 1000
     points = rng.uniform(0, FIELD, (round(expected), 2))
     points = points[glands.depth(points[:, 0], points[:, 1]) > 1.08]

@@ -1,4 +1,4 @@
-"""Writes the phantom as a folder data set: there whole, or not at all."""
+"""Writing the phantom as a folder data set, completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ if TYPE_CHECKING:
     from oncoshift.settings import PhantomSettings
 
 _EDITION = 1
-"""Raised whenever the same settings give other pixels, so that folders written before are written anew."""
+"""Version of the pixels; increased whenever the same settings give other pixels, so that older
+folders are written again."""
 
 _TILE_FILE_NAME = re.compile(r"[a-z]+-[bm]\d{3,}_\d{2,}\.png")
 
 COMPRESSION = 1
-"""Level of PNG's deflate: sensor noise does not compress, so more effort buys next to nothing."""
+"""PNG compression level: sensor noise hardly compresses, so higher levels gain next to nothing."""
 
 
 def write_phantom(settings: PhantomSettings, root: Path, progress: Callable[[int, int], None] | None = None) -> bool:
     """Write the data set, unless it is there already.
 
-    Tiles are `root/<organ>/<label>/<organ>-<b|m><group>_<tile>.png` (RGB); their nuclei are 1-bit PNGs of the same
-    name below `root/masks/<organ>/<label>/`. A tile's bytes depend on the seed, its organ, label, group and number
-    alone, not on how many others there are. A phantom with other parameters at `root` is replaced.
+    Tiles are `root/<organ>/<label>/<organ>-<b|m><group>_<tile>.png` (RGB); their nuclei are 1-bit
+    PNGs of the same name below `root/masks/<organ>/<label>/`. A tile's bytes depend only on the
+    seed, organ, label, group and number, not on how many others there are. A phantom with other
+    parameters at `root` is replaced.
 
     Args:
         settings: which organs, how many groups and tiles, their size, and the seed.
@@ -51,7 +53,7 @@ def write_phantom(settings: PhantomSettings, root: Path, progress: Callable[[int
         Whether anything was written: False if the same data set was there.
 
     Raises:
-        DataError: `root` holds something that is no phantom.
+        DataError: `root` holds something other than a phantom.
         SettingsError: the phantom has no such organ.
     """
     for organ in settings.organs:
@@ -88,10 +90,10 @@ def _format_notice(settings: PhantomSettings) -> str:
 
 
 def is_written(settings: PhantomSettings, root: Path) -> bool:
-    """Whether the phantom of these settings, as this version draws it, is there.
+    """Whether the phantom of these settings and this version is at `root`.
 
     Raises:
-        DataError: something that is no phantom is there.
+        DataError: something other than a phantom is there.
     """
     try:
         return (root / MARKER).read_bytes() == _format_notice(settings).encode()
@@ -128,7 +130,7 @@ def _write_tiles(settings: PhantomSettings, folder: Path, progress: Callable[[in
 
 
 def _refuse_foreign(root: Path) -> None:
-    """A phantom is replaced, files that somebody put among its tiles are not."""
+    """Refuse to replace files that are not part of a phantom."""
     for file in root.rglob("*"):
         if file.is_file() and file.name != MARKER and not _TILE_FILE_NAME.fullmatch(file.name):
             raise DataError(
@@ -138,7 +140,7 @@ def _refuse_foreign(root: Path) -> None:
 
 
 def _put_in_place(finished: Path, root: Path) -> None:
-    """Rename the finished folder to `root`; an older phantom there steps aside first."""
+    """Rename the finished folder to `root`, moving an older phantom out of the way first."""
     if not root.exists() or not any(root.iterdir()):
         finished.replace(root)
         return

@@ -57,7 +57,7 @@ def test_group_is_what_stands_before_the_number(stem: str, group: str) -> None:
 
 def test_folder_refuses_a_label_that_it_does_not_know(tmp_path: Path) -> None:
     touch(tmp_path, "lung/tumour/p1_1.png")
-    with pytest.raises(DataError, match=r"'tumour' is no label.*benign, malignant, unknown"):
+    with pytest.raises(DataError, match=r"'tumour' is not a label.*benign, malignant, unknown"):
         scan("folder", tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_manifest_finds_files_beside_it_or_in_tiles(tmp_path: Path, place: str, 
     [
         ("path,organ\na.jpg,lung\n", "line 1 lacks the columns label, group; it has path, organ"),
         (HEADER, "no rows"),
-        (HEADER + "a.jpg,lung,tumour,g,\n", r"line 2, column label: 'tumour' is no label; allowed: benign"),
+        (HEADER + "a.jpg,lung,tumour,g,\n", r"line 2, column label: 'tumour' is not a label; allowed: benign"),
         (HEADER + "a.jpg,lung,benign,g,\na.jpg,,benign,g,\n", "line 3, column organ: is empty"),
         (HEADER + "../a.jpg,lung,benign,g,\n", "line 2, column path: '../a.jpg' must stay below"),
         (HEADER + "/a.jpg,lung,benign,g,\n", "line 2, column path"),

@@ -93,7 +93,7 @@ def test_what_has_nothing_to_do_with_the_tiles_stops_nothing_and_is_told(
     monkeypatch.setattr("os.scandir", refuse)
     found = open_and_scan(IngestSettings(adapter="manifest"), tmp_path / "raw", tmp_path / "unpacked").passed_over
     assert found.counts == {"folders that may not be opened": 1, "links to folders elsewhere": 1}
-    assert found.warnings() == ["folders may not be opened, for example private; give yourself the right to it"]
+    assert found.warnings() == ["folders cannot be opened, for example private; change their permissions"]
 
 
 def test_beside_tiles_behind_a_link_is_counted_as_well(tmp_path: Path, put: Callable[..., None]) -> None:

@@ -53,13 +53,13 @@ def test_a_root_that_is_a_link_is_followed_and_an_organ_that_is_one_is_told_of(t
     (tmp_path / "elsewhere").mkdir()
     tree.rename(tmp_path / "elsewhere" / "raw")
     tree.symlink_to(tmp_path / "elsewhere" / "raw")
-    assert not [line for line in ingested(tree, tmp_path)[0].warnings if "links" in line]
+    assert not [line for line in ingested(tree, tmp_path)[0].warnings if "linked" in line]
     (tree / "lung").rename(tmp_path / "lung")
     (tree / "lung").symlink_to(tmp_path / "lung")
     report, _ = ingested(tree, tmp_path)
     assert report.tiles == 48
-    (warning,) = [line for line in report.warnings if "links" in line]
-    assert warning.startswith("16 tiles lie outside of ingest.root")
+    (warning,) = [line for line in report.warnings if "linked" in line]
+    assert warning.startswith("16 tiles are outside of ingest.root")
     assert f"{tree}/lung/benign → {tmp_path}/lung/benign" in warning
 
 
@@ -70,7 +70,7 @@ def test_a_folder_that_is_a_link_to_nowhere_is_told_of(tree: Path, tmp_path: Pat
     report, _ = ingested(tree, tmp_path)
     assert report.tiles == 40
     assert report.passed_over == {"links that lead nowhere": 1}
-    assert "links lead nowhere, for example lung/benign; mount or mend what they led to" in report.warnings
+    assert "links lead nowhere, for example lung/benign; mount or restore what they led to" in report.warnings
 
 
 def test_links_that_lead_nowhere_count_as_missing_and_circles_as_unreadable(tree: Path, tmp_path: Path) -> None:

@@ -68,4 +68,4 @@ def test_a_warning_says_what_is_wrong(tiles: pd.DataFrame, said: str) -> None:
 def test_colour_as_a_shortcut_is_warned_of() -> None:
     assert find_warnings(organ(), {"lung": 0.7}) == []
     (line,) = find_warnings(organ(), {"lung": 0.95})
-    assert line.startswith("lung: mean colour alone tells benign from malignant (AUROC 0.95")
+    assert line.startswith("lung: mean colour alone separates benign from malignant (AUROC 0.95")

@@ -1,8 +1,8 @@
-"""Bring a pack up to date: keep the tiles that are there and whole, make the others, shard by shard, in processes.
+"""Updating a pack: intact tiles are kept, the others are made shard by shard in several processes.
 
-What decides a tile's pixels is hashed to its key. A tile whose key the pack has already is kept wherever it lies, so
-adding a few tiles costs a few tiles. Shards whose bytes are damaged, and those of which less than half is still used,
-are made again. A killed run goes on with the shards that it had not finished.
+A tile's key is the hash of all that decides its pixels. A tile whose key is already in the pack is
+kept where it is, so the cost of adding a few tiles is that of a few tiles. Shards that are damaged
+or less than half used are made again. A killed run resumes with the shards it had not finished.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ if TYPE_CHECKING:
     Fits = Mapping[str, Sequence[TileSource]]
 
 MAX_IN_PROCESS = 2048
-"""Up to this many tiles are made without other processes, which take seconds to start."""
+"""Number of tiles up to which no other processes are started, since starting takes seconds."""
 
 FIT_TILES = 64
-"""A group's stains are estimated from so many of its tiles at most, those whose hashes come first."""
+"""Tiles from which a group's stains are estimated at most, those with the smallest hashes."""
 
 _MIN_USED = 0.5
 
 
 @dataclass(frozen=True)
 class PackRecipe:
-    """All that decides a pack, but for its tiles.
+    """All that decides a pack except its tiles.
 
     Attributes:
         stain: how tiles are normalised.
         side: side of a tile, pixels.
         code: hash of the source code that makes tiles.
         backend: which implementation of the normalisation.
-        shard_tiles: tiles in a shard, at most; decides how tiles lie, not what they are.
+        shard_tiles: tiles in a shard at most; decides how tiles are stored, not their pixels.
     """
 
     stain: PackNormalization
@@ -67,14 +67,14 @@ class PackRecipe:
 
     @property
     def hash(self) -> str:
-        """Hash of what decides a tile's pixels beside files."""
+        """Hash what decides a tile's pixels beside its file."""
         stain, reference = self.stain, self.stain.reference
         values = [stain.variant, reference and reference.to_dict(), stain.fit]
         return _hash(json.dumps([*values, self.side, self.code, self.backend]))
 
 
 class PackReport(NamedTuple):
-    """What bringing a pack up to date came to: tiles kept, tiles made, damaged shards found."""
+    """The result of an update: tiles kept, tiles made and damaged shards found."""
 
     kept: int
     made: int
@@ -82,7 +82,7 @@ class PackReport(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """Where a tile lies, and what became of it."""
+    """The place of a tile and the outcome of its normalisation."""
 
     shard: str
     slot: int
@@ -90,7 +90,7 @@ class _Slot(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """A shard to make: its plan, the keys and tiles that go in, and what groups' stains are estimated from."""
+    """A shard to make: its plan, keys and tiles, and the tiles to estimate stains from."""
 
     plan: str
     keys: tuple[str, ...]
@@ -106,19 +106,21 @@ def update_pack(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Pack, PackReport]:
-    """Make the pack hold `tiles`, in their order. What was there before stays readable until the end.
+    """Update the pack to hold `tiles` in their order.
+
+    The old pack stays readable until the end.
 
     Args:
         folder: `data/packs/<variant>`.
-        tiles: what the pack is to hold.
-        recipe: how.
+        tiles: the tiles the pack shall hold.
+        recipe: all else that decides the pack.
         maker: makes tiles by this recipe; can be sent to another process.
-        workers: processes; None: one a core, or none for a few tiles.
-        progress: called with tiles done and in all.
+        workers: number of processes; None: one per core, or none for a few tiles.
+        progress: called with tiles done and in total.
 
     Raises:
-        DataError: a file is gone or has changed since ingest, a process died, another one is making this pack, or the
-            disk is full.
+        DataError: a file is gone or has changed since ingest, a process died, another one is making
+            this pack, or the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -169,7 +171,7 @@ def _pick_fit_tiles(tiles: Sequence[TileSource]) -> dict[str, Sequence[TileSourc
 
 
 def _find_kept(folder: Path, wanted: set[str]) -> tuple[dict[str, _Slot], int]:
-    """Slots of the wanted tiles in shards that are whole and well used, and the number of damaged shards."""
+    """Find wanted tiles in shards that are intact and well used, and count damaged shards."""
     try:
         pack = Pack.open(folder, complete=False)
     except (DataError, ArrowInvalid):
@@ -190,7 +192,7 @@ def _find_kept(folder: Path, wanted: set[str]) -> tuple[dict[str, _Slot], int]:
 
 
 def _plan(missing: Mapping[str, TileSource], fits: Fits | None, recipe: PackRecipe) -> list[_Shard]:
-    """Shards in the tiles' order; with one fit a group, its tiles stand together."""
+    """Plan the shards in the tiles' order, keeping groups whole if stains are fitted by group."""
     entries = list(missing.items())
     if fits is not None:
         entries.sort(key=lambda entry: (entry[1].group, entry[1].row))
@@ -205,13 +207,13 @@ def _plan(missing: Mapping[str, TileSource], fits: Fits | None, recipe: PackReci
 def _make_shards(
     shards: Sequence[_Shard], folder: Path, side: int, maker: TileMaker, workers: int | None
 ) -> Iterator[tuple[_Shard, str, list[str]]]:
-    """Yield each shard, in whatever order they are done, with its file's name and its tiles' outcomes."""
+    """Yield each shard as it is finished, with its file name and its tiles' outcomes."""
     count = min(workers or count_usable_cores(), len(shards))
     if count <= 1 or (workers is None and sum(len(shard.tiles) for shard in shards) <= MAX_IN_PROCESS):
         for shard in shards:
             yield shard, *_make_shard(shard, folder, side, maker, threads=None)
         return
-    # Not by fork: the parent has threads, of OpenMP among others, that a child would inherit half.
+    # Not by fork: the parent has threads, such as those of OpenMP, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(_Work(folder, side, maker),)) as pool:
         try:
@@ -220,7 +222,7 @@ def _make_shards(
                 yield waiting[future], *future.result()
         except BrokenProcessPool:
             raise DataError(
-                f"{folder}: a packing process was killed, perhaps for want of memory; finished shards are kept: "
+                f"{folder}: a packing process was killed, perhaps for lack of memory; finished shards are kept: "
                 "run it again, with a smaller normalize.workers if it happens twice"
             ) from None
         finally:
@@ -228,7 +230,7 @@ def _make_shards(
 
 
 def _make_shard(shard: _Shard, folder: Path, side: int, maker: TileMaker, threads: int | None) -> tuple[str, list[str]]:
-    """Write a shard unless a killed run did, with its outcomes beside it until the pack is committed."""
+    """Write a shard, unless a killed run did, and keep its outcomes until the pack is committed."""
     marker = folder / f"{shard.plan}.json"
     name = find_shard(folder, shard.plan) if marker.is_file() else None
     if name is not None:
@@ -253,7 +255,7 @@ class _Work(NamedTuple):
 
 
 _work: _Work | None = None
-"""In a packing process: what it works on."""
+"""The work of this process, if it is a packing process."""
 
 
 def _start_worker(work: _Work) -> None:
@@ -263,7 +265,7 @@ def _start_worker(work: _Work) -> None:
 
 
 def _end_with_parent() -> None:
-    """A pool's process whose parent was killed would wait for work for ever."""
+    """End this process when its parent dies; a pool's process would otherwise wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

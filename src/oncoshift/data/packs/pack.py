@@ -2,11 +2,12 @@
 
     data/packs/<variant>/
         pack.json               how it was made, the name of its index, the hash of its content
-        index-<hash>.parquet    a row for each row of tiles.parquet: tile_id, group, sha256, key, shard, slot, outcome
+        index-<hash>.parquet    one row per row of tiles.parquet, with the columns INDEX_COLUMNS
         shards/                 see `shards`
 
-Replacing pack.json is the one step that makes a new state of the pack visible. Labels are not in it. `content` hashes
-what the tiles are and not how they lie in shards, so a pack that grew is the same pack as one that was made at once.
+Replacing pack.json is the single step that makes a new state of the pack visible. A pack contains
+no labels. `content` hashes the tiles and not their division into shards, so a pack that grew equals
+one that was made at once.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEX_COLUMNS = ("tile_id", "group", "sha256", "key", "shard", "slot", "outcome")
-"""sha256: of the file that the tile came from. key: hash of all that decides its pixels. outcome: see `StainOutcome`,
-or `UNTOUCHED`."""
+"""Columns of the index. sha256: of the tile's file. key: hash of all that decides its pixels.
+outcome: a `StainOutcome`, or `UNTOUCHED`."""
 
 UNTOUCHED = "untouched"
 """The outcome of every tile in variant `none`."""
@@ -47,9 +48,9 @@ class PackNormalization:
 
     Attributes:
         variant: none or the method's name.
-        reference: what tiles were normalised to; None for variant `none`.
+        reference: the stains that tiles were normalised to; None for variant `none`.
         reference_tile: tile_id of the reference.
-        fit: tile or group: for what the stains of the tiles themselves were estimated.
+        fit: whether stains were estimated for each tile or for each group.
         outcomes: number of tiles by outcome.
     """
 
@@ -70,7 +71,7 @@ class Pack:
         stain: how it was normalised.
         side: side of a tile, pixels.
         recipe: hash of the settings and the code that made the tiles.
-        content: hash of what the tiles are.
+        content: hash of the tiles.
     """
 
     images: ShardedImages
@@ -86,11 +87,11 @@ class Pack:
 
         Args:
             folder: of the pack.
-            complete: whether to refuse a pack of which a shard's file is missing.
+            complete: whether to refuse a pack with missing shards.
             open_shards: see `ShardedImages`.
 
         Raises:
-            DataError: it is not there, or a shard is missing.
+            DataError: the pack does not exist, or a shard is missing.
         """
         about = _read_about(folder)
         index = read_table(folder / about["index"], INDEX_COLUMNS, stage="normalize")
@@ -104,7 +105,7 @@ class Pack:
         return cls(images, index, _read_stain(about["stain"]), about["side"], about["recipe"], about["content"])
 
     def rows(self, tile_ids: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of some tiles in `images`, int64 [N].
+        """Find the rows of some tiles in `images`, int64 [N].
 
         Raises:
             DataError: a tile is not in the pack.
@@ -121,7 +122,7 @@ class Pack:
 
 
 def pack_digest(folder: Path) -> str:
-    """Hash of a pack's content.
+    """Read the hash of a pack's content.
 
     Raises:
         DataError: there is no pack.
@@ -130,12 +131,12 @@ def pack_digest(folder: Path) -> str:
 
 
 def commit(folder: Path, index: pd.DataFrame, stain: PackNormalization, side: int, recipe: str) -> Pack:
-    """Make `index` the pack's state; then remove what it no longer names, and open it.
+    """Make `index` the state of the pack, remove files that it no longer names, and open the pack.
 
     Args:
-        folder: `data/packs/<variant>`; the shards that the index names are there.
+        folder: `data/packs/<variant>`, which has the shards that the index names.
         index: the columns in `INDEX_COLUMNS`.
-        stain: how it was made; the outcomes are counted here.
+        stain: how it was normalised; the outcomes are counted here.
         side: side of a tile, pixels.
         recipe: hash of the settings and the code that made the tiles.
     """

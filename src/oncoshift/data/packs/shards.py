@@ -1,8 +1,8 @@
-"""Shards: files that hold some tiles of a pack, written once, named by their checksum, read by memory map.
+"""Shards: files with some tiles of a pack, written once, named by their checksum and memory-mapped.
 
-A shard is `<plan>-<checksum>.npy`, uint8 [n, S, S, 3]. `plan` is the hash of what was to go in, `checksum` the XXH3 of
-the file's bytes. So a killed run finds what it finished, and a damaged shard is one whose bytes and name disagree; each
-process looks at that when it first reads from one.
+A shard is `<plan>-<checksum>.npy`, uint8 [n, S, S, 3]. `plan` is the hash of its intended content,
+`checksum` the XXH3 of the file's bytes. So a resumed run finds the shards it finished, and damage
+shows as a wrong name. Each process checks a shard when it first reads from it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def write_shard(folder: Path, plan: str, tiles: Iterable[NDArray[np.uint8]], count: int, side: int) -> str:
-    """Write a shard tile by tile, so that memory holds one; it is there whole or not at all.
+    """Write a shard atomically, holding one tile at a time in memory.
 
     Args:
         folder: of the shards.
-        plan: hash of what goes in.
+        plan: hash of the intended content.
         tiles: `count` tiles uint8 [side, side, 3].
         count: how many tiles.
         side: side of a tile, pixels.
@@ -69,7 +69,7 @@ def write_shard(folder: Path, plan: str, tiles: Iterable[NDArray[np.uint8]], cou
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file is there and its bytes are those that its name promises."""
+    """Whether the file exists and its bytes match the checksum in its name."""
     try:
         return _has_checksum(path)
     except OSError:
@@ -78,7 +78,7 @@ def is_whole(path: Path) -> bool:
 
 @cache
 def _is_whole(path: Path, size: int, modified: int) -> bool:  # noqa: ARG001 - a file made anew is another
-    """The same, of a shard that is read; a process reads each once for it, and one that it cannot read is an error."""
+    """Whether a shard matches its checksum, computed once per process; raises if unreadable."""
     return _has_checksum(path)
 
 
@@ -87,7 +87,7 @@ def _has_checksum(path: Path) -> bool:
 
 
 def find_shard(folder: Path, plan: str) -> str | None:
-    """Name of a whole shard that an earlier run made of this plan; remains that are damaged are removed."""
+    """Find an intact shard that an earlier run made of this plan, and remove damaged ones."""
     for path in sorted(folder.glob(f"{plan}-*.npy")):
         if is_whole(path):
             return path.name
@@ -104,8 +104,8 @@ class ShardedImages:
         shard: int32 [M], for each row the position in `names`.
         slot: int32 [M], for each row the position in its shard.
         side: side of a tile, pixels.
-        open_shards: so many shards stay mapped; None: all. Pages once read count as the process's memory while they
-            are mapped, although the system can take them back.
+        open_shards: number of shards that stay mapped; None: all. Pages that were read count as the
+            process's memory while mapped, although the system can reclaim them.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ShardedImages:
         return self.shape[0]
 
     def __getstate__(self) -> dict[str, object]:
-        """To another process go the paths; it maps the shards itself."""
+        """Pickle the paths only; another process maps the shards itself."""
         return {**vars(self), "_maps": {}}
 
     @overload
@@ -135,14 +135,14 @@ class ShardedImages:
     @overload
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]: ...
     def __getitem__(self, rows: int | np.integer | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """A tile uint8 [S, S, 3], or tiles [N, S, S, 3] in the order of `rows`; always a copy."""
+        """Copy a tile uint8 [S, S, 3], or tiles [N, S, S, 3] in the order of `rows`."""
         if isinstance(rows, int | np.integer):
             tile: NDArray[np.uint8] = self.read(np.array([rows]))[0]
             return tile
         return self.read(rows)
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Tiles uint8 [N, S, S, 3], into `out` where it is given: a buffer used again costs no page faults."""
+        """Read tiles uint8 [N, S, S, 3], into `out` if given, which saves page faults."""
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), np.uint8)
         for position, (shard, slot) in enumerate(
@@ -155,11 +155,11 @@ class ShardedImages:
         return out
 
     def _open(self, shard: int) -> NDArray[np.uint8]:
-        # As a plain array: a memmap's own __getitem__ takes ten times as long.
+        # As a plain array, since `__getitem__` of a memmap is ten times slower.
         path = self._folder / self._names[shard]
         try:
             file = path.stat()
-            # Read once more before it is removed: the first time may have gone wrong on its way.
+            # Read again before removing it: the first read may have failed in transit.
             if not _is_whole(path, file.st_size, file.st_mtime_ns) and not _has_checksum(path):
                 raise _remove(path)
             tiles = np.asarray(np.load(path, mmap_mode="r"))
@@ -168,14 +168,17 @@ class ShardedImages:
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         if self._open_shards is not None and len(self._maps) >= self._open_shards:
-            # Another thread may have dropped the same one; a reader that has it keeps it alive.
+            # Another thread may have dropped the same one; its readers keep it alive.
             self._maps.pop(next(iter(self._maps)), None)
         self._maps[shard] = tiles
         return tiles
 
 
 def _remove(path: Path) -> DataError:
-    """Remove a damaged shard, and say so; DVC looks at times of change, which a failing disk leaves alone."""
+    """Remove a damaged shard and return the error to raise.
+
+    DVC would not notice the damage: it compares modification times, which a failing disk keeps.
+    """
     remedy = "so it was removed; start it again, or `dvc repro normalize`, and it is made anew"
     try:
         path.unlink(missing_ok=True)

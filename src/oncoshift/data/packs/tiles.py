@@ -1,4 +1,4 @@
-"""From a tile's file, or from pack `none`, to the tile of a variant; in whatever process asks for it."""
+"""Making the tiles of a variant from their files or from pack `none`, in any process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CHUNK = 64
 """Tiles made at once."""
 
 _OPEN_SHARDS = 4
-"""Tiles are read almost in order, from few shards at a time."""
+"""Shards of pack `none` that stay mapped; tiles are read almost in order, from few at a time."""
 
 
 class TileSource(NamedTuple):
-    """A tile that a pack is to hold.
+    """A tile that a pack shall hold.
 
     Attributes:
-        row: in tiles.parquet, and in pack `none`.
+        row: its row in tiles.parquet and in pack `none`.
         tile_id: of the tile.
         group: patient, slide or original.
         path: of its file, absolute or relative to the experiment.
@@ -48,15 +48,15 @@ class TileSource(NamedTuple):
 
 
 class Reader(Protocol):
-    """Where the tiles of variant `none` come from; can be sent to another process."""
+    """A source of the tiles of variant `none` that can be sent to another process."""
 
     def __call__(self, tile: TileSource) -> NDArray[np.uint8]:
-        """The tile at the pack's size, uint8 [S, S, 3]."""
+        """Read a tile at the pack's size, uint8 [S, S, 3]."""
         ...
 
 
 class FileReader:
-    """Reads tiles from their files.
+    """A reader of tiles from their files.
 
     Args:
         base: the experiment's folder.
@@ -70,7 +70,7 @@ class FileReader:
         """See `Reader`.
 
         Raises:
-            DataError: the file is gone, or not what it was at ingest.
+            DataError: the file is gone, or changed since ingest.
         """
         path = self._base / tile.path
         try:
@@ -86,7 +86,7 @@ class FileReader:
 
 
 class PackReader:
-    """Reads tiles from pack `none`.
+    """A reader of tiles from pack `none`.
 
     Args:
         folder: of that pack.
@@ -108,11 +108,11 @@ class PackReader:
 
 
 class TileMaker:
-    """Makes the tiles of a variant.
+    """A maker of the tiles of a variant.
 
     Args:
-        read: where the tiles come from.
-        reference: what to normalise to; None for variant `none`.
+        read: reads the tiles of variant `none`.
+        reference: the stains to normalise to; None for variant `none`.
         backend: see `oncoshift.data.stain.build_normalizer`.
     """
 
@@ -125,12 +125,13 @@ class TileMaker:
         fits: Mapping[str, Sequence[TileSource]] | None = None,
         threads: int | None = None,
     ) -> Iterator[tuple[NDArray[np.uint8], str]]:
-        """Yield each tile uint8 [S, S, 3] and its outcome, holding a few dozen in memory.
+        """Yield each tile uint8 [S, S, 3] with its outcome, holding a few dozen in memory.
 
         Args:
             tiles: which tiles.
-            fits: group → the tiles that its stains are estimated from; None estimates them tile by tile.
-            threads: that make tiles; None: one a core.
+            fits: group → the tiles from which its stains are estimated; None estimates them tile by
+                tile.
+            threads: number of threads; None: one per core.
         """
         if fits is None:
             for start in range(0, len(tiles), _CHUNK):

@@ -1,1 +1,1 @@
-"""Where tiles come from: archives that are unpacked, adapters that list a data set's tiles, and what neither reads."""
+"""Sources of tiles: archives, adapters for layouts of data sets, and files that neither reads."""

@@ -1,6 +1,7 @@
-"""Archives of tiles (.zip, .tar and compressed .tar) into a folder: all of it or nothing, and never outside of it.
+"""Unpacking archives of tiles (.zip, .tar, compressed .tar), atomically and inside one folder.
 
-An archive is not trusted: a member's name may point anywhere, and a few kilobytes may unpack to terabytes.
+An archive is not trusted: a member's name may point anywhere, and a few kilobytes may unpack to
+terabytes.
 """
 
 from __future__ import annotations
@@ -32,16 +33,19 @@ ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 MAX_MEMBERS = 2_000_000
-"""The largest published tile sets have a third of a million files; more would fill the disk with empty ones."""
+"""Most members of an archive. The largest published tile sets have a third of a million files; a
+bomb of empty files would exhaust the file system."""
 
 MAX_RATIO = 100
-"""Bytes out for a byte in. JPEG and PNG are compressed already, plain TIFFs shrink to a third; a bomb has 1,032."""
+"""Largest ratio of unpacked to packed bytes. JPEG and PNG are compressed already, plain TIFFs
+shrink to a third; a bomb has 1,032."""
 
 SMALL = 2**26
-"""Bytes that need no ratio: an archive that unpacks to 64 MB harms nobody, and flat test images shrink a lot."""
+"""Unpacked bytes up to which the ratio is ignored: 64 MB do no harm, and flat test images compress
+well."""
 
 RESERVE = 2**30
-"""Bytes of the disk that stay free: the packs come after, and a full disk stops more than this."""
+"""Bytes of the disk that stay free, for the packs and for everything else that needs the disk."""
 
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
@@ -52,30 +56,32 @@ _BROKEN = (
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is a file that `unpack` takes, by its name."""
+    """Whether a path is a file that `unpack` accepts, by its name."""
     return path.is_file() and path.name.lower().endswith((*ZIP_SUFFIXES, *TAR_SUFFIXES))
 
 
 def unpack(
     archive: Path, target: Path, keep: Callable[[PurePosixPath], bool], progress: Progress | None = None
 ) -> PassedOver:
-    """Fill the folder `target` with the members of an archive, and nothing else.
+    """Replace the folder `target` by the members of an archive.
 
-    The same archive is not unpacked again. A process that is killed leaves `target` as it was, or absent.
+    The same archive is not unpacked again. A process that is killed leaves `target` as it was, or
+    absent.
 
     Args:
         archive: see `is_archive`.
-        target: is replaced as a whole.
-        keep: says of a member's path whether it is wanted; hidden files never are.
-        progress: called with bytes of the archive done and in all.
+        target: the folder to replace.
+        keep: decides by a member's path whether to unpack it; hidden files never are.
+        progress: called with bytes of the archive done and in total.
 
     Returns:
         The members that were not kept, without hidden ones.
 
     Raises:
-        DataError: the archive is damaged, encrypted or compressed in an unusual way; a member would lie outside of
-            `target`, is a link or a device, or is named twice; it is a bomb by `MAX_MEMBERS`, `MAX_RATIO`, the disk's
-            free space or the limits of `read_tar_members`. Nothing is left.
+        DataError: the archive is damaged, encrypted or compressed in an unusual way; a member would
+            lie outside of `target`, is a link or a device, or is named twice; it is a bomb by
+            `MAX_MEMBERS`, `MAX_RATIO`, the disk's free space or the limits of `read_tar_members`.
+            Nothing is left.
     """
     name = archive.name.lower()
 
@@ -93,10 +99,10 @@ def unpack(
 
 
 def resolve_member(archive: Path, name: str) -> PurePosixPath:
-    """Find where a member lies below the folder that it is unpacked to.
+    """Resolve a member's path below the folder it is unpacked to.
 
     Raises:
-        DataError: that would be outside of the folder, or the name is none that a file can have.
+        DataError: the path is outside of the folder, or the name is not possible for a file.
     """
     path = PurePosixPath(name.replace("\\", "/"))  # archives of old Windows programs
     drive = path.parts and len(path.parts[0]) > 1 and path.parts[0][1] == ":"
@@ -109,7 +115,7 @@ def resolve_member(archive: Path, name: str) -> PurePosixPath:
 
 @dataclass
 class _Budget:
-    """What an archive may still unpack to."""
+    """The limits on what an archive may still unpack to."""
 
     archive: Path
     allowed: int
@@ -123,7 +129,7 @@ class _Budget:
         return cls(archive, allowed, shutil.disk_usage(folder).free - RESERVE)
 
     def spend(self, size: int, headers: int = 0) -> None:
-        """Count a member of `size` bytes behind headers of others, kept or not: to pass over it costs as much time."""
+        """Count a member of `size` bytes and its headers; skipping one takes as long."""
         if size < 0:
             raise DataError(f"{self.archive}: damaged, a member says that it has {size} bytes; fetch it again")
         self.members += 1
@@ -144,7 +150,7 @@ class _Budget:
 
 @dataclass
 class _Writer:
-    """Writes the members that are kept."""
+    """A writer of the members that are kept."""
 
     archive: Path
     folder: Path
@@ -154,7 +160,7 @@ class _Writer:
     passed_over: PassedOver = field(default_factory=PassedOver)
 
     def path(self, name: str) -> Path | None:
-        """Where to write a member; None for one that is not kept."""
+        """Determine where to write a member; None if it is not kept."""
         inside = resolve_member(self.archive, name)
         if any(map(is_hidden, inside.parts)):
             return None
@@ -167,7 +173,7 @@ class _Writer:
         return self.folder / inside
 
     def write(self, path: Path, member: IO[bytes]) -> None:
-        """Copy a member's bytes to a path that `path` gave."""
+        """Copy a member's bytes to a path returned by `path`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
             shutil.copyfileobj(member, file, _CHUNK)
@@ -195,7 +201,7 @@ def _check_zipped(archive: Path, member: zipfile.ZipInfo) -> None:
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"{archive}: is encrypted; unpack it yourself and set ingest.root to the folder")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The other decoders of zipfile give all that a chunk unpacks to at once, and that has no bound.
+        # The other decoders of zipfile return all that a chunk unpacks to at once, without a bound.
         method = _METHODS.get(member.compress_type, f"method {member.compress_type}")
         raise DataError(
             f"{archive}: member {member.filename!r} is compressed with {method}, and only deflate or none is taken; "
@@ -217,7 +223,7 @@ def _untar(archive: Path, wanted: _Writer, step: Callable[[int], None]) -> None:
 
 @contextmanager
 def _explaining_errors(archive: Path) -> Iterator[None]:
-    """Turn errors of the archive's own format into ones that say what to do."""
+    """Turn errors of the archive's format into errors that say what to do."""
     try:
         yield
     except _BROKEN as error:
@@ -226,7 +232,7 @@ def _explaining_errors(archive: Path) -> Iterator[None]:
         raise DataError(f"{archive}: cannot be unpacked: {error}") from error
     except OSError as error:
         if error.errno in FULL:
-            raise  # no fault of the archive's
+            raise  # not the archive's fault
         raise DataError(f"{archive}: cannot be unpacked: {error.strerror or error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Rows of a user's CSV; every problem is one error with file, line and remedy."""
+"""Reading a user's CSV; every problem is one error with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LONGEST = 2**20
-"""Bytes of a line; a row of paths and names is a thousand times shorter."""
+"""Most bytes of a line; a row of paths and names is a thousand times shorter."""
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows below a CSV's header, each with the number of the line on which it begins.
 
     Args:
-        path: UTF-8, with or without a byte order mark; commas between cells, double quotes around them where needed.
-        columns: that must be there.
+        path: UTF-8, with or without a byte order mark; commas between cells, double quotes around
+            them where needed.
+        columns: the required columns.
 
     Yields:
-        The line, and column → cell without blanks around it; empty where a row is shorter than the header.
+        The line number, and column → stripped cell; empty for cells missing at the end of a row.
 
     Raises:
-        DataError: it is no UTF-8, holds a NUL byte, a quote is not closed or closed in the middle of a cell, a row has
-            more cells than the header, or the header lacks a column or has one twice.
+        DataError: the file is not UTF-8 or contains a NUL byte, a quote is not closed or is closed
+            inside a cell, a row has more cells than the header, or the header lacks a column or has
+            one twice.
     """
     with path.open("rb") as file:
         reader = csv.reader(_read_lines(path, file), strict=True)

@@ -1,4 +1,4 @@
-"""Walks a data set's folders: what is an image by its name, what is hidden, and where links lead."""
+"""Walking a data set's folders: which names are images, which are hidden, and where links lead."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ OTHER_PICTURES = frozenset(
      ".ico", ".psd", ".exr", ".dcm", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".vsi", ".czi", ".lif",
      ".qptiff"}
 )  # fmt: skip
-"""Suffixes of pictures that are not read. Such a file among tiles is one that cannot be used, not one to pass over."""
+"""Suffixes of image formats that are not supported. Such a file among tiles is reported as unusable
+and not skipped."""
 
 TABLE_SUFFIXES = frozenset({".csv", ".h5"})
 """Suffixes of the files in which adapters find tiles, labels and groups."""
 
 DEPTH = 4
-"""How far below the root an adapter looks for its folders: as published, and wrapped in one or two folders more."""
+"""Levels below the root at which an adapter looks for its folders: as published, and wrapped in one
+or two more folders."""
 
 
 def find_folders(root: Path, names: Collection[str], depth: int = DEPTH) -> list[Path]:
-    """Find folders below `root` whose name, in lower case, is one of `names`; sorted, at most `depth` levels down.
+    """Find folders below `root` whose name, in lower case, is one of `names`, sorted.
 
-    What is inside a folder that was found, and what is hidden, is not searched.
+    The search goes `depth` levels down and skips hidden folders and the inside of those found.
     """
     found: list[Path] = []
     level = [root] if root.is_dir() else []
@@ -43,14 +45,14 @@ def find_folders(root: Path, names: Collection[str], depth: int = DEPTH) -> list
 
 
 def list_subfolders(parent: Path) -> list[Path]:
-    """List the folders in a folder, sorted, without hidden ones and those that are named like an image."""
-    # A folder of 100,000 tiles is listed without asking the disk about each.
+    """List the subfolders, sorted, without hidden ones and those that are named like an image."""
+    # A folder of 100,000 tiles is listed without a system call for each.
     with os.scandir(parent) as entries:
         return sorted(Path(entry.path) for entry in entries if _is_subfolder(entry))
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List what a folder holds under an image's name, sorted and not hidden, readable or not."""
+    """List what has an image's name in a folder, sorted and not hidden, readable or not."""
     with os.scandir(folder) as entries:
         return sorted(Path(entry.path) for entry in entries if is_image(entry.name))
 
@@ -65,17 +67,17 @@ def find_files(
     is_entered: Callable[[Path], bool] = lambda _: True,
     on_closed: Callable[[Path], None] | None = None,
 ) -> Iterator[Path]:
-    """Find files at any depth below a folder, without hidden ones and what is in hidden folders.
+    """Find files at any depth below a folder, without hidden ones and those in hidden folders.
 
-    Links are followed, those that lead nowhere are files, and a folder that links reach twice is listed once.
+    Links are followed, dead links count as files, and a folder reached twice is listed once.
 
     Args:
         root: the folder.
-        is_entered: asked of each folder below it that is not hidden, before it is listed.
-        on_closed: called with a folder that cannot be listed, and the rest goes on; None: its error is raised.
+        is_entered: decides whether to list a folder; called for each that is not hidden.
+        on_closed: called with each folder that cannot be listed; None: the error is raised.
 
     Raises:
-        OSError: a folder cannot be listed, and there is no `on_closed`.
+        OSError: a folder cannot be listed, and `on_closed` is None.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [root]
@@ -98,7 +100,7 @@ def find_files(
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image, of whatever format, which is not hidden."""
+    """Whether a file's name is that of an image of any format, and not hidden."""
     suffix = Path(name).suffix.lower()
     return (suffix in IMAGE_SUFFIXES or suffix in OTHER_PICTURES) and not is_hidden(name)
 
@@ -110,5 +112,5 @@ def _is_subfolder(entry: os.DirEntry[str]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or to where one may not look
+    except OSError:  # a link in a circle, or into a folder without permission
         return False

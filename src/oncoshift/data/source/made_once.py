@@ -1,4 +1,4 @@
-"""Folders that are made from a file once for each of its contents, and never stand half made."""
+"""Folders derived from a file: made once for each of its contents, and never left incomplete."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STAMP = ".unpacked.json"
-"""The file in such a folder that says what it was made from."""
+"""The file in such a folder that records what it was made from."""
 
 
 def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], dict[str, Any] | None]) -> dict[str, Any]:
-    """Make a folder from something that is known by its hashes, unless that has been done.
+    """Make a folder from a source identified by hashes, unless it is already there.
 
-    Whenever the process is killed, `target` is the old folder or the new one as a whole, or it is absent.
+    If the process is killed, `target` is the complete old folder, the complete new one, or absent.
 
     Args:
-        target: is replaced as a whole.
-        source: what the folder is made from; kept in its `STAMP`.
-        fill: writes into an empty folder, and says what is to be known of it, as JSON can hold it; what it has written
-            is removed if it fails.
+        target: the folder to replace.
+        source: identifies what the folder is made from; kept in its `STAMP`.
+        fill: writes into an empty folder and returns facts to keep in the stamp, as JSON; if it
+            fails, the folder is removed.
 
     Returns:
-        What `fill` said when the folder was made; empty if that was nothing.
+        What `fill` returned when the folder was made; empty for None.
     """
     stamp = _read_stamp(target / STAMP)
     if stamp.get("source") == source:
@@ -47,7 +47,7 @@ def fill_once(target: Path, source: dict[str, str], fill: Callable[[Path], dict[
 
 
 def _read_stamp(path: Path) -> dict[str, Any]:
-    """A folder's stamp; empty where it is absent or damaged, for the folder can be made again."""
+    """Read a folder's stamp; empty if it is absent or damaged, so that the folder is made again."""
     try:
         stamp = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -56,9 +56,10 @@ def _read_stamp(path: Path) -> dict[str, Any]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder with its stamp, if it is there.
+    """Remove a folder with its stamp, if it exists.
 
-    It is renamed first: of a folder that is removed in part, the stamp may be what is left, and vouch for the rest.
+    It is renamed first, so that a removal that is interrupted cannot leave a stamp behind that
+    vouches for missing files.
     """
     aside = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(aside, ignore_errors=True)  # a killed process's

@@ -1,4 +1,4 @@
-"""Opens a data set, so that its tiles can be listed: unpacks an archive, and writes out tiles that are no files yet."""
+"""Opening a data set: archives are unpacked, and tiles in HDF5 are written to image files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class DataSet:
     """A data set whose tiles can be listed; see `oncoshift.data.source.scan`.
 
     Attributes:
-        root: its folder, or the file that an adapter takes in its place.
-        unpacked: the folder of tiles that were written out; it need not exist where none were.
+        root: its folder, or a file that the adapter accepts instead.
+        unpacked: the folder of extracted tiles; it need not exist if there are none.
         passed_over: members of an archive that were not unpacked.
     """
 
@@ -41,13 +41,13 @@ def open_data_set(adapter: str, root: Path, unpacked: Path, progress: Progress |
 
     Args:
         adapter: the adapter's name.
-        root: a folder, an archive of one, or what else the adapter takes.
-        unpacked: where files of an archive, and tiles that are no image files yet, are written; it is left empty of
-            what other data have brought.
-        progress: called while an archive is unpacked, with its bytes done and in all.
+        root: a folder, an archive of one, or what else the adapter accepts.
+        unpacked: where archives and tiles inside of other files are extracted; what other data left
+            there is removed.
+        progress: called while an archive is unpacked, with its bytes done and in total.
 
     Raises:
-        DataError: the root is not there or is no data set, or the archive cannot be unpacked.
+        DataError: the root does not exist or is not a data set, or the archive cannot be unpacked.
     """
     check_root(adapter, root)
     writer = load_adapter(adapter)
@@ -63,10 +63,10 @@ def open_data_set(adapter: str, root: Path, unpacked: Path, progress: Progress |
 
 
 def check_root(adapter: str, root: Path) -> None:
-    """See that `ingest.root` is something that an adapter can take.
+    """Check that the adapter can read `ingest.root`.
 
     Raises:
-        DataError: it is not there, its name is no text, or it is a file of which nothing is known.
+        DataError: it does not exist, its name is not UTF-8, or it is a file of an unknown kind.
     """
     if not is_text(str(root)):
         raise DataError(f"ingest.root {root!r}: its name is not UTF-8, and tables could not hold it; rename the folder")

@@ -1,4 +1,4 @@
-"""The names of organs, checked before any tile is opened: params.yaml must be able to name each."""
+"""The check of organ names before any tile is opened: params.yaml must be able to name each."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def check_organs(adapter: str, tiles: Sequence[RawTile]) -> None:
     """Refuse organs with names that `target` and `sources` cannot be.
 
     Args:
-        adapter: its name, which decides where the organ is written.
-        tiles: as the adapter found them, organs in lower case.
+        adapter: its name, which determines where the organ is written.
+        tiles: as listed by the adapter, organs in lower case.
 
     Raises:
-        DataError: names each such organ, how many tiles it has, and what to rename.
+        DataError: names each such organ, its number of tiles, and what to rename.
     """
     wrong: defaultdict[str, list[RawTile]] = defaultdict(list)
     for tile in tiles:
@@ -40,7 +40,7 @@ def check_organs(adapter: str, tiles: Sequence[RawTile]) -> None:
 
 
 def _advise(adapter: str, tile: RawTile) -> str:
-    """Where a name is written and what could stand there instead."""
+    """Say where a name is written and what could replace it."""
     place = "correct column organ" if adapter == "manifest" else "rename the folder"
     better = re.sub(r"[^a-z0-9_-]+", "_", tile.organ).strip("_-")
     proposal = f", for example to {better}" if re.fullmatch(ORGAN, better) else ""

@@ -1,4 +1,4 @@
-"""Files of a data set that nothing reads: how many there are of each kind, so that none is dropped silently."""
+"""Files of a data set that nothing reads, counted by kind so that none is dropped silently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKED = frozenset({".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z
 DEAD = "links that lead nowhere"
 CLOSED = "folders that may not be opened"
 ELSEWHERE = "links to folders elsewhere"
-"""Kinds that no suffix identifies."""
+"""Kinds other than suffixes."""
 
 _NO_SUFFIX = "without a suffix"
 _SHOWN = 8
@@ -26,47 +26,47 @@ _SHOWN = 8
 
 @dataclass
 class PassedOver:
-    """Files that were passed over, by the suffix of their name, and what could not be looked into.
+    """Files that were passed over, and folders that could not be opened.
 
     Attributes:
         counts: suffix in lower case, with its dot, or one of the kinds above → number of files.
-        first: the same → the first one's path below the data set's root, made text.
+        first: the same → path of the first one below the data set's root, as printable text.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
     def add(self, path: PurePath, kind: str | None = None) -> None:
-        """Count a file by its path below the data set's root; `kind` in place of its suffix."""
+        """Count a file by its path below the data set's root, under `kind` or else its suffix."""
         kind = kind or as_text(path.suffix.lower()) or _NO_SUFFIX
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.first.setdefault(kind, as_text(path.as_posix()))
 
     def warnings(self) -> list[str]:
-        """What to do about archives, dead links and closed folders, behind which tiles may be."""
+        """Warn of archives, dead links and closed folders, which may hide tiles."""
         found = []
         packed = sorted(kind for kind in self.counts if kind in _PACKED)
         if packed:
             number, named = sum(self.counts[kind] for kind in packed), self.first[packed[0]]
             found.append(f"archives in the data set were not unpacked: {number}, for example {named}; unpack them")
         if DEAD in self.counts:
-            found.append(f"links lead nowhere, for example {self.first[DEAD]}; mount or mend what they led to")
+            found.append(f"links lead nowhere, for example {self.first[DEAD]}; mount or restore what they led to")
         if CLOSED in self.counts:
-            found.append(f"folders may not be opened, for example {self.first[CLOSED]}; give yourself the right to it")
+            found.append(f"folders cannot be opened, for example {self.first[CLOSED]}; change their permissions")
         return found
 
 
 def pass_over(root: Path, taken: Collection[Path], is_known: Callable[[Path], bool], found: PassedOver) -> None:
-    """Count in `found` what is below a data set's folder and nobody took; nothing there stops the data set.
+    """Count the files below a data set's folder that no one read; add them to `found`.
 
-    A folder elsewhere, to which a link leads, is counted as one and not looked into, unless something in it was taken:
-    there may be a whole disk behind it.
+    A link to a folder elsewhere is counted as one file and not entered unless a tile in it was
+    taken, because a whole disk may be behind it. Nothing here raises.
 
     Args:
         root: the folder.
         taken: the tiles' files.
-        is_known: whether a file that is no tile is not to be counted.
-        found: what was counted before.
+        is_known: whether a file that is not a tile is left uncounted.
+        found: the counts so far.
     """
     files = set(taken)
     around = {folder for parent in {file.parent for file in files} for folder in (parent, *parent.parents)}
@@ -84,7 +84,7 @@ def pass_over(root: Path, taken: Collection[Path], is_known: Callable[[Path], bo
 
 
 def summarise(counts: Mapping[str, int]) -> str:
-    """List the kinds of files and their numbers in one line, the most frequent first."""
+    """List the kinds of files with their numbers in one line, the most frequent first."""
     kinds = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(number for _, number in kinds[_SHOWN:])
     lines = [f"{number:,} {escape_unprintable(kind)}" for kind, number in kinds[:_SHOWN]]

@@ -1,4 +1,4 @@
-"""Lists the tiles of an open data set, with the adapter that `ingest.adapter` names, and what else is in its folder."""
+"""Listing the tiles of an open data set with its adapter, and what else is in its folder."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What is in a data set, before any tile is opened.
+    """The content of a data set, before any tile is opened.
 
     Attributes:
-        root: the data set's folder, in which the tiles lie unless they were written out.
-        tiles: sorted by tile_id.
-        passed_over: what else is in the data set, without hidden files.
+        root: the data set's folder, which contains the tiles unless they were extracted.
+        tiles: the tiles, sorted by tile_id.
+        passed_over: other files of the data set, without hidden ones.
         made_up: whether the data set is a phantom.
     """
 
@@ -48,8 +48,8 @@ def scan(settings: IngestSettings, data_set: DataSet) -> Scanned:
         data_set: as `open_data_set` opened it.
 
     Raises:
-        DataError: an organ has a name that settings cannot hold, or nothing is laid out as the adapter expects; the
-            message then names the adapters that would fit.
+        DataError: an organ has a name that settings do not allow, or nothing is laid out as the
+            adapter expects; the message then names adapters that would fit.
     """
     folder, left = data_set.root, data_set.passed_over
     try:
@@ -59,7 +59,7 @@ def scan(settings: IngestSettings, data_set: DataSet) -> Scanned:
         hint = f"\nit looks like ingest.adapter: {' or '.join(others)}" if others else ""
         raise DataError(f"ingest.adapter {settings.adapter}: {error}{hint}") from None
     check_organs(settings.adapter, tiles)
-    if folder.is_file():  # a manifest: of the folder around it, only what it names is the data set
+    if folder.is_file():  # a manifest: other files around it are not part of the data set
         return Scanned(folder.parent, tiles, left, is_made_up(folder))
     made_up = is_made_up(folder)
     pass_over(
@@ -72,7 +72,7 @@ def scan(settings: IngestSettings, data_set: DataSet) -> Scanned:
 
 
 def _is_known(path: PurePath, adapter: str, made_up: bool) -> bool:
-    """Whether a file that is no tile was read all the same, or belongs to a phantom."""
+    """Whether a file that is not a tile was read anyway, or belongs to a phantom."""
     if made_up and (path.name == MARKER or MASKS in path.parts):
         return True
     return ADAPTERS[adapter].reads_tables and path.suffix.lower() in TABLE_SUFFIXES

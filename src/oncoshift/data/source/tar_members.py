@@ -1,4 +1,4 @@
-"""The members of a tar, through `tarfile`, with limits on what a stranger's headers can cost."""
+"""Reading the members of a tar with `tarfile`, with limits on what untrusted headers can cost."""
 
 from __future__ import annotations
 
@@ -18,50 +18,52 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_DESCRIPTION = 2**20
-"""Bytes of all headers of one member (long names, pax records): the longest path has 4,096."""
+"""Most bytes of all headers of one member (long names, pax records); the longest path has 4,096."""
 
 MAX_HEADERS = 8
-"""Extra headers of one member: a long name, a long link, pax records and what holds for all members."""
+"""Most extra headers of one member: a long name, a long link, pax records, and those that apply to
+all members."""
 
 MAX_COMMON = 64
-"""Pax records that hold for all members; they stay in memory to the archive's end."""
+"""Most pax records that apply to all members; they stay in memory until the archive's end."""
 
 _MAX_READS = 2 * MAX_HEADERS + 2
-"""An extra header is read in two steps, the member's own in one; one more may skip the member before it."""
+"""Most reads for one member: two for each extra header, one for its own, and one to skip the member
+before it."""
 
 _DECODERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
-"""First bytes → what reads a stream that begins with them."""
+"""First bytes of a stream, and the decoder for it."""
 
 
 def read_tar_members(archive: Path, raw: BufferedReader) -> Iterator[tuple[tarfile.TarInfo, int, IO[bytes] | None]]:
-    """Yield each member of a tar, compressed or not, with the bytes of its headers and, for a file, its content.
+    """Yield each member of a tar, the size of its headers in bytes and, for a file, its content.
 
     Args:
-        archive: named in errors.
+        archive: the tar, compressed or not; named in errors.
         raw: the archive, opened.
 
     Raises:
-        DataError: a member has more headers than any file needs, says that it has fewer than no bytes, is stored with
-            holes, or is a link or a device.
+        DataError: a member has more headers than any file needs, declares a negative size, is
+            sparse, or is a link or a device.
         tarfile.TarError: the archive is damaged.
     """
     with _decompressing(raw) as stream:
         headers = _Headers(archive, stream)
-        # To read a tar takes no more than `read`, `seek` and `tell`; opening it reads the first header.
+        # Reading a tar needs only `read`, `seek` and `tell`; opening it reads the first header.
         with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]
             while (member := _read_next(tar, headers)) is not None:
                 size = headers.taken
                 _check_member(archive, tar, member)
                 yield member, size, tar.extractfile(member) if member.isfile() else None
-                tar.members.clear()  # no documented way keeps that list from growing with the archive
+                tar.members.clear()  # there is no documented way to keep this list from growing
                 headers.start()
 
 
 class _Headers:
-    """The stream of a tar, which hands out what one member's headers may take and no more.
+    """The stream of a tar, which limits the size of one member's headers.
 
-    `tarfile` reads a header's body whole, as long as it says that it is, and follows any number of headers before it
-    returns a member. So the limit must be where it reads.
+    `tarfile` reads a header's body completely, whatever size it declares, and any number of headers
+    before it returns a member. So the limit has to be in the stream.
     """
 
     def __init__(self, archive: Path, stream: BufferedIOBase) -> None:
@@ -70,7 +72,7 @@ class _Headers:
         self.start()
 
     def start(self) -> None:
-        """Count from here on; the next member is looked for."""
+        """Start counting the headers of the next member."""
         self.is_limited, self.taken, self._reads = True, 0, 0
 
     def read(self, size: int = -1) -> bytes:
@@ -99,7 +101,7 @@ class _Headers:
 
 
 def _read_next(tar: tarfile.TarFile, headers: _Headers) -> tarfile.TarInfo | None:
-    """The next member; a broken header is an error, where `tarfile` takes it for the archive's end."""
+    """Read the next member; raise on a broken header, which `tarfile` takes for the end."""
     member = tar.next()
     headers.is_limited = False
     if member is None and headers.last.strip(b"\0"):
@@ -122,7 +124,7 @@ def _check_member(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) 
 
 @contextmanager
 def _decompressing(raw: BufferedReader) -> Iterator[BufferedIOBase]:
-    """The bytes of a tar that may be compressed, told by how it begins."""
+    """Open the tar's stream, decompressed according to its first bytes."""
     start = raw.read(max(len(magic) for magic, _ in _DECODERS))
     raw.seek(0)
     decoder = next((decoder for magic, decoder in _DECODERS if start.startswith(magic)), None)

@@ -1,4 +1,4 @@
-"""Stain normalisation of a data set: the rule that picks the reference, and the backends that do the work."""
+"""Stain normalisation of a data set: the rule that picks the reference, and the backends."""
 
 from __future__ import annotations
 

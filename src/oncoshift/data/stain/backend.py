@@ -1,4 +1,4 @@
-"""Which implementation normalises tiles: the compiled kernels that a served model has too, or staintools itself."""
+"""The backends of stain normalisation: the compiled kernels of served models, or staintools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BackendName = Literal["numba", "staintools"]
 
 
 def pick_backend(name: str) -> BackendName:
-    """Resolve a setting; `auto` is numba on every machine, so that equal settings give equal packs.
+    """Resolve the setting; `auto` is numba everywhere, so that equal settings give equal packs.
 
     Raises:
         SettingsError: there is no such backend.

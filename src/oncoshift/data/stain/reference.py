@@ -1,12 +1,14 @@
-"""The rule that picks the reference tile, so that nobody picks it by eye.
+"""The rule that picks the stain reference tile, instead of a choice by eye.
 
-Of the source training tiles that can be normalised, each at the pack's size and with its luminosity standardised, take
-means and standard deviations of L, a and b. Typical are the twentieth of them that are nearest (Euclidean, in LAB
-units) to the median of these six figures. The reference is the typical tile whose file's hash comes first. Target,
-validation, audit and test have no say. One tile is the reference of every variant.
+For each source training tile that can be normalised, at the pack's size and with standardised
+luminosity, compute means and standard deviations of L, a and b. The twentieth of the tiles nearest
+to the median of these six figures (Euclidean distance in LAB units) is typical. The reference is
+the typical tile whose file has the smallest hash. Target, validation, audit and test tiles have no
+influence. All variants share one reference.
 
-Not simply the nearest tile: a few new tiles move the median a little, and with it the nearest tile, and every tile of
-every pack would have to be normalised again. The first by hash of a twentieth mostly stays.
+The nearest tile itself would be a poor rule: a few new tiles move the median a little and change
+the nearest tile, and then every tile of every pack would have to be normalised again. The smallest
+hash among a twentieth mostly stays the same.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TYPICAL = 20
-"""One in so many tiles, those nearest to the median, can be the reference."""
+"""One in this many tiles, those nearest to the median, can be the reference."""
 
 Statistics = tuple[float, ...]
 """Means of L, a, b, then their standard deviations."""
 
 
 def compute_tile_statistics(image: NDArray[np.uint8]) -> Statistics | None:
-    """The six figures of a tile uint8 [S, S, 3], or None for a tile that cannot be normalised."""
+    """Compute the six figures of a tile uint8 [S, S, 3]; None if it cannot be normalised."""
     from oncoshift.serving.stain.reinhard import fit
 
     found = fit([image], standardize=True)
@@ -38,7 +40,7 @@ def compute_tile_statistics(image: NDArray[np.uint8]) -> Statistics | None:
 
 
 def pick_reference(statistics: Sequence[Statistics | None], digests: Sequence[str]) -> int:
-    """Position of the reference.
+    """Pick the position of the reference.
 
     Args:
         statistics: of each candidate, see `compute_tile_statistics`.

@@ -1,4 +1,4 @@
-"""A sheet of tiles in every stain variant side by side, to see with the eye what normalisation does."""
+"""A sheet of tiles in all stain variants side by side, for looking at what normalisation does."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def draw_stain_sheet(
 
     Args:
         tiles: variant → the same tiles, uint8 [H, W, 3], in the order of `rows`.
-        rows: what each row is, for example its organ.
-        outcomes: variant → what became of each tile; one that is neither normalised nor untouched is written below it.
+        rows: the label of each row, for example its organ.
+        outcomes: variant → each tile's outcome, which is written below the tile unless it is
+            normalised or untouched.
 
     Raises:
-        ValueError: a variant has not as many tiles as there are rows.
+        ValueError: a variant does not have as many tiles as there are rows.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""staintools itself as a backend: the definition that ours is measured against, and tens of times slower."""
+"""staintools as a backend: slow, and the reference that the compiled kernels are compared with."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class StaintoolsNormalizer:
-    """Normalises as staintools does; see `oncoshift.serving.stain.StainNormalizer`.
+    """A normaliser that calls staintools; see `oncoshift.serving.stain.StainNormalizer`.
 
-    Blank and flat tiles are found as everywhere else; staintools would raise, or paint them black. The
-    reference's numbers are used as they are. A group's fit is staintools' on pixels pooled as everywhere else.
+    Blank and flat tiles are detected as in the other backend, because staintools would raise or
+    paint them black. The reference's numbers are used unchanged. A group's fit is that of
+    staintools on pixels pooled as in the other backend.
     """
 
     def __init__(self, reference: StainReference) -> None:
@@ -38,7 +39,7 @@ class StaintoolsNormalizer:
         fit = self.reference.fit
         if isinstance(fit, LabStatistics):
             peer = ReinhardColorNormalizer()
-            # staintools holds each statistic as OpenCV returns it, [1, 1] in float64.
+            # staintools keeps each statistic as OpenCV returns it, [1, 1] in float64.
             peer.target_means = tuple(np.full((1, 1), mean) for mean in fit.means)
             peer.target_stds = tuple(np.full((1, 1), std) for std in fit.stds)
             return peer
@@ -48,7 +49,7 @@ class StaintoolsNormalizer:
         return peer
 
     def _prepared(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # Some of staintools writes into its argument.
+        # Parts of staintools write into their argument.
         image = image.copy()
         return LuminosityStandardizer.standardize(image) if self.reference.standardize_luminosity else image
 

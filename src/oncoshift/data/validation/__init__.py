@@ -1,1 +1,1 @@
-"""Which tiles can be used: checks of one tile, byte-identical copies, the table's schema, and the report."""
+"""Validation of tiles: checks of each tile, duplicates, the table's schema, and the report."""

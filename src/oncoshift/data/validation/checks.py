@@ -1,10 +1,11 @@
-"""What can be measured on one decoded tile, and the fault that follows from the limits in section `ingest`.
+"""Measurements of one decoded tile, and its fault by the limits in section `ingest`.
 
-Everything is measured on a copy whose longer side is at most `MEASURED_SIDE` pixels: about what a network sees, so that
-a tile's sharpness does not depend on how large its file is. One 224×224 tile takes about 1.5 ms.
+All measurements are taken on a copy whose longer side is at most `MEASURED_SIDE` pixels, about what
+a network sees, so that sharpness does not depend on a tile's size in pixels. One 224×224 tile takes
+about 1.5 ms.
 
-The default limits come from 4,006 real H&E tiles of lung, colon, breast and kidney and from the phantom's 1,280; the
-docstring of each measurement says what those tiles and others have.
+The default limits come from 4,006 real H&E tiles of lung, colon, breast and kidney and the 1,280 of
+the phantom; the docstring of each measurement gives their values and those of other images.
 """
 
 from __future__ import annotations
@@ -20,38 +21,41 @@ if TYPE_CHECKING:
     from oncoshift.settings import IngestSettings
 
 MEASURED_SIDE = 256
-"""Longer side of the copy that is measured, pixels; smaller tiles are measured as they are."""
+"""Longer side of the measured copy in pixels; smaller tiles are measured unchanged."""
 
 TISSUE_LUMINOSITY = 0.8
-"""A pixel darker than this share of full luminosity (L of CIELAB) is tissue; staintools' threshold."""
+"""Share of full luminosity (L of CIELAB) below which a pixel is tissue; the threshold of
+staintools."""
 
 STAIN_HUE = 45.0
-"""Hue in optical density from which on, up to 180°, a pixel may be H&E. Haematoxylin has 67°, eosin 121°."""
+"""Least hue of H&E in optical density; the greatest is 180°. Haematoxylin has 67°, eosin 121°."""
 
 EOSIN_HUE = 65.0
-"""Hue from which on a pixel has eosin's pink beside haematoxylin's blue; a blue with red = green has 60°."""
+"""Least hue of a pixel with eosin beside haematoxylin; a blue with equal red and green has 60°."""
 
 MIN_CONTRAST = 2.0
-"""Standard deviation of luminosity, in grey levels of 255, below which a tile is one surface."""
+"""Standard deviation of luminosity, in grey levels of 255, below which a tile is featureless."""
 
 _MIN_PIXELS = 16
-# Below 16 of 255 a channel counts as 16: a clipped one has no colour left, and its logarithm would outweigh the rest.
+# Values below 16 of 255 count as 16: a clipped channel has no colour information, and its logarithm
+# would dominate.
 _DENSITY = -np.log(np.maximum(np.arange(256), 16) / 255).astype(np.float32)
 
 Kind = Literal[
     "missing", "outside", "not_utf8", "unreadable", "changed", "named_twice", "small", "blank", "not_he", "blurred",
     "duplicate",
 ]  # fmt: skip
-"""Why a tile is left out. `duplicate` is no fault of the file and does not count against the allowed share."""
+"""Reasons for leaving a tile out. A `duplicate` is not faulty and does not count towards the
+allowed share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a tile cannot be used.
+    """A reason why a tile cannot be used.
 
     Attributes:
         kind: one word, for counting.
-        reason: one line with the figures and the limit.
+        reason: one line with the value and the limit.
     """
 
     kind: Kind
@@ -60,7 +64,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured on one tile; figures are rounded, so that a library's last bit moves no table.
+    """Measurements of one tile, rounded so that a library's last bit does not change the tables.
 
     Attributes:
         width: of the tile as decoded, pixels.
@@ -68,13 +72,16 @@ class Measurements:
         tissue: share of pixels darker than `TISSUE_LUMINOSITY`, 0 to 1.
         contrast: standard deviation of luminosity, grey levels of 255.
         sharpness: see `sharpness`.
-        saturation: length of the mean colour in hue–saturation–density space (van der Laak 2000), from 0 for grey.
-            Real tiles have at least 0.050.
-        stain_share: share, weighted by chroma, of tissue whose hue lies between `STAIN_HUE` and 180°. Real tiles have
-            at least 0.71; a cat has 0.00, brown DAB with haematoxylin 0.02, a portrait 0.22, a colour wheel 0.42. Real
-            tiles that staintools normalises to a tile of colon, kidney or lung have at least 0.67. Reinhard's method
-            towards a greenish tile of BreakHis makes pictures below the limit, and those are not H&E to the eye either.
-        eosin_share: the same from `EOSIN_HUE` on. Real tiles have at least 0.27, the phantom 0.13, blue pictures 0.00.
+        saturation: length of the mean colour in hue–saturation–density space (van der Laak 2000); 0
+            is grey. Real tiles have at least 0.050.
+        stain_share: share of tissue, weighted by chroma, with a hue between `STAIN_HUE` and 180°.
+            Real tiles have at least 0.71, and at least 0.67 after staintools normalised them to a
+            tile of colon, kidney or lung. A photograph of a cat has 0.00, brown DAB with
+            haematoxylin 0.02, a portrait 0.22, a colour wheel 0.42. Reinhard's method with a
+            greenish BreakHis tile as reference gives images below the limit, which do not look like
+            H&E either.
+        eosin_share: the same with a hue from `EOSIN_HUE`. Real tiles have at least 0.27, those of
+            the phantom 0.13, blue images 0.00.
         hue: of the mean colour, degrees from −180 to 180.
         density_red: mean optical density of tissue, natural logarithm, of the red channel.
         density_green: of the green channel.
@@ -127,7 +134,7 @@ def measure(image: NDArray[np.uint8]) -> Measurements:
 
 
 def find_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
-    """Find the first thing that is wrong with a tile; None for a sound one."""
+    """Find the first fault of a tile; None for a sound one."""
     width, height = measured.width, measured.height
     if min(width, height) < settings.min_size:
         return Fault(
@@ -144,19 +151,21 @@ def find_fault(measured: Measurements, settings: IngestSettings) -> Fault | None
 
 
 def sharpness(gray: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of Gaussian (σ = 1 pixel) over the variance of the grey levels.
+    """Compute the variance of the Laplacian of Gaussian (σ = 1 pixel) over that of the grey levels.
 
-    The variance of the Laplacian is a focus measure of Pech-Pacheco (2000; LAPV in Pertuz 2013). The Gaussian keeps
-    JPEG noise out of it (Marr and Hildreth 1980), and dividing by the variance keeps out how strong the stain is.
+    The variance of the Laplacian is the focus measure of Pech-Pacheco (2000; LAPV in Pertuz 2013).
+    The Gaussian suppresses JPEG noise (Marr and Hildreth 1980), and dividing by the variance
+    removes the effect of stain strength.
 
-    Of 4,006 real tiles at 224×224, medians by organ are 0.026 to 0.098 and the least is 0.0027. The default limit of
-    0.0025 flags none of them; it flags 91 % of them after a blur of σ = 4 pixels and 34 % after σ = 3.
+    On 4,006 real tiles at 224×224, medians by organ are 0.026 to 0.098 and the least value is
+    0.0027. The default limit of 0.0025 flags none of them, 34 % after a blur of σ = 3 pixels, and
+    91 % after σ = 4.
 
     Args:
         gray: uint8 [H, W].
 
     Returns:
-        0 for one even surface; about 0.1 for crisp tissue.
+        0 for a featureless tile, about 0.1 for crisp tissue.
     """
     import cv2
 
@@ -210,7 +219,10 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _select_stained_pixels(image: NDArray[np.uint8], luminosity: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels [N, 3] that are dark beside the tile's own white, so that dim or tinted glass does not count; or all."""
+    """Select the pixels [N, 3] that are darker than the tile's own white; all if there are none.
+
+    So dim or tinted glass does not count as stained.
+    """
     counts = np.cumsum(np.bincount(luminosity.ravel(), minlength=256))
     white = int(np.searchsorted(counts, 0.95 * counts[-1]))
     pixels: NDArray[np.uint8] = image[luminosity < TISSUE_LUMINOSITY * white]
@@ -218,7 +230,7 @@ def _select_stained_pixels(image: NDArray[np.uint8], luminosity: NDArray[np.uint
 
 
 def _chroma(red: float, green: float, blue: float) -> tuple[float, float]:
-    """Saturation and hue in degrees of an optical density (van der Laak 2000, equations 4 and 5)."""
+    """Compute saturation and hue (°) of an optical density (van der Laak 2000, eqs. 4 and 5)."""
     density = (red + green + blue) / 3
     if density <= 0:
         return 0.0, 0.0
@@ -227,7 +239,7 @@ def _chroma(red: float, green: float, blue: float) -> tuple[float, float]:
 
 
 def _hue_shares(density: NDArray[np.float32]) -> tuple[float, float]:
-    """Shares of pixels [N, 3] with a hue from `STAIN_HUE` and from `EOSIN_HUE` on to 180°, weighted by chroma."""
+    """Compute the chroma-weighted shares of pixels [N, 3] with a hue of H&E and of eosin."""
     x = density[:, 0] - density.mean(axis=1)
     y = (density[:, 1] - density[:, 2]) / np.float32(np.sqrt(3))
     chroma = np.hypot(x, y)

@@ -1,4 +1,4 @@
-"""A small document of headings, text, tables and pictures, as Markdown or as one self-contained HTML file."""
+"""A small document of headings, text, tables and pictures, as Markdown or self-contained HTML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEMPLATE = Path(__file__).with_name("document.html")
 
 @dataclass(frozen=True)
 class Heading:
-    """A line above a part; level 1 is the document's title."""
+    """A heading; level 1 is the document's title."""
 
     text: str
     level: int = 2
@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture: Markdown names its file, HTML holds its content.
+    """A picture, which Markdown links and HTML embeds.
 
     Attributes:
         name: the file beside the document.
@@ -71,12 +71,12 @@ Block = Heading | Paragraph | Items | Table | Picture
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
-    """The document as Markdown; pictures are links to files beside it."""
+    """Render the document as Markdown; pictures are links to files beside it."""
     return "\n\n".join(_to_markdown(block) for block in blocks) + "\n"
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """The document as HTML that needs no other file; its first heading is the page's title."""
+    """Render the document as self-contained HTML; its first heading is the page's title."""
     title = next((block.text for block in blocks if isinstance(block, Heading)), "")
     return _load_template().render(title=title, blocks=[(type(block).__name__, block) for block in blocks])
 
@@ -99,7 +99,7 @@ def _to_markdown(block: Block) -> str:
 
 @cache
 def _load_template() -> Template:
-    # Here and not above, for the stages that write no report.
+    # Imported here, since most stages write no report.
     from jinja2 import Environment
 
     environment = Environment(
@@ -113,7 +113,7 @@ def _load_template() -> Template:
 
 
 def _as_plain_text(text: str) -> str:
-    """A text that Markdown shows as it is: on one line, without markup of its own."""
+    """Escape a text so that Markdown shows it literally, on one line."""
     return escape(escape_unprintable(text))
 
 

@@ -1,4 +1,4 @@
-"""Byte-identical tiles: one of them is kept, their groups become one, and contradictions are refused."""
+"""Byte-identical tiles: one is kept, their groups are joined, and contradictions are refused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SHOWN = 5
 
 
 def mark_duplicates(inspected: Sequence[Inspected]) -> list[Inspected]:
-    """Mark all but one of the tiles with the same bytes as `duplicate`; the order stays.
+    """Mark all but one of the tiles with the same bytes as `duplicate`, in the same order.
 
-    A tile with a label is kept before one without, then the first by tile_id. Tiles that have a fault already take no
-    part.
+    The tile that is kept has a label, if any of them has, and is the first by tile_id. Tiles with a
+    fault are ignored.
 
     Raises:
         DataError: the same bytes are in two organs, or both benign and malignant.
@@ -37,15 +37,15 @@ def mark_duplicates(inspected: Sequence[Inspected]) -> list[Inspected]:
 
 
 def list_identical_groups(inspected: Sequence[Inspected]) -> list[list[str]]:
-    """List the groups that hold the same bytes, and so are one.
+    """List the groups that contain the same bytes and have to be joined.
 
-    Call it on the tiles that `mark_duplicates` was given.
+    Call it with the tiles given to `mark_duplicates`.
     """
     return [[tile.group for tile in members] for members in _find_copies(inspected).values()]
 
 
 def rename_groups(inspected: Sequence[Inspected], names: dict[str, str]) -> list[Inspected]:
-    """Give tiles the groups that `names` gives them; see `disjoint_sets.merged_names`."""
+    """Rename the groups of tiles; see `disjoint_sets.merged_names`."""
     return [
         replace(one, tile=replace(one.tile, group=names[one.tile.group])) if one.tile.group in names else one
         for one in inspected
@@ -53,7 +53,7 @@ def rename_groups(inspected: Sequence[Inspected], names: dict[str, str]) -> list
 
 
 def _find_copies(inspected: Iterable[Inspected]) -> dict[str, list[RawTile]]:
-    """Digest → tiles, of sound tiles alone, where there are two or more."""
+    """Find sound tiles that share a digest, by digest."""
     by_digest: defaultdict[str, list[RawTile]] = defaultdict(list)
     for one in inspected:
         if one.fault is None and one.sha256 is not None:

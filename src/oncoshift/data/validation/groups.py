@@ -1,4 +1,4 @@
-"""Warnings of groups: those that became very large when they were joined, and those whose names are nearly alike."""
+"""Warnings about groups: very large ones after joining, and those with nearly the same name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _GIANT_TILES = 20
 _GIANT_SHARE = 0.05
-"""Of all tiles; no original is that frequent in a data set that is worth splitting."""
+"""Share of all tiles; no original is that frequent in a data set that is worth splitting."""
 
 _SHOWN = 5
 
@@ -22,8 +22,8 @@ def warn_of_large_groups(joined: Sequence[str], before: Sequence[str] | None = N
 
     Args:
         joined: the group of each tile.
-        before: its group before groups were joined; None where each tile was its own. A group that is large without
-            having been joined is no cause for a warning.
+        before: its group before joining; None if each tile was its own. A group that was already
+            large is no reason for a warning.
 
     Returns:
         A message for each group of more than 20 tiles and more than 5 % of all, the largest first.
@@ -41,11 +41,11 @@ def warn_of_large_groups(joined: Sequence[str], before: Sequence[str] | None = N
 
 
 def warn_of_similar_names(joined: Sequence[str], before: Sequence[str]) -> list[str]:
-    """Warn of groups whose names differ by case or blanks alone: they may be one patient, on two sides of a split.
+    """Warn of groups whose names differ only by case or blanks and may be one patient.
 
     Args:
         joined: the group of each tile.
-        before: its group before groups were joined; those that have become one are none to warn of.
+        before: its group before joining; groups that were joined need no warning.
     """
     alike: dict[str, dict[str, str]] = {}
     for whole, name in sorted(set(zip(joined, before, strict=True))):
@@ -55,4 +55,4 @@ def warn_of_similar_names(joined: Sequence[str], before: Sequence[str]) -> list[
         return []
     named = "; ".join(" and ".join(map(repr, sorted(names))) for names in apart[:_SHOWN])
     more = f"; and {len(apart) - _SHOWN} more" if len(apart) > _SHOWN else ""
-    return [f"groups that differ by case or blanks alone are kept apart; rename those that are one: {named}{more}"]
+    return [f"groups that differ only by case or blanks are kept apart; rename those that are one: {named}{more}"]

@@ -1,4 +1,4 @@
-"""Open one tile's file: its hash, its measurements and its fault, if it has one."""
+"""The inspection of one tile's file: its hash, its measurements and its fault, if any."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Inspected:
     """A tile whose file was opened, or could not be.
 
     Attributes:
-        tile: as the data set names it.
-        sha256: hex digest of the file's bytes; None where they cannot be read.
-        measured: None where the image cannot be decoded.
+        tile: as the data set lists it.
+        sha256: hex digest of the file's bytes; None if they cannot be read.
+        measured: None if the image cannot be decoded.
         fault: None for a sound tile.
     """
 
@@ -36,7 +36,7 @@ class Inspected:
 
 
 def inspect(tile: RawTile, settings: IngestSettings, root: Path) -> Inspected:
-    """Read, decode and measure a tile of the data set at `root`; whatever is wrong with it is part of the result."""
+    """Read, decode and measure a tile of the data set at `root`; the result includes any fault."""
     fault = _find_path_fault(tile.path, root)
     if fault is not None:
         return Inspected(tile, None, None, fault)
@@ -56,7 +56,7 @@ def inspect(tile: RawTile, settings: IngestSettings, root: Path) -> Inspected:
 
 
 def _find_path_fault(path: Path, root: Path) -> Fault | None:
-    """Find what is wrong with a tile's path, before the file is opened."""
+    """Find a fault of a tile's path, before the file is opened."""
     if not is_text(str(path)):
         return Fault("not_utf8", "its name is not UTF-8; rename it, for example with `convmv`")
     try:
@@ -77,7 +77,7 @@ def _find_path_fault(path: Path, root: Path) -> Fault | None:
 
 
 def mark_repeated(inspected: list[Inspected]) -> list[Inspected]:
-    """Mark tiles whose tile_id an earlier one has as `named_twice`."""
+    """Mark tiles with the tile_id of an earlier one as `named_twice`."""
     seen: set[str] = set()
     result = []
     for one in inspected:

@@ -1,8 +1,9 @@
-"""Where links among tiles lead.
+"""Checks of symbolic links among tiles.
 
-A data set may link within itself, and DVC links its files into its cache (`cache.type symlink`). A folder that is a
-link, the root or an organ's, is part of the layout: it is followed wherever it leads, and reported. Any other file that
-is a link to outside of the data set is not taken: what it leads to is not what is versioned and handed on.
+Links within the data set are allowed, and so are DVC's links into its cache (`cache.type symlink`).
+A link to a folder, such as the root or an organ's, is part of the layout: it is followed wherever
+it leads, and reported. Any other link to a file outside of the data set is refused, because that
+file is not versioned and shared with the data.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _SHOWN = 5
 
 
 def find_outside_target(root: Path, file: Path) -> Path | None:
-    """Find where a file that is a link leads, if that is outside of the data set and no place in DVC's cache.
+    """Find the target of a linked file if it is neither in the data set nor in DVC's cache.
 
     Args:
         root: the data set.
-        file: a tile in it, or in a folder to which a link in it leads.
+        file: a tile in it, or in a folder linked from it.
     """
     if not file.is_symlink():
         return None
@@ -39,9 +40,9 @@ def find_outside_target(root: Path, file: Path) -> Path | None:
 
 
 def warn_of_linked_folders(root: Path, tiles: Sequence[RawTile]) -> list[str]:
-    """Warn where tiles lie in folders to which links lead out of the data set.
+    """Warn of tiles in linked folders outside of the data set.
 
-    Tiles that an adapter wrote elsewhere itself are none of them.
+    Tiles that an adapter extracted elsewhere do not count.
     """
     inside = os.path.realpath(root)
     counts = Counter(tile.path.parent for tile in tiles)
@@ -53,4 +54,4 @@ def warn_of_linked_folders(root: Path, tiles: Sequence[RawTile]) -> list[str]:
     named = [f"{folder} → {targets[folder]}" for folder in outside[:_SHOWN]]
     more = f" and {len(outside) - _SHOWN} more folders" if len(outside) > _SHOWN else ""
     total = sum(counts[folder] for folder in outside)
-    return [f"{total} tiles lie outside of ingest.root, where links to folders lead: {', '.join(named)}{more}"]
+    return [f"{total} tiles are outside of ingest.root, in linked folders: {', '.join(named)}{more}"]

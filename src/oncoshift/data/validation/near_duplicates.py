@@ -1,4 +1,4 @@
-"""Tiles of a data set that come from one original although no name says so; see `oncoshift.copies`."""
+"""Tiles that come from one original although their names do not tell; see `oncoshift.copies`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOTHING = np.full((1, 1, 3), 255, np.uint8)
 
 
 class NearDuplicates(NamedTuple):
-    """Two tiles that come from one original, and how well they agree, up to 1."""
+    """Two tiles that come from one original, and their similarity, up to 1."""
 
     first: RawTile
     second: RawTile
@@ -35,7 +35,7 @@ class NearDuplicates(NamedTuple):
 
     @property
     def groups(self) -> tuple[str, str]:
-        """The groups of both, which are one."""
+        """The groups of both tiles, which have to be joined."""
         return self.first.group, self.second.group
 
 
@@ -44,10 +44,11 @@ def find_near_duplicates(
 ) -> tuple[list[NearDuplicates], list[RawTile]]:
     """Find pairs among the sound tiles that link all tiles of one original.
 
-    Every sound tile's file is opened a second time. One that has gone or changed since it was inspected is in no pair.
+    Every sound tile's file is opened a second time. A file that disappeared or changed since it was
+    inspected is not in any pair.
 
     Returns:
-        The pairs, and the tiles whose files have gone or changed; both in the tiles' order.
+        The pairs, and the tiles whose files disappeared or changed; both in the tiles' order.
     """
     from oncoshift.copies import find_pairs  # compiled code, which other adapters' errors need not wait for
 
@@ -68,7 +69,7 @@ def find_near_duplicates(
 
 
 def _read_unchanged(one: Inspected) -> NDArray[np.uint8] | None:
-    """Read the pixels RGB uint8 [H, W, 3] of a tile; None where its file is no longer the one that was inspected."""
+    """Read a tile's pixels, RGB uint8 [H, W, 3]; None if its file changed since the inspection."""
     try:
         data = read_image_file(one.tile.path)
         return decode(data) if hashlib.sha256(data).hexdigest() == one.sha256 else None
@@ -84,16 +85,16 @@ def tabulate_near_duplicates(pairs: Sequence[NearDuplicates]) -> pd.DataFrame:
 
 
 def warn_of_changed_files(tiles: Sequence[RawTile]) -> list[str]:
-    """Warn where files of tiles have gone or changed while they were checked."""
+    """Warn of files that disappeared or changed during the checks."""
     if not tiles:
         return []
     named = ", ".join(tile.tile_id for tile in tiles[:_SHOWN])
     more = f" and {len(tiles) - _SHOWN} more" if len(tiles) > _SHOWN else ""
-    return [f"changed or gone while ingest ran; run it again: {named}{more}"]
+    return [f"files changed or disappeared while ingest ran; run it again: {named}{more}"]
 
 
 def warn_of_contradictions(pairs: Sequence[NearDuplicates]) -> list[str]:
-    """Warn where tiles of one original have different organs or labels."""
+    """Warn of tiles of one original that have different organs or labels."""
     wrong = [
         f"{pair.first.tile_id} and {pair.second.tile_id}"
         for pair in pairs

@@ -1,4 +1,4 @@
-"""The quarantine: quarantine.csv with every tile that was left out and why, and beside it the files' bytes."""
+"""The quarantine: quarantine.csv with the reason for each tile, and copies of the files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "organ", "label", "kind", "reason")
 
 _NOT_COPIED = ("missing", "outside", "not_utf8", "duplicate", "named_twice")
-"""Nothing is there to copy, it belongs elsewhere, its name is all that is wrong, or its bytes are a kept tile's."""
+"""Kinds of faults whose files are not copied: there is nothing to copy, it belongs elsewhere, only
+the name is wrong, or a kept tile has the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class LeftOut:
 
     @property
     def is_bad(self) -> bool:
-        """Whether something is wrong with the file; a duplicate is merely superfluous."""
+        """Whether the file is faulty; a duplicate is only superfluous."""
         return self.fault.kind != "duplicate"
 
 
 def write_quarantine(out: Path, left_out: Sequence[LeftOut]) -> None:
-    """Write `out`/quarantine.csv and `out`/quarantine/<tile_id>; what an earlier run left there is gone afterwards.
+    """Write `out`/quarantine.csv and `out`/quarantine/<tile_id>, replacing those of earlier runs.
 
-    Copies of tiles that are kept are not copied, and files that cannot be read are not either.
+    Duplicates of tiles that are kept and files that cannot be read are not copied.
 
     Raises:
         DataError: a copy cannot be written, for example because the disk is full.
@@ -75,7 +76,7 @@ def write_quarantine(out: Path, left_out: Sequence[LeftOut]) -> None:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` on success; without content, no folder is left."""
+    """Yield an empty folder that replaces `folder` on success, unless it stays empty."""
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -92,17 +93,17 @@ def _copy(source: Path, target: Path) -> None:
     try:
         data = read_image_file(source)
     except UnreadableImageError:
-        return  # What could not be read for its checks cannot be read here either; the row in the table says so.
+        return  # it could not be read for the checks either, as its row in the table says
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     except OSError as error:
         raise DataError(
-            f"{target}: the copy of {source} for the quarantine cannot be written ({error.strerror}); make room or "
-            "give the right to write there, and run it again"
+            f"{target}: the copy of {source} for the quarantine cannot be written ({error.strerror}); free disk space "
+            "or allow writing there, and run it again"
         ) from error
 
 
 def _confine(tile_id: str) -> PurePosixPath:
-    """A tile_id as a path that cannot leave the quarantine."""
+    """Convert a tile_id to a path that cannot leave the quarantine."""
     return PurePosixPath(*(part for part in PurePosixPath(tile_id).parts if part not in ("..", "/")))

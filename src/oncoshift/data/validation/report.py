@@ -1,4 +1,4 @@
-"""The report on a data set: report.md, a self-contained report.html, contact sheets and stain histograms."""
+"""The report on a data set, as Markdown and self-contained HTML, with sheets and histograms."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ _DPI = 100
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report shows.
+    """The content of the report.
 
     Attributes:
         settings: the limits.
         made_up: whether the data set is a phantom.
-        tiles: sound tiles: tile_id, organ, label, label_name, group, sha256 and the columns `MEASURES`.
+        tiles: sound tiles: tile_id, organ, label, label_name, group, sha256 and the columns
+            `MEASURES`.
         files: tile_id → file of a sound tile.
         left_out: the other tiles.
         passed_over: files that are no tiles.
@@ -78,9 +79,9 @@ class Findings:
 
 
 def write_report(folder: Path, findings: Findings) -> None:
-    """Write the report to `folder`, which it replaces. Files are opened again, one at a time, for the contact sheets.
+    """Write the report to `folder`, replacing it; the same findings give the same bytes.
 
-    The same findings give the same bytes.
+    Tiles are opened again, one at a time, for the contact sheets.
     """
     blocks = [
         *_write_summary(findings),
@@ -168,7 +169,7 @@ def _write_passed_over(passed_over: PassedOver) -> list[Block]:
     return [
         Heading("Passed over"),
         Paragraph(
-            "Files that are no tiles by their name or their place, without hidden ones."
+            "Files that are not tiles by name or place, without hidden ones."
             + (f" {more} more kinds of them are in report.json." if more > 0 else "")
         ),
         Table(("suffix", "files", "for example"), rows),
@@ -188,9 +189,9 @@ def _write_stains(findings: Findings) -> list[Block]:
     return [
         Heading("Stains"),
         Paragraph(
-            "Mean optical density of each tile's tissue, taken apart after Ruifrok and Johnston (2001). The last "
-            "column is how well the three mean densities alone predict the label on groups that were not fitted. It "
-            "describes the data, a target's labelled tiles with them; choose no setting by a target's figure."
+            "Mean optical density of each tile's tissue, deconvolved after Ruifrok and Johnston (2001). The last "
+            "column is how well the three mean densities alone predict the label on held-out groups. It includes a "
+            "target's labelled tiles: choose no setting by a target's value."
         ),
         Table(header, tuple(rows)),
         Picture(
@@ -202,7 +203,7 @@ def _write_stains(findings: Findings) -> list[Block]:
 
 
 def _write_margins(findings: Findings) -> list[Block]:
-    """How near the sound tiles come to the limits, for whoever sets them."""
+    """Tabulate how close the sound tiles come to the limits, as a help for setting them."""
     if findings.tiles.empty:
         return []
     rows = []

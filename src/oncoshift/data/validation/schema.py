@@ -1,4 +1,4 @@
-"""What tiles.parquet must look like, checked when it is written and when stage `split` reads it."""
+"""The schema of tiles.parquet, checked when it is written and when stage `split` reads it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SHOWN = 5
 
 
 def check_tiles(tiles: pd.DataFrame, where: str) -> None:
-    """Refuse a table of tiles that stage `split` could not rely on.
+    """Refuse a table of tiles that breaks the schema.
 
     Args:
         tiles: with the columns `oncoshift.data.tables.TILE_COLUMNS`.
         where: the table's name, for the error.
 
     Raises:
-        DataError: names column, row, value and what is allowed, of the first problems.
+        DataError: names column, row, value and what is allowed, for the first problems.
     """
     from pandera.errors import SchemaErrors
 
@@ -39,7 +39,7 @@ def check_tiles(tiles: pd.DataFrame, where: str) -> None:
 
 @cache
 def _build_schema() -> pa.DataFrameSchema:
-    # Here and not above: the training core runs without pandera.
+    # Imported here, since the training core runs without pandera.
     import pandera.pandas as pa
 
     filled = pa.Check.str_length(min_value=1, error="must not be empty")
@@ -62,7 +62,7 @@ def _build_schema() -> pa.DataFrameSchema:
 
 
 def _explain(case: dict[str, object], tiles: pd.DataFrame) -> str:
-    """One problem as a line: column, row, value and what is allowed."""
+    """Describe one problem in a line: column, row, value and what is allowed."""
     column = case["column"] if case["column"] is not None else case["failure_case"]
     check = str(case["check"])
     row = case["index"]

@@ -1,4 +1,4 @@
-"""Contact sheets: small pictures of some tiles side by side, the same ones whenever the data are the same."""
+"""Contact sheets: thumbnails of some tiles side by side, the same ones for the same data."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Thumbnail:
 
     Attributes:
         path: its file.
-        order: sorts the tiles; the content's hash, so that neither name nor label decides which are shown.
-        caption: what stands below it.
+        order: sort key; the content's hash, so that neither name nor label decides which are shown.
+        caption: the text below it.
     """
 
     path: Path
@@ -43,7 +43,7 @@ def draw_sheet(title: str, thumbnails: Sequence[Thumbnail]) -> Image.Image:
     """Draw the first `MAX_TILES` tiles by `order`; one that cannot be decoded is a crossed box.
 
     Args:
-        title: stands above the tiles.
+        title: the text above the tiles.
         thumbnails: at least one; the files are opened one after the other.
     """
     chosen = sorted(thumbnails, key=lambda tile: (tile.order, str(tile.path)))[:MAX_TILES]
@@ -74,10 +74,10 @@ def _load_picture(path: Path) -> Image.Image | None:
         return None
     scale = _SIDE / max(picture.size)
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-    # Enlarged pixels stay visible as such; smoothing them would make a tiny tile look sharp.
+    # Enlarged without smoothing, which would make a tiny tile look sharp.
     return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
 
 
 def _shorten(caption: str, width: int = 17) -> str:
-    """The end of a long caption, where group names differ."""
+    """Keep the end of a long caption, where names of groups differ."""
     return caption if len(caption) <= width else f"…{caption[-(width - 1) :]}"

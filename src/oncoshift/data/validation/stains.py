@@ -1,4 +1,4 @@
-"""How strongly tiles are stained, organ by organ, and how far colour alone tells their classes apart."""
+"""Stain strength of tiles by organ, and how well colour alone separates their classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 DENSITIES = ("density_red", "density_green", "density_blue")
 
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
-"""Optical density (red, green, blue) of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001); DAB takes the rest."""
+"""Optical density (red, green, blue) of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001).
+DAB takes the residual."""
 
 _COLOURS = {0: "#0072B2", 1: "#D55E00", UNKNOWN: "0.5"}
 _FOLDS = 5
@@ -27,29 +28,31 @@ _BINS = 40
 
 
 def stain_strengths(densities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much haematoxylin, eosin and rest make up optical densities: colour deconvolution.
+    """Compute haematoxylin, eosin and residual of optical densities by colour deconvolution.
 
     Args:
         densities: [N, 3], mean optical density of tissue in red, green and blue.
 
     Returns:
-        [N, 3]; negative where a colour is not a mixture of the three.
+        [N, 3]; negative for a colour that is not a mixture of the three.
     """
     unit = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
     return np.asarray(densities @ np.linalg.inv(unit))
 
 
 def colour_auroc(tiles: pd.DataFrame) -> float | None:
-    """How well the mean colour of a tile's tissue alone predicts its label, on groups that were not fitted.
+    """Compute the AUROC of a tile's mean colour for its label on held-out groups.
 
-    A logistic regression on the three mean optical densities, cross-validated over groups (five folds, fewer where a
-    class has fewer groups). Near 1, a model can be right without having seen a cell; near 0.5, colour is no shortcut.
+    It is that of a logistic regression on the three mean optical densities, cross-validated over
+    groups (five folds, fewer if a class has fewer groups). Near 1, a model can be right without
+    looking at cells; near 0.5, colour is no shortcut.
 
     Args:
-        tiles: of one organ, with label, group and the columns `DENSITIES`; unknown labels are passed over.
+        tiles: of one organ, with label, group and the columns `DENSITIES`; unknown labels are
+            ignored.
 
     Returns:
-        The area under the ROC curve of the pooled held-out scores; None where a class has fewer than two groups.
+        The AUROC of the pooled held-out scores; None if a class has fewer than two groups.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -72,7 +75,7 @@ def colour_auroc(tiles: pd.DataFrame) -> float | None:
 
 
 def draw_stain_histograms(tiles: pd.DataFrame) -> Figure:
-    """Histograms of tiles by hue, haematoxylin and eosin: a row an organ, a colour a label, shares of each label.
+    """Draw histograms of hue, haematoxylin and eosin: one row per organ, one colour per label.
 
     Args:
         tiles: with organ, label, hue and the columns `DENSITIES`.

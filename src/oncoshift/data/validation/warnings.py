@@ -1,4 +1,4 @@
-"""Warnings about a data set as a whole, whose tiles are sound one by one."""
+"""Warnings about a data set as a whole, beyond faults of single tiles."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW_GROUPS = 10
-"""Groups of a class below which intervals over groups say little."""
+"""Groups per class below which intervals over groups are wide."""
 
 IMBALANCE = 0.2
 """Share of an organ's labelled tiles below which a class is rare."""
 
 COLOUR_SHORTCUT = 0.9
-"""AUROC from which on colour alone tells an organ's classes apart."""
+"""AUROC from which colour alone separates an organ's classes."""
 
 
 def find_warnings(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> list[str]:
-    """Find reasons for warnings, organ by organ; whether an experiment can be split is for stage `split` to say.
+    """Find reasons for warnings, organ by organ.
 
     Args:
         tiles: sound tiles with organ, label and group.
@@ -33,13 +33,13 @@ def find_warnings(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> li
     for organ, of_organ in tiles.groupby("organ", sort=True):
         known = of_organ[of_organ["label"] != UNKNOWN]
         if known.empty:
-            found.append(f"{organ}: no tile has a label; as a target it can be adapted to, and nothing proved about it")
+            found.append(f"{organ}: no tile has a label; a model can be adapted to it, but not evaluated on it")
             continue
         found += _check_classes(str(organ), known)
         score = colour.get(str(organ))
         if score is not None and score >= COLOUR_SHORTCUT:
             found.append(
-                f"{organ}: mean colour alone tells benign from malignant (AUROC {score:.2f} on held-out groups); "
+                f"{organ}: mean colour alone separates benign from malignant (AUROC {score:.2f} on held-out groups); "
                 "a high score there proves little about tissue"
             )
     return found
@@ -51,7 +51,7 @@ def _check_classes(organ: str, known: pd.DataFrame) -> list[str]:
         of_class = known[known["label"] == label]
         groups, share = of_class["group"].nunique(), len(of_class) / len(known)
         if groups == 0:
-            found.append(f"{organ}: no {name} tile; as a source it cannot be trained on, as a target not proved")
+            found.append(f"{organ}: no {name} tile; it can neither be a source nor be evaluated as a target")
         elif groups < MIN_GROUPS:
             found.append(f"{organ}: {groups} group with {name} tiles; as a source it needs at least {MIN_GROUPS}")
         elif groups < FEW_GROUPS:

@@ -1,1 +1,1 @@
-"""How data sets are laid out: one file an adapter, by its name in `ingest.adapter`."""
+"""Adapters for the layouts of data sets: one file each, by its name in `ingest.adapter`."""

@@ -1,4 +1,4 @@
-"""What an adapter is and finds: tiles that are not opened yet."""
+"""The interface of adapters, and the tiles that they list without opening them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class RawTile:
-    """One image as the data set names it.
+    """One image as listed by the data set.
 
     Attributes:
-        path: the file, as the disk has its name.
-        tile_id: its POSIX path below the data set's root, made text.
+        path: the file, named as on disk.
+        tile_id: its POSIX path below the data set's root, as printable text.
         organ: the domain.
         label: 0 benign, 1 malignant, -1 unknown.
-        group: patient, slide or original; never split. In Unicode's composed form, whichever the data set has.
-        sha256_expected: hex SHA-256 that the data set promises, where it does.
+        group: patient, slide or original; never split. Always in Unicode's composed form.
+        sha256_expected: hex SHA-256 that the data set declares, if it does.
     """
 
     path: Path
@@ -49,11 +49,11 @@ class RawTile:
 
 
 class NothingFitsError(DataError):
-    """There is nothing at the root that the adapter knows; another adapter may."""
+    """Nothing at the root fits the adapter; another adapter may fit."""
 
 
 def build_nothing_fits_error(root: Path, expected: str) -> NothingFitsError:
-    """Build the error for a root where nothing is laid out as `expected`; it names what is there instead."""
+    """Build the error for a root without the `expected` layout; it names what is there instead."""
     if not root.is_dir():
         return NothingFitsError(f"ingest.root {root}: it is not a folder; expected {expected}")
     names = sorted(as_text(path.name) for path in root.iterdir() if not is_hidden(path.name))
@@ -64,13 +64,13 @@ def build_nothing_fits_error(root: Path, expected: str) -> NothingFitsError:
 
 
 class Adapter(Protocol):
-    """Knows one way to lay out a data set; see `oncoshift.data.source.adapters.registry`."""
+    """A reader of one layout of data sets; see `oncoshift.data.source.adapters.registry`."""
 
     title: str
     """One line for `oncoshift ingest --list`: data set, layout, licence."""
 
     def fits(self, root: Path) -> bool:
-        """Whether the folder `root` looks as if it were laid out so; never raises, opens little and writes nothing."""
+        """Whether `root` seems to have this layout; quick, writes nothing, never raises."""
         ...
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
@@ -79,7 +79,7 @@ class Adapter(Protocol):
         Args:
             root: the data set.
             settings: section `ingest`.
-            unpacked: where the tiles lie of an adapter that `WritesTiles`.
+            unpacked: where an adapter that `WritesTiles` has written them.
 
         Raises:
             NothingFitsError: nothing at the root is laid out as the adapter expects.
@@ -90,10 +90,10 @@ class Adapter(Protocol):
 
 @runtime_checkable
 class WritesTiles(Protocol):
-    """An adapter of tiles that are no image files until they are written out."""
+    """An adapter of tiles that have to be extracted into image files first."""
 
     def write_tiles(self, root: Path, unpacked: Path) -> None:
-        """Write the tiles below `root` to the folder `unpacked`, which need not exist; nothing where none are found.
+        """Write the tiles below `root`, if any, to the folder `unpacked`, which need not exist.
 
         Raises:
             DataError: the data set cannot be used as it is.
@@ -102,7 +102,15 @@ class WritesTiles(Protocol):
 
 
 def list_ungrouped_tiles(root: Path, folders: dict[Path, tuple[str, int]]) -> list[RawTile]:
-    """List the images in folders of one organ and label each, every name a group of its own; sorted by tile_id."""
+    """List the images in folders of one organ and label each, each image its own group.
+
+    Args:
+        root: the data set.
+        folders: folder → its organ and label.
+
+    Returns:
+        The tiles, sorted by tile_id.
+    """
     tiles = [
         RawTile(path, path.relative_to(root).as_posix(), organ, label, path.stem)
         for folder, (organ, label) in folders.items()

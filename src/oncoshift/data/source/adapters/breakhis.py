@@ -1,19 +1,20 @@
-"""Adapter `breakhis`: BreakHis, breast tiles of 700×460 pixels, PNG, at 40, 100, 200 and 400 times.
+"""Adapter `breakhis`: BreakHis, breast tiles of 700×460 pixels, PNG, at 40×, 100×, 200× and 400×.
 
 As published (`BreaKHis_v1.tar.gz`):
 
     BreaKHis_v1/histology_slides/breast/benign/SOB/adenosis/SOB_B_A_14-22549AB/40X/SOB_B_A-14-22549AB-40-001.png
     BreaKHis_v1/histology_slides/breast/malignant/SOB/ductal_carcinoma/SOB_M_DC_14-2523/200X/SOB_M_DC-14-2523-200-001.png
 
-A name says it all: biopsy (SOB), class (B benign, M malignant), subtype, year-slide, magnification, number. So the
-tiles are found by their names, wherever below the root they lie. One magnification is taken, `ingest.magnification`:
-the same field photographed at another is another tile of the same tissue.
+A name contains biopsy (SOB), class (B benign, M malignant), subtype, year-slide, magnification and
+number, so tiles are found by name anywhere below the root. Only the magnification
+`ingest.magnification` is used, because tiles at another one show the same tissue again.
 
-Groups: `<year>-<slide>`, as the authors count their 82 patients; a letter behind the number belongs to it. Slide
-14-13412 stands under two subtypes (DC and LC), and is one group.
+Groups: `<year>-<slide>`, as the authors count their 82 patients; a letter after the number is part
+of it. Slide 14-13412 is listed under two subtypes (DC and LC) and is one group.
 
-Licence: CC BY 4.0. Spanhol et al., A Dataset for Breast Cancer Histopathological Image Classification, IEEE
-Transactions on Biomedical Engineering 63(7), 2016, doi:10.1109/TBME.2015.2496264.
+Licence: CC BY 4.0. Spanhol et al., A Dataset for Breast Cancer Histopathological Image
+Classification, IEEE Transactions on Biomedical Engineering 63(7), 2016,
+doi:10.1109/TBME.2015.2496264.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Adapter `folder`: `root/<organ>/<label>/<tile>`, the layout for your own tiles.
 
-A label folder is `benign`, `malignant`, or `unknown` (also `unlabelled`). Names of organs and labels may be in any
-case, and the organs may lie one or two folders below the root, if nothing else does. Files that are no images by their
-suffix are passed over and reported; hidden ones, and what systems leave in folders (`data.names`), are not reported.
+A label folder is `benign`, `malignant`, or `unknown` (also `unlabelled`). Names of organs and
+labels may be in any case, and the organs may lie one or two folders below the root, if nothing else
+does. Files whose suffix is not that of an image are skipped and reported; hidden files and those
+that systems leave in folders (`data.names`) are skipped silently.
 
-Groups: a file named `<group>_<number>.<suffix>` belongs to `<group>`; any other is a group of its own. The name alone
-counts: `lung/benign/p7_1.png` and `colon/malignant/p7_1.png` are of one group `p7`, and so never on two sides of a
-split.
+Groups: a file named `<group>_<number>.<suffix>` belongs to `<group>`; any other is its own group.
+Only the name counts: `lung/benign/p7_1.png` and `colon/malignant/p7_1.png` are both of group `p7`,
+and so never on two sides of a split.
 
 Licence: your own.
 """
@@ -29,14 +30,14 @@ _GROUP_AND_NUMBER = re.compile(r"(?P<group>.+)_\d+")
 _WRAPPED = 2
 
 MARKER = "PHANTOM.txt"
-"""The file at the root that says that the data are made up."""
+"""The file at the root that marks made-up data."""
 
 
 class FolderAdapter:
-    """Tiles in a folder for each organ and label.
+    """An adapter of tiles in one folder per organ and label.
 
     Args:
-        ignored: folders beside the organs that are none.
+        ignored: folders beside the organs that are not organs.
     """
 
     title = "your own tiles: <organ>/<benign|malignant|unknown>/<group>_<number>.png"
@@ -70,7 +71,11 @@ class FolderAdapter:
 
 
 def find_organs_folder(root: Path) -> Path:
-    """Find where the organs' folders lie: the root, or the only folder in it or in that, if that holds them."""
+    """Find the folder that holds the organs: the root, or the only folder in it, two levels deep.
+
+    Returns:
+        The root if no such folder is found.
+    """
     folder = root
     for _ in range(_WRAPPED + 1):
         if _find_label_folders(folder):
@@ -83,7 +88,7 @@ def find_organs_folder(root: Path) -> Path:
 
 
 def parse_group(stem: str) -> str:
-    """Parse the group in a file's name without its suffix: what stands before `_<number>`, else all of it."""
+    """Parse the group from a file's stem: the part before `_<number>`, else all of it."""
     match = _GROUP_AND_NUMBER.fullmatch(stem)
     return match["group"] if match else stem
 
@@ -98,7 +103,7 @@ def _find_label_folders(folder: Path) -> list[Path]:
 
 
 def _list_readable(folder: Path) -> list[Path]:
-    """List the folders in a folder; none where it cannot be opened, as other data sets have such folders."""
+    """List the subfolders; none if the folder cannot be opened."""
     try:
         return list_subfolders(folder)
     except OSError:
@@ -109,7 +114,7 @@ def _parse_label(folder: Path) -> int:
     number = LABEL_NUMBERS.get(folder.name.lower())
     if number is None:
         raise NothingFitsError(
-            f"{folder}: {folder.name!r} is no label; rename the folder to one of {', '.join(LABEL_NUMBERS)}"
+            f"{folder}: {folder.name!r} is not a label; rename the folder to one of {', '.join(LABEL_NUMBERS)}"
         )
     return number
 

@@ -1,19 +1,21 @@
-"""Adapter `lc25000`: LC25000, lung and colon tiles of 768×768 pixels, JPEG, 5,000 a class.
+"""Adapter `lc25000`: LC25000, lung and colon tiles of 768×768 pixels, JPEG, 5,000 per class.
 
-As published (`LC25000.zip`, and Kaggle's `andrewmvd/lung-and-colon-cancer-histopathological-images`):
+As published (`LC25000.zip`, and Kaggle's
+`andrewmvd/lung-and-colon-cancer-histopathological-images`):
 
-    lung_colon_image_set/lung_image_sets/{lung_aca,lung_n,lung_scc}/lungaca1.jpeg, lungn1.jpeg, lungscc1.jpeg
-    lung_colon_image_set/colon_image_sets/{colon_aca,colon_n}/colonca1.jpeg, colonn1.jpeg
+    lung_colon_image_set/lung_image_sets/lung_aca/lungaca1.jpeg (also lung_n, lung_scc)
+    lung_colon_image_set/colon_image_sets/colon_aca/colonca1.jpeg (also colon_n)
 
-Malignant are the adenocarcinomas (`aca`), benign is `n`. Squamous cell carcinoma (`lung_scc`) is left out, since the
-other organs hold adenocarcinoma alone, unless `ingest.include_squamous` is set.
+Adenocarcinoma (`aca`) is malignant and `n` is benign. Squamous cell carcinoma (`lung_scc`) is left
+out unless `ingest.include_squamous` is set, because the other organs only have adenocarcinoma.
 
-Groups: 250 originals a class were rotated and flipped to 5,000 (750 of lung, 500 of colon), and the numbers in the
-names do not say which tile came from which original. So each tile is a group of its own here, and a split by these
-groups leaks: leave `ingest.join_near_duplicates` on, which finds the originals.
+Groups: 250 originals per class were rotated and flipped to 5,000 tiles (750 of lung, 500 of colon),
+and the names do not tell which tile came from which original. So each tile is its own group here,
+and a split by these groups leaks: leave `ingest.join_near_duplicates` on, which finds the
+originals.
 
-Licence: the authors ask for citation; no restriction on use. Borkowski et al., Lung and Colon Cancer Histopathological
-Image Dataset (LC25000), arXiv:1912.12142, 2019.
+Licence: the authors ask for citation; no restriction on use. Borkowski et al., Lung and Colon
+Cancer Histopathological Image Dataset (LC25000), arXiv:1912.12142, 2019.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ _ONLY_HERE = ("lung_n", "colon_n")  # the other names are those of multi_cancer,
 
 
 class Lc25000Adapter:
-    """Folders named by organ and class."""
+    """An adapter of folders named by organ and class."""
 
     title = (
         "LC25000: lung_image_sets/{lung_aca,lung_n,lung_scc}, colon_image_sets/{colon_aca,colon_n}; cite the authors"

@@ -1,10 +1,11 @@
-"""Adapter `manifest`: a CSV with one row a tile.
+"""Adapter `manifest`: a CSV with one row per tile.
 
-Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and, where the file's content is
-promised, sha256. Others are passed over. Names of organs and labels may be in any case, and blanks around a cell do not
-count. A path is relative to the CSV's folder, or to `tiles/` in it, and finds its file whether the disk writes accents
-composed or decomposed. `ingest.root` is the folder of a `tiles.csv` (or of one folder that has it), or the CSV.
-Give the folder where you can: DVC then also notices when a tile changes.
+Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and optionally
+sha256, which the file must have. Other columns are ignored. Organs and labels may be in any case,
+and blanks around a cell do not count. A path is relative to the CSV's folder, or to `tiles/` in it,
+and matches its file whether the disk stores accents composed or decomposed. `ingest.root` is the
+folder of a `tiles.csv` (or of a single folder that has it), or the CSV itself. Prefer the folder:
+DVC then also notices when a tile changes.
 
 Groups: the column `group`. Licence: your own.
 """
@@ -32,7 +33,7 @@ _SHOWN = 5
 
 
 class ManifestAdapter:
-    """Tiles as a CSV lists them."""
+    """An adapter of tiles listed in a CSV."""
 
     title = "your own tiles: tiles.csv with the columns path, organ, label, group (and sha256)"
 
@@ -41,7 +42,7 @@ class ManifestAdapter:
         return _find_manifest(root).is_file()
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
-        """See `Adapter.scan`. A tile_id is the path in the CSV; a row without its file is kept for ingest to report."""
+        """See `Adapter.scan`. A tile_id is the path in the CSV; its file may be missing."""
         manifest = _find_manifest(root)
         if not manifest.is_file():
             raise NothingFitsError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
@@ -61,7 +62,7 @@ class ManifestAdapter:
 
 
 def _find_manifest(root: Path) -> Path:
-    """The CSV: the root itself, or `tiles.csv` in it or in its only folder; it need not exist."""
+    """Find the CSV: the root itself, or `tiles.csv` in it or in its only folder."""
     if not root.is_dir() or (root / NAME).is_file():
         return root / NAME if root.is_dir() else root
     inner = list_subfolders(root)
@@ -85,7 +86,7 @@ def _parse_tile(row: dict[str, str], folder: Path, find: Finder) -> RawTile:
             raise ValueError(f"column {column}: is empty")
     label = LABEL_NUMBERS.get(row["label"].lower()) if row["label"] else UNKNOWN
     if label is None:
-        raise ValueError(f"column label: {row['label']!r} is no label; allowed: {', '.join(LABEL_NUMBERS)}")
+        raise ValueError(f"column label: {row['label']!r} is not a label; allowed: {', '.join(LABEL_NUMBERS)}")
     relative = PurePosixPath(row["path"])
     if relative.is_absolute() or ".." in relative.parts:
         raise ValueError(f"column path: {row['path']!r} must stay below the CSV's folder")

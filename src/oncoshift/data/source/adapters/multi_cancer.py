@@ -1,20 +1,22 @@
-"""Adapter `multi_cancer`: Kaggle's "Multi Cancer Dataset" (`obulisainaren/multi-cancer`), 5,000 JPEGs a class.
+"""Adapter `multi_cancer`: Kaggle's "Multi Cancer Dataset", 5,000 JPEGs per class.
 
-As published; its other folders (ALL, Brain Cancer, Cervical Cancer, Lymphoma, Oral Cancer) are passed over:
+As published (`obulisainaren/multi-cancer`); its other folders (ALL, Brain Cancer, Cervical Cancer,
+Lymphoma, Oral Cancer) are ignored:
 
-    Multi Cancer/Multi Cancer/Lung and Colon Cancer/{lung_aca,lung_bnt,lung_scc,colon_aca,colon_bnt}/lung_aca_0001.jpg
+    Multi Cancer/Multi Cancer/Lung and Colon Cancer/lung_aca/lung_aca_0001.jpg
+        (also lung_bnt, lung_scc, colon_aca, colon_bnt)
     Multi Cancer/Multi Cancer/Breast Cancer/{breast_benign,breast_malignant}/breast_benign_0001.jpg
     Multi Cancer/Multi Cancer/Kidney Cancer/{kidney_normal,kidney_tumor}/kidney_normal_0001.jpg
 
-Kidney is abdominal CT, not histology. It is refused unless `ingest.allow_ct` is set, so that nobody reports transfer
-from tissue to tissue that is none. `lung_scc` is taken where `ingest.include_squamous` is set.
+Kidney is abdominal CT, not histology. It is refused unless `ingest.allow_ct` is set, so that nobody
+reports it as transfer between tissues. `lung_scc` is used if `ingest.include_squamous` is set.
 
-Groups: lung and colon are LC25000's tiles, and breast is augmented from BreakHis, both renumbered; the names say
-nothing of patient or original. Each tile is a group of its own here, and a split by these groups leaks: leave
-`ingest.join_near_duplicates` on.
+Groups: lung and colon are the tiles of LC25000 and breast is augmented from BreakHis, both
+renumbered; the names tell neither patient nor original. So each tile is its own group here, and a
+split by these groups leaks: leave `ingest.join_near_duplicates` on.
 
-Licence: that of each source (LC25000: cite the authors; BreakHis: CC BY 4.0); see the page of the data set. Used by
-arXiv:2601.14678.
+Licence: that of each source (LC25000: cite the authors; BreakHis: CC BY 4.0); see the page of the
+data set. Used by arXiv:2601.14678.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ _ONLY_HERE = ("lung_bnt", "colon_bnt", "breast_benign", "breast_malignant", *CT)
 
 
 class MultiCancerAdapter:
-    """Folders named by organ and class; CT is refused."""
+    """An adapter of folders named by organ and class that refuses CT."""
 
     title = (
         "Multi Cancer (Kaggle): lung_aca, lung_bnt, colon_aca, colon_bnt, breast_benign, breast_malignant; "

@@ -5,14 +5,15 @@ As published (`NCT-CRC-HE-100K.zip`, `CRC-VAL-HE-7K.zip`; the root may hold one 
     NCT-CRC-HE-100K/{ADI,BACK,DEB,LYM,MUC,MUS,NORM,STR,TUM}/TUM-AAAHNQNH.tif
     CRC-VAL-HE-7K/{ADI,…,TUM}/TUM-TCGA-AAICEQFN.tif
 
-Malignant is `TUM` (adenocarcinoma), benign is `NORM` (normal mucosa). The other seven classes are no epithelium to be
-told apart, and are passed over. Organ: colon.
+`TUM` (adenocarcinoma) is malignant and `NORM` (normal mucosa) is benign. The other seven classes
+are not epithelium and are ignored. Organ: colon.
 
-Groups: which of the 86 slides a tile is from was not published, so each tile is a group of its own, and the intervals
-are narrower than they should be. The 100K and the 7K are of different patients: keep them apart where you can.
+Groups: it was not published which of the 86 slides a tile is from, so each tile is its own group,
+and intervals are narrower than they should be. The 100K and the 7K are of different patients: keep
+them apart if you can.
 
-Licence: CC BY 4.0. Kather, Halama, Marx, 100,000 histological images of human colorectal cancer and healthy tissue,
-Zenodo 2018, doi:10.5281/zenodo.1214456.
+Licence: CC BY 4.0. Kather, Halama, Marx, 100,000 histological images of human colorectal cancer and
+healthy tissue, Zenodo 2018, doi:10.5281/zenodo.1214456.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ CLASSES = {"norm": ("colon", BENIGN), "tum": ("colon", MALIGNANT)}
 
 
 class NctCrcAdapter:
-    """Folders named by class, in capitals."""
+    """An adapter of folders named by class, in capitals."""
 
     title = "NCT-CRC-HE-100K, CRC-VAL-HE-7K: NORM, TUM; other classes are passed over; CC BY 4.0"
 

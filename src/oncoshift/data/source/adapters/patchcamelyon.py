@@ -1,18 +1,20 @@
 """Adapter `patchcamelyon`: PatchCamelyon (PCam), lymph node tiles of 96×96 pixels in HDF5 files.
 
-As published, unpacked from .h5.gz (`gunzip *.gz`: HDF5 is read at random, and a .gz cannot be); any of the splits:
+Any of the published splits, decompressed with `gunzip *.gz`, because HDF5 needs random access
+(`<split>` is train, valid or test):
 
-    camelyonpatch_level_2_split_{train,valid,test}_x.h5      dataset x, uint8 [N, 96, 96, 3]
-    camelyonpatch_level_2_split_{train,valid,test}_y.h5      dataset y, uint8 [N, 1, 1, 1], 1: tumour in the centre
-    camelyonpatch_level_2_split_{train,valid,test}_meta.csv  column wsi, for example camelyon16_train_tumor_001
+    camelyonpatch_level_2_split_<split>_x.h5      dataset x, uint8 [N, 96, 96, 3]
+    camelyonpatch_level_2_split_<split>_y.h5      dataset y, uint8 [N, 1, 1, 1], 1 for tumour
+    camelyonpatch_level_2_split_<split>_meta.csv  column wsi, such as camelyon16_train_tumor_001
 
-Row 17 of the training split becomes the PNG `camelyonpatch_level_2_split_train/17.png`, below `unpacked`. Organ:
-lymph_node. What is malignant is breast cancer's metastasis in the central 32×32 pixels.
+Row 17 of the training split becomes the PNG `camelyonpatch_level_2_split_train/17.png` below
+`unpacked`. Organ: lymph_node. A tile is malignant if its central 32×32 pixels contain metastasis of
+breast cancer.
 
-Groups: the slide, from the column `wsi`; without the CSV each tile is a group of its own.
+Groups: the slide, from the column `wsi`; without the CSV each tile is its own group.
 
-Licence: CC0. Veeling et al., Rotation Equivariant CNNs for Digital Pathology, MICCAI 2018, arXiv:1806.03962; from
-Camelyon16, Ehteshami Bejnordi et al., JAMA 318(22), 2017.
+Licence: CC0. Veeling et al., Rotation Equivariant CNNs for Digital Pathology, MICCAI 2018,
+arXiv:1806.03962; from Camelyon16, Ehteshami Bejnordi et al., JAMA 318(22), 2017.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ _DEPTH = 2
 
 @dataclass(frozen=True)
 class _Split:
-    """One published split: its name, and its files; `meta` may be absent."""
+    """One published split, its name and files; `meta` may be absent."""
 
     name: str
     x: Path
@@ -58,7 +60,7 @@ class _Split:
 
 
 class PatchCamelyonAdapter:
-    """Rows of HDF5 files, written out as PNG."""
+    """An adapter of the rows of HDF5 files, which it writes as PNG."""
 
     title = "PatchCamelyon: camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5 and _meta.csv; CC0"
 
@@ -67,13 +69,13 @@ class PatchCamelyonAdapter:
         return any(_X.fullmatch(path.name.lower().removesuffix(".gz")) for path in _find_files(root))
 
     def write_tiles(self, root: Path, unpacked: Path) -> None:
-        """See `WritesTiles.write_tiles`. What was written of other splits is removed."""
+        """See `WritesTiles.write_tiles`. Tiles written of other splits are removed."""
         splits = _find_splits(root)
         for stale in list_subfolders(unpacked) if splits and unpacked.is_dir() else ():
             if stale.name not in {split.name for split in splits} and _X.fullmatch(f"{stale.name}_x.h5"):
                 discard(stale)
         for split in splits:
-            count = len(_read_rows(split))  # read first: a split that cannot be listed is not worth writing
+            count = len(_read_rows(split))  # first, to fail before anything is written
             _write_once(split, count, unpacked / split.name)
 
     def scan(self, root: Path, settings: IngestSettings, unpacked: Path) -> list[RawTile]:
@@ -98,7 +100,7 @@ def _find_files(root: Path) -> list[Path]:
 
 
 def _find_splits(root: Path) -> list[_Split]:
-    """The published splits below `root`, sorted by name; none where there are none."""
+    """Find the published splits below `root`, sorted by name."""
     files = _find_files(root)
     beside = {(path.parent, path.name.lower()): path for path in files}
     splits: dict[str, _Split] = {}
@@ -121,7 +123,7 @@ def _find_splits(root: Path) -> list[_Split]:
 
 
 def _read_rows(split: _Split) -> list[tuple[int, str]]:
-    """Label and group of each row."""
+    """Read label and group of each row."""
     labels = _read_labels(split)
     return list(zip(labels, _read_groups(split, len(labels)), strict=True))
 

@@ -1,6 +1,7 @@
-"""Adapter `phantom`: the made-up data set that `oncoshift phantom` writes, with the masks of its nuclei.
+"""Adapter `phantom`: the made-up data set of `oncoshift phantom`, with the masks of its nuclei.
 
-The layout of adapter `folder`, beside it PHANTOM.txt and masks/. Groups: made up, too. Licence: that of oncoshift.
+The layout is that of adapter `folder`, with PHANTOM.txt and masks/ added. Groups: made up, too.
+Licence: that of oncoshift.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from oncoshift.settings import IngestSettings
 
 MASKS = "masks"
-"""The folder at the root with a mask for each tile, under the tile's own path."""
+"""The folder at the root with a mask for each tile, at the tile's own path."""
 
 
 class PhantomAdapter:
-    """The folder layout, beside it PHANTOM.txt and masks/."""
+    """An adapter of the folder layout with PHANTOM.txt and masks/ added."""
 
     title = "the made-up data set of `oncoshift phantom`: adapter folder's layout, PHANTOM.txt and masks/"
 
@@ -46,5 +47,5 @@ def is_made_up(root: Path) -> bool:
 
 
 def to_mask_path(root: Path, tile_id: str) -> Path:
-    """Where the mask of a tile's nuclei lies; not every data set has one."""
+    """Build the path of the mask of a tile's nuclei, which need not exist."""
     return root / MASKS / tile_id

@@ -1,7 +1,7 @@
-"""Every adapter: one row each, by its name in `ingest.adapter`.
+"""The registry of adapters: one row each, by its name in `ingest.adapter`.
 
-A new adapter is a file in this package and a row here. Rows name classes by import string, because settings read this
-table and must not load what adapters need.
+A new adapter is a file in this package and a row here. Rows name classes by import string, because
+settings read this table and must not load the adapters' dependencies.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ class AdapterRow(NamedTuple):
     """An adapter.
 
     Attributes:
-        made_by: its class, as `module:class`; it satisfies `oncoshift.data.source.adapters.base.Adapter`.
+        made_by: its class, as `module:class`; it satisfies
+            `oncoshift.data.source.adapters.base.Adapter`.
         reads_tables: whether CSV and HDF5 files are part of the data set.
-        takes_file: whether `ingest.root` may be a file that is no archive.
+        takes_file: whether `ingest.root` may be a file other than an archive.
     """
 
     made_by: str
@@ -42,6 +43,6 @@ ADAPTERS: dict[str, AdapterRow] = {
 
 
 def load_adapter(name: str) -> Adapter:
-    """The adapter of a name in `ADAPTERS`."""
+    """Load the adapter of a name in `ADAPTERS`."""
     adapter: Adapter = resolve_name(ADAPTERS[name].made_by)()
     return adapter
