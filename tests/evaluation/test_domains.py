@@ -20,7 +20,7 @@ SETTINGS = EvaluateSettings(bootstrap=200)
 def make_predictions(
     sizes: dict[str, tuple[int, int]], seeds: tuple[int, ...] = (0, 1), gain: float = 2.0
 ) -> pd.DataFrame:
-    """Predictions of organs with (tiles, groups), better than chance."""
+    """Make predictions for organs of (tiles, groups), better than chance."""
     rng = np.random.default_rng(0)
     rows = []
     for organ, (tiles, groups) in sizes.items():
