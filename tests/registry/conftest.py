@@ -12,7 +12,7 @@ import torch
 from oncoshift.registry.folder import Package
 from oncoshift.registry.tracking import Tracker
 from oncoshift.serving.classifier import TileClassifier
-from oncoshift.serving.predictor import ServedConfig
+from oncoshift.serving.config import ServedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import torch
 
 from oncoshift.registry.folder import Package, save_folder
 from oncoshift.serving.classifier import TileClassifier
-from oncoshift.serving.predictor import ServedConfig
+from oncoshift.serving.config import ServedConfig
 from oncoshift.serving.stain import LabStatistics, StainReference
 
 if TYPE_CHECKING:

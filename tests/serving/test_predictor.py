@@ -17,8 +17,9 @@ from support.tiny_tiles import tissue
 
 from oncoshift.registry.folder import save_folder
 from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, normalise
+from oncoshift.serving.config import ServedConfig
 from oncoshift.serving.images import resize
-from oncoshift.serving.predictor import ServedConfig, TilePredictor
+from oncoshift.serving.predictor import TilePredictor
 from oncoshift.serving.stain import LabStatistics, StainReference, fit_reference, normalizer
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def test_an_image_in_every_form_gives_the_same(predictor: TilePredictor, tiles: 
         (np.zeros((8, 8), np.uint8), "[8, 8]"),
         (np.zeros((8, 8, 3), np.float32), "float32"),
         ([[[0, 0, 256]]], "from 0 to 255"),
-        ([[0, 0], [0]], "no [H, W, 3] array"),
+        ([[0, 0], [0]], "not an [H, W, 3] array"),
         ([], "from 0 to 255"),
     ],
 )
@@ -142,6 +143,19 @@ def test_the_threshold_decides_the_label(
         for threshold in (0.0, 1.01)
     }
     assert labels == {0.0: {"malignant"}, 1.01: {"benign"}}
+
+
+def test_temperature_divides_the_logits(
+    package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8], predictor: TilePredictor
+) -> None:
+    cooled = TilePredictor(replace(package.config, temperature=4.0), classifier, "cpu")
+    plain, calibrated = (
+        np.array([result.probability for result in each.predict(list(tiles))], np.float64)
+        for each in (predictor, cooled)
+    )
+    np.testing.assert_allclose(np.log(calibrated / (1 - calibrated)), np.log(plain / (1 - plain)) / 4, rtol=1e-5)
+    with pytest.raises(ValueError, match="temperature 0"):
+        replace(package.config, temperature=0.0)
 
 
 def test_no_images_and_no_batch(predictor: TilePredictor) -> None:

@@ -54,7 +54,7 @@ def test_the_loaded_model_says_what_was_trained(
     model: PyFuncModel, tiles: NDArray[np.uint8], expected: list[float]
 ) -> None:
     table = predict(model, pd.DataFrame({"image": list(tiles)}, index=range(10, 17)))
-    assert list(table.columns) == ["probability", "label", "error"]
+    assert list(table.columns) == ["label", "probability", "shift", "abstain", "error"]
     assert table["probability"].dtype == np.float64
     assert table["probability"].tolist() == pytest.approx(expected, abs=1e-6)
     assert table.index.tolist() == list(range(10, 17))
@@ -174,6 +174,12 @@ def test_a_cell_that_is_no_image_costs_no_other_row(model: PyFuncModel, texts: l
     assert table["error"].notna().tolist() == [False, True, False]
 
 
+def test_a_threshold_at_call_time_replaces_the_models_own(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
+    given = {"image": list(tiles)}
+    assert set(predict(model, given, params={"threshold": 0.0})["label"]) == {"malignant"}
+    assert set(predict(model, given, params={"threshold": 1.0})["label"]) == {"benign"}
+
+
 def test_one_broken_image_keeps_the_other_rows(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
     table = predict(model, {"image": [tiles[0], b"broken", tiles[1]]})
     assert table["probability"].tolist()[1] is None
@@ -183,7 +189,7 @@ def test_one_broken_image_keeps_the_other_rows(model: PyFuncModel, tiles: NDArra
 
 def test_no_rows_give_no_rows(model: PyFuncModel) -> None:
     table = predict(model, pd.DataFrame({"image": []}))
-    assert list(table.columns) == ["probability", "label", "error"]
+    assert list(table.columns) == ["label", "probability", "shift", "abstain", "error"]
     assert len(table) == 0
 
 
@@ -206,13 +212,8 @@ def test_the_folder_holds_no_pickle_and_the_serving_code_alone(model_folder: Pat
     files = {file for file in files if "__pycache__" not in file}
     assert not [file for file in files if Path(file).suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
     code = {file for file in files if file.startswith("code/")}
-    shipped = (
-        "__init__", "serving/__init__", "serving/classifier", "serving/colour", "serving/images", "serving/limits",
-        "serving/predictor", "serving/trunks",
-    )  # fmt: skip
-    stain = {file.relative_to(SERVING).with_suffix("").as_posix() for file in (SERVING / "stain").glob("*.py")}
-    names = (*shipped, "serving/pyfunc", *(f"serving/{name}" for name in stain))
-    assert code == {f"code/oncoshift/{name}.py" for name in names}
+    shipped = {f"serving/{file.relative_to(SERVING).as_posix()}" for file in SERVING.rglob("*.py")}
+    assert code == {f"code/oncoshift/{name}" for name in {"__init__.py", *shipped}}
 
 
 def test_requirements_are_pinned_and_few(package: Package, reinhard_package: Package, model_folder: Path) -> None:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from oncoshift.explain.attributions import integrated_gradients
 from oncoshift.registry.folder import Package, save_folder
-from oncoshift.serving.predictor import ServedConfig, TilePredictor
+from oncoshift.serving.config import ServedConfig
+from oncoshift.serving.predictor import TilePredictor
 from oncoshift.training.ensemble import average_histories
 from oncoshift.training.job import find_trained, load_net, predict_job, train_job
 

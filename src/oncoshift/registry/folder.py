@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from oncoshift.serving.predictor import ServedConfig
+    from oncoshift.serving.config import ServedConfig
 
 # OpenCV as `opencv-python`, although a server needs no display: staintools asks for it, and two
 # distributions of OpenCV in one environment would overwrite each other's files. So this project has
@@ -99,7 +99,7 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> N
             python_model=str(_find_serving_code() / "pyfunc.py"),
             artifacts={name: str(work / file) for name, file in names.items()},
             code_paths=[str(_copy_serving_code(work / "oncoshift"))],
-            signature=_build_signature(),
+            signature=_build_signature(package.config),
             input_example=pd.DataFrame({"image": [_encode_png(tile) for tile in package.examples]}),
             pip_requirements=list_requirements(package.config),
             mlflow_model=model,
@@ -114,18 +114,25 @@ def list_requirements(config: ServedConfig) -> list[str]:
     return [f"{name}=={Version(pin).public}" for name, pin in pins.items()]
 
 
-def _build_signature() -> ModelSignature:
+def _build_signature(config: ServedConfig) -> ModelSignature:
     # `Any`, because bytes, base64 text and pixel arrays are all images; MLflow's `binary` would
     # refuse the last two.
     inputs = Schema([ColSpec(AnyType(), "image")])  # type: ignore[no-untyped-call]
     outputs = Schema(
         [
-            ColSpec(DataType.double, "probability", required=False),
             ColSpec(DataType.string, "label", required=False),
+            ColSpec(DataType.double, "probability", required=False),
+            ColSpec(DataType.double, "shift", required=False),
+            ColSpec(DataType.string, "abstain", required=False),
             ColSpec(DataType.string, "error", required=False),
         ]
     )
-    params = ParamSchema([ParamSpec("batch_size", DataType.long, DEFAULT_BATCH_SIZE)])
+    params = ParamSchema(
+        [
+            ParamSpec("threshold", DataType.double, config.threshold),
+            ParamSpec("batch_size", DataType.long, DEFAULT_BATCH_SIZE),
+        ]
+    )
     return ModelSignature(inputs, outputs, params)
 
 

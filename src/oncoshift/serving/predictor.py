@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from oncoshift.serving.classifier import build_classifier, normalise
+from oncoshift.serving.config import LABELS, ServedConfig
 from oncoshift.serving.images import UnreadableImageError, read_tile, resize
-from oncoshift.serving.stain import StainReference, normalizer
+from oncoshift.serving.stain import normalizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,79 +29,26 @@ if TYPE_CHECKING:
 
     from oncoshift.serving.classifier import Classifier
 
-LABELS = ("benign", "malignant")
-
-
-@dataclass(frozen=True)
-class ServedConfig:
-    """Everything but the weights that defines a served model; config.json in the registered model.
-
-    Attributes:
-        name: the registered model's name.
-        target: the organ that the model was adapted to.
-        sources: the labelled organs.
-        backbone: resnet18 or resnet50.
-        bottleneck: width of the shared feature.
-        dropout: of the bottleneck; unused in serving, kept so that training can start from this
-            model.
-        tile_size: side of the square to which a tile is resized, pixels.
-        variant: the stain variant that the model was trained on.
-        reference: the stain reference of the variant's method; None for variant `none`.
-        threshold: the probability from which a tile is labelled malignant.
-        members: number of classifiers whose mean probability is predicted; 1 is no ensemble.
-        weights_sha256: of weights.safetensors, set when it is written; None in models of earlier
-            versions.
-    """
-
-    name: str
-    target: str
-    sources: tuple[str, ...]
-    backbone: str
-    bottleneck: int
-    dropout: float
-    tile_size: int
-    variant: str = "none"
-    reference: StainReference | None = None
-    threshold: float = 0.5
-    members: int = 1
-    weights_sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        method = "none" if self.reference is None else self.reference.method
-        if self.variant != method:
-            raise ValueError(
-                f"variant {self.variant!r} with a stain reference of {method!r}; every variant but `none` needs its own"
-            )
-
-    def to_json(self) -> str:
-        """Return the text of config.json."""
-        reference = self.reference and self.reference.to_dict()
-        return json.dumps({**asdict(self), "reference": reference, "labels": LABELS}, indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
-        values = json.loads(text)
-        if tuple(values.pop("labels")) != LABELS:
-            raise ValueError(f"config.json: labels are not {list(LABELS)}; another version of this code wrote it")
-        if (reference := values["reference"]) is not None:
-            values["reference"] = StainReference.from_dict(reference)
-        return cls(**{**values, "sources": tuple(values["sources"])})
-
 
 @dataclass(frozen=True)
 class TileResult:
     """The prediction for one image, or the reason why there is none.
 
     Attributes:
-        probability: of malignancy, 0–1; None where the image could not be used.
-        label: benign or malignant; None where the image could not be used.
-        error: None, or why the image could not be used.
+        label: benign or malignant; None if the model abstains or the image could not be used.
+        probability: of malignancy, calibrated, 0–1; None if the image could not be used.
+        shift: percentile, 0–100, of the tile's distance from the training organs among the
+            distances of their own tiles; None if the image could not be used or the model has no
+            such reference.
+        abstain: why the model abstains from a label; None if it does not.
+        error: why the image could not be used; None if it could.
     """
 
-    probability: float | None
-    label: str | None
-    error: str | None
+    label: str | None = None
+    probability: float | None = None
+    shift: float | None = None
+    abstain: str | None = None
+    error: str | None = None
 
 
 class TilePredictor:
@@ -130,13 +77,16 @@ class TilePredictor:
         classifier.load_state_dict(load_file(weights))
         return cls(settings, classifier, device)
 
-    def predict(self, images: Sequence[object], batch_size: int = 64) -> list[TileResult]:
+    def predict(
+        self, images: Sequence[object], batch_size: int = 64, threshold: float | None = None
+    ) -> list[TileResult]:
         """Predict one result per image, in order; an unusable image does not affect the others.
 
         Args:
             images: each the bytes of an image file, these bytes in base64, or RGB pixels [H, W, 3]
                 of 0–255 (a uint8 array or nested lists).
             batch_size: number of tiles decoded and classified at once.
+            threshold: the probability from which a tile is malignant; default: the model's.
 
         Raises:
             ValueError: batch_size is below 1.
@@ -144,7 +94,8 @@ class TilePredictor:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
         starts = range(0, len(images), batch_size)
-        return [outcome for start in starts for outcome in self._predict_batch(images[start : start + batch_size])]
+        least = self.config.threshold if threshold is None else threshold
+        return [result for start in starts for result in self._predict_batch(images[start : start + batch_size], least)]
 
     def prepare(self, image: object) -> NDArray[np.uint8]:
         """Return one image as the classifier sees it, uint8 [tile_size, tile_size, 3].
@@ -155,7 +106,7 @@ class TilePredictor:
         tile = _tile(image, self.config.tile_size)
         return tile if self._normalize is None else self._normalize(tile).image
 
-    def _predict_batch(self, images: Sequence[object]) -> list[TileResult]:
+    def _predict_batch(self, images: Sequence[object], threshold: float) -> list[TileResult]:
         outcomes: list[TileResult | None] = []
         tiles: list[NDArray[np.uint8]] = []
         for image in images:
@@ -163,20 +114,20 @@ class TilePredictor:
                 tiles.append(self.prepare(image))
                 outcomes.append(None)
             except UnreadableImageError as error:
-                outcomes.append(TileResult(None, None, str(error)))
-        predicted = iter(self._classify(np.stack(tiles)) if tiles else ())
+                outcomes.append(TileResult(error=str(error)))
+        predicted = iter(self._classify(np.stack(tiles), threshold) if tiles else ())
         return [next(predicted) if outcome is None else outcome for outcome in outcomes]
 
-    def _classify(self, tiles: NDArray[np.uint8]) -> Iterator[TileResult]:
+    def _classify(self, tiles: NDArray[np.uint8], threshold: float) -> Iterator[TileResult]:
         """Classify tiles, uint8 [N, S, S, 3]; yield N results."""
         with torch.inference_mode():
             logits = self._classifier(normalise(torch.from_numpy(tiles).to(self._device)))
-            malignant = logits.double().softmax(dim=1)[:, 1].tolist()
+            malignant = (logits.double() / self.config.temperature).softmax(dim=1)[:, 1].tolist()
         for probability in malignant:
             if probability != probability:  # NaN from broken weights must not become a label
-                yield TileResult(None, None, "the model gave no finite probability")
+                yield TileResult(error="the model gave no finite probability")
             else:
-                yield TileResult(probability, LABELS[probability >= self.config.threshold], None)
+                yield TileResult(LABELS[probability >= threshold], probability)
 
 
 def _tile(image: object, side: int) -> NDArray[np.uint8]:

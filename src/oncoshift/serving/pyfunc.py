@@ -12,7 +12,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from oncoshift.serving.predictor import TilePredictor
 
 IMAGE_COLUMN = "image"
-OUTPUT_COLUMNS = ("probability", "label", "error")
+OUTPUT_COLUMNS = ("label", "probability", "shift", "abstain", "error")
 
 
 class ServedTileClassifier(PythonModel):
@@ -23,12 +23,20 @@ class ServedTileClassifier(PythonModel):
     uint8 RGB pixels [H, W, 3]. Without MLflow's schema (`unwrap_python_model()`), also a list of
     images, or a uint8 array [N, H, W, 3] or [H, W, 3].
 
-    Output: a DataFrame with one row per image, the input's index and the columns probability (of
-    malignancy, 0–1), label (benign or malignant) and error (null, or why this image could not be
-    used; the other two are then null). probability is float64, or of type object if there are
-    nulls.
+    Output: a DataFrame with one row per image, the input's index and the columns
 
-    Params: batch_size, the number of tiles that go through the network at once.
+    - label: benign or malignant; null if the model abstains
+    - probability: of malignancy, calibrated, 0–1
+    - shift: percentile, 0–100, of the tile's distance from the training organs
+    - abstain: null, or why the model gives no label
+    - error: null, or why this image could not be used; all other columns are then null
+
+    probability and shift are float64, or of type object if there are nulls.
+
+    Params:
+
+    - threshold: probability from which a tile is malignant; default: the model's own
+    - batch_size: number of tiles that go through the network at once
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -46,9 +54,9 @@ class ServedTileClassifier(PythonModel):
         outcomes = self._predictor.predict(images, **(params or {}))
         columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in OUTPUT_COLUMNS}
         table = pd.DataFrame(columns, index=index, dtype=object)
-        if table["probability"].notna().all():
-            return table.astype({"probability": np.float64})
-        return table  # a float column would turn None into NaN, which JSON lacks
+        # A float column would turn None into NaN, which JSON lacks.
+        whole = [name for name in ("probability", "shift") if table[name].notna().all()]
+        return table.astype(dict.fromkeys(whole, np.float64))
 
 
 def _list_images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:

@@ -12,7 +12,7 @@ from oncoshift.registry.card import CardFacts, render_card, render_judgement
 from oncoshift.registry.folder import Package
 from oncoshift.registry.packaging import log_and_register, update_card
 from oncoshift.registry.promotion import set_challenger
-from oncoshift.serving.predictor import ServedConfig
+from oncoshift.serving.config import ServedConfig
 from oncoshift.versioning import read_stage_outs
 
 if TYPE_CHECKING:
