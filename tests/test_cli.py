@@ -25,7 +25,7 @@ from oncoshift.settings import Settings, dump_settings, load_settings, replace_v
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
 
@@ -199,6 +199,15 @@ def test_retrain_tells_a_mistake_from_a_crash_and_says_start_it_again_only_where
     assert ("start it again" in told) == (code in (2, 69, 75, 137))
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as a terminal's program has it; one started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_lets_the_flow_end_its_step(tmp_path: Path) -> None:
     """It does so although a terminal also sends the signal to the flow."""
     script = 'trap "kill -INT $$; sleep 0.6; touch ended; exit 75" TERM; touch ready; while :; do sleep 0.05; done'
