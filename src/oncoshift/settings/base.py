@@ -69,7 +69,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _refuse_passwords(cls, value: Any) -> Any:
-        """Refuse a password: unlike values of variables, settings are logged and written to files."""
+        """Refuse a password: settings, unlike values of variables, are logged and saved."""
         if isinstance(value, str) and has_password(drop_variables(value)):
             raise ValueError("it holds a password; write ${NAME} in its place, and set the environment variable NAME")
         return value
