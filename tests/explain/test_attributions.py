@@ -1,4 +1,4 @@
-"""Integrated gradients agree with analytic answers and leave the model as it was."""
+"""Attribution of many tiles: part by part, with named or given baselines, and checked shapes."""
 
 from __future__ import annotations
 
@@ -7,115 +7,50 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from oncoshift.errors import DataError
-from oncoshift.explain.attributions import Attributions, compute_mean_image, integrated_gradients
-from oncoshift.serving.classifier import IMAGENET_STD, TileClassifier, normalise
+from oncoshift.explain.attributions import attribute_tiles, compute_mean_image
+from oncoshift.serving.attributions import Attribution, Convergence, explain_tile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from oncoshift.serving.classifier import TileClassifier
 
-class Linear(nn.Module):
-    """A model with logits linear in the normalised tile, which counts the tiles of each pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3 * 32 * 32, 2)
-        self.batches: list[int] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.batches.append(len(x))
-        return self.layer(x.flatten(1))
+QUICK = Convergence(2, 4)
 
 
 def attribute(
-    model: nn.Module,
-    tiles: NDArray[np.uint8],
-    baseline: NDArray[np.float64] | None = None,
-    steps: int = 8,
-    batch: int = 4,
-) -> Attributions:
-    baseline = np.full((32, 32, 3), 200.5) if baseline is None else baseline
-    return integrated_gradients(
-        model,  # type: ignore[arg-type]
-        tiles,
-        steps=steps,
-        internal_batch_size=batch,
-        device="cpu",
-        baseline=baseline,
-    )
+    model: TileClassifier, tiles: NDArray[np.uint8], baseline: NDArray[np.floating] | None = None
+) -> Attribution:
+    start = np.full((32, 32, 3), 200.5) if baseline is None else baseline
+    return attribute_tiles(model, tiles, start, QUICK, batch_size=4)
 
 
-def test_a_linear_model_has_the_analytic_answer(tiles: NDArray[np.uint8]) -> None:
-    torch.manual_seed(0)
-    model = Linear()
-    result = attribute(model, tiles)
-    weight = (model.layer.weight[1] - model.layer.weight[0]).detach().numpy().reshape(3, 32, 32)
-    difference = (tiles - 200.5) / 255 / np.array(IMAGENET_STD)
-    expected = np.einsum("chw,nhwc->nhw", weight, difference)
-    np.testing.assert_allclose(result.values, expected, atol=1e-5)
-    assert result.values.dtype == np.float32
-    assert np.abs(result.delta).max() < 1e-4
+def test_parts_are_joined_in_order(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    whole = attribute(classifier, tiles)
+    assert whole.values.shape == (5, 32, 32)
+    alone = [attribute(classifier, tiles[number : number + 1]) for number in range(5)]
+    joined = np.concatenate([each.values for each in alone])
+    assert np.corrcoef(whole.values.ravel(), joined.ravel())[0, 1] > 0.99
+    np.testing.assert_allclose(whole.margins, np.concatenate([each.margins for each in alone]), rtol=1e-4)
 
 
-def test_margins_are_those_of_the_softmax(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
-    result = attribute(classifier, tiles)
-    with torch.no_grad():
-        probabilities = torch.softmax(classifier.eval()(normalise(torch.from_numpy(tiles))), dim=1)[:, 1]
-    np.testing.assert_allclose(result.probabilities, probabilities.numpy(), rtol=1e-4)
+def test_a_named_baseline_is_made_of_each_tile(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    blurred = attribute_tiles(classifier, tiles, "blurred", QUICK, batch_size=4)
+    alone = explain_tile(classifier, tiles[3], baseline="blurred", convergence=QUICK)
+    assert np.corrcoef(blurred.values[3].ravel(), alone.values[0].ravel())[0, 1] > 0.99
+    assert len(np.unique(blurred.baseline_margins)) == 5
 
 
-def test_attributions_sum_to_the_gain_over_the_baseline(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
-    with torch.no_grad():  # a margin that is clearly not zero
-        classifier.head.weight *= 20
-    result = attribute(classifier, tiles, steps=128, batch=32)
-    gains = result.margins - result.baseline_margin
-    np.testing.assert_allclose(result.values.sum(axis=(1, 2)), gains + result.delta, atol=1e-5)
-    assert np.abs(gains).min() > 0.01
-    assert result.relative_delta.max() < 0.05
-    np.testing.assert_allclose(result.relative_delta, np.abs(result.delta / gains))
-
-
-def test_train_mode_changes_nothing_and_is_restored(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
-    classifier.trunk.layer1.eval()  # a part in another mode, as frozen parts are
+def test_the_classifier_is_left_as_it_was(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    classifier.trunk.layer1.eval()  # a part set apart, as frozen parts are
     modes = [part.training for part in classifier.modules()]
     state = {name: value.clone() for name, value in classifier.state_dict().items()}
-    in_train_mode = attribute(classifier, tiles)
+    attribute(classifier, tiles[:1])
     assert [part.training for part in classifier.modules()] == modes
-    assert all(torch.equal(value, state[name]) for name, value in classifier.state_dict().items()), (
-        "no statistics moved"
-    )
+    assert all(torch.equal(value, state[name]) for name, value in classifier.state_dict().items())
     assert all(parameter.grad is None for parameter in classifier.parameters())
-    classifier.eval()
-    np.testing.assert_array_equal(attribute(classifier, tiles).values, in_train_mode.values)
-
-
-def test_the_mode_is_restored_after_an_error(tiles: NDArray[np.uint8]) -> None:
-    class Broken(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            raise RuntimeError(f"broken at {len(x)}")
-
-    model = Broken().train()
-    with pytest.raises(RuntimeError, match="broken"):
-        attribute(model, tiles)
-    assert model.training
-
-
-@pytest.mark.parametrize(("batch", "steps"), [(1, 8), (3, 8), (8, 8), (20, 8), (64, 8)])
-def test_no_pass_is_larger_than_the_internal_batch(tiles: NDArray[np.uint8], batch: int, steps: int) -> None:
-    model = Linear()
-    result = attribute(model, tiles, batch=batch, steps=steps)
-    assert max(model.batches) <= batch
-    np.testing.assert_allclose(result.values, attribute(model, tiles).values, atol=1e-5)
-
-
-def test_a_tile_that_is_the_baseline_has_no_attribution(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
-    result = attribute(classifier, tiles[:2], baseline=tiles[0])
-    assert not result.values[0].any()
-    assert np.isnan(result.relative_delta[0])
-    assert np.isfinite(result.relative_delta[1])
 
 
 def test_shapes_are_checked(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from oncoshift.serving.classifier import TileClassifier
 
-SETTINGS = ExplainSettings(steps=6, internal_batch_size=12)
+SETTINGS = ExplainSettings(steps=4, max_steps=8, internal_batch_size=12)
 
 
 def run(

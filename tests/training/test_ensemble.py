@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from oncoshift.explain.attributions import integrated_gradients
+from oncoshift.explain.attributions import attribute_tiles
 from oncoshift.registry.folder import Package, save_folder
+from oncoshift.serving.attributions import Convergence
 from oncoshift.serving.config import ServedConfig
 from oncoshift.serving.predictor import TilePredictor
 from oncoshift.training.ensemble import average_histories
@@ -118,14 +119,8 @@ def test_an_ensemble_is_served_and_explained_as_one_model(
     expected = predict_job(trained, data.source.images, data.target.rows[:6])
     said = np.array([outcome.probability for outcome in served.predict(list(tiles))], np.float64)
     np.testing.assert_allclose(said, expected, atol=1e-6)
-    explained = integrated_gradients(
-        load_net(trained).classifier,
-        tiles[:2],
-        steps=32,
-        internal_batch_size=32,
-        device="cpu",
-        baseline=np.full((32, 32, 3), 128, np.uint8),
-    )
+    grey = np.full((32, 32, 3), 128.0)
+    explained = attribute_tiles(load_net(trained).classifier, tiles[:2], grey, Convergence(2, 4), batch_size=8)
     np.testing.assert_allclose(explained.probabilities, expected[:2], atol=1e-5)
 
 

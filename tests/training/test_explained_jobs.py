@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from oncoshift.data.tables import EvaluationTiles
+from oncoshift.explain import attributions
 from oncoshift.layout import Layout
 from oncoshift.steps import explain
 from oncoshift.steps import jobs as jobs_module
@@ -36,9 +37,10 @@ def test_a_killed_explanation_goes_on_and_leaves_nothing(
     monkeypatch.setattr(jobs_module, "load_evaluation_tiles", lambda *_: tiles)
     monkeypatch.setattr(jobs_module, "load_training_data", lambda *_: data)
     monkeypatch.setattr(explain, "load_masks", lambda *_: None)
+    monkeypatch.setattr(attributions, "_PART", 1)
     job = make_job(
         model__freeze="all", train__augment=False, train__epochs=1, explain__tiles=4, explain__steps=2,
-        explain__internal_batch_size=2,
+        explain__max_steps=4, explain__internal_batch_size=2,
     )  # fmt: skip
     trained = train_job(job, data, lambda _row: None)
     jobs = ExperimentJobs(Layout(tmp_path), "none", job.settings.sources, "data", "pack", job.folder)

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from oncoshift.errors import DataError
-from oncoshift.explain.attributions import Attributions, integrated_gradients
+from oncoshift.explain.attributions import attribute_tiles
 from oncoshift.explain.gallery import draw_gallery
 from oncoshift.explain.nuclei import NucleiSummary, compute_attribution_share, find_haematoxylin, summarise
+from oncoshift.serving.attributions import Attribution, Convergence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,16 +31,16 @@ class Explanation:
     """Attributions of N tiles, their overlap with nuclei, and a gallery.
 
     Attributes:
-        attributions: values, margins and completeness deltas.
+        attributions: maps, margins and how far they have converged.
         masks: bool [N, S, S], the nuclei that were used.
         table: one row a tile, in the order of the gallery: tile_id, group, probability, called,
-            label (where given), nuclei_share, nuclei_area, enrichment, delta, relative_delta, mask
-            ("true" or "haematoxylin").
+            label (where given), nuclei_share, nuclei_area, enrichment, delta, relative_delta,
+            steps, stability, converged, mask ("true" or "haematoxylin").
         summary: nuclei shares over all tiles.
         figure: the gallery.
     """
 
-    attributions: Attributions
+    attributions: Attribution
     masks: NDArray[np.bool_]
     table: pd.DataFrame
     summary: NucleiSummary
@@ -54,6 +55,8 @@ class Explanation:
             "nuclei_enrichment": self.summary.enrichment,
             "nuclei_enrichment_low": interval.low if interval else None,
             "nuclei_enrichment_high": interval.high if interval else None,
+            "converged_share": float(self.table["converged"].mean()),
+            "steps_max": float(self.table["steps"].max()),
             "relative_delta_median": float(self.table["relative_delta"].median()),
             "relative_delta_max": float(self.table["relative_delta"].max()),
         }
@@ -68,7 +71,7 @@ def explain(
     *,
     tile_ids: NDArray[np.str_],
     groups: NDArray[np.str_],
-    baseline: NDArray[np.uint8] | NDArray[np.floating],
+    baseline: NDArray[np.floating],
     device: torch.device | str,
     settings: ExplainSettings,
     labels: NDArray[np.int64] | None = None,
@@ -86,10 +89,10 @@ def explain(
         groups: [N]; the interval of the enrichment resamples these.
         baseline: [S, S, 3] in [0, 255], the mean training image.
         device: where the classifier lies.
-        settings: steps and batch size of Integrated Gradients.
+        settings: section `explain`.
         labels: true labels [N], for captions and table only.
         seed: of the bootstrap.
-        kept: see `integrated_gradients`.
+        kept: see `attribute_tiles`.
         on_progress: called with tiles done and tiles in all.
 
     Raises:
@@ -97,13 +100,13 @@ def explain(
     """
     if not len(tiles) == len(tile_ids) == len(groups) or (labels is not None and len(labels) != len(tiles)):
         raise DataError(f"got {len(tiles)} tiles, {len(tile_ids)} ids and {len(groups)} groups, labels aside")
-    attributions = integrated_gradients(
+    attributions = attribute_tiles(
         classifier,
         tiles,
-        steps=settings.steps,
-        internal_batch_size=settings.internal_batch_size,
+        baseline,
+        get_convergence(settings),
+        batch_size=settings.internal_batch_size,
         device=device,
-        baseline=baseline,
         kept=kept,
         on_progress=on_progress,
     )
@@ -121,8 +124,16 @@ def explain(
             "enrichment": shares.enrichment,
             "delta": attributions.delta,
             "relative_delta": attributions.relative_delta,
+            "steps": attributions.steps,
+            "stability": attributions.stability,
+            "converged": attributions.converged,
             "mask": "haematoxylin" if masks is None else "true",
         }
     )
     figure = draw_gallery(tiles, attributions, nuclei, shares, labels)
     return Explanation(attributions, nuclei, table, summarise(shares, groups, seed=seed), figure)
+
+
+def get_convergence(settings: ExplainSettings) -> Convergence:
+    """Get the criterion of convergence from the settings."""
+    return Convergence(settings.steps, settings.max_steps, settings.tolerance, settings.stability)

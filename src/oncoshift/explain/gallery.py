@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from oncoshift.explain.attributions import Attributions
     from oncoshift.explain.nuclei import NucleiShare
+    from oncoshift.serving.attributions import Attribution
 
 _COLOURS = colormaps["RdBu_r"]
 _PANEL, _CAPTION, _MARGIN, _FOOT = 1.65, 0.34, 0.15, 0.55
@@ -31,7 +31,7 @@ _HEADINGS = ("tile", "attribution", "with nuclei outlined")
 
 def draw_gallery(
     tiles: NDArray[np.uint8],
-    attributions: Attributions,
+    attributions: Attribution,
     masks: NDArray[np.bool_],
     shares: NucleiShare,
     labels: NDArray[np.int64] | None = None,
@@ -109,7 +109,7 @@ def _draw_overlay(axes: Axes, tile: NDArray[np.uint8], relative: NDArray[np.floa
 
 
 def _format_caption(
-    number: int, attributions: Attributions, shares: NucleiShare, labels: NDArray[np.int64] | None
+    number: int, attributions: Attribution, shares: NucleiShare, labels: NDArray[np.int64] | None
 ) -> str:
     parts = [f"#{number}", f"p(malignant) {attributions.probabilities[number]:.2f}"]
     if labels is not None and labels[number] >= 0:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from oncoshift.files import DamagedFileError, atomic, check_seal, seal
+from oncoshift.serving.attributions import Attribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    Part = tuple[NDArray[np.float32], NDArray[np.float64]]
-    """Attributions [n, S, S] and margins [n] of some tiles that passed the network together."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,19 +28,19 @@ class KeptParts:
 
     folder: Path
 
-    def get(self, first: int, make: Callable[[], Part]) -> Part:
+    def get(self, first: int, make: Callable[[], Attribution]) -> Attribution:
         """Return the part that starts at tile `first`, from disk or else made and kept now."""
         part = self._find(first)
         if part is None:
             part = make()
             with atomic(self._path(first)) as temporary:
                 with temporary.open("wb") as file:
-                    for array in part:
+                    for array in vars(part).values():
                         np.save(file, array)
                 seal(temporary)
         return part
 
-    def _find(self, first: int) -> Part | None:
+    def _find(self, first: int) -> Attribution | None:
         path = self._path(first)
         if not path.is_file():
             return None
@@ -54,7 +50,7 @@ class KeptParts:
             _log.warning("%s; its tiles are explained again", error)
             return None
         with path.open("rb") as file:
-            return np.load(file), np.load(file)
+            return Attribution(*(np.load(file) for _ in fields(Attribution)))
 
     def _path(self, first: int) -> Path:
         return self.folder / f"{first}.attributions"

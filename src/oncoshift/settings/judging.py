@@ -86,8 +86,23 @@ class ExplainSettings(Section):
     """Stage `explain`: Integrated Gradients on a fixed, stratified set of target tiles."""
 
     tiles: int = Field(16, ge=2, description="number of tiles, half of each predicted class where possible")
-    steps: int = Field(50, ge=2, description="number of points on the path of the integral")
+    steps: int = Field(
+        16, ge=1, description="steps of the integral at first; doubled, tile by tile, until it has converged"
+    )
+    max_steps: int = Field(512, ge=1, description="steps beyond which they are not doubled; such tiles are reported")
+    tolerance: float = Field(
+        0.05, gt=0, description="largest completeness delta of a converged tile, as a share of the margin's change"
+    )
+    stability: float = Field(
+        0.95, ge=-1, le=1, description="least cosine of a converged tile's maps of old and of new points"
+    )
     internal_batch_size: int = Field(16, ge=1, description="number of points that go through the network at once")
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        if self.max_steps < self.steps:
+            raise ValueError(f"max_steps {self.max_steps} is below steps {self.steps}")
+        return self
 
 
 class GateSettings(Section):
