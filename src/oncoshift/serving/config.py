@@ -1,0 +1,75 @@
+"""The configuration of a served model: everything but its weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from oncoshift.serving.stain import StainReference
+
+LABELS = ("benign", "malignant")
+
+
+@dataclass(frozen=True)
+class ServedConfig:
+    """Everything but the weights that defines a served model; config.json in the registered model.
+
+    Attributes:
+        name: the registered model's name.
+        target: the organ that the model was adapted to.
+        sources: the labelled organs.
+        backbone: resnet18 or resnet50.
+        bottleneck: width of the shared feature.
+        dropout: of the bottleneck; unused in serving, kept so that training can start from this
+            model.
+        tile_size: side of the square to which a tile is resized, pixels.
+        variant: the stain variant that the model was trained on.
+        reference: the stain reference of the variant's method; None for variant `none`.
+        threshold: the probability, after `temperature`, from which a tile is labelled malignant.
+        members: number of classifiers whose mean probability is predicted; 1 is no ensemble.
+        weights_sha256: of weights.safetensors, set where it is written; None in models of earlier
+            versions.
+        temperature: logits are divided by it before the softmax; 1 leaves them as they are.
+        um_per_pixel: scale of the training tiles at `tile_size`, µm per pixel; None if unknown.
+    """
+
+    name: str
+    target: str
+    sources: tuple[str, ...]
+    backbone: str
+    bottleneck: int
+    dropout: float
+    tile_size: int
+    variant: str = "none"
+    reference: StainReference | None = None
+    threshold: float = 0.5
+    members: int = 1
+    weights_sha256: str | None = None
+    temperature: float = 1.0
+    um_per_pixel: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature}: must be positive and finite")
+        method = "none" if self.reference is None else self.reference.method
+        if self.variant != method:
+            raise ValueError(
+                f"variant {self.variant!r} with a stain reference of {method!r}; every variant but `none` needs its own"
+            )
+
+    def to_json(self) -> str:
+        """Return the text of config.json."""
+        reference = self.reference and self.reference.to_dict()
+        return json.dumps({**asdict(self), "reference": reference, "labels": LABELS}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote, in this version or an earlier one."""
+        values = json.loads(text)
+        if tuple(values.pop("labels")) != LABELS:
+            raise ValueError(f"config.json: labels are not {list(LABELS)}; another version of this code wrote it")
+        if (reference := values["reference"]) is not None:
+            values["reference"] = StainReference.from_dict(reference)
+        return cls(**{**values, "sources": tuple(values["sources"])})
