@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.commands.context import Context
+    from oncoshift.copies.join import Pair
     from oncoshift.copies.leaks import Leak, SplitTile
-    from oncoshift.copies.pairs import Pair
 
 LEAKS_FOUND = 3
 """Exit code of `leaks` if it finds any, so that a check can tell them from an error."""

@@ -6,7 +6,7 @@ the aligned tiles, and `verification` decides. `pairs` runs this for a whole dat
 the groups, and `leaks` finds copies on two sides of a split.
 """
 
-from oncoshift.copies.join import join_groups
-from oncoshift.copies.pairs import Pair, find_pairs
+from oncoshift.copies.join import Pair, join_groups
+from oncoshift.copies.pairs import find_pairs
 
 __all__ = ["Pair", "find_pairs", "join_groups"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.copies.verification import MIN_INLIERS
@@ -11,13 +12,27 @@ from oncoshift.disjoint_sets import Forest, merge_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from oncoshift.copies.pairs import Pair
-
 STRONG = 2 * MIN_INLIERS
 """Inliers from which a single pair is believed; see `drop_weak_pairs`."""
 
 _LARGE = 3
 """Tiles from which a set of copies counts as large: other copies should match it more than once."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two tiles that are copies of one original.
+
+    Attributes:
+        first: position of one tile.
+        second: position of the other, larger than `first`.
+        score: correlation of the aligned tiles in their worst region, in [0.72, 1]; 1 for equal
+            pixels.
+    """
+
+    first: int
+    second: int
+    score: float
 
 
 def join_groups(groups: Sequence[str], pairs: Iterable[Pair]) -> list[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from oncoshift.copies.pairs import Pair
+    from oncoshift.copies.join import Pair
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from oncoshift.copies.candidates import find_candidates
 from oncoshift.copies.features import DESCRIPTOR_SIZE, FEATURES, THUMBNAIL, extract_features
-from oncoshift.copies.join import STRONG, drop_weak_pairs
+from oncoshift.copies.join import STRONG, Pair, drop_weak_pairs
 from oncoshift.copies.scratch import open_scratch
 from oncoshift.copies.verification import verify_pair
 from oncoshift.parallel import ignore_progress, map_in_order
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 """Candidates that a thread compares at a time; small enough for the progress bar to move."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two tiles that are copies of one original.
-
-    Attributes:
-        first: position of one tile.
-        second: position of the other, larger than `first`.
-        score: correlation of the aligned tiles in their worst region, in [0.72, 1]; 1 for equal
-            pixels.
-    """
-
-    first: int
-    second: int
-    score: float
 
 
 def find_pairs(read: Callable[[int], NDArray[np.uint8]], count: int, phases: Phases = ignore_progress) -> list[Pair]:
