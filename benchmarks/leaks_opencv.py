@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from leaks import COPIED, by_organ, names
 
-from oncoshift.copies import join_groups, pairs, verification
+from oncoshift.copies import Pair, join_groups, pairs, verification
 from oncoshift.copies.candidates import find_candidates
 from oncoshift.copies.join import drop_weak_pairs
 from oncoshift.copies.scratch import Scratch
@@ -90,13 +90,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def compared(kept: pairs._Features, chosen: NDArray[np.int64]) -> tuple[list[pairs.Pair], float]:
+def compared(kept: pairs._Features, chosen: NDArray[np.int64]) -> tuple[list[Pair], float]:
     """Return the accepted pairs and the core seconds of the comparison."""
     kept.verify(*chosen[0].tolist())  # compile
     started = time.process_time()
     matched = [(i, j, kept.verify(i, j)) for i, j in chosen.tolist()]
     seconds = time.process_time() - started
-    found = [(pairs.Pair(i, j, match.score), match.inliers) for i, j, match in matched if match is not None]
+    found = [(Pair(i, j, match.score), match.inliers) for i, j, match in matched if match is not None]
     return drop_weak_pairs(len(kept.digests), [pair for pair, _ in found], [agree for _, agree in found]), seconds
 
 

@@ -1,4 +1,4 @@
-"""The command `score`: one line of CSV or JSON for each image, as soon as its batch is done."""
+"""The command `score`: a line of CSV or JSON for each image, or Parquet files for many of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
+    import pandas as pd
     from mlflow.pyfunc import PyFuncModel
 
     from oncoshift.commands.context import Context
@@ -30,7 +31,14 @@ Row = dict[str, Any]
 
 def add_score(parser: argparse.ArgumentParser) -> None:
     """Add the options of `score`."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE",
+        help="image files, or folders of them; with --out one folder, CSV, .zip or .tar",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER",
+        help="write Parquet files to this folder, for example scores.parquet, and continue there after an interruption",
+    )  # fmt: skip
     parser.add_argument("--model", help="a model URI or folder; default: models:/oncoshift-<target>@champion")
     parser.add_argument("--json", action="store_true", help="a JSON object a line, instead of CSV")
     parser.add_argument("--strict", action="store_true", help="exit code 1 if any image could not be scored")
@@ -42,15 +50,13 @@ def score(context: Context) -> int:
     Returns:
         1 with `--strict` if an image could not be scored, else 0.
     """
-    from oncoshift.experiments import resolve_tracking_uri
-    from oncoshift.registry.loading import is_in_store, load_served
+    from oncoshift.registry.loading import load_served
 
     given = context.arguments
+    if given.out is not None:
+        return _score_to_folder(context)
     files = _find_files(given.images)
-    uri = given.model or f"models:/{context.settings.registered_model}@champion"
-    # A model in a folder needs neither settings nor a store.
-    store = resolve_tracking_uri(context.project, context.settings.tracking, os.environ) if is_in_store(uri) else None
-    model = load_served(uri, store)
+    model = load_served(*locate_model(context))
     write = _make_writer(as_json=given.json)
     done = failed = 0
     for batch in _read_batches(files):
@@ -66,6 +72,37 @@ def score(context: Context) -> int:
     return 1 if failed and given.strict else 0
 
 
+def _score_to_folder(context: Context) -> int:
+    """Score a folder, a CSV or an archive into Parquet files, and record the totals in MLflow."""
+    from oncoshift.console import showing_progress
+    from oncoshift.errors import DataError
+    from oncoshift.scoring.job import run_scoring
+
+    given = context.arguments
+    if len(given.images) > 1:
+        raise DataError(f"--out scores one folder, CSV or archive at a time, not {len(given.images)}")
+    uri, store = locate_model(context)
+    experiment = None if store is None else context.settings.tracking.experiment
+    with showing_progress("score") as progress:
+        outcome = run_scoring(given.images[0], given.out, uri, store, experiment, progress)
+    totals = outcome.totals
+    print(f"{given.out}: {outcome.scored} tiles scored now, {totals.tiles} in all; {totals.to_words()}")
+    if totals.errors:
+        print(f"{totals.errors} of {totals.tiles} tiles could not be scored; column error says why", file=sys.stderr)
+    return 1 if totals.errors and given.strict else 0
+
+
+def locate_model(context: Context) -> tuple[str, str | None]:
+    """Return the URIs of the model and its store; a model in a folder needs no store."""
+    from oncoshift.experiments import resolve_tracking_uri
+    from oncoshift.registry.loading import is_in_store
+
+    uri = context.arguments.model or f"models:/{context.settings.registered_model}@champion"
+    if not is_in_store(uri):
+        return uri, None
+    return uri, resolve_tracking_uri(context.project, context.settings.tracking, os.environ)
+
+
 def _find_files(given: Sequence[Path]) -> list[Path]:
     """Find the files to score, sorted within each given folder.
 
@@ -73,29 +110,15 @@ def _find_files(given: Sequence[Path]) -> list[Path]:
         DataError: a path does not exist, or there is no image at any of them.
     """
     from oncoshift.errors import DataError
+    from oncoshift.scoring.inputs import find_images
 
     for path in given:
         if not os.path.lexists(path):
             raise DataError(f"{_as_cell(path)}: no such file or folder")
-    files = [file for path in given for file in (sorted(_find_images(path)) if path.is_dir() else [path])]
+    files = [file for path in given for file in (sorted(find_images(path)) if path.is_dir() else [path])]
     if not files:
         raise DataError(f"no image files in {', '.join(map(_as_cell, given))}")
     return files
-
-
-def _find_images(root: Path) -> Iterator[Path]:
-    """Find all that is named like an image below a folder, and unreadable folders: a row each."""
-    from oncoshift.data.source.folders import find_files, is_image
-
-    folders: set[Path] = set()
-
-    def enter(folder: Path) -> bool:
-        if is_image(folder.name):
-            folders.add(folder)
-        return True
-
-    yield from (file for file in find_files(root, enter, folders.add) if is_image(file.name))
-    yield from folders
 
 
 def _read_batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | None, str | None]]]:

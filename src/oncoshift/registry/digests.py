@@ -6,6 +6,7 @@ tag of the version.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,15 @@ _log = logging.getLogger(__name__)
 
 def write_sums(folder: Path) -> str:
     """Write the digests of a model folder's files, and return the digest of that list."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
-    lines = (f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / SUMS).write_text(_list_sums(folder), encoding="utf-8")
     return sha256_file(folder / SUMS)
+
+
+def digest_folder(folder: Path) -> str:
+    """Return the digest of the list of a model's files; computed if the list was not written."""
+    if (folder / SUMS).is_file():
+        return sha256_file(folder / SUMS)
+    return hashlib.sha256(_list_sums(folder).encode()).hexdigest()
 
 
 def check_sums(folder: Path, name: str, noted: str | None) -> None:
@@ -60,6 +66,14 @@ def check_sums(folder: Path, name: str, noted: str | None) -> None:
     code = {file for file in (folder / "code").rglob("*") if file.is_file() and file.parent.name != "__pycache__"}
     if code - listed:
         raise RegistryError(f"{name}: {min(code - listed)}: was not registered with the model; {_REMEDY}")
+
+
+def _list_sums(folder: Path) -> str:
+    # Python leaves compiled code in the folder of a model that was loaded.
+    files = sorted(
+        file for file in folder.rglob("*") if file.is_file() and file.name != SUMS and file.parent.name != "__pycache__"
+    )
+    return "".join(f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
 
 
 def _check(folder: Path, file: str, expected: str, name: str) -> None:

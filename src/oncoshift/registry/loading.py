@@ -21,7 +21,7 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from oncoshift.errors import OncoshiftError, RegistryError
 from oncoshift.registry.client import shorten_error
-from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums
+from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums, digest_folder
 from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.store import open_client
 
@@ -36,18 +36,39 @@ _LOADER = "mlflow.pyfunc.loaders.code_model"
 _IN_STORE = frozenset({"models", "runs", "mlflow-artifacts"})
 
 
+class ModelIdentity(NamedTuple):
+    """What tells one model from all others.
+
+    Attributes:
+        name: of the registered model, or the location of a model in a folder.
+        version: its number; None for a model that is not addressed as a version.
+        digest: SHA-256 of the list of its files' digests.
+    """
+
+    name: str
+    version: str | None
+    digest: str
+
+
 class _StoredModel(NamedTuple):
     """A model as its store records it.
 
     Attributes:
         location: location of its files.
-        name: its name, for messages.
+        name: its name, or its location.
         sums_digest: digest of its list of digests, if it was registered with one.
+        version: its number, if it was found as a version.
     """
 
     location: str
     name: str
     sums_digest: str | None
+    version: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Name and version, for messages."""
+        return self.name if self.version is None else f"{self.name} version {self.version}"
 
 
 def is_in_store(uri: str) -> bool:
@@ -68,10 +89,15 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
             or its own code fails.
         UnavailableError: the store does not answer, or stays locked.
     """
+    return load_identified(uri, tracking_uri)[0]
+
+
+def load_identified(uri: str, tracking_uri: str | None = None) -> tuple[PyFuncModel, ModelIdentity]:
+    """Load a model and say which one it is; see `load_served`."""
     found = _find_in_store(uri, tracking_uri) if is_in_store(uri) else _StoredModel(uri, uri, None)
     folder = _fetch(uri, found.location, tracking_uri)
     if is_in_store(uri):
-        check_sums(folder, found.name, found.sums_digest)
+        check_sums(folder, found.title, found.sums_digest)
     elif (folder / SUMS).is_file():
         check_sums(folder, uri, None)
     # MLflow's own guard covers what the model's code loads through MLflow, and child processes.
@@ -79,7 +105,7 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
     try:
         _check_loader(uri, folder)
         model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
-        return model
+        return model, ModelIdentity(found.name, found.version, digest_folder(folder))
     except RegistryError:
         raise
     except Exception as error:  # the model's own code runs here, and may raise anything
@@ -116,7 +142,7 @@ def _find_in_store(uri: str, tracking_uri: str | None) -> _StoredModel:
         name, version = named
         tags = client.get_model_version(name, version).tags
         location = client.get_model_version_download_uri(name, version)
-        return _StoredModel(location, f"{name} version {version}", tags.get(SUMS_TAG))
+        return _StoredModel(location, name, tags.get(SUMS_TAG), str(version))
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def unpack(
         budget = _Budget.of(archive, folder)
         step = _count_bytes(archive, progress)
         wanted = _Writer(archive, folder, keep, budget)
-        with _explaining_errors(archive):
+        with explain_errors(archive):
             (_unzip if name.endswith(ZIP_SUFFIXES) else _untar)(archive, wanted, step)
         if not wanted.written:
             raise DataError(f"{archive}: holds {budget.members} members, and no tiles (images, CSV or HDF5) among them")
@@ -183,7 +183,7 @@ def _unzip(archive: Path, wanted: _Writer, step: Callable[[int], None]) -> None:
     with zipfile.ZipFile(archive) as file:
         members = [member for member in file.infolist() if not member.is_dir()]
         for member in file.infolist():
-            _check_zipped(archive, member)
+            check_zip_member(archive, member)
             wanted.budget.spend(member.file_size)  # all sizes are known before the first byte is written
         for member in members:
             path = wanted.path(member.filename)
@@ -193,19 +193,25 @@ def _unzip(archive: Path, wanted: _Writer, step: Callable[[int], None]) -> None:
             step(member.header_offset + member.compress_size)
 
 
-def _check_zipped(archive: Path, member: zipfile.ZipInfo) -> None:
+def check_zip_member(archive: Path, member: zipfile.ZipInfo) -> None:
+    """Check that a member can be read within bounds, and that it is a file or a folder.
+
+    Raises:
+        DataError: it is a link or a device, encrypted or compressed in an unusual way, or its path
+            is outside of the folder.
+    """
     resolve_member(archive, member.filename)
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DataError(f"{archive}: member {member.filename!r} is a link or a device; pack the files themselves")
     if member.flag_bits & _ENCRYPTED:
-        raise DataError(f"{archive}: is encrypted; unpack it yourself and set ingest.root to the folder")
+        raise DataError(f"{archive}: is encrypted; unpack it yourself and name the folder instead")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # The other decoders of zipfile return all that a chunk unpacks to at once, without a bound.
         method = _METHODS.get(member.compress_type, f"method {member.compress_type}")
         raise DataError(
             f"{archive}: member {member.filename!r} is compressed with {method}, and only deflate or none is taken; "
-            "zip the files again without that option, or unpack it yourself and set ingest.root to the folder"
+            "zip the files again without that option, or unpack it yourself and name the folder instead"
         )
 
 
@@ -222,7 +228,7 @@ def _untar(archive: Path, wanted: _Writer, step: Callable[[int], None]) -> None:
 
 
 @contextmanager
-def _explaining_errors(archive: Path) -> Iterator[None]:
+def explain_errors(archive: Path) -> Iterator[None]:
     """Turn errors of the archive's format into errors that say what to do."""
     try:
         yield

@@ -1,0 +1,1 @@
+"""Scoring of many tiles with a registered model: from a folder, CSV or archive to Parquet files."""

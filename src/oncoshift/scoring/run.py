@@ -1,0 +1,144 @@
+"""Scoring in several threads: some read and decode tiles while the network runs on others.
+
+A model's `predict` decodes a batch and classifies it. Decoders and the network release Python's
+global lock, so a few threads with a batch each keep the network busy. Rows are written in the order
+of the input.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from oncoshift.parallel import count_usable_cores
+from oncoshift.serving.limits import UnreadableImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    import pandas as pd
+
+    from oncoshift.parallel import Progress
+    from oncoshift.scoring.inputs import Tile, TileInput
+    from oncoshift.scoring.output import Scores
+
+    Predict = Callable[[pd.DataFrame], pd.DataFrame]
+
+BATCH_TILES = 64
+BATCH_BYTES = 2**26
+"""Largest number of tiles in a batch, and bytes of files (64 MiB) that complete it."""
+
+PART_TILES = 10_000
+PART_SECONDS = 30.0
+"""Most rows of a part, and seconds after which it is written; a kill costs no more than that."""
+
+MAX_THREADS = 8
+"""More threads than this do not make one GPU faster, and each holds a batch in memory."""
+
+_ANSWERED = ("label", "probability", "shift", "abstain", "error")
+
+Row = dict[str, Any]
+"""The values of a tile's row except those of the model; see `output.SCHEMA`."""
+
+
+def score_tiles(predict: Predict, source: TileInput, scores: Scores, progress: Progress) -> int:
+    """Score the tiles that have no row yet.
+
+    Memory holds a few batches, the rows of one part, and the names of all tiles.
+
+    Args:
+        predict: of the model; called from several threads.
+        source: the tiles.
+        scores: where the rows go.
+        progress: called with the number of tiles done, including earlier ones, and the total.
+
+    Returns:
+        The number of tiles that were scored now.
+
+    Raises:
+        DataError: the input cannot be read, has no tiles or names one twice.
+    """
+    total, earlier = source.count(), scores.list_done()
+    done, rows, began = 0, list[Row](), time.monotonic()
+    for batch in _map_ahead(lambda tiles: score_batch(predict, tiles), _split(source.read(earlier))):
+        rows += batch
+        done += len(batch)
+        progress(min(len(earlier) + done, total), total)
+        if len(rows) >= PART_TILES or time.monotonic() - began >= PART_SECONDS:
+            scores.write(rows)
+            rows, began = [], time.monotonic()
+    if rows:
+        scores.write(rows)
+    return done
+
+
+def score_batch(predict: Predict, tiles: Sequence[Tile]) -> list[Row]:
+    """Read and score a few tiles; one that cannot be read gets a row with the reason."""
+    rows: list[Row] = []
+    images: list[bytes] = []
+    waiting: list[Row] = []
+
+    def flush() -> None:
+        for row, answer in zip(waiting, _predict(predict, images), strict=True):
+            row.update(answer)
+        images.clear()
+        waiting.clear()
+
+    for tile in tiles:
+        row: Row = {"tile": tile.name, "group": tile.group}
+        rows.append(row)
+        try:
+            images.append(tile.read())
+        except UnreadableImageError as error:
+            row["error"] = str(error)
+            continue
+        waiting.append(row)
+        if sum(map(len, images)) >= BATCH_BYTES:
+            flush()
+    flush()
+    return rows
+
+
+def _predict(predict: Predict, images: Sequence[bytes]) -> Iterator[Row]:
+    import pandas as pd
+
+    if not images:
+        return
+    # A model of an earlier version answers with fewer columns.
+    answers = predict(pd.DataFrame({"image": list(images)}))
+    for values in answers.reindex(columns=list(_ANSWERED)).to_dict("records"):
+        yield {str(name): None if value != value else value for name, value in values.items()}
+
+
+def _split(tiles: Iterable[Tile]) -> Iterator[list[Tile]]:
+    """Divide tiles into batches; those of an archive hold their bytes already."""
+    batch: list[Tile] = []
+    held = 0
+    for tile in tiles:
+        batch.append(tile)
+        held += len(tile.content) if isinstance(tile.content, bytes) else 0
+        if len(batch) == BATCH_TILES or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _map_ahead(work: Callable[[list[Tile]], list[Row]], batches: Iterable[list[Tile]]) -> Iterator[list[Row]]:
+    """Apply `work` to batches in threads, in order, with one batch more in line than threads."""
+    threads = min(max(count_usable_cores(), 2), MAX_THREADS)
+    waiting: deque[Future[list[Row]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(work, batch))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
