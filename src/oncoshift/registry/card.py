@@ -71,7 +71,7 @@ def render_card(facts: CardFacts) -> str:
         "Data": _render_table(("data set", "DVC digest"), facts.data.items()),
         "Load": _render_example(facts.name),
     }
-    return replace_sections(f"# {escape(facts.name)}\n\n{_render_summary(facts)}\n", sections)
+    return replace_sections(f"# {escape(facts.name)}\n\n{render_summary(facts)}\n", sections)
 
 
 def render_judgement(facts: CardFacts) -> dict[str, str]:
@@ -86,7 +86,8 @@ def replace_sections(card: str, sections: Mapping[str, str]) -> str:
     return _SECTION.join([head, *(f"{title}\n\n{text.strip()}" for title, text in texts.items())]) + "\n"
 
 
-def _render_summary(facts: CardFacts) -> str:
+def render_summary(facts: CardFacts) -> str:
+    """Render what the model does and how it was made."""
     target, sources = escape(facts.target), escape(", ".join(facts.sources))
     return (
         f"Tells malignant from benign in H&E tiles of {target}. Adapted by {facts.method} from labelled {sources} "

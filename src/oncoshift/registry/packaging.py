@@ -60,6 +60,7 @@ def log_and_register(
         # The UI's link from the logged model to its version.
         link = json.dumps([{"name": name, "version": str(version.version)}])
         client.set_logged_model_tags(version.tags[MODEL_TAG], {MLFLOW_MODEL_VERSIONS: link})
+        _link_run(client, run_id, version.tags[MODEL_TAG])
     return version
 
 
@@ -75,6 +76,16 @@ def update_card(client: MlflowClient, name: str, version: str, sections: Mapping
     updated = _shorten_card(replace_sections(card, sections))
     if updated != card:
         client.update_model_version(name, version, updated)
+
+
+def describe_model(client: MlflowClient, name: str, text: str, tags: Mapping[str, str]) -> None:
+    """Set a registered model's description and tags, where they differ."""
+    model = client.get_registered_model(name)
+    if model.description != text:
+        client.update_registered_model(name, text)
+    for key, value in tags.items():
+        if model.tags.get(key) != value:
+            client.set_registered_model_tag(name, key, value)
 
 
 def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tags: Mapping[str, str]) -> ModelVersion:
@@ -104,17 +115,21 @@ def _find_model(tracker: Tracker, name: str, key: str) -> LoggedModel | None:
     return min(found, key=lambda each: (each.creation_timestamp, each.model_id), default=None)
 
 
+def _link_run(client: MlflowClient, run_id: str, model_id: str) -> None:
+    """Link a run to a logged model, also where an earlier run made the model."""
+    outputs = client.get_run(run_id).outputs
+    if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+
 def _upload(client: MlflowClient, run_id: str, model: LoggedModel, package: Package) -> LoggedModel:
-    """Upload the files over those of an earlier attempt, link model and run, then set READY."""
+    """Upload the files over those of an earlier attempt, then set READY."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         save_folder(package, folder, Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id))
         sums = write_sums(folder)
         client.log_model_artifacts(model.model_id, str(folder))
     client.set_logged_model_tags(model.model_id, {SUMS_TAG: sums})
-    outputs = client.get_run(run_id).outputs
-    if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return client.finalize_logged_model(model.model_id, "READY")
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from oncoshift.console import report_tenths
 from oncoshift.data.loading import TRAINING_SPLITS
+from oncoshift.retraining.naming import SETTINGS, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
-from oncoshift.settings import flatten, replace_values
+from oncoshift.settings import dump_settings, flatten, replace_values
 from oncoshift.steps import evaluate as evaluate_step
 from oncoshift.steps import explain as explain_step
 from oncoshift.steps import gate as gate_step
@@ -41,7 +42,7 @@ SETTLED_TAG = "oncoshift.tuned"
 
 
 def tune(session: Session) -> Settings:
-    """Run the study, or the rest of it, and log the best settings as the retraining's parameters.
+    """Run the study, or the rest of it, and save all settings as the retraining's settings.yaml.
 
     A retraining that is killed after that resumes with the same values, whatever its study has
     found since.
@@ -62,7 +63,7 @@ def tune(session: Session) -> Settings:
     elif configured.tune.trials:
         session.say("tune: resumes with the values that were chosen before; --force tunes again")
     settings = replace_values(configured, json.loads(settled))
-    recorder.log_params(flatten(settings))
+    recorder.save_text(SETTINGS, dump_settings(settings))
     return settings
 
 
@@ -110,7 +111,8 @@ def train(session: Session, settings: Settings, method: str, number: int) -> Tra
         number: from 0 to `retrain.seeds` − 1.
     """
     job = session.jobs.make_job(settings, train__method=method, seed=settings.seed + number)
-    return _train(session, session.recorder, job, f"train-{method}-s{job.seed}", f"{method} seed {job.seed}")
+    step, label = f"train-{method}-s{job.seed}", f"{method} seed {job.seed}"
+    return _train(session, session.recorder, job, step, name_training(job.settings), label)
 
 
 def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> Evaluation:
@@ -128,8 +130,9 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
     with session.recorder.step("select") as recorder:
 
         def train_on_organ(job: Job, organ: str) -> TrainedJob:
-            label = f"{job.settings.train.method} from {organ} alone"
-            return _train(session, recorder, job, f"alone-{organ}", label)
+            method = job.settings.train.method
+            title, label = f"{method} · {organ} alone", f"{method} from {organ} alone"
+            return _train(session, recorder, job, f"alone-{organ}", title, label)
 
         selection = select_step.run(session.jobs, seeds, session.settings.select, train_on_organ, session.say)
         session.say(f"picked: {selection.description}")
@@ -169,21 +172,24 @@ def gate(session: Session, version: str, control: TrainedJob, selection: Selecti
     return judged.decision
 
 
-def _train(session: Session, above: RunRecorder, job: Job, step: str, label: str) -> TrainedJob:
+def _train(session: Session, above: RunRecorder, job: Job, step: str, title: str, label: str) -> TrainedJob:
     """Train a job in a nested run, which records its settings, data, epochs and findings.
 
     Args:
         session: the retraining.
         above: recorder of the run that it is nested in.
         job: the job to train.
-        step: name of the run.
+        step: name of the step, part of its run's key.
+        title: name of the run.
         label: prefix of each line of progress.
     """
-    with above.step(step, system_metrics=session.settings.tracking.system_metrics) as recorder:
+    with above.step(step, title, system_metrics=session.settings.tracking.system_metrics) as recorder:
         if find_trained(job) is not None:
             recorder.set_tags({"oncoshift.reused": "true"})
             session.say(f"{label}: already trained; nothing that it depends on has changed")
-        recorder.log_params(flatten(job.settings))
+        tags = recorder.tracker.client.get_run(recorder.run).data.tags
+        recorder.log_params(list_training_parameters(job.settings, session.jobs.data_digest, tags))
+        recorder.save_text(SETTINGS, dump_settings(job.settings))
         recorder.set_tags({"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
         session.log_inputs(recorder, TRAINING_SPLITS)
         report = train_step.make_epoch_reporter(session.say, label, job.settings.train.epochs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,13 @@ from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.layout import SPLITS
+from oncoshift.registry.promotion import find_champion
 from oncoshift.registry.source import read_git_tags
-from oncoshift.registry.tracking import Tracker
-from oncoshift.settings import flatten
+from oncoshift.registry.tracking import Tracker, quote_text
+from oncoshift.registry.views import save_views
+from oncoshift.retraining.naming import list_retraining_parameters, name_retraining
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.tuning.space import list_tunable
 from oncoshift.user import find_user_name
 from oncoshift.versioning import hash_file, read_stage_outs
 
@@ -25,11 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from mlflow import MlflowClient
+
     from oncoshift.layout import Layout
     from oncoshift.settings import Settings
     from oncoshift.steps.jobs import ExperimentJobs
 
     Say = Callable[[str], None]
+
+BEFORE_TAG = "oncoshift.champion_before"
+"""Tag of a retraining's run with the version that was champion when it began, or none."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def open_session(plan: RetrainingPlan, jobs: ExperimentJobs) -> Session:
     tracker = Tracker(plan.uri, settings.tracking.experiment, tags=read_git_tags(plan.project))
     parent = tracker.find_or_start_run(
         key,
-        f"retrain-{settings.target}-{time.strftime('%Y%m%d-%H%M%S')}",
+        name_retraining(settings),
         tags={
             "oncoshift.step": "retrain",
             "mlflow.source.name": "flows/retrain.py",
@@ -125,22 +130,29 @@ def open_session(plan: RetrainingPlan, jobs: ExperimentJobs) -> Session:
             "oncoshift.made_up_data": str(settings.ingest.adapter == "phantom").lower(),
         },
     )
+    save_views(tracker.client, tracker.experiment_id)
     return Session(plan, jobs, RunRecorder(tracker, parent, key))
 
 
 def log_start(session: Session) -> None:
-    """Log parameters and data of the parent run, and reports about the tiles below `data/`.
-
-    MLflow's parameters never change, so those that tuning may change are left to `recorded.tune`.
-    """
+    """Log parameters and data of the parent run, and reports about the tiles below `data/`."""
     layout, settings, recorder = session.plan.layout, session.settings, session.recorder
-    open_keys = list_tunable() if settings.tune.trials else {}
-    recorder.log_params({key: value for key, value in flatten(settings).items() if key not in open_keys})
+    client = recorder.tracker.client
+    tags = client.get_run(recorder.run).data.tags
+    recorder.log_params(list_retraining_parameters(settings, session.jobs.data_digest, tags))
+    if BEFORE_TAG not in tags:  # a resumed retraining may have moved the champion itself
+        recorder.set_tags({BEFORE_TAG: _find_present_champion(client, settings.registered_model) or "none"})
     session.log_inputs(recorder, SPLITS)
     recorder.tracker.log_folder(recorder.run, layout.tiles / "report", "data")
     sheet = layout.packs / SHEET
     if sheet.is_file():
         recorder.tracker.log_file(recorder.run, sheet, "data")
+
+
+def _find_present_champion(client: MlflowClient, name: str) -> str | None:
+    """Find the champion; None also before the first retraining, when there is no model."""
+    models = client.search_registered_models(f"name = {quote_text(name)}")
+    return find_champion(client, name) if models else None
 
 
 def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:

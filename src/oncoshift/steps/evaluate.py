@@ -18,10 +18,12 @@ from oncoshift.evaluation.plots import (
     draw_roc_figure,
 )
 from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.evaluation.weighted import METRIC_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from oncoshift.evaluation.domains import OrganResult
     from oncoshift.settings import EvaluateSettings, Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import Recorder
@@ -63,6 +65,8 @@ class Evaluation:
 
     Attributes:
         target: the organ adapted to.
+        method: name of the adapting method.
+        control: name of the source-only method.
         methods: name → performance.
         gain: balanced accuracy on the target's test tiles, adapted minus control, paired by group
             and seed; None if there are too few groups for an interval.
@@ -70,6 +74,8 @@ class Evaluation:
     """
 
     target: str
+    method: str
+    control: str
     methods: Mapping[str, EvaluatedMethod]
     gain: Interval | None
     without_gain: str = ""
@@ -85,7 +91,8 @@ class Evaluation:
             recorder.save_table(f"{name}/predictions", method.predictions.reset_index(drop=True))
             method.record(recorder, f"{name}/")
             recorder.save_json(f"{name}/report.json", method.report.to_dict())
-            _record_seeds(recorder, method)
+            recorder.save_table(f"{name}/organs", method.report.to_frame())
+            _record_seeds(recorder, method, self.target)
         comparison = draw_comparison_figure(self.reports)
         for place in (recorder, recorder.outer):
             place.save_figure("plots/comparison.png", comparison)
@@ -94,18 +101,12 @@ class Evaluation:
 
     @property
     def headline(self) -> dict[str, float]:
-        """The metrics on the target by method, and the gain."""
+        """The metrics of method and control on the target, and the gain, by names that never vary."""
         values: dict[str, float] = {}
-        for method, report in self.reports.items():
-            for name, interval in report.organ(self.target).intervals.items():
-                values[f"{method}/{name}"] = interval.point
-                values |= {f"{method}/{name}_low": interval.low, f"{method}/{name}_high": interval.high}
+        for prefix, method in (("target", self.method), ("control", self.control)):
+            values |= _list_figures(prefix, self.methods[method].report.organ(self.target))
         if self.gain is not None:
-            values |= {
-                "gain/balanced_accuracy": self.gain.point,
-                "gain/low": self.gain.low,
-                "gain/high": self.gain.high,
-            }
+            values |= _list_interval("gain/balanced_accuracy", self.gain)
         return values
 
 
@@ -127,11 +128,12 @@ def run(jobs: ExperimentJobs, trained: Mapping[str, Sequence[TrainedJob]], setti
             "groups of each class, or raise split.test_share"
         )
     methods = {name: _score(seeds, predictions[name], settings.evaluate) for name, seeds in trained.items()}
+    method, control = settings.train.method, settings.retrain.control
     try:
-        gain = _compute_gain(settings, predictions[settings.train.method], predictions[settings.retrain.control])
+        gain = _compute_gain(settings, predictions[method], predictions[control])
     except TooFewGroupsError as error:
-        return Evaluation(settings.target, methods, None, str(error))
-    return Evaluation(settings.target, methods, gain)
+        return Evaluation(settings.target, method, control, methods, None, str(error))
+    return Evaluation(settings.target, method, control, methods, gain)
 
 
 def evaluate_one(jobs: ExperimentJobs, trained: TrainedJob, settings: EvaluateSettings) -> EvaluatedMethod:
@@ -171,13 +173,26 @@ def _compute_gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFra
     )
 
 
-def _record_seeds(recorder: Recorder, method: EvaluatedMethod) -> None:
-    """Log each seed's metrics in its training's run, where the UI can compare them."""
+def _record_seeds(recorder: Recorder, method: EvaluatedMethod, target: str) -> None:
+    """Log each seed's metrics on the target in its training's run, where the UI can compare them."""
+    result = method.report.organ(target)
     for trained in method.seeds:
         settings = trained.job.settings
-        values = {
-            f"{result.organ}/{name}": value
-            for result in method.report.organs
-            for name, value in result.per_seed[settings.seed].as_dict().items()
-        }
+        values = _list_figures("target", result, settings.seed)
         recorder.find_step(f"train-{settings.train.method}-s{settings.seed}").log_metrics(values, trained.ended_ms)
+
+
+def _list_figures(prefix: str, result: OrganResult, seed: int | None = None) -> dict[str, float]:
+    """List an organ's metrics, of one seed or the mean over seeds, with the ends of their intervals."""
+    intervals = result.intervals if seed is None else result.seed_intervals(seed)
+    values: dict[str, float] = {}
+    for name in METRIC_NAMES:
+        if name in intervals:
+            values |= _list_interval(f"{prefix}/{name}", intervals[name])
+        elif (point := result.mean(name) if seed is None else getattr(result.per_seed[seed], name)) is not None:
+            values[f"{prefix}/{name}"] = point
+    return values
+
+
+def _list_interval(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.point, f"{name}_low": interval.low, f"{name}_high": interval.high}

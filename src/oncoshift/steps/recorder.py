@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from oncoshift.training.epoch import Epoch
 
 
+EPOCH_METRICS = "train/"
+"""Prefix of a training's metrics by epoch; MLflow sorts by name, and the results by `target/` come first."""
+
+
 class Recorder:
     """Base recorder, which saves nothing; subclasses override what they can store.
 
@@ -149,10 +153,16 @@ class RunRecorder(Recorder):
         return RunRecorder(self.tracker, run, self.key, self)
 
     @contextmanager
-    def step(self, name: str, *, system_metrics: bool = False) -> Iterator[RunRecorder]:
-        """Open a nested run for a step; it ends FINISHED, or as in `end`."""
+    def step(self, name: str, title: str = "", *, system_metrics: bool = False) -> Iterator[RunRecorder]:
+        """Open a nested run for a step; it ends FINISHED, or as in `end`.
+
+        Args:
+            name: part of the run's key; what precedes its first dash is the tag `oncoshift.step`.
+            title: name of the run in the UI; default: `name`.
+            system_metrics: whether to sample the machine's load.
+        """
         run = self.tracker.find_or_start_run(
-            f"{self.key}/{name}", name, parent=self.run, tags={"oncoshift.step": name.split("-")[0]}
+            f"{self.key}/{name}", title or name, parent=self.run, tags={"oncoshift.step": name.split("-")[0]}
         )
         nested = self.open_nested(run)
         try:
@@ -208,7 +218,8 @@ class RunRecorder(Recorder):
         `log_epochs` and `save_files` therefore do nothing here. A training's files stay with its
         job until step `register` uploads the picked model's weights.
         """
-        self.tracker.log_metrics(self.run, [(epoch.number, epoch.ended_ms, epoch.metrics)])
+        values = {f"{EPOCH_METRICS}{name}": value for name, value in epoch.metrics.items()}
+        self.tracker.log_metrics(self.run, [(epoch.number, epoch.ended_ms, values)])
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags, replacing the values of existing ones."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from oncoshift.data.packs.pack import Pack
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.methods.factory import list_member_settings
-from oncoshift.registry.card import CardFacts, render_card, render_judgement
+from oncoshift.registry.card import CardFacts, render_card, render_judgement, render_summary
 from oncoshift.registry.folder import Package
-from oncoshift.registry.packaging import log_and_register, update_card
+from oncoshift.registry.packaging import describe_model, log_and_register, update_card
 from oncoshift.registry.promotion import set_challenger
 from oncoshift.serving.config import ServedConfig
 from oncoshift.versioning import read_stage_outs
@@ -60,10 +60,10 @@ def run(
         forced: see `retraining.session.RetrainingPlan`.
     """
     client, job = recorder.tracker.client, selection.picked.job
-    name, facts = job.settings.registered_model, _collect_facts(jobs, selection, method)
+    name, facts = job.settings.registered_model, collect_facts(jobs, selection, method)
     version = log_and_register(
         recorder.tracker,
-        recorder.run,
+        retraining,
         f"{job.id}{forced}",
         _build_package(jobs, selection, render_card(facts)),
         tags={"oncoshift.job": job.id, "oncoshift.retraining": retraining},
@@ -72,8 +72,9 @@ def run(
     # After registration: the same model may be picked again by other rules, and judged on other
     # tiles.
     update_card(client, name, number, render_judgement(facts))
-    for key, value in selection.tags.items():
+    for key, value in (selection.tags | _list_tags(facts)).items():
         client.set_model_version_tag(name, number, key, value)
+    describe_model(client, name, render_summary(facts), {"target": facts.target, "sources": ", ".join(facts.sources)})
     set_challenger(client, name, number, f"retraining {recorder.key}", ACTOR)
     return Registration(number)
 
@@ -98,7 +99,8 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, card: str) -> Pac
     return Package(config, selection.picked.state(), card, examples)
 
 
-def _collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
+def collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
+    """Collect the values of which the model card and the retraining's report are made."""
     settings = selection.picked.job.settings
     target = method.report.organ(settings.target)
     return CardFacts(
@@ -119,3 +121,15 @@ def _collect_facts(jobs: ExperimentJobs, selection: Selection, method: Evaluated
         split="test",
         phantom=settings.ingest.adapter == "phantom",
     )
+
+
+def _list_tags(facts: CardFacts) -> dict[str, str]:
+    """List tags that tell a model's versions apart in the registry's table."""
+    return {
+        "method": facts.method,
+        "trunk": facts.backbone,
+        "variant": facts.variant,
+        "seed": str(facts.seed),
+        "sources": ", ".join(facts.sources),
+        "balanced_accuracy": f"{facts.figures['balanced_accuracy']} on {facts.target}",
+    }

@@ -1,0 +1,76 @@
+"""Names and parameters by which people tell runs apart in MLflow.
+
+A run has a dozen parameters, which fit beside its metrics in the UI's table; all settings are its
+artifact settings.yaml.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_DIRTY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncoshift.settings import Settings
+
+SETTINGS = "settings.yaml"
+"""Artifact with all settings of a retraining or a training; it can be used as a preset."""
+
+_COMMIT_DIGITS = 10
+
+
+def name_retraining(settings: Settings) -> str:
+    """Name a retraining, for example `kidney ← lung+colon · dann · 3 seeds`."""
+    seeds = f"{settings.retrain.seeds} seed{'s' if settings.retrain.seeds > 1 else ''}"
+    return f"{settings.target} ← {'+'.join(settings.sources)} · {settings.train.method} · {seeds}"
+
+
+def name_training(settings: Settings) -> str:
+    """Name a training, for example `dann · seed 0`; charts show it beside each curve."""
+    return f"{settings.train.method} · seed {settings.seed}"
+
+
+def list_retraining_parameters(settings: Settings, data: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """List the parameters of a retraining's run.
+
+    Args:
+        settings: settings of the experiment.
+        data: content hash of the training data.
+        tags: tags of the run, which name its commit.
+    """
+    first = settings.seed
+    return {
+        **_list_common(settings, data, tags),
+        "control": settings.retrain.control,
+        "seeds": ", ".join(str(seed) for seed in range(first, first + settings.retrain.seeds)),
+        "trials": str(settings.tune.trials),
+    }
+
+
+def list_training_parameters(settings: Settings, data: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """List the parameters of a training's run; see `list_retraining_parameters`."""
+    return {**_list_common(settings, data, tags), "seed": str(settings.seed)}
+
+
+def describe_commit(tags: Mapping[str, str]) -> str:
+    """Describe the commit that a run's tags name; outside a git checkout it is unknown."""
+    commit = tags.get(MLFLOW_GIT_COMMIT, "")[:_COMMIT_DIGITS] or "unknown"
+    return f"{commit} with local changes" if tags.get(MLFLOW_GIT_DIRTY) == "true" else commit
+
+
+def _list_common(settings: Settings, data: str, tags: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "target": settings.target,
+        "sources": ", ".join(settings.sources),
+        "method": settings.train.method,
+        "trunk": settings.model.backbone,
+        "weights": PurePath(settings.model.weights).name,
+        "variant": settings.train.variant,
+        "tile_size": str(settings.normalize.tile_size),
+        "epochs": str(settings.train.epochs),
+        "data": data,
+        "commit": describe_commit(tags),
+    }
