@@ -88,10 +88,20 @@ def replace_sections(card: str, sections: Mapping[str, str]) -> str:
 
 def render_summary(facts: CardFacts) -> str:
     """Render what the model does and how it was made."""
-    target, sources = escape(facts.target), escape(", ".join(facts.sources))
+    return f"{escape(describe_use(facts))}\n\n{escape(describe_input(facts))}"
+
+
+def describe_use(facts: CardFacts) -> str:
+    """Describe what the model does, in plain text."""
     return (
-        f"Tells malignant from benign in H&E tiles of {target}. Adapted by {facts.method} from labelled {sources} "
-        f"to unlabelled {target}: no label of {target} was used in training.\n\n"
+        f"Tells malignant from benign in H&E tiles of {facts.target}. Adapted by {facts.method} from labelled "
+        f"{', '.join(facts.sources)} to unlabelled {facts.target}: no label of {facts.target} was used in training."
+    )
+
+
+def describe_input(facts: CardFacts) -> str:
+    """Describe network and tiles, in plain text."""
+    return (
         f"{facts.backbone}, stain variant {facts.variant}, tiles resized to {facts.tile_size} × {facts.tile_size} "
         "pixels."
     )
@@ -112,11 +122,15 @@ def _render_verdict(facts: CardFacts) -> str:
 
 def _render_limits(facts: CardFacts) -> str:
     made_up = [MADE_UP] if facts.phantom else []
-    scope = (
-        f"It knows {escape(facts.target)} tiles at the magnification and from the scanners of its training data, and "
+    return "\n\n".join([*made_up, RESEARCH_ONLY, escape(describe_scope(facts))])
+
+
+def describe_scope(facts: CardFacts) -> str:
+    """Describe on which tiles the model can be used, in plain text."""
+    return (
+        f"It knows {facts.target} tiles at the magnification and from the scanners of its training data, and "
         "answers benign or malignant even for other tissue, background or artefacts."
     )
-    return "\n\n".join([*made_up, RESEARCH_ONLY, scope])
 
 
 def _render_example(name: str) -> str:

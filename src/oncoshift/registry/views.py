@@ -95,6 +95,11 @@ def build_view_path(experiment: str, view: View, *, charts: bool = False) -> str
     return f"#/experiments/{experiment}/runs?viewStateShareKey={view.key}{mode}"
 
 
+def build_artifact_path(experiment: str, run_id: str, artifact: str) -> str:
+    """Build the path of a run's artifact in the UI, from the `#` of the address on."""
+    return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{artifact}"
+
+
 def _render_note(experiment: str) -> str:
     links = [f"- [{view.name}]({build_view_path(experiment, view)})" for view in (RETRAININGS, TRAININGS)]
     links.append(f"- [Epoch by epoch]({build_view_path(experiment, TRAININGS, charts=True)})")

@@ -15,9 +15,11 @@ from oncoshift.registry.promotion import find_champion
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.prepare import is_data_current, open_jobs, remove_force_stamp
+from oncoshift.retraining.report import render_report
 from oncoshift.retraining.session import Session, compute_retraining_key, log_start, open_session
-from oncoshift.retraining.summary import Outcome, Summary
+from oncoshift.retraining.summary import REPORT, Outcome, Summary
 from oncoshift.steps.recorder import RunRecorder
+from oncoshift.steps.register import collect_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -142,5 +144,7 @@ def _close(session: Session, evaluation: Evaluation, selection: Selection, versi
     """Record the summary and end the retraining's run."""
     summary = Summary.from_steps(session, evaluation, selection, version, decision)
     summary.record(session.recorder)
+    facts = collect_facts(session.jobs, selection, evaluation.methods[evaluation.method])
+    session.recorder.save_text(REPORT, render_report(session, summary, evaluation, facts))
     session.recorder.tracker.finish(session.recorder.run)
     return summary

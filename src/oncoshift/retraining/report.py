@@ -17,11 +17,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
+from markupsafe import Markup
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from oncoshift.data.names import escape_unprintable
 from oncoshift.evaluation.weighted import METRIC_NAMES
-from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_scope, describe_use
+from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
 from oncoshift.retraining.changes import find_changes, list_datasets, read_profile
 from oncoshift.retraining.session import BEFORE_TAG
 from oncoshift.training.diagnostics import list_findings
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from oncoshift.retraining.session import Session
     from oncoshift.retraining.summary import Summary
     from oncoshift.steps.evaluate import Evaluation
-
-REPORT = "report.html"
-"""Artifact of a retraining's run."""
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _STEPS = ("evaluate", "select", "explain", "register", "gate")
@@ -126,9 +124,9 @@ def _describe_request(session: Session, run: Run, facts: CardFacts) -> dict[str,
         "run": run.info.run_id,
         "commit": run.data.params["commit"],
         "phantom": MADE_UP if facts.phantom else "",
-        "summary_text": describe_use(facts),
+        "summary_text": f"{describe_use(facts)} {describe_input(facts)}",
         "asked": sorted(run.data.params.items()),
-        "commands": "\n".join(commands),
+        "commands": commands,
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
         ),
@@ -307,6 +305,9 @@ def _format_cell(value: object) -> str:
 @cache
 def _load_template() -> Template:
     environment = Environment(
-        autoescape=True, trim_blocks=True, finalize=lambda value: escape_unprintable(str(value), kept="\n")
+        autoescape=True,
+        trim_blocks=True,
+        # Markup, which a macro returns, is escaped already.
+        finalize=lambda value: value if isinstance(value, Markup) else escape_unprintable(str(value)),
     )
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))

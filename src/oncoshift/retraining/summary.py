@@ -13,6 +13,7 @@ from oncoshift.files import DamagedFileError
 from oncoshift.markdown import escape
 from oncoshift.registry.decision import Decision, Reason
 from oncoshift.registry.promotion import find_champion
+from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_view_path
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.training.diagnostics import list_findings
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from oncoshift.steps.select import Selection
 
 SUMMARY = "summary.json"
+REPORT = "report.html"
+"""Artifact with the report of `retraining.report`."""
+
 _METRICS: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
 
 
@@ -181,9 +185,27 @@ class Summary:
         recorder.save_sealed(SUMMARY, self.to_dict())
         text = self.to_markdown()
         recorder.save_text("summary.md", text)
-        tags = {"oncoshift.champion": self.champion or "none", "mlflow.note.content": text}
+        tags = {"oncoshift.champion": self.champion or "none", "mlflow.note.content": self.to_note()}
         tags["oncoshift.findings"] = "; ".join(self.findings)[:4000] or "none"
         recorder.set_tags(tags)
+
+    def to_note(self) -> str:
+        """Render the run's description, which is short: the UI folds one that is higher than 150 pixels."""
+        gate = f"Gate: **{self.gate.action}** version {self.version}"
+        verdict = f"verdict without labels: **{self.verdict.kind.value}**"
+        parts = [gate, verdict, f"gain in balanced accuracy: **{self._gain}**"]
+        parts += ["made-up data"] if self.made_up_data else []
+        parts += [f"{len(self.findings)} findings in the trainings"] if self.findings else []
+        # The UI's tables have no space between columns.
+        rows = [("on test tiles", *(name.replace("_", " ") for name in _METRICS))]
+        rows += [(row.title, *row.cells) for row in self.rows]
+        lines = ["| " + " | ".join(f"{cell}&emsp;" for cell in row) + " |" for row in rows]
+        lines.insert(1, "|---" * len(rows[0]) + "|")
+        links = (
+            f"[Report]({build_artifact_path(self.experiment, self.run, REPORT)}) · "
+            f"[all retrainings]({build_view_path(self.experiment, RETRAININGS)})"
+        )
+        return "\n".join([" · ".join(parts), "", *lines, "", links])
 
     def to_markdown(self) -> str:
         """Format it as Markdown."""
