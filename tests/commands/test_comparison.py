@@ -30,8 +30,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, test_set, accuracy in ((f"{LONG}1", ONE, 0.75), (f"{LONG}2", ONE, 0.5), ("[/b]", OTHER, 0.25)):
         tags = {"oncoshift.step": "retrain", "oncoshift.target": "kidney", "oncoshift.gate": "promote"}
         run = tracker.find_or_start_run(name, name, tags=tags)
-        tracker.log_params(run, {"train.method": "dann", "retrain.control": "erm", "model.backbone": "resnet18"})
-        figure = "dann/balanced_accuracy"
+        tracker.log_params(run, {"method": "dann", "control": "erm", "trunk": "resnet18"})
+        figure = "target/balanced_accuracy"
         tracker.log_metrics(run, [(0, 0, {figure: accuracy, f"{figure}_low": 0.125, f"{figure}_high": 1.0})])
         tracker.log_input(run, "test", test_set, "data/splits/test.parquet", "test")
         tracker.finish(run)

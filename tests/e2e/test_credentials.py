@@ -84,5 +84,4 @@ def test_no_password_is_written_or_said(project: Project, server: tuple[str, Pat
         assert yaml.safe_load((experiment / path).read_text())["tune"]["storage"] == STORAGE
     client = MlflowClient(f"http://{host}")
     runs = client.search_runs([client.get_experiment_by_name("oncoshift").experiment_id])
-    assert STORAGE in {run.data.params.get("tune.storage") for run in runs}
     assert sum(run.data.tags.get("oncoshift.step") == "trial" for run in runs) == 2

@@ -46,8 +46,8 @@ def stop_by_sigterm(project: Project, send: Callable[[int, signal.Signals], None
     assert psutil.wait_procs(children, timeout=30)[1] == [], "no process is left behind"
     experiment = project.client.get_experiment_by_name("oncoshift").experiment_id
     statuses = {run.info.run_name: run.info.status for run in project.client.search_runs([experiment])}
-    assert statuses["train-dann-s0"] == "KILLED"
-    assert {status for name, status in statuses.items() if name.startswith("retrain-")} == {"KILLED"}
+    assert statuses["dann · seed 0"] == "KILLED"
+    assert {status for name, status in statuses.items() if name.startswith("kidney ←")} == {"KILLED"}
     assert "FAILED" not in statuses.values()
 
 
@@ -81,8 +81,8 @@ def test_killed_three_times_stopped_twice_and_nothing_is_doubled(
     trials = sorted(name for name in names if name.startswith("trial-"))
     assert trials == ["trial-0", "trial-1"], "the retry went on in the killed trial's run"
     for run in runs:
-        if run.info.run_name.startswith("train-"):
-            steps = [point.step for point in client.get_metric_history(run.info.run_id, "source_accuracy")]
+        if " · seed " in run.info.run_name and " ← " not in run.info.run_name:
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/source_accuracy")]
             assert sorted(steps) == [0, 1, 2, 3, 4], f"{run.info.run_name} has each epoch once"
     (version,) = client.search_model_versions(f"name = '{MODEL}'")
     models_logged = client.search_logged_models([experiment])

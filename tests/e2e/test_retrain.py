@@ -43,10 +43,14 @@ def test_first_run_trains_proves_and_promotes(project: Project) -> None:
     assert all(any(f"trial {n}: " in line and "[worker " in line for line in output.splitlines()) for n in range(2))
     (parent,) = parents(project)
     assert parent.info.status == "FINISHED"
-    assert {"dann/balanced_accuracy", "dann/balanced_accuracy_low", "erm/auroc", "gain/balanced_accuracy"} <= set(
-        parent.data.metrics
-    )
-    assert parent.data.params["model.backbone"] == "resnet18"
+    assert {
+        "target/balanced_accuracy",
+        "target/balanced_accuracy_low",
+        "control/auroc",
+        "gain/balanced_accuracy",
+    } <= set(parent.data.metrics)
+    assert parent.info.run_name == "kidney ← lung+colon · dann · 2 seeds"
+    assert parent.data.params["trunk"] == "resnet18"
     assert parent.data.tags["oncoshift.made_up_data"] == "true"
     inputs = {each.dataset.name: each for each in parent.inputs.dataset_inputs}
     assert set(inputs) == {"source_train", "source_val", "target_train", "audit", "test", "packs (none)"}
@@ -60,16 +64,19 @@ def test_every_trial_seed_and_stage_is_a_nested_run(project: Project) -> None:
     experiment = parent.info.experiment_id
     nested = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     names = sorted(run.info.run_name for run in nested)
-    seeds = ["train-dann-s0", "train-dann-s1", "train-erm-s0", "train-erm-s1"]
+    seeds = ["dann · seed 0", "dann · seed 1", "erm · seed 0", "erm · seed 1"]
     assert names == sorted(["tune", *seeds, "evaluate", "select", "explain", "register", "gate"])
     (tune,) = [run for run in nested if run.info.run_name == "tune"]
     trials = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{tune.info.run_id}'")
     assert sorted(run.info.run_name for run in trials) == ["trial-0", "trial-1"]
-    (seed,) = [run for run in nested if run.info.run_name == "train-dann-s0"]
-    assert "kidney/balanced_accuracy" in seed.data.metrics
+    (seed,) = [run for run in nested if run.info.run_name == "dann · seed 0"]
+    assert "target/balanced_accuracy_low" in seed.data.metrics
     read = {each.dataset.name for each in seed.inputs.dataset_inputs}
     assert read == {"source_train", "source_val", "target_train", "packs (none)"}, "no labelled target tile"
-    assert [point.step for point in project.client.get_metric_history(seed.info.run_id, "domain_accuracy")] == [0, 1]
+    assert [point.step for point in project.client.get_metric_history(seed.info.run_id, "train/domain_accuracy")] == [
+        0,
+        1,
+    ]
 
 
 def test_the_pick_and_its_verdict_are_logged_with_a_training_from_each_organ_alone(project: Project) -> None:
@@ -77,13 +84,16 @@ def test_the_pick_and_its_verdict_are_logged_with_a_training_from_each_organ_alo
     experiment = parent.info.experiment_id
     (select,) = project.client.search_runs([experiment], "tags.`oncoshift.step` = 'select'")
     alone = project.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{select.info.run_id}'")
-    assert sorted(run.info.run_name for run in alone) == ["alone-colon", "alone-lung"]
+    assert sorted(run.info.run_name for run in alone) == ["dann · colon alone", "dann · lung alone"]
     for run in alone:
-        assert run.data.params["sources"] == str([run.info.run_name.removeprefix("alone-")])
-        assert [point.step for point in project.client.get_metric_history(run.info.run_id, "domain_loss")] == [0, 1]
+        assert run.info.run_name == f"dann · {run.data.params['sources']} alone"
+        assert [point.step for point in project.client.get_metric_history(run.info.run_id, "train/domain_loss")] == [
+            0,
+            1,
+        ]
     found = json.loads(Path(project.client.download_artifacts(select.info.run_id, "selection.json")).read_text())
     scores = {
-        run.info.run_name.removeprefix("train-dann-s"): run.data.metrics["information_maximisation"]
+        run.data.params["seed"]: run.data.metrics["train/information_maximisation"]
         for run in project.client.search_runs([experiment], "tags.`oncoshift.step` = 'train'")
         if run.data.tags["oncoshift.method"] == "dann"
     }
@@ -95,9 +105,9 @@ def test_the_pick_and_its_verdict_are_logged_with_a_training_from_each_organ_alo
         assert tags["oncoshift.selection"].startswith(f"seed {found['picked_seed']} of 2, information_maximisation")
     assert parent.data.tags["oncoshift.oracle"] == "false"
     assert "## Gate\n\n**promote**" in version.description
-    (served,) = project.client.search_runs([experiment], f"attributes.run_name = 'train-dann-s{found['picked_seed']}'")
+    (served,) = project.client.search_runs([experiment], f"attributes.run_name = 'dann · seed {found['picked_seed']}'")
     assert f"this model (seed {found['picked_seed']})" in version.description
-    assert f"| balanced_accuracy | {served.data.metrics['kidney/balanced_accuracy']:.3f} [" in version.description
+    assert f"| balanced_accuracy | {served.data.metrics['target/balanced_accuracy']:.3f} [" in version.description
     gate = json.loads(version.tags["oncoshift.gate_detail"])
     assert f"the verdict is {found['verdict']}" in gate["flags"][0]
     assert f"verdict without labels: {found['verdict']}" in project.log.read_text()

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -18,7 +19,6 @@ from oncoshift.settings import flatten, load_settings
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
-    from pathlib import Path
 
     from e2e.conftest import Project
     from mlflow.entities import Run
@@ -163,7 +163,7 @@ def test_each_configuration_counts_once(project: Project) -> None:
 
 
 def test_pictures_report_and_preset_are_in_both_runs(project: Project) -> None:
-    (tune,), (parent,) = runs(project, "tune"), runs(project, "retrain-")
+    (tune,), (parent,) = runs(project, "tune"), runs(project, "kidney ←")
     assert parent.info.status == "SCHEDULED", "the rest of the retraining is still to come"
     names = ("best.yaml", "history.png", "importances.png", "parallel_coordinates.png", "report.md", "slice.png")
     for run in (tune, parent):
@@ -188,9 +188,10 @@ def test_a_retraining_finds_the_study_and_goes_on_from_there(project: Project, p
     before = len(trials(project))
     project.run()
     assert len(trials(project)) == before
-    (parent,) = runs(project, "retrain-")
+    (parent,) = runs(project, "kidney ←")
     assert parent.info.status == "FINISHED"
     best = max((trial for trial in trials(project) if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
-    (trained,) = runs(project, "train-dann")
+    (trained,) = runs(project, "dann · seed")
     for run in (trained, parent):
-        assert float(run.data.params["train.lr"]) == best.params["train.lr"]
+        settings = load_settings(Path(project.client.download_artifacts(run.info.run_id, "settings.yaml")))
+        assert settings.train.lr == best.params["train.lr"]

@@ -49,7 +49,7 @@ class Row:
         started: start time, ISO 8601 in UTC.
         backbone: `model.backbone`.
         variant: `train.variant`.
-        seeds: `retrain.seeds`.
+        seeds: the seeds, separated by commas.
         control: source-only method.
         control_accuracy: balanced accuracy of the control.
         method: adapting method.
@@ -125,19 +125,18 @@ def _to_row(run: Run) -> Row:
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     inputs = run.inputs.dataset_inputs if run.inputs else ()
     digests = {each.dataset.name: each.dataset.digest for each in inputs}
-    control, method = params.get("retrain.control", ""), params.get("train.method", "")
     return Row(
         run=run.info.run_name,
         run_id=run.info.run_id,
         started=datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds"),
-        backbone=params.get("model.backbone", ""),
-        variant=params.get("train.variant", ""),
-        seeds=params.get("retrain.seeds", ""),
-        control=control,
-        control_accuracy=_read_estimate(metrics, f"{control}/balanced_accuracy", f"{control}/balanced_accuracy_"),
-        method=method,
-        method_accuracy=_read_estimate(metrics, f"{method}/balanced_accuracy", f"{method}/balanced_accuracy_"),
-        gain=_read_estimate(metrics, "gain/balanced_accuracy", "gain/"),
+        backbone=params.get("trunk", ""),
+        variant=params.get("variant", ""),
+        seeds=params.get("seeds", ""),
+        control=params.get("control", ""),
+        control_accuracy=_read_estimate(metrics, "control/balanced_accuracy"),
+        method=params.get("method", ""),
+        method_accuracy=_read_estimate(metrics, "target/balanced_accuracy"),
+        gain=_read_estimate(metrics, "gain/balanced_accuracy"),
         verdict=tags.get("oncoshift.verdict", ""),
         gate=tags.get("oncoshift.gate", ""),
         version=tags.get("oncoshift.version", ""),
@@ -145,10 +144,11 @@ def _to_row(run: Run) -> Row:
     )
 
 
-def _read_estimate(metrics: dict[str, float], point: str, ends: str) -> Estimate | None:
-    if point not in metrics:
+def _read_estimate(metrics: dict[str, float], name: str) -> Estimate | None:
+    """Read a metric with its interval; None where it has none."""
+    if f"{name}_low" not in metrics:
         return None
-    return Estimate(metrics[point], metrics[f"{ends}low"], metrics[f"{ends}high"])
+    return Estimate(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
 
 
 def _build_table(target: str, rows: Sequence[Row]) -> Table:

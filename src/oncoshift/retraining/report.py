@@ -1,4 +1,4 @@
-"""The report of a retraining: one HTML file without outside parts, for whoever decides on the model.
+"""The report of a retraining: one self-contained HTML file for those who decide on the model.
 
 Figures and tables come from the runs of the steps, so whatever a step saves is in the report.
 """
@@ -244,7 +244,7 @@ def _list_organs(evaluation: Evaluation) -> Table:
 
 
 def _collect_artifacts(tracker: Tracker, runs: Sequence[Run]) -> tuple[list[Picture], list[Table]]:
-    """Collect the pictures and small tables of some runs; a picture that two of them have is taken once."""
+    """Collect the pictures, each once, and the small tables of some runs."""
     pictures: dict[bytes, Picture] = {}
     tables = []
     with TemporaryDirectory() as scratch:
@@ -285,7 +285,7 @@ def _read_table(path: str, content: bytes) -> list[Table]:
 
 
 def _format_title(path: str) -> str:
-    """Format a file's path as a title, for example `dann/roc.png` as "dann: ROC curves, first seed"."""
+    """Format a path as a title, for example `dann/roc.png` as "dann: ROC curves, first seed"."""
     folder, _, name = path.rpartition("/")
     stem = name.rpartition(".")[0]
     title = _TITLES.get(stem, _format_name(stem))

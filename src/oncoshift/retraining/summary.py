@@ -190,7 +190,7 @@ class Summary:
         recorder.set_tags(tags)
 
     def to_note(self) -> str:
-        """Render the run's description, which is short: the UI folds one that is higher than 150 pixels."""
+        """Render the run's description; the UI folds one that is higher than 150 pixels."""
         gate = f"Gate: **{self.gate.action}** version {self.version}"
         verdict = f"verdict without labels: **{self.verdict.kind.value}**"
         parts = [gate, verdict, f"gain in balanced accuracy: **{self._gain}**"]

@@ -101,7 +101,7 @@ class Evaluation:
 
     @property
     def headline(self) -> dict[str, float]:
-        """The metrics of method and control on the target, and the gain, by names that never vary."""
+        """The metrics of method and control on the target, and the gain, by stable names."""
         values: dict[str, float] = {}
         for prefix, method in (("target", self.method), ("control", self.control)):
             values |= _list_figures(prefix, self.methods[method].report.organ(self.target))
@@ -174,7 +174,7 @@ def _compute_gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFra
 
 
 def _record_seeds(recorder: Recorder, method: EvaluatedMethod, target: str) -> None:
-    """Log each seed's metrics on the target in its training's run, where the UI can compare them."""
+    """Log each seed's metrics on the target in its training's run, for comparison in the UI."""
     result = method.report.organ(target)
     for trained in method.seeds:
         settings = trained.job.settings
@@ -183,7 +183,7 @@ def _record_seeds(recorder: Recorder, method: EvaluatedMethod, target: str) -> N
 
 
 def _list_figures(prefix: str, result: OrganResult, seed: int | None = None) -> dict[str, float]:
-    """List an organ's metrics, of one seed or the mean over seeds, with the ends of their intervals."""
+    """List an organ's metrics, of one seed or the mean over seeds, with their intervals."""
     intervals = result.intervals if seed is None else result.seed_intervals(seed)
     values: dict[str, float] = {}
     for name in METRIC_NAMES:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 EPOCH_METRICS = "train/"
-"""Prefix of a training's metrics by epoch; MLflow sorts by name, and the results by `target/` come first."""
+"""Prefix of a training's metrics by epoch; sorted by name, they follow the results `target/…`."""
 
 
 class Recorder:
