@@ -53,12 +53,12 @@ def _list_columns(kind: str, *names: str) -> tuple[str, ...]:
 
 RETRAININGS = View(
     "retrainings",
-    "Retrainings: which method on which target, and is the gain real",
+    "Retrainings",
     "retrain",
     (
-        *_list_columns("params", "target", "sources", "method", "variant", "trunk"),
         *_list_columns("metrics", *_TARGET, "control/balanced_accuracy", *_GAIN),
         *_list_columns("tags", "oncoshift.verdict", "oncoshift.gate", "oncoshift.version"),
+        *_list_columns("params", "target", "sources", "method", "variant", "trunk", "seeds"),
         *_list_columns("attributes", "Models"),
     ),
     "attributes.start_time",
@@ -67,11 +67,11 @@ RETRAININGS = View(
 
 TRAININGS = View(
     "trainings",
-    "Trainings: which method, seed and variant, and their epochs",
+    "Trainings",
     "train",
     (
-        *_list_columns("params", "target", "method", "seed", "variant", "trunk"),
         *_list_columns("metrics", *_TARGET, "target/auroc", "train/source_accuracy", "train/information_maximisation"),
+        *_list_columns("params", "target", "sources", "method", "seed", "variant", "trunk"),
     ),
     "metrics.`target/balanced_accuracy`",
     ("target/balanced_accuracy", "target/auroc"),
@@ -101,9 +101,12 @@ def build_artifact_path(experiment: str, run_id: str, artifact: str) -> str:
 
 
 def _render_note(experiment: str) -> str:
-    links = [f"- [{view.name}]({build_view_path(experiment, view)})" for view in (RETRAININGS, TRAININGS)]
-    links.append(f"- [Epoch by epoch]({build_view_path(experiment, TRAININGS, charts=True)})")
-    return "\n".join(links)
+    links = (
+        f"[retrainings]({build_view_path(experiment, RETRAININGS)}), with the gain of each over its control",
+        f"[trainings]({build_view_path(experiment, TRAININGS)}), best first",
+        f"[epoch by epoch]({build_view_path(experiment, TRAININGS, charts=True)})",
+    )
+    return " · ".join(links)  # the UI shows the first line alone
 
 
 def _format_envelope(view: View) -> str:
@@ -126,7 +129,7 @@ def _build_state(view: View) -> dict[str, Any]:
         "datasetsFilter": [],
         "selectedColumns": view.columns,
         "columnOrder": view.columns,
-        "columnWidths": {},
+        "columnWidths": {"attributes.`Run Name`": 320},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

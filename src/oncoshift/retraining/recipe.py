@@ -15,11 +15,9 @@ from oncoshift.registry.promotion import find_champion
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.prepare import is_data_current, open_jobs, remove_force_stamp
-from oncoshift.retraining.report import render_report
 from oncoshift.retraining.session import Session, compute_retraining_key, log_start, open_session
 from oncoshift.retraining.summary import REPORT, Outcome, Summary
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.steps.register import collect_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -142,6 +140,10 @@ def _run_steps_or_end_run(session: Session, steps: Steps) -> Summary:
 
 def _close(session: Session, evaluation: Evaluation, selection: Selection, version: str, decision: Decision) -> Summary:
     """Record the summary and end the retraining's run."""
+    # Here, as they load torch, which finding that there is nothing to do must not wait for.
+    from oncoshift.retraining.report import render_report
+    from oncoshift.steps.register import collect_facts
+
     summary = Summary.from_steps(session, evaluation, selection, version, decision)
     summary.record(session.recorder)
     facts = collect_facts(session.jobs, selection, evaluation.methods[evaluation.method])

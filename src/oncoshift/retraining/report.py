@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from mlflow.entities import Run
 
+    from oncoshift.evaluation.weighted import MetricName
     from oncoshift.registry.card import CardFacts
     from oncoshift.registry.decision import Decision
     from oncoshift.registry.tracking import Tracker
@@ -137,7 +138,8 @@ def _describe_request(session: Session, run: Run, facts: CardFacts) -> dict[str,
 
 def _describe_data(session: Session, run: Run) -> dict[str, Any]:
     """The splits, their difference to the champion's, and the warnings of the data stage."""
-    organs = {each.dataset.name: {tag.key: tag.value for tag in each.tags} for each in run.inputs.dataset_inputs}
+    inputs = run.inputs.dataset_inputs if run.inputs else ()
+    organs = {each.dataset.name: {tag.key: tag.value for tag in each.tags} for each in inputs}
     splits = []
     for name, dataset in list_datasets(run).items():
         counts = read_profile(dataset)
@@ -232,7 +234,7 @@ def _list_conditions(decision: Decision) -> list[dict[str, str]]:
 
 def _list_organs(evaluation: Evaluation) -> Table:
     """List the adapted method's metrics by organ."""
-    names = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
+    names: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
     rows = []
     for result in evaluation.reports[evaluation.method].organs:
         size = next(iter(result.per_seed.values()))
