@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from oncoshift.registry.promotion import INTENT_TAG
+from oncoshift.registry.changes import INTENT_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

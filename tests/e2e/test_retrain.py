@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from oncoshift.cli import main
+from oncoshift.registry.audit import read_lines
 
 if TYPE_CHECKING:
     from e2e.conftest import Project
@@ -108,7 +109,9 @@ def test_the_pick_and_its_verdict_are_logged_with_a_training_from_each_organ_alo
     (served,) = project.client.search_runs([experiment], f"attributes.run_name = 'dann · seed {found['picked_seed']}'")
     assert f"this model (seed {found['picked_seed']})" in version.description
     assert f"| balanced_accuracy | {served.data.metrics['target/balanced_accuracy']:.3f} [" in version.description
-    gate = json.loads(version.tags["oncoshift.gate_detail"])
+    audited = [json.loads(line)["entry"] for line in read_lines(project.client, MODEL)]
+    assert version.tags["oncoshift.gate.auroc"].startswith("passed: ")
+    gate = next(entry for entry in audited if entry["kind"] == "gate")
     assert f"the verdict is {found['verdict']}" in gate["flags"][0]
     assert f"verdict without labels: {found['verdict']}" in project.log.read_text()
 

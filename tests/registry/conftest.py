@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+import sqlite3
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from sqlalchemy import Engine, event
 
 from oncoshift.registry.folder import Package
 from oncoshift.registry.tracking import Tracker
@@ -16,6 +18,13 @@ from oncoshift.serving.config import ServedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+@event.listens_for(Engine, "connect")
+def _write_without_waiting_for_the_disk(connection: Any, _: object) -> None:
+    """Processes die in these tests, and the machine does not: an fsync would only cost time."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry import promotion
+from oncoshift.registry.audit import read_lines
+from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.decision import Decision, Reason
-from oncoshift.registry.promotion import (
-    INTENT_TAG,
-    list_events,
-    list_versions,
-    promote,
-    recover,
-    rollback,
-    set_challenger,
-)
+from oncoshift.registry.gate_record import record_decision
+from oncoshift.registry.history import WITHDRAWN_TAG, Event, list_events, list_versions, record_event
+from oncoshift.registry.promotion import ChampionMovedError, promote, recover, rollback, set_challenger
 from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
@@ -84,10 +80,13 @@ def aliases(client: MlflowClient, name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-def state(client: MlflowClient, name: str) -> tuple[dict[str, str], list[str], list[tuple[str, str, str | None]], Any]:
+def state(client: MlflowClient, name: str) -> tuple[dict[str, str], Any]:
+    """Aliases, and everything else that a change writes."""
     rows = list_versions(client, name)
     events = [(str(event.kind), event.version, event.replaced) for event in list_events(client, name)]
-    return aliases(client, name), [row.withdrawn for row in rows], events, client.get_registered_model(name).tags
+    audited = [json.loads(line)["entry"]["version"] for line in read_lines(client, name)]
+    tags = client.get_registered_model(name).tags
+    return aliases(client, name), ([row.withdrawn for row in rows], events, audited, tags)
 
 
 def test_aliases_follow_promotions(client: MlflowClient, name: str) -> None:
@@ -196,7 +195,7 @@ def test_what_cannot_be_done_says_why(client: MlflowClient, name: str) -> None:
 
 def test_a_refused_version_is_promoted_by_force_only(client: MlflowClient, name: str) -> None:
     refused = Decision(promote=False, reasons=(Reason("AUROC", False, 0.5, 0.75, "too low"),))
-    promotion.record_decision(client, name, "1", refused)
+    record_decision(client, name, "1", refused)
     with pytest.raises(RegistryError, match="the gate refused it"):
         promote(client, name, "1", "gate", "flow")
     assert aliases(client, name) == {}
@@ -224,11 +223,11 @@ def force_back(client: Any, name: str) -> None:
 
 # Aliases before the change, and how many writes the change itself needs.
 CHANGES = [
-    pytest.param({}, to_third, 4, id="first promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, to_third, 5, id="promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, from_challenger, 8, id="challenge and promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, go_back, 6, id="rollback"),
-    pytest.param({"previous": "2", "champion": "1", "withdrawn": "2"}, force_back, 6, id="forced return"),
+    pytest.param({}, to_third, 6, id="first promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, to_third, 7, id="promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, from_challenger, 13, id="challenge and promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, go_back, 8, id="rollback"),
+    pytest.param({"previous": "2", "champion": "1", "withdrawn": "2"}, force_back, 8, id="forced return"),
 ]
 
 
@@ -244,9 +243,13 @@ def test_killed_at_any_write_the_next_start_goes_on(
         name = make_model()
         for alias, version in past.items():
             if alias == "withdrawn":
-                client.set_model_version_tag(name, version, promotion.WITHDRAWN_TAG, "bad")
+                client.set_model_version_tag(name, version, WITHDRAWN_TAG, "bad")
             else:
                 client.set_registered_model_alias(name, alias, version)
+        if past:
+            before, now = past["previous"], past["champion"]
+            record_event(client, name, Event("promote", before, None, "flow", "", "2026-01-01T00:00:00.000000Z"))
+            record_event(client, name, Event("promote", now, before, "flow", "", "2026-01-02T00:00:00.000000Z"))
         return name
 
     reference = fresh()
@@ -278,3 +281,40 @@ def test_a_change_to_a_deleted_version_says_what_to_do(client: MlflowClient, nam
     with pytest.raises(RegistryError, match=r"delete the model's tag oncoshift\.intent"):
         recover(client, name)
     assert aliases(client, name) == {"champion": "1"}
+
+
+def test_a_promotion_against_another_champion_than_expected_is_refused(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "gate", "flow", expected=None)
+    promote(client, name, "2", "gate", "flow", expected="1")
+    with pytest.raises(ChampionMovedError, match="version 2 is champion now; version 3 was judged against version 1"):
+        promote(client, name, "3", "gate", "flow", expected="1")
+    assert aliases(client, name) == {"champion": "2", "previous": "1"}
+
+
+def test_the_history_has_no_gap_where_the_alias_was_moved_by_hand(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "gate", "flow")
+    client.set_registered_model_alias(name, "champion", "2")
+    promote(client, name, "3", "gate", "flow")
+    client.delete_registered_model_alias(name, "champion")
+    promote(client, name, "1", "gate", "flow")
+    chain = [(event.kind, event.version, event.replaced) for event in list_events(client, name)]
+    assert chain == [
+        ("promote", "1", None),
+        ("manual", "2", "1"),
+        ("promote", "3", "2"),
+        ("removed", "3", "3"),
+        ("promote", "1", None),
+    ]
+
+
+def test_a_line_of_the_audit_log_that_was_changed_is_noticed(client: MlflowClient, name: str) -> None:
+    for version in "123":
+        promote(client, name, version, "gate", "flow")
+    lines = read_lines(client, name)
+    assert [json.loads(line)["entry"]["version"] for line in lines] == ["1", "2", "3"]
+    audit = client.get_experiment_by_name("oncoshift-audit")
+    assert audit is not None
+    run = client.search_runs([audit.experiment_id], f"attributes.run_name = '{name}'")[0]
+    client.set_tag(run.info.run_id, "line.00000001", lines[1].replace("gate", "fate"))
+    with pytest.raises(RegistryError, match="line 2 or 3 was changed or removed"):
+        read_lines(client, name)

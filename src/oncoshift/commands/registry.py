@@ -41,7 +41,7 @@ def models(context: Context) -> None:
     from rich.text import Text
 
     from oncoshift.console import print_table
-    from oncoshift.registry.promotion import list_versions
+    from oncoshift.registry.history import list_versions
 
     name = _choose_model_name(context)
     rows = list_versions(_open_client(context), name)

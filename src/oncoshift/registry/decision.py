@@ -92,6 +92,11 @@ class Reason:
     limit: float | None
     words: str
 
+    @property
+    def outcome(self) -> str:
+        """The outcome in a line, for a tag."""
+        return f"{'passed' if self.passed else 'FAILED'}: {self.words}"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -101,11 +106,15 @@ class Decision:
         promote: whether all conditions hold.
         reasons: every condition, passed or failed.
         flags: notes that are not conditions, such as that the data are made up.
+        champion: version that was champion and that the challenger was compared with, or None.
+        at: time of the decision, ISO 8601 in UTC.
     """
 
     promote: bool
     reasons: tuple[Reason, ...]
     flags: tuple[str, ...] = field(default=())
+    champion: str | None = None
+    at: str = ""
 
     @property
     def action(self) -> Action:
@@ -120,7 +129,8 @@ class Decision:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read the values that `to_dict` wrote."""
         reasons = tuple(Reason(**reason) for reason in values["reasons"])
-        return cls(values["promote"], reasons, tuple(values["flags"]))
+        champion, at = values.get("champion"), values.get("at", "")
+        return cls(values["promote"], reasons, tuple(values["flags"]), champion, at)
 
     def to_markdown(self) -> str:
         """Render as a Markdown section with a table, failed conditions first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from oncoshift.files import DamagedFileError
-from oncoshift.registry.promotion import find_champion
+from oncoshift.registry.history import find_champion
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.prepare import is_data_current, open_jobs, remove_force_stamp

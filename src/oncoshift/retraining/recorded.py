@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.console import report_tenths
 from oncoshift.data.loading import TRAINING_SPLITS
+from oncoshift.registry.promotion import ChampionMovedError
 from oncoshift.retraining.naming import SETTINGS, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
 from oncoshift.settings import dump_settings, flatten, replace_values
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from oncoshift.steps.select import Selection
     from oncoshift.training.epoch import Epoch
     from oncoshift.training.job import Job, TrainedJob
+
+_GATE_ATTEMPTS = 3
+"""Times that the gate judges a version while other retrainings change the champion."""
 
 SETTLED_TAG = "oncoshift.tuned"
 """Tag of a retraining's run with the values that tuning changed, by dotted key, as JSON."""
@@ -167,8 +171,15 @@ def gate(session: Session, version: str, control: TrainedJob, selection: Selecti
     """Compare a version with control and champion; promote it, or state why not."""
     with session.recorder.step("gate") as recorder:
         challenge = gate_step.Challenge(session.settings.registered_model, version, control, selection)
-        judged = gate_step.run(recorder, session.jobs, challenge, session.settings, session.say)
-        judged.record(recorder)
+        for attempt in range(1, _GATE_ATTEMPTS + 1):
+            judged = gate_step.run(recorder, session.jobs, challenge, session.settings, session.say)
+            try:
+                judged.record(recorder)
+                break
+            except ChampionMovedError as error:
+                if attempt == _GATE_ATTEMPTS:
+                    raise
+                session.say(f"gate: {error}; judging again")
     return judged.decision
 
 

@@ -11,7 +11,7 @@ from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.layout import SPLITS
-from oncoshift.registry.promotion import find_champion
+from oncoshift.registry.history import find_champion
 from oncoshift.registry.source import read_git_tags
 from oncoshift.registry.tracking import Tracker, quote_text
 from oncoshift.registry.views import save_views

@@ -12,7 +12,7 @@ from rich.text import Text
 from oncoshift.files import DamagedFileError
 from oncoshift.markdown import escape
 from oncoshift.registry.decision import Decision, Reason
-from oncoshift.registry.promotion import find_champion
+from oncoshift.registry.history import find_champion
 from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_view_path
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.training.diagnostics import list_findings

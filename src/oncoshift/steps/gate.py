@@ -6,7 +6,7 @@ be served.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -21,9 +21,11 @@ from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.files import DamagedFileError
 from oncoshift.registry.decision import Decision, GateEvidence, Reason, decide
+from oncoshift.registry.gate_record import record_decision
+from oncoshift.registry.history import WITHDRAWN_TAG, choose_time, find_champion
 from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
-from oncoshift.registry.promotion import WITHDRAWN_TAG, find_champion, promote, record_decision
+from oncoshift.registry.promotion import promote
 from oncoshift.selection.consensus import kappa
 from oncoshift.steps.register import ACTOR
 
@@ -62,7 +64,11 @@ class JudgedVersion:
     decision: Decision
 
     def record(self, recorder: RunRecorder) -> None:
-        """Save the decision in run, parent and registry, and promote the version if it passed."""
+        """Save the decision in run, parent and registry, and promote the version if it passed.
+
+        Raises:
+            ChampionMovedError: another version has become champion since; judge again.
+        """
         decision, client = self.decision, recorder.tracker.client
         recorder.save_sealed("gate.json", decision.to_dict())
         record_decision(client, self.name, self.version, decision)
@@ -71,7 +77,8 @@ class JudgedVersion:
             place.save_text("gate.md", decision.to_markdown())
             place.set_tags({"oncoshift.gate": decision.action, "oncoshift.version": self.version})
         if decision.promote:
-            promote(client, self.name, self.version, f"passed the gate of retraining {recorder.key}", ACTOR)
+            reason = f"passed the gate of retraining {recorder.key}"
+            promote(client, self.name, self.version, reason, ACTOR, expected=decision.champion)
 
 
 @dataclass(frozen=True)
@@ -110,23 +117,24 @@ def run(
     Raises:
         RegistryError: a model cannot be loaded, or cannot read a tile.
     """
-    decision = _find_decision(recorder, challenge.version, say) or _decide(recorder, jobs, challenge, settings)
+    decision = _find_decision(recorder, challenge, say) or _decide(recorder, jobs, challenge, settings)
     return JudgedVersion(challenge.name, challenge.version, decision)
 
 
-def _find_decision(recorder: RunRecorder, version: str, say: Callable[[str], None]) -> Decision | None:
-    """Find the decision of a gate that was killed after recording it.
+def _find_decision(recorder: RunRecorder, challenge: Challenge, say: Callable[[str], None]) -> Decision | None:
+    """Find the decision of a gate that was killed after recording it, if the champion is the same.
 
     A second decision would compare a new champion with itself.
     """
-    tags = recorder.tracker.client.get_run(recorder.run).data.tags
-    if tags.get("oncoshift.version") != version:
+    client = recorder.tracker.client
+    if client.get_run(recorder.run).data.tags.get("oncoshift.version") != challenge.version:
         return None
     try:
-        return Decision.from_dict(recorder.tracker.read_sealed(recorder.run, "gate.json", "verdict", "reasons"))
+        found = Decision.from_dict(recorder.tracker.read_sealed(recorder.run, "gate.json", "verdict", "reasons"))
     except DamagedFileError as error:
         say(f"{error}; the gate decides again")
         return None
+    return found if find_champion(client, challenge.name) in (found.champion, challenge.version) else None
 
 
 def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, settings: Settings) -> Decision:
@@ -134,10 +142,11 @@ def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, s
     withdrawn = client.get_model_version(challenge.name, challenge.version).tags.get(WITHDRAWN_TAG)
     if withdrawn is not None:
         words = f"version {challenge.version} was rolled back ({withdrawn}); only a person brings it back"
-        return Decision(False, (Reason("not rolled back", False, None, None, words),))
+        return Decision(False, (Reason("not rolled back", False, None, None, words),), at=choose_time(()))
     champion = find_champion(client, challenge.name)
     evidence = _gather_evidence(jobs, challenge, champion, recorder.tracker.uri, settings)
-    return decide(settings.gate, settings.select, evidence)
+    decision = decide(settings.gate, settings.select, evidence)
+    return replace(decision, champion=champion, at=choose_time(()))
 
 
 def _gather_evidence(

@@ -1,0 +1,97 @@
+"""The audit log: every decision and change of a registered model, in the order they were made.
+
+It is a run of the experiment `oncoshift-audit`, whose tags are the lines: they lie in the tracking
+database beside the registry, so they need no artifact store, survive the deletion of versions and
+runs, and two writers cannot lose each other's line. Each line has the SHA-256 of the line before
+it, so a line that was changed or removed is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from oncoshift.errors import RegistryError
+from oncoshift.registry.store import ensure_experiment, find_artifact_root
+from oncoshift.registry.tracking import KEY_TAG, quote_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "oncoshift-audit"
+
+_LINE_TAG = "line."
+_PREVIOUS = "previous"
+_LONGEST = 300
+"""Largest number of characters of a text within a line; a line may have 8000."""
+
+
+def append_line(client: MlflowClient, name: str, at: str, entry: Mapping[str, Any]) -> None:
+    """Append a line to a model's log, once: the same entry of the same time is not repeated.
+
+    Args:
+        client: client of the store; the caller holds its lock.
+        name: name of the registered model.
+        at: time, ISO 8601 in UTC, by which lines are ordered.
+        entry: JSON values.
+    """
+    run = _find_run(client, name) or _start_run(client, name)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id)
+    lines = _read_lines(run)
+    values = {"at": at, "model": name, "entry": _shorten(dict(entry))}
+    if any(json.loads(line) == {**values, _PREVIOUS: json.loads(line)[_PREVIOUS]} for line in lines):
+        return
+    values[_PREVIOUS] = _hash_line(lines[-1]) if lines else ""
+    client.set_tag(run.info.run_id, f"{_LINE_TAG}{len(lines):08d}", json.dumps(values, ensure_ascii=False))
+
+
+def read_lines(client: MlflowClient, name: str) -> list[str]:
+    """Read a model's log, oldest line first; each is JSON.
+
+    Raises:
+        RegistryError: a line was changed or removed.
+    """
+    run = _find_run(client, name)
+    lines = [] if run is None else _read_lines(run)
+    previous = ""
+    for number, line in enumerate(lines, start=1):
+        if json.loads(line)[_PREVIOUS] != previous:
+            raise RegistryError(f"audit log of {name}: line {number - 1} or {number} was changed or removed")
+        previous = _hash_line(line)
+    return lines
+
+
+def _find_run(client: MlflowClient, name: str) -> Run | None:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return None
+    key = quote_text(f"audit-{name}")
+    found = client.search_runs([experiment.experiment_id], f"tags.`{KEY_TAG}` = {key}", max_results=1)
+    return found[0] if found else None
+
+
+def _start_run(client: MlflowClient, name: str) -> Run:
+    experiment = ensure_experiment(client, EXPERIMENT, find_artifact_root(client.tracking_uri))
+    return client.create_run(experiment.experiment_id, run_name=name, tags={KEY_TAG: f"audit-{name}"})
+
+
+def _read_lines(run: Run) -> list[str]:
+    return [line for key, line in sorted(run.data.tags.items()) if key.startswith(_LINE_TAG)]
+
+
+def _shorten(value: Any) -> Any:
+    """Cut long texts, so that a line fits into a tag of MLflow."""
+    if isinstance(value, dict):
+        return {key: _shorten(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shorten(inner) for inner in value]
+    return f"{value[: _LONGEST - 2]} …" if isinstance(value, str) and len(value) > _LONGEST else value
+
+
+def _hash_line(line: str) -> str:
+    return hashlib.sha256(line.encode()).hexdigest()

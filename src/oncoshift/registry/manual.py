@@ -1,0 +1,76 @@
+"""Changes of the champion outside oncoshift, as by hand in MLflow's UI: find, record or undo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oncoshift.errors import RegistryError
+from oncoshift.registry.changes import (
+    INTENT_TAG,
+    UNKNOWN,
+    begin_change,
+    find_change_outside,
+    finish_change,
+)
+from oncoshift.registry.history import (
+    PREVIOUS,
+    Event,
+    choose_time,
+    find_recorded_champion,
+    get_model,
+    list_events,
+    read_aliases,
+)
+from oncoshift.registry.lock import changing_aliases
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def find_manual_change(client: MlflowClient, name: str) -> Event | None:
+    """Find a change of the champion outside oncoshift that is not in the history; None without one.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    if INTENT_TAG in get_model(client, name).tags:
+        return None  # a change of ours is under way, or will be finished by the next one
+    return find_change_outside(client, name, list_events(client, name), UNKNOWN, "")
+
+
+def record_manual_change(client: MlflowClient, name: str, reason: str, by: str) -> Event | None:
+    """Record a change of the champion outside oncoshift in the history; None without one.
+
+    Raises:
+        RegistryError: no such model.
+    """
+    with changing_aliases(client) as client:
+        finish_change(client, name)
+        change = find_change_outside(client, name, list_events(client, name), by, reason)
+        if change is not None:
+            begin_change(client, name, change)
+        return change
+
+
+def undo_manual_change(client: MlflowClient, name: str, reason: str, by: str) -> Event | None:
+    """Undo a change of the champion outside oncoshift; both are in the history. None without one.
+
+    Raises:
+        RegistryError: no such model, or no version in the history to go back to.
+    """
+    with changing_aliases(client) as client:
+        finish_change(client, name)
+        events = list_events(client, name)
+        change = find_change_outside(client, name, events, UNKNOWN, "the alias was moved outside oncoshift")
+        if change is None:
+            return None
+        recorded = find_recorded_champion(events)
+        if recorded is None:
+            raise RegistryError(f"{name}: its history has no champion to go back to; use --record")
+        previous = read_aliases(client, name).get(PREVIOUS)
+        begin_change(client, name, change)
+        undo = Event("undo", recorded, change.champion, by, reason, choose_time([*events, change]))
+        begin_change(client, name, undo)
+        if previous not in (None, recorded):
+            client.set_registered_model_alias(name, PREVIOUS, previous)
+        return undo
