@@ -115,13 +115,13 @@ def layouts(tiles: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathF
     ("method", "variant"),
     [
         ("dann", "none"),
-        ("dann", "reinhard"),
-        ("erm", "none"),
+        pytest.param("dann", "reinhard", marks=pytest.mark.slow),
+        pytest.param("erm", "none", marks=pytest.mark.slow),
         ("cdan_mcc", "none"),
-        ("mdd", "none"),
-        ("dann_multi", "none"),
+        pytest.param("mdd", "none", marks=pytest.mark.slow),
+        pytest.param("dann_multi", "none", marks=pytest.mark.slow),
         ("self_training", "none"),
-        ("adabn", "none"),
+        pytest.param("adabn", "none", marks=pytest.mark.slow),
     ],
 )
 def test_trained_weights_do_not_depend_on_target_labels(layouts: tuple[Layout, ...], method: str, variant: str) -> None:

@@ -30,7 +30,7 @@ class PulledPlugError(Exception):
     """A simulated error in a hook, as pruning raises one."""
 
 
-@pytest.mark.parametrize("method", ["erm", "cdan_mcc", "mdd"])
+@pytest.mark.parametrize("method", ["erm", pytest.param("mdd", marks=pytest.mark.slow), "cdan_mcc"])
 def test_two_processes_train_as_one(
     world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], method: str
 ) -> None:
