@@ -14,7 +14,7 @@ from oncoshift.data.names import as_text
 from oncoshift.data.parquet import write_table
 from oncoshift.data.source.opening import open_data_set
 from oncoshift.data.source.scan import scan
-from oncoshift.data.tables import LABELS, TILE_COLUMNS
+from oncoshift.data.tables import LABELS, SCALE, TILE_COLUMNS
 from oncoshift.data.validation.duplicates import list_identical_groups, mark_duplicates, rename_groups
 from oncoshift.data.validation.groups import warn_of_large_groups, warn_of_similar_names
 from oncoshift.data.validation.inspection import inspect, mark_repeated
@@ -112,7 +112,7 @@ def ingest(
 
     sound = [one for one in inspected if one.fault is None]
     frame = _tabulate_sound(sound, base)
-    tiles = frame[list(TILE_COLUMNS)]
+    tiles = frame[[*TILE_COLUMNS, *([SCALE] if SCALE in frame else [])]]
     if sound:
         check_tiles(tiles, str(out / "tiles.parquet"))
     colour = {str(organ): colour_auroc(part) for organ, part in frame.groupby("organ", sort=True)}
@@ -173,8 +173,10 @@ def _tabulate_sound(sound: Sequence[Inspected], base: Path) -> pd.DataFrame:
         for one in sound
         if one.measured is not None
     ]
-    frame = pd.DataFrame(rows, columns=[*named, *MEASURES])
-    return frame[list(dict.fromkeys((*TILE_COLUMNS, "label_name", *MEASURES)))]
+    columns = list(dict.fromkeys((*TILE_COLUMNS, "label_name", *MEASURES)))
+    frame = pd.DataFrame(rows, columns=[*named, *MEASURES])[columns]
+    scales = pd.Series([one.tile.um_per_pixel for one in sound if one.measured is not None], dtype="float64")
+    return frame if scales.isna().all() else frame.assign(**{SCALE: scales})
 
 
 def _tabulate_measurements(inspected: Sequence[Inspected]) -> pd.DataFrame:

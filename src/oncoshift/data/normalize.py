@@ -14,6 +14,7 @@ from pyarrow import ArrowInvalid
 
 from oncoshift.data.packs.make import PackRecipe, PackReport, update_pack
 from oncoshift.data.packs.pack import Pack, PackNormalization
+from oncoshift.data.packs.scale import ScaledReader, find_scale, write_scale
 from oncoshift.data.packs.tiles import FileReader, PackReader, TileMaker, TileSource
 from oncoshift.data.parquet import read_table, write_table
 from oncoshift.data.stain import compute_tile_statistics, pick_backend, pick_reference
@@ -25,7 +26,7 @@ from oncoshift.parallel import ignore_progress, map_in_order
 from oncoshift.serving.stain import UnstainableTileError, fit_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from oncoshift.data.packs.tiles import Reader
@@ -77,7 +78,9 @@ def run_normalize(
     for stale in layout.packs.glob("*/"):
         if stale.name not in settings.variants:
             shutil.rmtree(stale)
-    stage = _Stage(settings, layout, tiles)
+    scale = find_scale(layout.tiles / "tiles.parquet", settings.tile_size)
+    write_scale(layout.packs, scale)
+    stage = _Stage(settings, layout, tiles, {} if scale is None else scale.crops)
     done: dict[str, Normalized] = {}
     # Variant none comes first, so that the others can read decoded tiles from its pack.
     for variant in sorted(settings.variants, key=lambda name: name != "none"):
@@ -91,18 +94,21 @@ class _Stage:
     settings: NormalizeSettings
     layout: Layout
     tiles: list[TileSource]
+    crops: Mapping[str, float]
 
     def update(self, variant: StainVariant, progress: Progress) -> Normalized:
         settings = self.settings
         stain = PackNormalization("none") if variant == "none" else self._stain(variant)
         backend = "none" if variant == "none" else pick_backend(settings.backend)
-        recipe = PackRecipe(stain, settings.tile_size, self._code, backend, settings.shard_tiles)
+        recipe = PackRecipe(stain, settings.tile_size, self._code, backend, settings.shard_tiles, self._resampled)
         maker = TileMaker(self._reader(variant), stain.reference, backend)
         folder = self.layout.packs / variant
         return Normalized(*update_pack(folder, self.tiles, recipe, maker, settings.workers, progress))
 
     def _reader(self, variant: StainVariant) -> Reader:
         if variant == "none" or "none" not in self.settings.variants:
+            if self.crops:
+                return ScaledReader(self.layout.folder, self.settings.tile_size, self.crops)
             return FileReader(self.layout.folder, self.settings.tile_size)
         return PackReader(self.layout.packs / "none")
 
@@ -131,7 +137,7 @@ class _Stage:
 
     def _statistics(self, tiles: Sequence[TileSource]) -> list[Statistics | None]:
         """Compute each tile's statistics; kept beside the packs, so only new tiles are measured."""
-        made_by = fingerprint_value([self._code, self.settings.tile_size])
+        made_by = fingerprint_value([self._code, self.settings.tile_size, *sorted(self._resampled.items())])
         path = self.layout.packs / f"statistics-{made_by}.parquet"
         kept = _read_statistics(path)
         read = self._reader("reinhard")
@@ -146,6 +152,14 @@ class _Stage:
             if stale != path:
                 stale.unlink()
         return [found[tile.sha256] for tile in tiles]
+
+    @cached_property
+    def _resampled(self) -> dict[str, str]:
+        """How each tile of another scale is resampled, for its key."""
+        if not self.crops:
+            return {}
+        code = fingerprint_code("oncoshift.data.packs.scale", libraries=TILE_LIBRARIES, without=SETTINGS)
+        return {tile_id: f"{crop} {code}" for tile_id, crop in self.crops.items()}
 
     @cached_property
     def _code(self) -> str:

@@ -33,6 +33,9 @@ TILE_COLUMNS = ("tile_id", "path", "organ", "label", "group", "width", "height",
 experiment. label: 0, 1 or -1 for unknown. group: patient, slide or original; never split. sha256:
 of the file's bytes."""
 
+SCALE = "um_per_pixel"
+"""A further column of tiles.parquet if any tile declares its scale; null for the others."""
+
 
 class Images(Protocol):
     """Tiles by row: a pack's `ShardedImages`, or an array uint8 [M, S, S, 3]."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.data.packs.pack import Pack
+from oncoshift.data.packs.scale import read_scale
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.methods.factory import list_member_settings
 from oncoshift.registry.card import CardFacts, render_card, render_judgement, render_summary
@@ -93,6 +94,7 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, card: str) -> Pac
         members=len(list_member_settings(settings)),
         variant=settings.train.variant,
         reference=pack.stain.reference,
+        um_per_pixel=read_scale(jobs.layout.packs),
     )
     source = jobs.load_training_data().source
     examples = [source.images[row] for row in source.rows[:2]]

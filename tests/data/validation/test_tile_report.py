@@ -54,7 +54,7 @@ def test_the_words_name_counts_reasons_and_joined_groups(ingested: tuple[Path, I
 def test_the_figure_of_colour_says_what_it_is_not_for(ingested: tuple[Path, IngestReport]) -> None:
     stains = (ingested[0] / "report" / "report.md").read_text().split("## Stains")[1].split("##")[0]
     assert "AUROC of colour alone" in stains
-    assert "choose no setting by a target's figure" in stains
+    assert "choose no setting by a target's value" in stains
 
 
 def test_the_page_needs_no_other_file(ingested: tuple[Path, IngestReport]) -> None:

@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -57,6 +57,8 @@ class PackRecipe:
         code: hash of the source code that makes tiles.
         backend: which implementation of the normalisation.
         shard_tiles: tiles in a shard at most; decides how tiles are stored, not their pixels.
+        resampled: tile_id → how it is resampled to the pack's scale; absent for tiles that are
+            resized as a whole.
     """
 
     stain: PackNormalization
@@ -64,6 +66,7 @@ class PackRecipe:
     code: str
     backend: str
     shard_tiles: int
+    resampled: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
@@ -140,7 +143,7 @@ def _update(
     progress: Progress,
 ) -> tuple[Pack, PackReport]:
     fits = _pick_fit_tiles(tiles) if recipe.stain.fit == "group" else None
-    keys = _compute_keys(tiles, recipe.hash, fits)
+    keys = _compute_keys(tiles, recipe, fits)
     slots, damaged = _find_kept(folder, set(keys))
     missing = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in slots}
     report = PackReport(len(tiles) - len(missing), len(missing), damaged)
@@ -158,9 +161,16 @@ def _update(
     return commit(folder, index, recipe.stain, recipe.side, recipe.hash), report
 
 
-def _compute_keys(tiles: Sequence[TileSource], recipe: str, fits: Fits | None) -> list[str]:
-    of_group = {group: _hash(*(tile.sha256 for tile in members)) for group, members in (fits or {}).items()}
-    return [_hash(recipe, tile.sha256, of_group.get(tile.group, "")) for tile in tiles]
+def _compute_keys(tiles: Sequence[TileSource], recipe: PackRecipe, fits: Fits | None) -> list[str]:
+    def parts(tile: TileSource) -> tuple[str, ...]:
+        resampled = recipe.resampled.get(tile.tile_id)
+        return (tile.sha256,) if resampled is None else (tile.sha256, resampled)
+
+    made_by = recipe.hash
+    of_group = {
+        group: _hash(*(part for tile in members for part in parts(tile))) for group, members in (fits or {}).items()
+    }
+    return [_hash(made_by, tile.sha256, of_group.get(tile.group, ""), *parts(tile)[1:]) for tile in tiles]
 
 
 def _pick_fit_tiles(tiles: Sequence[TileSource]) -> dict[str, Sequence[TileSource]]:

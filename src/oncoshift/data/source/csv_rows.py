@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 from itertools import count
 from typing import IO, TYPE_CHECKING
 
 from oncoshift.errors import DataError
+from oncoshift.serving.scale import SCALES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,6 +55,24 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
                 yield line, _parse_row(path, line, header, cells)
     if header is None:
         _check_header(path, [], columns)
+
+
+def parse_scale(cell: str) -> float | None:
+    """Parse a cell of the column `um_per_pixel`; None for an empty cell.
+
+    Raises:
+        ValueError: it is not a scale.
+    """
+    if not cell:
+        return None
+    try:
+        scale = float(cell)
+    except ValueError:
+        scale = math.nan
+    low, high = SCALES
+    if not low <= scale <= high:
+        raise ValueError(f"column um_per_pixel: {cell!r} is not a number from {low:g} to {high:g}")
+    return scale
 
 
 def _read_lines(path: Path, file: IO[bytes]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.tables import ORGAN
 from oncoshift.errors import DataError
+from oncoshift.serving.scale import SCALES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,7 @@ def _build_schema() -> pa.DataFrameSchema:
     label = pa.Check.isin((-1, 0, 1), error="must be 0 (benign), 1 (malignant) or -1 (unknown)")
     digest = pa.Check.str_matches(r"^[0-9a-f]{64}$", error="must be 64 hex digits")
     size = pa.Check.gt(0, error="must be above 0")
+    scale = pa.Check.in_range(*SCALES, error=f"must be from {SCALES[0]:g} to {SCALES[1]:g} µm per pixel")
     return pa.DataFrameSchema(
         {
             "tile_id": pa.Column(str, filled, unique=True),
@@ -57,6 +59,7 @@ def _build_schema() -> pa.DataFrameSchema:
             "width": pa.Column("int64", size),
             "height": pa.Column("int64", size),
             "sha256": pa.Column(str, digest),
+            "um_per_pixel": pa.Column("float64", scale, nullable=True, required=False),
         }
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oncoshift.data.split_checks import MIN_GROUPS
-from oncoshift.data.tables import LABELS, UNKNOWN
+from oncoshift.data.tables import LABELS, SCALE, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,8 @@ IMBALANCE = 0.2
 COLOUR_SHORTCUT = 0.9
 """AUROC from which colour alone separates an organ's classes."""
 
+_SHOWN = 5
+
 
 def find_warnings(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> list[str]:
     """Find reasons for warnings, organ by organ.
@@ -29,7 +31,7 @@ def find_warnings(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> li
         tiles: sound tiles with organ, label and group.
         colour: organ → AUROC of colour alone, see `stains.colour_auroc`.
     """
-    found = []
+    found = _check_scales(tiles)
     for organ, of_organ in tiles.groupby("organ", sort=True):
         known = of_organ[of_organ["label"] != UNKNOWN]
         if known.empty:
@@ -43,6 +45,14 @@ def find_warnings(tiles: pd.DataFrame, colour: Mapping[str, float | None]) -> li
                 "a high score there proves little about tissue"
             )
     return found
+
+
+def _check_scales(tiles: pd.DataFrame) -> list[str]:
+    if SCALE not in tiles or tiles[SCALE].nunique() < 2:
+        return []
+    counts = tiles[SCALE].value_counts()
+    named = ", ".join(f"{scale:g} ({count} tiles)" for scale, count in counts.head(_SHOWN).items())
+    return [f"tiles have {len(counts)} scales in µm per pixel: {named}; they are resampled to that of most tiles"]
 
 
 def _check_classes(organ: str, known: pd.DataFrame) -> list[str]:

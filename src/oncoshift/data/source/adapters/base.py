@@ -34,6 +34,7 @@ class RawTile:
         label: 0 benign, 1 malignant, -1 unknown.
         group: patient, slide or original; never split. Always in Unicode's composed form.
         sha256_expected: hex SHA-256 that the data set declares, if it does.
+        um_per_pixel: scale that the data set declares, if it does.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class RawTile:
     label: int
     group: str
     sha256_expected: str | None = None
+    um_per_pixel: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile_id", as_text(self.tile_id))

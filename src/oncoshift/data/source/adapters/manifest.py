@@ -1,11 +1,11 @@
 """Adapter `manifest`: a CSV with one row per tile.
 
 Columns: path, organ, label (benign, malignant; unknown, unlabelled or empty), group, and optionally
-sha256, which the file must have. Other columns are ignored. Organs and labels may be in any case,
-and blanks around a cell do not count. A path is relative to the CSV's folder, or to `tiles/` in it,
-and matches its file whether the disk stores accents composed or decomposed. `ingest.root` is the
-folder of a `tiles.csv` (or of a single folder that has it), or the CSV itself. Prefer the folder:
-DVC then also notices when a tile changes.
+sha256, which the file must have, and um_per_pixel, its scale. Other columns are ignored. Organs and
+labels may be in any case, and blanks around a cell do not count. A path is relative to the CSV's
+folder, or to `tiles/` in it, and matches its file whether the disk stores accents composed or
+decomposed. `ingest.root` is the folder of a `tiles.csv` (or of a single folder that has it), or the
+CSV itself. Prefer the folder: DVC then also notices when a tile changes.
 
 Groups: the column `group`. Licence: your own.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.names import Finder
 from oncoshift.data.source.adapters.base import LABEL_NUMBERS, NothingFitsError, RawTile
-from oncoshift.data.source.csv_rows import read_rows
+from oncoshift.data.source.csv_rows import parse_scale, read_rows
 from oncoshift.data.source.folders import list_subfolders
 from oncoshift.data.tables import UNKNOWN
 from oncoshift.errors import DataError
@@ -35,7 +35,7 @@ _SHOWN = 5
 class ManifestAdapter:
     """An adapter of tiles listed in a CSV."""
 
-    title = "your own tiles: tiles.csv with the columns path, organ, label, group (and sha256)"
+    title = "your own tiles: tiles.csv with the columns path, organ, label, group (and sha256, um_per_pixel)"
 
     def fits(self, root: Path) -> bool:
         """See `Adapter.fits`."""
@@ -97,4 +97,5 @@ def _parse_tile(row: dict[str, str], folder: Path, find: Finder) -> RawTile:
         label=label,
         group=row["group"],
         sha256_expected=row.get("sha256", "").lower() or None,
+        um_per_pixel=parse_scale(row.get("um_per_pixel", "")),
     )
