@@ -226,6 +226,20 @@ def test_ctrl_c_lets_the_flow_end_its_step(tmp_path: Path) -> None:
     assert (tmp_path / "ended").exists()
 
 
+def test_sigterm_while_retrain_looks_for_work_ends_with_75(
+    flow: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(retraining, "_find_unchanged", lambda _context: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["retrain"]) == 75
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "start it again" in capsys.readouterr().err
+    assert not flow[1]
+
+
 def test_retrain_hands_a_name_on_and_refuses_an_unusable_one_itself(
     flow: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

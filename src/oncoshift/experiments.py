@@ -163,12 +163,16 @@ def hold_experiment(layout: Layout) -> Iterator[None]:
         yield
 
 
+def resolve_weights(settings: Settings, folder: Path) -> Settings:
+    """Make a path in `model.weights` absolute, so that it names one file in any working folder."""
+    if not settings.model.weights.endswith(".safetensors"):
+        return settings
+    return replace_values(settings, {"model.weights": str(folder.resolve() / settings.model.weights)})
+
+
 def _make_paths_absolute(settings: Settings, project: Path) -> Settings:
-    project = project.resolve()
-    changed = {"ingest.root": str(project / settings.ingest.root)}
-    if settings.model.weights.endswith(".safetensors"):
-        changed["model.weights"] = str(project / settings.model.weights)
-    return replace_values(settings, changed)
+    root = {"ingest.root": str(project.resolve() / settings.ingest.root)}
+    return resolve_weights(replace_values(settings, root), project)
 
 
 def _write_if_changed(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from oncoshift.errors import DataError
 from oncoshift.experiments import ExperimentError
+from oncoshift.fingerprint import fingerprint_weights
 from oncoshift.phantom import write_phantom
 from oncoshift.retraining import prepare
 from oncoshift.retraining.prepare import is_data_current, make_plan
@@ -53,6 +54,18 @@ def test_a_named_experiment_lies_in_the_folder_of_that_name(project: Path, overr
         assert found.layout.folder == project / "experiments" / name
         assert found.layout.shared == project
         assert found.settings.seed == (1 if overrides else 3)
+
+
+def test_relative_weights_are_those_of_the_project_wherever_the_command_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "check_inputs", Mock())
+    (project / "tiles").mkdir()
+    monkeypatch.chdir(project / "tiles")
+    (project / "trunk.safetensors").write_bytes(b"the project's")
+    (project / "tiles" / "trunk.safetensors").write_bytes(b"another")
+    found = plan(project, "model.weights=trunk.safetensors").settings.model.weights
+    assert fingerprint_weights(found) == fingerprint_weights(str(project / "trunk.safetensors"))
 
 
 def test_what_is_missing_is_told_before_anything_is_written(project: Path) -> None:

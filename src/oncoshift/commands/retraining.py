@@ -58,8 +58,11 @@ def retrain(context: Context) -> None:
     Where there is nothing to do, it is reported at once, unless a Prefect server is to record the
     run.
     """
+    from oncoshift.training.interruption import stop_on_sigterm
+
     given, project = context.arguments, context.project
     context.need_project_params()
+    stop_on_sigterm()
     # Either way, mistakes of the user are reported before Prefect starts.
     if given.force or "PREFECT_API_URL" in os.environ:
         _check(context)

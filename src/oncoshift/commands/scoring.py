@@ -77,7 +77,9 @@ def _score_to_folder(context: Context) -> int:
     from oncoshift.console import showing_progress
     from oncoshift.errors import DataError
     from oncoshift.scoring.job import run_scoring
+    from oncoshift.training.interruption import stop_on_sigterm
 
+    stop_on_sigterm()
     given = context.arguments
     if len(given.images) > 1:
         raise DataError(f"--out scores one folder, CSV or archive at a time, not {len(given.images)}")

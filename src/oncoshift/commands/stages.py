@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import argparse
 
     from oncoshift.commands.context import Context
+    from oncoshift.settings import Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.training.job import TrainedJob
 
@@ -116,7 +117,7 @@ def train(context: Context) -> None:
 
     jobs = _open_jobs(context)
     tell = step.make_epoch_reporter(partial(print, flush=True), "train", context.settings.train.epochs)
-    training = step.run(jobs, jobs.make_job(context.settings), tell)
+    training = step.run(jobs, jobs.make_job(_read_settings(context)), tell)
     recorder = FolderRecorder(context.layout.outputs / "train")
     training.record(recorder)
     print(f"train: {recorder.folder}")
@@ -150,6 +151,13 @@ def explain(context: Context) -> None:
         print(f"{name}: {'–' if value is None else f'{value:.3f}'}")
 
 
+def _read_settings(context: Context) -> Settings:
+    """Read the settings of a job; a relative path of weights is within the experiment."""
+    from oncoshift.experiments import resolve_weights
+
+    return resolve_weights(context.settings, context.layout.folder)
+
+
 def _open_jobs(context: Context) -> ExperimentJobs:
     from oncoshift.steps.jobs import ExperimentJobs
 
@@ -165,7 +173,7 @@ def _read_trained(context: Context, jobs: ExperimentJobs) -> TrainedJob:
 
     folder = context.layout.outputs / "train"
     try:
-        return read_trained(jobs.make_job(context.settings), folder)
+        return read_trained(jobs.make_job(_read_settings(context)), folder)
     except FileNotFoundError:
         raise TrainingError(f"{folder}: nothing trained here; run `dvc repro train` first") from None
     except DamagedFileError as error:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oncoshift.experiments import locate_experiment, prepare_experiment, resolve_tracking_uri
+from oncoshift.experiments import locate_experiment, prepare_experiment, resolve_tracking_uri, resolve_weights
 from oncoshift.files import atomic, sweep
 from oncoshift.fingerprint import fingerprint_stages, fingerprint_value
 from oncoshift.layout import Layout
@@ -65,6 +65,7 @@ def make_plan(
         name = _make_default_name(settings.target, preset, overrides)
     layout = Layout(project) if name is None else locate_experiment(project, name)
     check_inputs(project, settings)
+    settings = resolve_weights(settings, project)
     forced = _ensure_force_stamp(layout, say) if force else ""
     return RetrainingPlan(
         project, layout, settings, resolve_tracking_uri(project, settings.tracking, environ), forced, say

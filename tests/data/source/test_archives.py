@@ -409,3 +409,13 @@ def test_only_files_with_an_archives_name_are_archives(tmp_path: Path) -> None:
     assert [is_archive(tmp_path / name) for name in ("folder.zip", "a.rar", "a.Zip", "no.zip")] == [
         False, False, True, False,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_members_behind_a_lone_block_of_zeros_are_told_of(tmp_path: Path, name: str) -> None:
+    members = header(tarfile.REGTYPE, 0, "1.png"), bytes(512), header(tarfile.REGTYPE, 0, "2.png")
+    write_blocks(tmp_path / name, *members, bytes(1024))
+    refuses(tmp_path / name, "members follow a block of zeros at byte 512")
+    for end in (b"", bytes(512), bytes(1024), b"padding" * 100):
+        write_blocks(tmp_path / name, *members[:2], end)
+        assert not unpack(tmp_path / name, tmp_path / "unpacked", images_only).counts

@@ -51,7 +51,9 @@ def test_a_copy_that_cannot_be_written_stops_the_stage_and_leaves_nothing(tmp_pa
     tiles = [left_out(tmp_path / name, name) for name in ("small.png", "big.png")]
     with (
         small_disk(4096),
-        pytest.raises(DataError, match=r"big\.png: the copy of .* cannot be written \(File too large\); free disk space"),
+        pytest.raises(
+            DataError, match=r"big\.png: the copy of .* cannot be written \(File too large\); free disk space"
+        ),
     ):
         write_quarantine(tmp_path / "out", tiles)
     assert not list((tmp_path / "out").iterdir())

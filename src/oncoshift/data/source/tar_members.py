@@ -106,7 +106,17 @@ def _read_next(tar: tarfile.TarFile, headers: _Headers) -> tarfile.TarInfo | Non
     headers.is_limited = False
     if member is None and headers.last.strip(b"\0"):
         raise tarfile.ReadError(f"broken header at byte {headers.tell() - len(headers.last):,}")
+    if member is None and _is_header(headers.read(tarfile.BLOCKSIZE)):  # an archive ends with two blocks of zeros
+        raise tarfile.ReadError(f"members follow a block of zeros at byte {headers.tell() - 2 * tarfile.BLOCKSIZE:,}")
     return member
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _check_member(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
