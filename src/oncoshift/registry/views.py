@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _TAG = "mlflow.sharedViewState."
-_TARGET = ("target/balanced_accuracy", "target/balanced_accuracy_low", "target/balanced_accuracy_high")
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes the UI show an experiment's runs as those of model training, not of a language model."""
+
+_ACCURACY = "target/balanced_accuracy"
 _GAIN = ("gain/balanced_accuracy", "gain/balanced_accuracy_low", "gain/balanced_accuracy_high")
+_MODE = "workflowType=machine_learning"
+"""Parameter of an address that opens the UI for model training, not for language models."""
+
 _CURVES = ("train/source_accuracy", "train/information_maximisation", "train/label_loss", "train/domain_accuracy")
 
 
@@ -56,13 +62,13 @@ RETRAININGS = View(
     "Retrainings",
     "retrain",
     (
-        *_list_columns("metrics", *_TARGET, "control/balanced_accuracy", *_GAIN),
+        *_list_columns("metrics", _ACCURACY, "control/balanced_accuracy", *_GAIN),
         *_list_columns("tags", "oncoshift.verdict", "oncoshift.gate", "oncoshift.version"),
         *_list_columns("params", "target", "sources", "method", "variant", "trunk", "seeds"),
         *_list_columns("attributes", "Models"),
     ),
     "attributes.start_time",
-    ("target/balanced_accuracy", "gain/balanced_accuracy", "control/balanced_accuracy", "target/auroc"),
+    (_ACCURACY, "gain/balanced_accuracy", "control/balanced_accuracy", "target/auroc"),
 )
 
 TRAININGS = View(
@@ -70,11 +76,11 @@ TRAININGS = View(
     "Trainings",
     "train",
     (
-        *_list_columns("metrics", *_TARGET, "target/auroc", "train/source_accuracy", "train/information_maximisation"),
+        *_list_columns("metrics", _ACCURACY, f"{_ACCURACY}_low", f"{_ACCURACY}_high", "target/auroc", *_CURVES[:2]),
         *_list_columns("params", "target", "sources", "method", "seed", "variant", "trunk"),
     ),
-    "metrics.`target/balanced_accuracy`",
-    ("target/balanced_accuracy", "target/auroc"),
+    f"metrics.`{_ACCURACY}`",
+    (_ACCURACY, "target/auroc"),
     _CURVES,
 )
 
@@ -82,7 +88,7 @@ TRAININGS = View(
 def save_views(client: MlflowClient, experiment: str) -> None:
     """Save the views in an experiment, and links to them in its description unless it has one."""
     tags = client.get_experiment(experiment).tags
-    wanted = {f"{_TAG}{view.key}": _format_envelope(view) for view in (TRAININGS, RETRAININGS)}
+    wanted = _KIND | {f"{_TAG}{view.key}": _format_envelope(view) for view in (TRAININGS, RETRAININGS)}
     wanted[NOTE] = tags.get(NOTE) or _render_note(experiment)
     for key, value in wanted.items():
         if tags.get(key) != value:
@@ -92,12 +98,12 @@ def save_views(client: MlflowClient, experiment: str) -> None:
 def build_view_path(experiment: str, view: View, *, charts: bool = False) -> str:
     """Build the path of a view in the UI, from the `#` of the address on."""
     mode = "&compareRunsMode=CHART" if charts else ""
-    return f"#/experiments/{experiment}/runs?viewStateShareKey={view.key}{mode}"
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={view.key}&{_MODE}{mode}"
 
 
 def build_artifact_path(experiment: str, run_id: str, artifact: str) -> str:
     """Build the path of a run's artifact in the UI, from the `#` of the address on."""
-    return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{artifact}"
+    return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{artifact}?{_MODE}"
 
 
 def _render_note(experiment: str) -> str:
@@ -129,7 +135,8 @@ def _build_state(view: View) -> dict[str, Any]:
         "datasetsFilter": [],
         "selectedColumns": view.columns,
         "columnOrder": view.columns,
-        "columnWidths": {"attributes.`Run Name`": 320},
+        # As wide as the name, so that two metrics with the same beginning can be told apart.
+        "columnWidths": {column: 60 + 6 * len(column.split("`")[1]) for column in view.columns},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

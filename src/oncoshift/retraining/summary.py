@@ -192,20 +192,19 @@ class Summary:
     def to_note(self) -> str:
         """Render the run's description; the UI folds one that is higher than 150 pixels."""
         gate = f"Gate: **{self.gate.action}** version {self.version}"
-        verdict = f"verdict without labels: **{self.verdict.kind.value}**"
-        parts = [gate, verdict, f"gain in balanced accuracy: **{self._gain}**"]
+        parts = [gate, f"verdict: **{self.verdict.kind.value}**", f"gain: **{self._gain}**"]
         parts += ["made-up data"] if self.made_up_data else []
-        parts += [f"{len(self.findings)} findings in the trainings"] if self.findings else []
         # The UI's tables have no space between columns.
         rows = [("on test tiles", *(name.replace("_", " ") for name in _METRICS))]
         rows += [(row.title, *row.cells) for row in self.rows]
         lines = ["| " + " | ".join(f"{cell}&emsp;" for cell in row) + " |" for row in rows]
         lines.insert(1, "|---" * len(rows[0]) + "|")
-        links = (
-            f"[Report]({build_artifact_path(self.experiment, self.run, REPORT)}) · "
-            f"[all retrainings]({build_view_path(self.experiment, RETRAININGS)})"
-        )
-        return "\n".join([" · ".join(parts), "", *lines, "", links])
+        below = [
+            f"[report]({build_artifact_path(self.experiment, self.run, REPORT)})",
+            f"[all retrainings]({build_view_path(self.experiment, RETRAININGS)})",
+        ]
+        below += [f"{len(self.findings)} findings in the trainings"] if self.findings else []
+        return "\n".join([" · ".join(parts), "", *lines, "", " · ".join(below)])
 
     def to_markdown(self) -> str:
         """Format it as Markdown."""

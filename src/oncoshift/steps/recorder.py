@@ -218,7 +218,9 @@ class RunRecorder(Recorder):
         `log_epochs` and `save_files` therefore do nothing here. A training's files stay with its
         job until step `register` uploads the picked model's weights.
         """
-        values = {f"{EPOCH_METRICS}{name}": value for name, value in epoch.metrics.items()}
+        # The UI's comparison of runs opens on the first metric that they share.
+        ordered = {"source_accuracy": epoch.source_accuracy, **epoch.metrics}
+        values = {f"{EPOCH_METRICS}{name}": value for name, value in ordered.items()}
         self.tracker.log_metrics(self.run, [(epoch.number, epoch.ended_ms, values)])
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
