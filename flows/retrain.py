@@ -31,7 +31,9 @@ from oncoshift.errors import OncoshiftError, SettingsError, TrainingInterrupted
 from oncoshift.experiments import hold_experiment
 from oncoshift.files import FULL
 from oncoshift.program import run_program
+from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_run_path, build_view_path
 from oncoshift.retraining import prepare, recipe, recorded
+from oncoshift.retraining.summary import REPORT
 from oncoshift.secrets import remove_credentials
 from oncoshift.settings import load_settings
 from oncoshift.training.interruption import stop_on_sigterm
@@ -145,8 +147,14 @@ def publish(outcome: Outcome) -> State[Outcome]:
     create_markdown_artifact(outcome.to_markdown(), key=key, description="source-only against adapted, verdict, gate")
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     base = remove_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
-    link = f"{base.rstrip('/')}/#/experiments/{summary.experiment}/runs/{summary.run}"
-    create_link_artifact(link, "MLflow run", key=f"{key}-run", description="needs `make ui`, or the MLflow server")
+    paths = {
+        "report": build_artifact_path(summary.experiment, summary.run, REPORT),
+        "run": build_run_path(summary.experiment, summary.run),
+        "retrainings": build_view_path(summary.experiment, RETRAININGS),
+    }
+    for name, path in paths.items():
+        link = f"{base.rstrip('/')}/{path}"
+        create_link_artifact(link, name, key=f"{key}-{name}", description="needs `make ui`, or the MLflow server")
     name_run(f"{summary.target}: {outcome.name.lower()}, {outcome.champion}")
     return Completed(name=outcome.name, message=outcome.message, data=outcome)
 

@@ -108,7 +108,7 @@ def test_the_pick_and_its_verdict_are_logged_with_a_training_from_each_organ_alo
     assert "## Gate\n\n**promote**" in version.description
     (served,) = project.client.search_runs([experiment], f"attributes.run_name = 'dann · seed {found['picked_seed']}'")
     assert f"this model (seed {found['picked_seed']})" in version.description
-    assert f"| balanced_accuracy | {served.data.metrics['target/balanced_accuracy']:.3f} [" in version.description
+    assert f"| balanced_accuracy&emsp; | {served.data.metrics['target/balanced_accuracy']:.3f} [" in version.description
     audited = [json.loads(line)["entry"] for line in read_lines(project.client, MODEL)]
     assert version.tags["oncoshift.gate.auroc"].startswith("passed: ")
     gate = next(entry for entry in audited if entry["kind"] == "gate")

@@ -8,6 +8,7 @@ there.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -37,6 +38,10 @@ MODEL_TAG = "oncoshift.model_id"
 
 MAX_DESCRIPTION = 5000
 """Largest number of characters that the registry's database stores of a description."""
+
+
+_CELL_END = re.compile(r"(?<!&emsp;)(?<!---)(?<!---:) \|")
+"""End of a cell; the UI's tables have no space between columns, so their cells end in one."""
 
 
 def log_and_register(
@@ -142,4 +147,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 
 
 def _shorten_card(card: str) -> str:
+    """Make a card a description: space between its tables' columns, no more than is stored."""
+    lines = (_CELL_END.sub("&emsp; |", line) if line.startswith("| ") else line for line in card.splitlines(True))
+    card = "".join(lines)
     return card if len(card) <= MAX_DESCRIPTION else f"{card[: MAX_DESCRIPTION - 2]} …"

@@ -22,6 +22,7 @@ _TAG = "mlflow.sharedViewState."
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Makes the UI show an experiment's runs as those of model training, not of a language model."""
 
+_NAME = "attributes.`Run Name`"
 _ACCURACY = "target/balanced_accuracy"
 _GAIN = ("gain/balanced_accuracy", "gain/balanced_accuracy_low", "gain/balanced_accuracy_high")
 _MODE = "workflowType=machine_learning"
@@ -62,7 +63,7 @@ RETRAININGS = View(
     "Retrainings",
     "retrain",
     (
-        *_list_columns("metrics", _ACCURACY, "control/balanced_accuracy", *_GAIN),
+        *_list_columns("metrics", _ACCURACY, *_GAIN, "control/balanced_accuracy"),
         *_list_columns("tags", "oncoshift.verdict", "oncoshift.gate", "oncoshift.version"),
         *_list_columns("params", "target", "sources", "method", "variant", "trunk", "seeds"),
         *_list_columns("attributes", "Models"),
@@ -101,6 +102,11 @@ def build_view_path(experiment: str, view: View, *, charts: bool = False) -> str
     return f"#/experiments/{experiment}/runs?viewStateShareKey={view.key}&{_MODE}{mode}"
 
 
+def build_run_path(experiment: str, run_id: str) -> str:
+    """Build the path of a run in the UI, from the `#` of the address on."""
+    return f"#/experiments/{experiment}/runs/{run_id}?{_MODE}"
+
+
 def build_artifact_path(experiment: str, run_id: str, artifact: str) -> str:
     """Build the path of a run's artifact in the UI, from the `#` of the address on."""
     return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{artifact}?{_MODE}"
@@ -134,9 +140,9 @@ def _build_state(view: View) -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": view.columns,
-        "columnOrder": view.columns,
+        "columnOrder": [_NAME, *view.columns],
         # As wide as the name, so that two metrics with the same beginning can be told apart.
-        "columnWidths": {column: 60 + 6 * len(column.split("`")[1]) for column in view.columns},
+        "columnWidths": {_NAME: 280} | {column: 36 + 6 * len(column.split("`")[1]) for column in view.columns},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SETTINGS = "settings.yaml"
 """Artifact with all settings of a retraining or a training; it can be used as a preset."""
 
-_COMMIT_DIGITS = 10
+_COMMIT_DIGITS, _DATA_DIGITS = 10, 16
 
 
 def name_retraining(settings: Settings) -> str:
@@ -71,6 +71,6 @@ def _list_common(settings: Settings, data: str, tags: Mapping[str, str]) -> dict
         "variant": settings.train.variant,
         "tile_size": str(settings.normalize.tile_size),
         "epochs": str(settings.train.epochs),
-        "data": data,
+        "data": data[:_DATA_DIGITS],
         "commit": describe_commit(tags),
     }

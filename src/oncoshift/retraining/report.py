@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
 from markupsafe import Markup
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 from oncoshift.data.names import escape_unprintable
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
 from oncoshift.retraining.changes import find_changes, list_datasets, read_profile
+from oncoshift.retraining.naming import list_retraining_parameters
 from oncoshift.retraining.session import BEFORE_TAG
 from oncoshift.training.diagnostics import list_findings
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _TEMPLATE = Path(__file__).with_name("report.html")
 _STEPS = ("evaluate", "select", "explain", "register", "gate")
 _MAX_ROWS, _MAX_COLUMNS = 40, 12
-_WIDE = 1100
+_WIDE = 900
 """Pixels from which a picture gets the whole width of the page."""
 
 _TITLES = {
@@ -113,8 +114,10 @@ def render_report(session: Session, summary: Summary, evaluation: Evaluation, fa
 def _describe_request(session: Session, run: Run, facts: CardFacts) -> dict[str, Any]:
     """What was asked, how to repeat it, and what the model must not be used for."""
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    parameters = list_retraining_parameters(session.settings, session.jobs.data_digest, run.data.tags)
+    commit = run.data.tags.get(MLFLOW_GIT_COMMIT)
     commands = [
-        f"git checkout {run.data.params['commit']}",
+        *([f"git checkout {commit}"] if commit else []),
         f"mlflow artifacts download --run-id {run.info.run_id} --artifact-path settings.yaml --dst-path .",
         "oncoshift retrain --preset settings.yaml --set tune.trials=0",
     ]
@@ -123,10 +126,10 @@ def _describe_request(session: Session, run: Run, facts: CardFacts) -> dict[str,
         "title": run.info.run_name,
         "started": started,
         "run": run.info.run_id,
-        "commit": run.data.params["commit"],
+        "commit": parameters["commit"],
         "phantom": MADE_UP if facts.phantom else "",
         "summary_text": f"{describe_use(facts)} {describe_input(facts)}",
-        "asked": sorted(run.data.params.items()),
+        "asked": list(parameters.items()),
         "commands": commands,
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
@@ -246,8 +249,8 @@ def _list_organs(evaluation: Evaluation) -> Table:
 
 
 def _collect_artifacts(tracker: Tracker, runs: Sequence[Run]) -> tuple[list[Picture], list[Table]]:
-    """Collect the pictures, each once, and the small tables of some runs."""
-    pictures: dict[bytes, Picture] = {}
+    """Collect the pictures, one of each title, and the small tables of some runs."""
+    pictures: dict[str, Picture] = {}
     tables = []
     with TemporaryDirectory() as scratch:
         for run in runs:
@@ -259,7 +262,7 @@ def _collect_artifacts(tracker: Tracker, runs: Sequence[Run]) -> tuple[list[Pict
                     if path in names:
                         tables += _read_table(path, content)
                     else:
-                        pictures.setdefault(content, _make_picture(path, content))
+                        pictures.setdefault(_format_title(path), _make_picture(path, content))
     return list(pictures.values()), tables
 
 

@@ -190,21 +190,20 @@ class Summary:
         recorder.set_tags(tags)
 
     def to_note(self) -> str:
-        """Render the run's description; the UI folds one that is higher than 150 pixels."""
+        """Render the run's description; the UI folds one that is higher than 100 pixels."""
         gate = f"Gate: **{self.gate.action}** version {self.version}"
         parts = [gate, f"verdict: **{self.verdict.kind.value}**", f"gain: **{self._gain}**"]
+        parts += [
+            f"[report]({build_artifact_path(self.experiment, self.run, REPORT)})",
+            f"[all retrainings]({build_view_path(self.experiment, RETRAININGS)})",
+        ]
         parts += ["made-up data"] if self.made_up_data else []
         # The UI's tables have no space between columns.
         rows = [("on test tiles", *(name.replace("_", " ") for name in _METRICS))]
         rows += [(row.title, *row.cells) for row in self.rows]
         lines = ["| " + " | ".join(f"{cell}&emsp;" for cell in row) + " |" for row in rows]
         lines.insert(1, "|---" * len(rows[0]) + "|")
-        below = [
-            f"[report]({build_artifact_path(self.experiment, self.run, REPORT)})",
-            f"[all retrainings]({build_view_path(self.experiment, RETRAININGS)})",
-        ]
-        below += [f"{len(self.findings)} findings in the trainings"] if self.findings else []
-        return "\n".join([" · ".join(parts), "", *lines, "", " · ".join(below)])
+        return "\n".join([" · ".join(parts), "", *lines])
 
     def to_markdown(self) -> str:
         """Format it as Markdown."""

@@ -1,0 +1,190 @@
+"""MLflow's pages of a retraining, read in a real browser as a person reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+from e2e.conftest import Project
+from mlflow.artifacts import download_artifacts
+
+from oncoshift.registry.views import RETRAININGS, TRAININGS, build_artifact_path, build_run_path, build_view_path
+from oncoshift.retraining import prepare, recipe, recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow.entities import Run
+    from playwright.sync_api import Page
+
+MODEL = "oncoshift-kidney"
+STEPS = recipe.Steps(
+    prepare.prepare_data, recorded.tune, recorded.train, recorded.evaluate, recorded.select, recorded.explain,
+    recorded.register, recorded.gate,
+)  # fmt: skip
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """Path of Chromium."""
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium here; apt install chromium")
+    return path
+
+
+@pytest.fixture(scope="module")
+def project(browser: str, tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
+    """A project after a retraining in this process and without a study, the quickest there is."""
+    root = Path(shutil.copytree(with_data, tmp_path_factory.mktemp("pages") / "copy", symlinks=True))
+    project = Project(root)
+    project.change(tune={"trials": 0})
+    plan = prepare.make_plan(root, preset=None, overrides=(), force=False, environ={}, say=print)
+    recipe.retrain(plan, STEPS)
+    return project
+
+
+@pytest.fixture(scope="module")
+def address(project: Project) -> Iterator[str]:
+    """Address of MLflow's server on the project's store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{project.root}/mlruns/mlflow.db"]
+    with subprocess.Popen(command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}) as server:
+        try:
+            wait_until_it_answers(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            server.terminate()
+
+
+def wait_until_it_answers(url: str) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url):  # noqa: S310 - our own server
+            return
+        time.sleep(0.2)
+    pytest.fail(f"{url} does not answer")
+
+
+@pytest.fixture(scope="module")
+def page(browser: str, address: str) -> Iterator[Page]:
+    """A browser's page; its relative addresses are those of the server."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # The sandbox of Chromium cannot start for root, as which tests run in a container.
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        opened = chromium.new_page(base_url=address, viewport={"width": 1600, "height": 1000})
+        opened.set_default_timeout(PATIENCE_MS)
+        yield opened
+        chromium.close()
+
+
+def find_runs(project: Project, step: str) -> list[Run]:
+    experiment = project.client.get_experiment_by_name("oncoshift").experiment_id
+    return list(project.client.search_runs([experiment], f"tags.`oncoshift.step` = '{step}'"))
+
+
+def open_page(page: Page, path: str) -> None:
+    """Open a page by its path; it loads anew even where the fragment alone differs."""
+    page.goto("about:blank")
+    page.goto(f"/{path}")
+
+
+def test_the_runs_table_opens_on_target_control_and_gain(page: Page, project: Project) -> None:
+    (run,) = find_runs(project, "retrain")
+    open_page(page, build_view_path(run.info.experiment_id, RETRAININGS))
+    page.get_by_role("link", name=run.info.run_name).first.wait_for()
+    for name in ("target/balanced_accuracy", "control/balanced_accuracy", "gain/balanced_accuracy"):
+        shown = page.locator(f'.ag-row [col-id="metrics.`{name}`"]').first.inner_text()
+        assert float(shown) == pytest.approx(run.data.metrics[name], abs=1e-3)
+    assert page.locator('.ag-row [col-id="tags.`oncoshift.gate`"]').first.inner_text() == "promote"
+
+
+def test_the_trainings_have_a_chart_by_epoch_that_names_method_and_seed(page: Page, project: Project) -> None:
+    names = {run.info.run_name for run in find_runs(project, "train")}
+    assert names == {"dann · seed 0", "dann · seed 1", "erm · seed 0", "erm · seed 1"}
+    experiment = find_runs(project, "train")[0].info.experiment_id
+    open_page(page, build_view_path(experiment, TRAININGS, charts=True))
+    page.get_by_text("train/source_accuracy").first.wait_for()
+    for name in names:
+        page.get_by_text(name, exact=True).first.wait_for()
+
+
+def test_comparing_trainings_opens_on_what_differs_and_their_accuracy(page: Page, project: Project) -> None:
+    trained = find_runs(project, "train")[:3]
+    ids = quote(json.dumps([run.info.run_id for run in trained]))
+    open_page(page, f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([trained[0].info.experiment_id]))}")
+    page.get_by_text("Comparing 3 Runs").wait_for()
+    page.locator(".js-plotly-plot").get_by_text("train/source_accuracy").first.wait_for()
+    for run in trained:
+        page.get_by_text(run.info.run_name, exact=True).first.wait_for()
+
+
+def test_a_retrainings_page_says_verdict_and_gate_first_and_links_its_model(page: Page, project: Project) -> None:
+    (run,) = find_runs(project, "retrain")
+    open_page(page, build_run_path(run.info.experiment_id, run.info.run_id))
+    page.get_by_role("link", name=MODEL).first.wait_for()
+    note = page.get_by_test_id("note-view-outer-container").first.inner_text()
+    assert note.startswith("Gate: promote version 1 · verdict: ")
+    rows = [line.split("\t") for line in note.splitlines() if "(dann)" in line]
+    assert re.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", rows[0][1].strip())
+    assert page.get_by_text("Show more", exact=True).count() == 0, "the whole description is seen"
+    assert len(run.data.params) <= 14
+
+
+def test_the_report_opens_in_the_ui_and_has_the_gain(page: Page, project: Project) -> None:
+    (run,) = find_runs(project, "retrain")
+    open_page(page, build_artifact_path(run.info.experiment_id, run.info.run_id, "report.html"))
+    report = page.frame_locator("iframe")
+    report.get_by_role("heading", name="Verdict and gate").wait_for()
+    gain = run.data.metrics["gain/balanced_accuracy"]
+    assert f"{gain:.3f} [" in report.locator("body").inner_text()
+    headings = report.locator("h2").all_inner_texts()
+    assert headings[:3] == ["What was asked", "Data, and what changed since the champion", "Quality of the data"]
+    widths = report.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert len(widths) >= 5
+    assert all(widths), "each picture is in the file"
+
+
+def test_the_gallery_opens_in_the_ui(page: Page, project: Project) -> None:
+    (run,) = find_runs(project, "retrain")
+    open_page(page, build_artifact_path(run.info.experiment_id, run.info.run_id, "plots/integrated_gradients.png"))
+    page.locator("img[src*='integrated_gradients'], img[src^='blob:'], canvas").first.wait_for()
+
+
+def test_the_registry_names_run_figures_and_alias_of_the_version(page: Page, project: Project) -> None:
+    (run,) = find_runs(project, "retrain")
+    open_page(page, f"#/models/{MODEL}/versions/1")
+    page.get_by_role("link", name=run.info.run_name).first.wait_for()
+    page.get_by_text("champion").first.wait_for()
+    tags = project.client.get_model_version(MODEL, "1").tags
+    assert tags["method"] == "dann"
+    page.get_by_text(tags["balanced_accuracy"].split(" on ")[0]).first.wait_for()
+
+
+def test_the_report_needs_no_other_file(project: Project) -> None:
+    (run,) = find_runs(project, "retrain")
+    uri = f"sqlite:///{project.root}/mlruns/mlflow.db"
+    path = download_artifacts(run_id=run.info.run_id, artifact_path="report.html", tracking_uri=uri)
+    text = Path(path).read_text(encoding="utf-8")
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
