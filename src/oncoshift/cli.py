@@ -50,6 +50,7 @@ COMMANDS = (
     Command("models", "list the versions of a registered model", registry.models, registry.add_model),
     Command("promote", "make a version champion", registry.promote, registry.add_promote),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
+    Command("pull", "write the champion into a folder that runs by itself", registry.pull, registry.add_pull),
     Command("relocate", "after a project was copied or moved: correct the artifact paths in its MLflow database",
             registry.relocate),
     Command("score", "score images with a registered model: CSV or JSON on stdout, or Parquet",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +35,33 @@ def add_rollback(parser: argparse.ArgumentParser) -> None:
     """Add the options of `rollback`."""
     parser.add_argument("--model", help="default: oncoshift-<target>")
     parser.add_argument("--reason", required=True, help="reason, kept with the version")
+
+
+def add_pull(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pull`."""
+    parser.add_argument("--dest", type=Path, required=True, metavar="DIR", help="folder to write; absent or empty")
+    parser.add_argument("--target", help="whose champion; default: the settings' target")
+    parser.add_argument("--model", help="a model URI instead, for example models:/oncoshift-lung/3")
+    parser.add_argument(
+        "--um-per-pixel",
+        type=float,
+        metavar="UM",
+        help="scale of the training tiles for WSInfer; default: the model's",
+    )
+
+
+def pull(context: Context) -> None:
+    """Write a registered model into a folder that runs by itself."""
+    from oncoshift.registry.loading import is_in_store
+    from oncoshift.registry.pull import pull as run
+
+    given = context.arguments
+    name = f"oncoshift-{given.target}" if given.target else None
+    uri = given.model or f"models:/{name or context.settings.registered_model}@champion"
+    store = _find_uri(context) if is_in_store(uri) else None
+    for line in run(uri, store, given.dest, given.um_per_pixel):
+        print(line, file=sys.stderr)
+    print(f"{uri}: pulled into {given.dest}; README.md is its card, and example.py shows how to run it")
 
 
 def models(context: Context) -> None:

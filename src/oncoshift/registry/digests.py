@@ -57,15 +57,20 @@ def check_sums(folder: Path, name: str, noted: str | None) -> None:
         return
     if noted is not None:
         _check(folder, SUMS, noted, name)
-    listed = set()
-    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
-        expected, _, file = line.partition("  ")
+    digests = read_sums(folder)
+    for file, expected in digests.items():
         _check(folder, file, expected, name)
-        listed.add(folder / file)
+    listed = {folder / file for file in digests}
     # Python imports from there; elsewhere MLflow leaves files of its own, which are never executed.
     code = {file for file in (folder / "code").rglob("*") if file.is_file() and file.parent.name != "__pycache__"}
     if code - listed:
         raise RegistryError(f"{name}: {min(code - listed)}: was not registered with the model; {_REMEDY}")
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Read the list of a model folder: file, relative to the folder → SHA-256."""
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    return {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
 
 
 def _list_sums(folder: Path) -> str:

@@ -7,8 +7,12 @@ none; so a model with a pickle is broken or was tampered with.
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlparse
 
@@ -23,6 +27,7 @@ from oncoshift.errors import OncoshiftError, RegistryError
 from oncoshift.registry.client import shorten_error
 from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums, digest_folder
 from oncoshift.registry.embedded import SQLITE
+from oncoshift.registry.fetching import fetch_version
 from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
@@ -94,12 +99,7 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
 
 def load_identified(uri: str, tracking_uri: str | None = None) -> tuple[PyFuncModel, ModelIdentity]:
     """Load a model and say which one it is; see `load_served`."""
-    found = _find_in_store(uri, tracking_uri) if is_in_store(uri) else _StoredModel(uri, uri, None)
-    folder = _fetch(uri, found.location, tracking_uri)
-    if is_in_store(uri):
-        check_sums(folder, found.title, found.sums_digest)
-    elif (folder / SUMS).is_file():
-        check_sums(folder, uri, None)
+    found, folder = _find(uri, tracking_uri)
     # MLflow's own guard covers what the model's code loads through MLflow, and child processes.
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(False)  # type: ignore[no-untyped-call]
     try:
@@ -112,17 +112,47 @@ def load_identified(uri: str, tracking_uri: str | None = None) -> tuple[PyFuncMo
         raise RegistryError(f"{uri}: the model cannot be loaded: {shorten_error(error)}") from error
 
 
-def _fetch(uri: str, location: str, tracking_uri: str | None) -> Path:
-    """Find the model's folder on this machine, or download it."""
-    parsed = urlparse(location)
+def find_folder(uri: str, tracking_uri: str | None = None) -> Path:
+    """Find a model's folder on this machine, or download it; its files are checked.
+
+    Args:
+        uri: see `load_served`.
+        tracking_uri: see `load_served`.
+
+    Raises:
+        RegistryError: there is no such model, or its files are missing or damaged.
+        UnavailableError: the store does not answer, or stays locked.
+    """
+    return _find(uri, tracking_uri)[1]
+
+
+def _find(uri: str, tracking_uri: str | None) -> tuple[_StoredModel, Path]:
+    found = _find_in_store(uri, tracking_uri) if is_in_store(uri) else _StoredModel(uri, uri, None)
+    folder = _fetch(uri, found, tracking_uri)
+    if is_in_store(uri):
+        check_sums(folder, found.title, found.sums_digest)
+    elif (folder / SUMS).is_file():
+        check_sums(folder, uri, None)
+    return found, folder
+
+
+def _fetch(uri: str, found: _StoredModel, tracking_uri: str | None) -> Path:
+    parsed = urlparse(found.location)
     if parsed.scheme not in ("", "file"):
         with _naming_errors(uri):
-            return Path(download_artifacts(artifact_uri=location, tracking_uri=tracking_uri, registry_uri=tracking_uri))
-    folder = Path(unquote(parsed.path) if parsed.scheme else location)
-    if not folder.is_dir():
-        recorded = f"{uri}: its files are recorded to be at {folder}" if is_in_store(uri) else str(folder)
-        raise RegistryError(f"{recorded}: no such folder")
-    return folder
+            return Path(
+                download_artifacts(artifact_uri=found.location, tracking_uri=tracking_uri, registry_uri=tracking_uri)
+            )
+    folder = Path(unquote(parsed.path) if parsed.scheme else found.location)
+    if os.access(folder, os.R_OK) and folder.is_dir() and (not is_in_store(uri) or any(folder.iterdir())):
+        return folder
+    if found.version is not None and tracking_uri is not None and tracking_uri.startswith(("http://", "https://")):
+        copy = Path(mkdtemp(prefix="oncoshift-model-"))
+        atexit.register(shutil.rmtree, copy, ignore_errors=True)
+        fetch_version(tracking_uri, found.name, found.version, found.sums_digest, copy)
+        return copy
+    recorded = f"{uri}: its files are recorded to be at {folder}" if is_in_store(uri) else str(folder)
+    raise RegistryError(f"{recorded}: no such folder")
 
 
 def _find_in_store(uri: str, tracking_uri: str | None) -> _StoredModel:
