@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from support.tiny_tiles import tissue
 
+from oncoshift.registry.artifacts import TrainingTiles
 from oncoshift.registry.folder import Package, save_folder
 from oncoshift.serving.classifier import TileClassifier
 from oncoshift.serving.config import ServedConfig
@@ -41,7 +43,9 @@ def classifier() -> TileClassifier:
 @pytest.fixture(scope="session")
 def package(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> Package:
     config = ServedConfig("oncoshift-kidney", "kidney", ("lung", "colon"), "resnet18", 16, 0.5, tile_size=32)
-    return Package(config, classifier.state_dict(), "# card", list(tiles[:2]))
+    groups = np.array([f"patient {number // 2}" for number in range(20)])
+    training = TrainingTiles(np.stack([tissue(seed) for seed in range(20)]), groups)
+    return Package(config, classifier.state_dict(), "# card", list(tiles[:2]), training)
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +53,12 @@ def model_folder(package: Package, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("saved") / "model"
     save_folder(package, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_artifacts(model_folder: Path) -> Path:
+    """The files of the saved model, without MLflow's."""
+    return model_folder / "artifacts"
 
 
 @pytest.fixture(scope="session")

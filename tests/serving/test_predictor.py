@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,16 +17,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from support.tiny_tiles import tissue
 
-from oncoshift.registry.folder import save_folder
+from oncoshift.files import sha256_file
 from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, normalise
 from oncoshift.serving.config import ServedConfig
+from oncoshift.serving.eager import EagerNetwork
 from oncoshift.serving.images import resize
 from oncoshift.serving.predictor import TilePredictor
 from oncoshift.serving.stain import LabStatistics, StainReference, fit_reference, normalizer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from oncoshift.registry.folder import Package
@@ -41,7 +42,7 @@ def png(tile: NDArray[np.uint8]) -> bytes:
 
 @pytest.fixture
 def predictor(package: Package, classifier: TileClassifier) -> TilePredictor:
-    return TilePredictor(package.config, classifier, "cpu")
+    return TilePredictor(package.config, EagerNetwork(classifier, "cpu"))
 
 
 def own_probabilities(classifier: TileClassifier, tiles: list[NDArray[np.uint8]]) -> list[float]:
@@ -75,7 +76,9 @@ def test_stain_normalisation_is_done_after_resizing_as_in_training(
     reference = reinhard_package.config.reference
     assert reference is not None
     prepared = [normalizer(reference)(resize(tile, 32)).image for tile in tiles]
-    outcomes = TilePredictor(reinhard_package.config, classifier, "cpu").predict([png(tile) for tile in tiles])
+    outcomes = TilePredictor(reinhard_package.config, EagerNetwork(classifier, "cpu")).predict(
+        [png(tile) for tile in tiles]
+    )
     expected = own_probabilities(classifier, prepared)
     assert [outcome.probability for outcome in outcomes] == pytest.approx(expected, abs=1e-6)
     plain = own_probabilities(classifier, [resize(tile, 32) for tile in tiles])
@@ -127,7 +130,7 @@ def test_broken_weights_do_not_pass_for_benign(package: Package, tiles: NDArray[
     classifier = TileClassifier("resnet18", 16, 0.5)
     with torch.no_grad():
         classifier.head.bias.fill_(torch.nan)
-    (outcome,) = TilePredictor(package.config, classifier, "cpu").predict([tiles[0]])
+    (outcome,) = TilePredictor(package.config, EagerNetwork(classifier, "cpu")).predict([tiles[0]])
     assert (outcome.probability, outcome.label) == (None, None)
     assert outcome.error == "the model gave no finite probability"
 
@@ -135,20 +138,17 @@ def test_broken_weights_do_not_pass_for_benign(package: Package, tiles: NDArray[
 def test_the_threshold_decides_the_label(
     package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8]
 ) -> None:
-    labels = {
-        threshold: {
-            outcome.label
-            for outcome in TilePredictor(replace(package.config, threshold=threshold), classifier).predict(list(tiles))
-        }
-        for threshold in (0.0, 1.01)
-    }
+    labels = {}
+    for threshold in (0.0, 1.01):
+        predictor = TilePredictor(replace(package.config, threshold=threshold), EagerNetwork(classifier, "cpu"))
+        labels[threshold] = {result.label for result in predictor.predict(list(tiles))}
     assert labels == {0.0: {"malignant"}, 1.01: {"benign"}}
 
 
 def test_temperature_divides_the_logits(
     package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8], predictor: TilePredictor
 ) -> None:
-    cooled = TilePredictor(replace(package.config, temperature=4.0), classifier, "cpu")
+    cooled = TilePredictor(replace(package.config, temperature=4.0), EagerNetwork(classifier, "cpu"))
     plain, calibrated = (
         np.array([result.probability for result in each.predict(list(tiles))], np.float64)
         for each in (predictor, cooled)
@@ -177,19 +177,37 @@ def test_a_config_written_before_there_were_ensembles_is_read(package: Package) 
     assert ServedConfig.from_json(json.dumps(values)) == package.config
 
 
-def test_weights_of_which_a_bit_has_flipped_are_not_served(package: Package, tmp_path: Path) -> None:
-    save_folder(package, tmp_path / "model")
-    config, weights = (tmp_path / "model" / "artifacts" / name for name in ("config.json", "weights.safetensors"))
-    TilePredictor.load(config, weights, "cpu")
-    data = bytearray(weights.read_bytes())
+@pytest.mark.parametrize("damaged", ["model.onnx", "shift.npz"])
+def test_a_file_of_which_a_bit_has_flipped_is_not_served(model_artifacts: Path, tmp_path: Path, damaged: str) -> None:
+    folder = Path(shutil.copytree(model_artifacts, tmp_path / "artifacts"))
+    TilePredictor.open(folder, "cpu")
+    flip(folder / damaged)
+    with pytest.raises(ValueError, match=rf"{damaged}: damaged: expected SHA-256 \w{{64}}, found \w{{64}}"):
+        TilePredictor.open(folder, "cpu")
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
-    weights.write_bytes(data)
-    with pytest.raises(ValueError, match=r"weights\.safetensors: damaged: expected SHA-256 \w{64}, found \w{64}"):
+    file.write_bytes(data)
+
+
+def test_a_model_of_an_old_version_is_loaded_by_its_own_script(
+    package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """It had weights.safetensors and a config.json with `weights_sha256`, and called `load`."""
+    config, weights = tmp_path / "config.json", tmp_path / "weights.safetensors"
+    save_file(classifier.state_dict(), weights)
+    values = json.loads(package.config.to_json())
+    for new in ("files", "temperature", "um_per_pixel", "limits"):
+        del values[new]
+    config.write_text(json.dumps({**values, "weights_sha256": sha256_file(weights)}))
+    found = TilePredictor.load(config, weights, "cpu").predict(list(tiles))
+    resized = [resize(tile, 32) for tile in tiles]
+    assert [each.probability for each in found] == pytest.approx(own_probabilities(classifier, resized), abs=1e-6)
+    flip(weights)
+    with pytest.raises(ValueError, match=r"weights\.safetensors: damaged"):
         TilePredictor.load(config, weights, "cpu")
-    values = json.loads(config.read_text())
-    del values["weights_sha256"]
-    config.write_text(json.dumps(values))
-    TilePredictor.load(config, weights, "cpu")  # an earlier version's model has no digest
 
 
 def test_an_ensemble_says_the_mean_probability(
@@ -219,11 +237,11 @@ def test_every_variant_is_served(package: Package, classifier: TileClassifier) -
     for method in ("reinhard", "macenko", "vahadane"):
         reference = fit_reference(tile, method, precision="fast")
         config = ServedConfig.from_json(replace(package.config, variant=method, reference=reference).to_json())
-        predictor = TilePredictor(config, classifier, "cpu")
+        predictor = TilePredictor(config, EagerNetwork(classifier, "cpu"))
         for other in others:
             image, outcome = normalizer(reference)(other)
             assert outcome == "normalised"
-            np.testing.assert_array_equal(predictor.prepare(png(other)), image)
+            np.testing.assert_array_equal(predictor.prepare(png(other)).tile, image)
             assert not np.array_equal(image, other)
 
 

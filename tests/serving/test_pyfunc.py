@@ -19,6 +19,7 @@ from PIL import Image
 
 import oncoshift.serving
 from oncoshift.registry.folder import Package, list_requirements, save_folder
+from oncoshift.serving.eager import EagerNetwork
 from oncoshift.serving.predictor import TilePredictor
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def predict(model: PyFuncModel, given: Any, **options: Any) -> pd.DataFrame:
 
 @pytest.fixture
 def expected(package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8]) -> list[float | None]:
-    return [outcome.probability for outcome in TilePredictor(package.config, classifier).predict(list(tiles))]
+    return [
+        outcome.probability
+        for outcome in TilePredictor(package.config, EagerNetwork(classifier, "cpu")).predict(list(tiles))
+    ]
 
 
 def test_the_loaded_model_says_what_was_trained(
@@ -56,7 +60,7 @@ def test_the_loaded_model_says_what_was_trained(
     table = predict(model, pd.DataFrame({"image": list(tiles)}, index=range(10, 17)))
     assert list(table.columns) == ["label", "probability", "shift", "abstain", "error"]
     assert table["probability"].dtype == np.float64
-    assert table["probability"].tolist() == pytest.approx(expected, abs=1e-6)
+    assert table["probability"].tolist() == pytest.approx(expected, abs=1e-5)
     assert table.index.tolist() == list(range(10, 17))
     assert table["error"].isna().all()
 
@@ -72,9 +76,9 @@ def test_every_way_of_handing_tiles_in_gives_the_same(
         plain.predict(None, list(tiles)),
     ]
     for table in results:
-        assert table["probability"].tolist() == pytest.approx(expected, abs=1e-6)
+        assert table["probability"].tolist() == pytest.approx(expected, abs=1e-5)
     one = plain.predict(None, tiles[0])
-    assert one["probability"].tolist() == pytest.approx(expected[:1], abs=1e-6)
+    assert one["probability"].tolist() == pytest.approx(expected[:1], abs=1e-5)
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ def test_as_many_rows_come_out_as_images_go_in(
     model: PyFuncModel, texts: list[str], expected: list[float], form: str, count: int
 ) -> None:
     table = predict(model, IN_PROCESS[form](texts[:count]))
-    assert table["probability"].tolist() == pytest.approx(expected[:count], abs=1e-6)
+    assert table["probability"].tolist() == pytest.approx(expected[:count], abs=1e-5)
     assert table.index.tolist() == list(range(count))
 
 
@@ -133,7 +137,7 @@ def test_as_many_rows_come_out_over_http(
     model: PyFuncModel, texts: list[str], expected: list[float], form: str, count: int
 ) -> None:
     rows = post(model, OVER_HTTP[form](texts[:count]))
-    assert [row["probability"] for row in rows] == pytest.approx(expected[:count], abs=1e-6)
+    assert [row["probability"] for row in rows] == pytest.approx(expected[:count], abs=1e-5)
 
 
 @pytest.mark.parametrize("form", OVER_HTTP)
@@ -220,8 +224,7 @@ def test_requirements_are_pinned_and_few(package: Package, reinhard_package: Pac
     plain, stained = list_requirements(package.config), list_requirements(reinhard_package.config)
     assert (model_folder / "requirements.txt").read_text().split() == plain
     assert {line.split("==")[0] for line in plain} == {
-        "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg",
-        "opencv-python",
+        "mlflow-skinny", "numpy", "onnxruntime", "opencv-python", "pandas", "pillow", "simplejpeg",
     }  # fmt: skip
     assert all("+" not in line and line.split("==")[1][0].isdigit() for line in stained)
     assert [line.split("==")[0] for line in stained if line not in plain] == ["numba"]

@@ -1,6 +1,6 @@
 """A trained classifier as an MLflow model folder: weights, serving code, pinned requirements.
 
-The weights are safetensors, nothing is a pickle, and loading needs nothing of the training stack.
+Nothing of it is a pickle, and predicting needs neither torch nor anything of the training stack.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import shutil
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,11 +21,10 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 from packaging.version import Version
 from PIL import Image
-from safetensors.torch import save_file
 
 import oncoshift.serving
 from oncoshift.errors import RegistryError
-from oncoshift.files import sha256_file
+from oncoshift.registry.artifacts import write_artifacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,14 +33,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from oncoshift.registry.artifacts import TrainingTiles
     from oncoshift.serving.config import ServedConfig
 
 # OpenCV as `opencv-python`, although a server needs no display: staintools asks for it, and two
 # distributions of OpenCV in one environment would overwrite each other's files. So this project has
 # no other, and MLflow would warn of one.
-SERVED_PACKAGES = (
-    "mlflow", "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "simplejpeg", "opencv-python",
-)  # fmt: skip
+SERVED_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "opencv-python", "pandas", "pillow", "simplejpeg")
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -66,44 +64,51 @@ class Package:
         card: the model card, Markdown.
         examples: at least two uint8 RGB tiles [H, W, 3], kept as the input example; with one, an
             error in batching would go unnoticed.
+        training: tiles from which the shift of others is measured; None: it is not.
     """
 
     config: ServedConfig
     state: Mapping[str, Tensor]
     card: str
     examples: Sequence[NDArray[np.uint8]]
+    training: TrainingTiles | None = None
 
     def __post_init__(self) -> None:
         if len(self.examples) < 2:
             raise RegistryError(f"{self.config.name}: {len(self.examples)} input example(s); give at least two tiles")
 
 
-def save_folder(package: Package, folder: Path, model: Model | None = None) -> None:
+def save_folder(package: Package, folder: Path, model: Model | None = None) -> dict[str, float]:
     """Write the package as an MLflow model folder; needs no MLflow store.
 
     Args:
         package: the package to write.
         folder: folder to write to; absent or empty.
         model: MLflow's metadata with the ids of a logged model; default: none.
+
+    Returns:
+        By form (safetensors, onnx, pt2), the largest difference in probability from the classifier.
+
+    Raises:
+        RegistryError: a form of the network differs too much from the classifier.
     """
     with TemporaryDirectory() as scratch, _save_lock:
-        work = Path(scratch)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in package.state.items()}
-        save_file(state, work / "weights.safetensors")
-        config = replace(package.config, weights_sha256=sha256_file(work / "weights.safetensors"))
-        (work / "config.json").write_text(config.to_json(), encoding="utf-8")
+        work = Path(scratch) / "artifacts"
+        work.mkdir()
+        differences = write_artifacts(work, package.config, package.state, package.examples, package.training)
         (work / "card.md").write_text(package.card, encoding="utf-8")
-        names = {"weights": "weights.safetensors", "config": "config.json", "card": "card.md"}
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(_find_serving_code() / "pyfunc.py"),
-            artifacts={name: str(work / file) for name, file in names.items()},
-            code_paths=[str(_copy_serving_code(work / "oncoshift"))],
+            artifacts={file.name: str(file) for file in sorted(work.iterdir())},
+            code_paths=[str(_copy_serving_code(Path(scratch) / "oncoshift"))],
+            model_config={"device": "auto"},
             signature=_build_signature(package.config),
             input_example=pd.DataFrame({"image": [_encode_png(tile) for tile in package.examples]}),
             pip_requirements=list_requirements(package.config),
             mlflow_model=model,
         )
+    return differences
 
 
 def list_requirements(config: ServedConfig) -> list[str]:
@@ -125,12 +130,14 @@ def _build_signature(config: ServedConfig) -> ModelSignature:
             ColSpec(DataType.double, "shift", required=False),
             ColSpec(DataType.string, "abstain", required=False),
             ColSpec(DataType.string, "error", required=False),
+            ColSpec(DataType.string, "explanation", required=False),
         ]
     )
     params = ParamSchema(
         [
             ParamSpec("threshold", DataType.double, config.threshold),
             ParamSpec("batch_size", DataType.long, DEFAULT_BATCH_SIZE),
+            ParamSpec("explain", DataType.boolean, False),
         ]
     )
     return ModelSignature(inputs, outputs, params)

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 MODEL_TAG = "oncoshift.model_id"
 """Tag of a version: id of the logged model that has its files."""
 
+DIFFERENCE_TAG = "oncoshift.difference."
+"""On a version and its logged model, followed by a form of the network: its largest difference in
+probability from the classifier in float32."""
+
 MAX_DESCRIPTION = 5000
 """Largest number of characters that the registry's database stores of a description."""
 
@@ -100,14 +104,14 @@ def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tag
         model = client.create_logged_model(tracker.experiment_id, name, run_id, tags={KEY_TAG: key})
     if model.status != "READY":
         model = _upload(client, run_id, model, package)
-    sums = {SUMS_TAG: model.tags[SUMS_TAG]} if SUMS_TAG in model.tags else {}
+    checked = {key: value for key, value in model.tags.items() if key == SUMS_TAG or key.startswith(DIFFERENCE_TAG)}
     _ensure_registered_model(client, name)
     return client.create_model_version(
         name,
         # Not `models:/<id>`: MLflow would look that up in the process's global store.
         source=model.artifact_location,
         run_id=run_id,
-        tags={**tags, **sums, KEY_TAG: key, MODEL_TAG: model.model_id},
+        tags={**tags, **checked, KEY_TAG: key, MODEL_TAG: model.model_id},
         description=_shorten_card(package.card),
         model_id=model.model_id,
     )
@@ -131,10 +135,13 @@ def _upload(client: MlflowClient, run_id: str, model: LoggedModel, package: Pack
     """Upload the files over those of an earlier attempt, then set READY."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        save_folder(package, folder, Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id))
+        differences = save_folder(
+            package, folder, Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id)
+        )
         sums = write_sums(folder)
         client.log_model_artifacts(model.model_id, str(folder))
-    client.set_logged_model_tags(model.model_id, {SUMS_TAG: sums})
+    checked = {f"{DIFFERENCE_TAG}{form}": f"{value:.1e}" for form, value in differences.items()}
+    client.set_logged_model_tags(model.model_id, {SUMS_TAG: sums, **checked})
     return client.finalize_logged_model(model.model_id, "READY")
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Self
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Self
 
 from oncoshift.serving.stain import StainReference
+from oncoshift.serving.tissue import TissueLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LABELS = ("benign", "malignant")
+
+CONFIG, GRAPH, WEIGHTS, PROGRAM, REFERENCE = (
+    "config.json", "model.onnx", "weights.safetensors", "model.pt2", "shift.npz",
+)  # fmt: skip
+"""Files of a served model: its configuration; the network for ONNX Runtime, for training and
+explanation, and for torch.export; and the training tiles' distances."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,12 @@ class ServedConfig:
         reference: the stain reference of the variant's method; None for variant `none`.
         threshold: the probability, after `temperature`, from which a tile is labelled malignant.
         members: number of classifiers whose mean probability is predicted; 1 is no ensemble.
-        weights_sha256: of weights.safetensors, set where it is written; None in models of earlier
-            versions.
+        files: name of each file beside config.json that the model reads → its SHA-256; set when
+            they are written.
         temperature: logits are divided by it before the softmax; 1 leaves them as they are.
         um_per_pixel: scale of the training tiles at `tile_size`, µm per pixel; None if unknown.
+        limits: what a tile must have to be judged; None in models of old versions, which judge
+            everything.
     """
 
     name: str
@@ -46,9 +58,10 @@ class ServedConfig:
     reference: StainReference | None = None
     threshold: float = 0.5
     members: int = 1
-    weights_sha256: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
     temperature: float = 1.0
     um_per_pixel: float | None = None
+    limits: TissueLimits | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
@@ -72,4 +85,8 @@ class ServedConfig:
             raise ValueError(f"config.json: labels are not {list(LABELS)}; another version of this code wrote it")
         if (reference := values["reference"]) is not None:
             values["reference"] = StainReference.from_dict(reference)
+        if (limits := values.get("limits")) is not None:
+            values["limits"] = TissueLimits(**limits)
+        if (digest := values.pop("weights_sha256", None)) is not None:  # of models that knew torch alone
+            values["files"] = {WEIGHTS: digest}
         return cls(**{**values, "sources": tuple(values["sources"])})

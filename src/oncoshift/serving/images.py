@@ -91,10 +91,19 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return _decode(data)
 
 
-def resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resize an RGB uint8 [H, W, 3] image to [side, side, 3], bilinear with antialiasing."""
+def check_array(image: NDArray[np.uint8]) -> None:
+    """Refuse an array that is no RGB image.
+
+    Raises:
+        UnreadableImageError: it is not uint8 [H, W, 3], or it has no pixels.
+    """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise UnreadableImageError(f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+
+
+def resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resize an RGB uint8 [H, W, 3] image to [side, side, 3], bilinear with antialiasing."""
+    check_array(image)
     if image.shape[:2] == (side, side):
         return image
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
@@ -103,16 +112,27 @@ def resize(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def read_tile(data: bytes, side: int) -> NDArray[np.uint8]:
     """Decode an image file's bytes to a tile of the classifier's size, uint8 [side, side, 3].
 
-    An image that is not square is stretched. A plain JPEG larger than `side` is decoded at the
-    smallest eighth of its size above `side`, which takes a quarter of the time. Every format is
-    then resized by `resize`, so that PNG and JPEG tiles are equally sharp.
+    An image that is not square is stretched. Every format is resized by `resize`, so that PNG and
+    JPEG tiles are equally sharp.
+
+    Raises:
+        UnreadableImageError: see `decode`.
+    """
+    return resize(read_pixels(data, side), side)
+
+
+def read_pixels(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Decode an image file's bytes to at least `side`, or its own size, RGB uint8 [H, W, 3].
+
+    A plain JPEG larger than `side` is decoded at the smallest eighth of its size above `side`,
+    which takes a quarter of the time.
 
     Raises:
         UnreadableImageError: see `decode`.
     """
     check_structure(data)
     pixels = _decode_jpeg_scaled(data, side) if data[:2] == b"\xff\xd8" else None
-    return resize(_decode(data) if pixels is None else pixels, side)
+    return _decode(data) if pixels is None else pixels
 
 
 def _decode(data: bytes) -> NDArray[np.uint8]:

@@ -1,25 +1,28 @@
 """The served model without its MLflow wrapper: images in, one result per tile out.
 
-Needs torch, torchvision, safetensors, NumPy, Pillow, simplejpeg and OpenCV; with a stain reference
-also numba.
+Needs ONNX Runtime, NumPy, Pillow, simplejpeg and OpenCV; with a stain reference also numba, and for
+explanations torch.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+import importlib.util
+import io
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
+from PIL import Image
 
-from oncoshift.serving.classifier import build_classifier, normalise
-from oncoshift.serving.config import LABELS, ServedConfig
-from oncoshift.serving.images import UnreadableImageError, read_tile, resize
+from oncoshift.serving.config import CONFIG, GRAPH, LABELS, REFERENCE, WEIGHTS, ServedConfig
+from oncoshift.serving.images import UnreadableImageError, check_array, read_pixels, resize
+from oncoshift.serving.shift import ShiftReference
 from oncoshift.serving.stain import normalizer
+from oncoshift.serving.tissue import MEASURED_SIDE, find_tissue_fault, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from oncoshift.serving.classifier import Classifier
+    from oncoshift.serving.eager import EagerNetwork
+    from oncoshift.serving.network import Network
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class TileResult:
             distances of their own tiles; None if the image could not be used or the model has no
             such reference.
         abstain: why the model abstains from a label; None if it does not.
-        error: why the image could not be used; None if it could.
+        error: why the image could not be used, or not be explained; None if all went well.
+        explanation: the attribution of the probability, if it was asked for; see `encode_map`.
     """
 
     label: str | None = None
@@ -49,36 +54,84 @@ class TileResult:
     shift: float | None = None
     abstain: str | None = None
     error: str | None = None
+    explanation: str | None = None
+
+
+class PreparedTile(NamedTuple):
+    """An image as the network sees it.
+
+    Attributes:
+        tile: uint8 [tile_size, tile_size, 3].
+        fault: why it is no tile that the model can judge; None if it is one.
+    """
+
+    tile: NDArray[np.uint8]
+    fault: str | None
 
 
 class TilePredictor:
-    """Preprocessing and classifier, ready to predict; safe to call from several threads."""
+    """Preprocessing and network, ready to predict; safe to call from several threads."""
 
-    def __init__(self, config: ServedConfig, classifier: Classifier, device: str | None = None) -> None:
+    def __init__(
+        self,
+        config: ServedConfig,
+        network: Network,
+        reference: ShiftReference | None = None,
+        weights: Path | None = None,
+    ) -> None:
+        """Put the parts of a model together.
+
+        Args:
+            config: of the model.
+            network: of the model.
+            reference: the training tiles that a tile's shift is measured from; None: it is not.
+            weights: weights.safetensors, for explanations; None: there are none.
+        """
         self.config = config
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._classifier = classifier.eval().to(self._device)
+        self._network = network
+        self._reference = reference
+        self._weights = weights
         self._normalize = None if config.reference is None else normalizer(config.reference)
 
     @classmethod
-    def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:
-        """Load config.json and weights.safetensors; every weight must be there, and no other.
+    def open(cls, folder: Path, device: str = "auto") -> Self:
+        """Open a folder of config.json, model.onnx and what else belongs to a model.
+
+        Args:
+            folder: `artifacts` of a registered model.
+            device: auto, cpu or cuda; see `OnnxNetwork`.
 
         Raises:
+            ValueError: a file is not the one that config.json names, or there is no such device.
+        """
+        from oncoshift.serving.network import OnnxNetwork
+
+        config = ServedConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
+        for name in (GRAPH, REFERENCE):
+            _check_file(folder / name, config)
+        reference = ShiftReference.load(folder / REFERENCE) if REFERENCE in config.files else None
+        return cls(config, OnnxNetwork(folder / GRAPH, device), reference, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:
+        """Load a model from before there was model.onnx, whose own script calls this. Needs torch.
+
+        Raises:
+            ImportError: torch is not installed.
             ValueError: the weights do not have the digest that config.json gives.
         """
+        from oncoshift.serving.eager import EagerNetwork
+
         settings = ServedConfig.from_json(config.read_text(encoding="utf-8"))
-        if settings.weights_sha256 is not None:
-            with weights.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != settings.weights_sha256:
-                raise ValueError(f"{weights}: damaged: expected SHA-256 {settings.weights_sha256}, found {found}")
-        classifier = build_classifier(settings.backbone, settings.bottleneck, settings.dropout, settings.members)
-        classifier.load_state_dict(load_file(weights))
-        return cls(settings, classifier, device)
+        _check_file(weights, settings)
+        return cls(settings, EagerNetwork.load(settings, weights, device), weights=weights)
 
     def predict(
-        self, images: Sequence[object], batch_size: int = 64, threshold: float | None = None
+        self,
+        images: Sequence[object],
+        batch_size: int = 64,
+        threshold: float | None = None,
+        explain: bool = False,
     ) -> list[TileResult]:
         """Predict one result per image, in order; an unusable image does not affect the others.
 
@@ -87,59 +140,140 @@ class TilePredictor:
                 of 0–255 (a uint8 array or nested lists).
             batch_size: number of tiles decoded and classified at once.
             threshold: the probability from which a tile is malignant; default: the model's.
+            explain: whether to explain each probability, which takes as long as 200 predictions.
 
         Raises:
             ValueError: batch_size is below 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
-        starts = range(0, len(images), batch_size)
         least = self.config.threshold if threshold is None else threshold
-        return [result for start in starts for result in self._predict_batch(images[start : start + batch_size], least)]
+        starts = range(0, len(images), batch_size)
+        return [
+            result
+            for start in starts
+            for result in self._predict_batch(images[start : start + batch_size], least, explain)
+        ]
 
-    def prepare(self, image: object) -> NDArray[np.uint8]:
-        """Return one image as the classifier sees it, uint8 [tile_size, tile_size, 3].
+    def prepare(self, image: object) -> PreparedTile:
+        """Decode, check, resize and normalise one image.
 
         Raises:
             UnreadableImageError: it is no image.
         """
-        tile = _tile(image, self.config.tile_size)
-        return tile if self._normalize is None else self._normalize(tile).image
+        fault = None
+        pixels = _read(image, self.config.tile_size)
+        if self.config.limits is not None:
+            seen = pixels
+            if isinstance(image, str | bytes | bytearray | memoryview) and max(pixels.shape) < MEASURED_SIDE:
+                seen = _read(image, MEASURED_SIDE)  # a JPEG may have been decoded to less than is measured
+            found = find_tissue_fault(measure(seen), self.config.limits)
+            fault = None if found is None else f"{found.kind}: {found.reason}"
+        tile = resize(pixels, self.config.tile_size)
+        return PreparedTile(tile if self._normalize is None else self._normalize(tile).image, fault)
 
-    def _predict_batch(self, images: Sequence[object], threshold: float) -> list[TileResult]:
-        outcomes: list[TileResult | None] = []
-        tiles: list[NDArray[np.uint8]] = []
+    def _predict_batch(self, images: Sequence[object], threshold: float, explain: bool) -> list[TileResult]:
+        results: list[TileResult | None] = []
+        prepared: list[PreparedTile] = []
         for image in images:
             try:
-                tiles.append(self.prepare(image))
-                outcomes.append(None)
+                prepared.append(self.prepare(image))
+                results.append(None)
             except UnreadableImageError as error:
-                outcomes.append(TileResult(error=str(error)))
-        predicted = iter(self._classify(np.stack(tiles), threshold) if tiles else ())
-        return [next(predicted) if outcome is None else outcome for outcome in outcomes]
+                results.append(TileResult(error=str(error)))
+        if not prepared:
+            return [result for result in results if result is not None]
+        judged = list(self._judge(prepared, threshold))
+        if explain:
+            judged = [self._explain(result, each.tile) for result, each in zip(judged, prepared, strict=True)]
+        waiting = iter(judged)
+        return [next(waiting) if result is None else result for result in results]
 
-    def _classify(self, tiles: NDArray[np.uint8], threshold: float) -> Iterator[TileResult]:
-        """Classify tiles, uint8 [N, S, S, 3]; yield N results."""
-        with torch.inference_mode():
-            logits = self._classifier(normalise(torch.from_numpy(tiles).to(self._device)))
-            malignant = (logits.double() / self.config.temperature).softmax(dim=1)[:, 1].tolist()
-        for probability in malignant:
-            if probability != probability:  # NaN from broken weights must not become a label
+    def _judge(self, prepared: Sequence[PreparedTile], threshold: float) -> Iterator[TileResult]:
+        """Yield a result for each tile."""
+        logits, features = self._network(np.stack([each.tile for each in prepared]))
+        margins = (logits[:, 1] - logits[:, 0]).astype(np.float64) / self.config.temperature
+        with np.errstate(invalid="ignore"):  # NaN is reported below
+            probabilities = np.exp(-np.logaddexp(0.0, -margins))  # the logistic function, exact near 0
+        distances = None if self._reference is None else self._reference.measure(features)
+        for row, (probability, each) in enumerate(zip(probabilities.tolist(), prepared, strict=True)):
+            if not np.isfinite(probability):  # NaN from broken weights must not become a label
                 yield TileResult(error="the model gave no finite probability")
-            else:
-                yield TileResult(LABELS[probability >= threshold], probability)
+                continue
+            shift, abstain = None, each.fault
+            if self._reference is not None and distances is not None:
+                shift = self._reference.rank(distances[row])
+                abstain = abstain or self._find_distance_fault(float(distances[row]), self._reference.limit)
+            label = LABELS[probability >= threshold] if abstain is None else None
+            yield TileResult(label, probability, shift, abstain)
+
+    def _find_distance_fault(self, distance: float, limit: float) -> str | None:
+        if distance < limit:
+            return None
+        organs = ", ".join(dict.fromkeys((*self.config.sources, self.config.target)))
+        return f"far: distance {distance:.3f} from the training tiles of {organs}; below {limit:.3f} is needed"
+
+    def _explain(self, result: TileResult, tile: NDArray[np.uint8]) -> TileResult:
+        if result.probability is None:
+            return result
+        try:
+            return replace(result, explanation=encode_map(self._eager.explain(tile)))
+        except ImportError as error:
+            return replace(result, error=f"cannot be explained: {error}")
+
+    @functools.cached_property
+    def _eager(self) -> EagerNetwork:
+        """The network in PyTorch.
+
+        Raises:
+            ImportError: PyTorch, or the model's weights for it, are not there.
+        """
+        missing = [name for name in ("torch", "torchvision", "safetensors") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ImportError(f"{', '.join(missing)} not installed; pip install {' '.join(missing)}")
+        if self._weights is None:
+            raise ImportError("the model came without weights.safetensors")
+        from oncoshift.serving.eager import EagerNetwork
+
+        _check_file(self._weights, self.config)
+        return EagerNetwork.load(self.config, self._weights)
 
 
-def _tile(image: object, side: int) -> NDArray[np.uint8]:
-    if isinstance(image, np.ndarray):
-        return resize(image, side)  # refuses anything but uint8 [H, W, 3]
+def encode_map(attribution: NDArray[np.float32]) -> str:
+    """Encode an attribution [S, S] as a PNG in base64.
+
+    Grey 128 is none, white the most for malignant and black the most for benign; the scale is
+    the largest absolute value.
+    """
+    scale = float(np.abs(attribution).max()) or 1.0
+    grey = np.rint(128 + 127 * attribution / scale).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _check_file(path: Path, config: ServedConfig) -> None:
+    expected = config.files.get(path.name)
+    if expected is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ValueError(f"{path}: damaged: expected SHA-256 {expected}, found {found}")
+
+
+def _read(image: object, side: int) -> NDArray[np.uint8]:
+    """Return an image's RGB pixels; a larger JPEG may be reduced, to more than `side`."""
     if isinstance(image, str):
         image = _decode_base64(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        return read_tile(bytes(image), side)
+        return read_pixels(bytes(image), side)
     if isinstance(image, list):
-        return resize(_parse_pixels(image), side)
-    raise UnreadableImageError(f"expected image bytes, base64 or uint8 [H, W, 3], got {type(image).__name__}")
+        image = _parse_pixels(image)
+    if not isinstance(image, np.ndarray):
+        raise UnreadableImageError(f"expected image bytes, base64 or uint8 [H, W, 3], got {type(image).__name__}")
+    check_array(image)
+    return image
 
 
 def _decode_base64(text: str) -> bytes:

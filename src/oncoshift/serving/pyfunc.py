@@ -30,6 +30,8 @@ class ServedTileClassifier(PythonModel):
     - shift: percentile, 0–100, of the tile's distance from the training organs
     - abstain: null, or why the model gives no label
     - error: null, or why this image could not be used; all other columns are then null
+    - explanation: only with the parameter explain: a grey PNG of tile_size in base64; 128 says
+      nothing, brighter speaks for malignant, darker for benign (Integrated Gradients)
 
     probability and shift are float64, or of type object if there are nulls.
 
@@ -37,11 +39,17 @@ class ServedTileClassifier(PythonModel):
 
     - threshold: probability from which a tile is malignant; default: the model's own
     - batch_size: number of tiles that go through the network at once
+    - explain: whether to explain each probability; needs torch, torchvision and safetensors, and
+      says so in `error` where they are missing
+
+    Model config, given to `mlflow.pyfunc.load_model`: device, one of auto, cpu and cuda. auto is
+    cuda where ONNX Runtime has it, which takes the package onnxruntime-gpu.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model; MLflow calls this once."""
-        self._predictor = TilePredictor.load(Path(context.artifacts["config"]), Path(context.artifacts["weights"]))
+        device = (context.model_config or {}).get("device", "auto")
+        self._predictor = TilePredictor.open(Path(context.artifacts["config.json"]).parent, device)
 
     def predict(
         self,
@@ -51,8 +59,10 @@ class ServedTileClassifier(PythonModel):
     ) -> pd.DataFrame:
         """Predict; the class describes input and output."""
         images, index = _list_images(model_input)
-        outcomes = self._predictor.predict(images, **(params or {}))
-        columns = {name: [getattr(outcome, name) for outcome in outcomes] for name in OUTPUT_COLUMNS}
+        given = params or {}
+        results = self._predictor.predict(images, **given)
+        names = (*OUTPUT_COLUMNS, "explanation") if given.get("explain") else OUTPUT_COLUMNS
+        columns = {name: [getattr(result, name) for result in results] for name in names}
         table = pd.DataFrame(columns, index=index, dtype=object)
         # A float column would turn None into NaN, which JSON lacks.
         whole = [name for name in ("probability", "shift") if table[name].notna().all()]

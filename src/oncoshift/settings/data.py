@@ -39,7 +39,7 @@ class IngestSettings(Section):
     )
     min_tissue: Share = Field(0.05, description="least share of tissue pixels; with less a tile is blank")
     min_sharpness: float = Field(
-        0.0025, ge=0.0, description="least sharpness; below it a tile is blurred (see data.validation.checks)"
+        0.0025, ge=0.0, description="least sharpness; below it a tile is blurred (see serving.tissue)"
     )
     min_saturation: float = Field(
         0.03, ge=0.0, description="least saturation of optical density; below it a tile is grey, so not H&E"

@@ -227,6 +227,8 @@ def _measure_agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str
 def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> NDArray[np.float64]:
     """Predict with a registered version from raw image bytes; probabilities, float64 [N].
 
+    A tile on which the model abstains has a probability too, and is judged by it.
+
     Raises:
         RegistryError: the model cannot be loaded, or cannot read a tile.
     """

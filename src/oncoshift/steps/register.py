@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
 from oncoshift.data.packs.pack import Pack
 from oncoshift.data.packs.scale import read_scale
+from oncoshift.data.parquet import read_table
+from oncoshift.data.validation.checks import get_limits
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.methods.factory import list_member_settings
+from oncoshift.registry.artifacts import TrainingTiles
 from oncoshift.registry.card import CardFacts, render_card, render_judgement, render_summary
 from oncoshift.registry.folder import Package
 from oncoshift.registry.packaging import describe_model, log_and_register, update_card
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import Recorder, RunRecorder
     from oncoshift.steps.select import Selection
+
+SHIFT_TILES = 1000
+"""Training tiles from which a served model measures shift, at most; half are of the target."""
 
 ACTOR = "retraining"
 """The actor that the history of an alias names for changes by this program."""
@@ -95,10 +104,21 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, card: str) -> Pac
         variant=settings.train.variant,
         reference=pack.stain.reference,
         um_per_pixel=read_scale(jobs.layout.packs),
+        limits=get_limits(settings.ingest),
     )
     source = jobs.load_training_data().source
     examples = [source.images[row] for row in source.rows[:2]]
-    return Package(config, selection.picked.state(), card, examples)
+    return Package(config, selection.picked.state(), card, examples, _load_training_tiles(jobs, pack))
+
+
+def _load_training_tiles(jobs: ExperimentJobs, pack: Pack) -> TrainingTiles:
+    """Load evenly spaced training tiles, from which the served model measures shift."""
+    splits = [
+        read_table(jobs.layout.splits / f"{name}.parquet", ("tile_id", "group"), stage="split")
+        for name in ("source_train", "target_train")
+    ]
+    tiles = pd.concat([split.iloc[:: -(-len(split) // (SHIFT_TILES // 2))] for split in splits])
+    return TrainingTiles(pack.images[pack.rows(tiles["tile_id"].tolist())], tiles["group"].to_numpy(np.str_))
 
 
 def collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:

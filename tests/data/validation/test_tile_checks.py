@@ -12,7 +12,8 @@ import skimage.data
 from PIL import Image
 from support.tiny_tiles import tissue
 
-from oncoshift.data.validation.checks import find_fault, measure, sharpness
+from oncoshift.data.validation.checks import find_fault
+from oncoshift.serving.tissue import measure, sharpness
 from oncoshift.settings import IngestSettings
 
 if TYPE_CHECKING:

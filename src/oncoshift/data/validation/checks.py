@@ -1,45 +1,15 @@
-"""Measurements of one decoded tile, and its fault by the limits in section `ingest`.
-
-All measurements are taken on a copy whose longer side is at most `MEASURED_SIDE` pixels, about what
-a network sees, so that sharpness does not depend on a tile's size in pixels. One 224×224 tile takes
-about 1.5 ms.
-
-The default limits come from 4,006 real H&E tiles of lung, colon, breast and kidney and the 1,280 of
-the phantom; the docstring of each measurement gives their values and those of other images.
-"""
+"""Faults of tiles: reasons for leaving one out, and those found by measuring its pixels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+from oncoshift.serving.tissue import TissueLimits, find_tissue_fault
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from oncoshift.serving.tissue import Measurements
     from oncoshift.settings import IngestSettings
-
-MEASURED_SIDE = 256
-"""Longer side of the measured copy in pixels; smaller tiles are measured unchanged."""
-
-TISSUE_LUMINOSITY = 0.8
-"""Share of full luminosity (L of CIELAB) below which a pixel is tissue; the threshold of
-staintools."""
-
-STAIN_HUE = 45.0
-"""Least hue of H&E in optical density; the greatest is 180°. Haematoxylin has 67°, eosin 121°."""
-
-EOSIN_HUE = 65.0
-"""Least hue of a pixel with eosin beside haematoxylin; a blue with equal red and green has 60°."""
-
-MIN_CONTRAST = 2.0
-"""Standard deviation of luminosity, in grey levels of 255, below which a tile is featureless."""
-
-_MIN_PIXELS = 16
-# Values below 16 of 255 count as 16: a clipped channel has no colour information, and its logarithm
-# would dominate.
-_DENSITY = -np.log(np.maximum(np.arange(256), 16) / 255).astype(np.float32)
 
 Kind = Literal[
     "missing", "outside", "not_utf8", "unreadable", "changed", "named_twice", "small", "blank", "not_he", "blurred",
@@ -62,192 +32,12 @@ class Fault:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Measurements:
-    """Measurements of one tile, rounded so that a library's last bit does not change the tables.
-
-    Attributes:
-        width: of the tile as decoded, pixels.
-        height: of the same.
-        tissue: share of pixels darker than `TISSUE_LUMINOSITY`, 0 to 1.
-        contrast: standard deviation of luminosity, grey levels of 255.
-        sharpness: see `sharpness`.
-        saturation: length of the mean colour in hue–saturation–density space (van der Laak 2000); 0
-            is grey. Real tiles have at least 0.050.
-        stain_share: share of tissue, weighted by chroma, with a hue between `STAIN_HUE` and 180°.
-            Real tiles have at least 0.71, and at least 0.67 after staintools normalised them to a
-            tile of colon, kidney or lung. A photograph of a cat has 0.00, brown DAB with
-            haematoxylin 0.02, a portrait 0.22, a colour wheel 0.42. Reinhard's method with a
-            greenish BreakHis tile as reference gives images below the limit, which do not look like
-            H&E either.
-        eosin_share: the same with a hue from `EOSIN_HUE`. Real tiles have at least 0.27, those of
-            the phantom 0.13, blue images 0.00.
-        hue: of the mean colour, degrees from −180 to 180.
-        density_red: mean optical density of tissue, natural logarithm, of the red channel.
-        density_green: of the green channel.
-        density_blue: of the blue channel.
-    """
-
-    width: int
-    height: int
-    tissue: float
-    contrast: float
-    sharpness: float
-    saturation: float
-    stain_share: float
-    eosin_share: float
-    hue: float
-    density_red: float
-    density_green: float
-    density_blue: float
-
-
-def measure(image: NDArray[np.uint8]) -> Measurements:
-    """Measure a tile.
-
-    Args:
-        image: RGB uint8 [H, W, 3], as decoded.
-    """
-    import cv2
-
-    height, width, _ = image.shape
-    small = _shrink(image)
-    luminosity = np.ascontiguousarray(cv2.cvtColor(small, cv2.COLOR_RGB2LAB)[..., 0])
-    density = _DENSITY[_select_stained_pixels(small, luminosity)]
-    red, green, blue = (float(value) for value in density.mean(axis=0, dtype=np.float64))
-    saturation, hue = _chroma(red, green, blue)
-    stain_share, eosin_share = _hue_shares(density)
-    return Measurements(
-        width=width,
-        height=height,
-        tissue=round(float(np.mean(luminosity < TISSUE_LUMINOSITY * 255)), 4),
-        contrast=round(float(luminosity.std()), 2),
-        sharpness=round(sharpness(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)), 5),
-        saturation=round(saturation, 4),
-        stain_share=round(stain_share, 4),
-        eosin_share=round(eosin_share, 4),
-        hue=round(hue, 1),
-        density_red=round(red, 4),
-        density_green=round(green, 4),
-        density_blue=round(blue, 4),
-    )
+def get_limits(settings: IngestSettings) -> TissueLimits:
+    """Return the limits of the settings, as a served model gets them."""
+    return TissueLimits(**{field.name: getattr(settings, field.name) for field in fields(TissueLimits)})
 
 
 def find_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
     """Find the first fault of a tile; None for a sound one."""
-    width, height = measured.width, measured.height
-    if min(width, height) < settings.min_size:
-        return Fault(
-            "small",
-            f"{width}×{height} pixels; the shorter side must have at least {settings.min_size} (ingest.min_size)",
-        )
-    if measured.tissue < settings.min_tissue:
-        return Fault(
-            "blank", f"{measured.tissue:.1%} tissue; at least {settings.min_tissue:.1%} is needed (ingest.min_tissue)"
-        )
-    if measured.contrast < MIN_CONTRAST:
-        return Fault("blank", f"one even surface: luminosity varies by {measured.contrast:.1f} of 255 grey levels")
-    return _find_stain_fault(measured, settings) or _find_blur_fault(measured, settings)
-
-
-def sharpness(gray: NDArray[np.uint8]) -> float:
-    """Compute the variance of the Laplacian of Gaussian (σ = 1 pixel) over that of the grey levels.
-
-    The variance of the Laplacian is the focus measure of Pech-Pacheco (2000; LAPV in Pertuz 2013).
-    The Gaussian suppresses JPEG noise (Marr and Hildreth 1980), and dividing by the variance
-    removes the effect of stain strength.
-
-    On 4,006 real tiles at 224×224, medians by organ are 0.026 to 0.098 and the least value is
-    0.0027. The default limit of 0.0025 flags none of them, 34 % after a blur of σ = 3 pixels, and
-    91 % after σ = 4.
-
-    Args:
-        gray: uint8 [H, W].
-
-    Returns:
-        0 for a featureless tile, about 0.1 for crisp tissue.
-    """
-    import cv2
-
-    values = gray.astype(np.float32)
-    variance = float(values.var())
-    if variance == 0:
-        return 0.0
-    return float(cv2.Laplacian(cv2.GaussianBlur(values, (0, 0), 1.0), cv2.CV_32F).var()) / variance
-
-
-def _find_stain_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
-    if measured.saturation < settings.min_saturation:
-        return Fault(
-            "not_he",
-            f"grey: saturation {measured.saturation:.3f} in optical density; H&E has at least "
-            f"{settings.min_saturation:.3f} (ingest.min_saturation)",
-        )
-    if measured.stain_share < settings.min_stain_share:
-        return Fault(
-            "not_he",
-            f"colours of something else: {measured.stain_share:.0%} has a hue of H&E, and at least "
-            f"{settings.min_stain_share:.0%} must (ingest.min_stain_share)",
-        )
-    if measured.eosin_share < settings.min_eosin_share:
-        return Fault(
-            "not_he",
-            f"blue alone: {measured.eosin_share:.0%} is on eosin's side of haematoxylin, and at least "
-            f"{settings.min_eosin_share:.0%} must be (ingest.min_eosin_share)",
-        )
-    return None
-
-
-def _find_blur_fault(measured: Measurements, settings: IngestSettings) -> Fault | None:
-    if measured.sharpness >= settings.min_sharpness:
-        return None
-    return Fault(
-        "blurred",
-        f"sharpness {measured.sharpness:.4f}; at least {settings.min_sharpness:.4f} is needed (ingest.min_sharpness)",
-    )
-
-
-def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    import cv2
-
-    height, width, _ = image.shape
-    scale = MEASURED_SIDE / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _select_stained_pixels(image: NDArray[np.uint8], luminosity: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Select the pixels [N, 3] that are darker than the tile's own white; all if there are none.
-
-    So dim or tinted glass does not count as stained.
-    """
-    counts = np.cumsum(np.bincount(luminosity.ravel(), minlength=256))
-    white = int(np.searchsorted(counts, 0.95 * counts[-1]))
-    pixels: NDArray[np.uint8] = image[luminosity < TISSUE_LUMINOSITY * white]
-    return pixels if len(pixels) >= _MIN_PIXELS else image.reshape(-1, 3)
-
-
-def _chroma(red: float, green: float, blue: float) -> tuple[float, float]:
-    """Compute saturation and hue (°) of an optical density (van der Laak 2000, eqs. 4 and 5)."""
-    density = (red + green + blue) / 3
-    if density <= 0:
-        return 0.0, 0.0
-    x, y = red / density - 1, (green - blue) / (np.sqrt(3) * density)
-    return float(np.hypot(x, y)), float(np.degrees(np.arctan2(y, x)))
-
-
-def _hue_shares(density: NDArray[np.float32]) -> tuple[float, float]:
-    """Compute the chroma-weighted shares of pixels [N, 3] with a hue of H&E and of eosin."""
-    x = density[:, 0] - density.mean(axis=1)
-    y = (density[:, 1] - density[:, 2]) / np.float32(np.sqrt(3))
-    chroma = np.hypot(x, y)
-    total = float(chroma.sum(dtype=np.float64))
-    if total == 0:
-        return 0.0, 0.0
-    shares = [
-        float(chroma[(y > 0) & (y >= x * np.float32(np.tan(np.radians(hue))))].sum(dtype=np.float64)) / total
-        for hue in (STAIN_HUE, EOSIN_HUE)
-    ]
-    return shares[0], shares[1]
+    found = find_tissue_fault(measured, get_limits(settings))
+    return None if found is None else Fault(found.kind, found.reason)

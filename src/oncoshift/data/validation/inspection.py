@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.data.names import escape_unprintable, is_text
-from oncoshift.data.validation.checks import Fault, Measurements, find_fault, measure
+from oncoshift.data.validation.checks import Fault, find_fault
 from oncoshift.data.validation.links import find_outside_target
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
+from oncoshift.serving.tissue import Measurements, measure
 
 if TYPE_CHECKING:
     from pathlib import Path

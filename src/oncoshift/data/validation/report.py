@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from oncoshift.data.validation.checks import Measurements
 from oncoshift.data.validation.document import (
     Block,
     Heading,
@@ -24,6 +23,7 @@ from oncoshift.data.validation.document import (
 from oncoshift.data.validation.quarantine import LeftOut, replacing_folder
 from oncoshift.data.validation.sheets import MAX_TILES, Thumbnail, draw_sheet
 from oncoshift.data.validation.stains import DENSITIES, draw_stain_histograms, stain_strengths
+from oncoshift.serving.tissue import Measurements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
