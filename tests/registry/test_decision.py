@@ -180,6 +180,12 @@ def test_a_verdict_that_labels_do_not_contradict_is_a_note(verdict: Verdict, acc
     assert decision.flags == (f"Without labels the verdict is {verdict.kind}.",)
 
 
+def test_abstentions_are_counted_in_a_note() -> None:
+    decision = decide_by(GateSettings(), replace(GOOD, abstained=3))
+    assert decision.promote
+    assert any("abstains on 3 audit tiles" in flag for flag in decision.flags)
+
+
 def test_no_gain_over_the_control_is_no_contradiction_of_trust() -> None:
     """The model is good, and so is source-only."""
     decision = decide_by(GateSettings(), replace(GOOD, gain_over_control=interval(0.0, -0.1, 0.1)))

@@ -58,6 +58,7 @@ class GateEvidence:
             where there is no champion, or `gate.without_audit` is not `trust`.
         too_few: why there are too few groups for intervals; empty where there are enough.
         phantom: whether the data are made up.
+        abstained: number of audit tiles on which the challenger abstains.
     """
 
     balanced_accuracy: Interval
@@ -72,6 +73,7 @@ class GateEvidence:
     agreement_with_champion: float | None = None
     too_few: str = ""
     phantom: bool = False
+    abstained: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,10 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
     if not suffices and settings.without_audit == "trust":
         flags.append(
             f"Too few labelled groups ({_list_groups(evidence.groups)}): decided without labels (without_audit)."
+        )
+    if evidence.abstained:
+        flags.append(
+            f"The model abstains on {evidence.abstained} audit tiles; here they are judged by their probabilities."
         )
     if evidence.phantom:
         flags.append("Made-up data (phantom): the figures say nothing about tissue.")

@@ -154,7 +154,8 @@ def _gather_evidence(
 ) -> GateEvidence:
     tiles = jobs.load_tiles(("audit",))
     images = read_raw_tiles(jobs.layout, tiles.tile_ids.tolist())
-    challenger = _predict_as_served(challenge.name, challenge.version, uri, images)
+    served = _predict_as_served(challenge.name, challenge.version, uri, images)
+    challenger = _get_probabilities(served)
     control = jobs.predict(challenge.control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
 
     def compare_with(other: NDArray[np.float64]) -> Interval:
@@ -172,7 +173,9 @@ def _gather_evidence(
     levels, too_few = _compute_levels(tiles, challenger, settings.evaluate)
     if not too_few:
         of_champion = (
-            None if champion is None else compare_with(_predict_as_served(challenge.name, champion, uri, images))
+            None
+            if champion is None
+            else compare_with(_get_probabilities(_predict_as_served(challenge.name, champion, uri, images)))
         )
         gains = compare_with(control["probability"].to_numpy()), of_champion
     agreement = None
@@ -191,6 +194,8 @@ def _gather_evidence(
         agreement_with_champion=agreement,
         too_few=too_few,
         phantom=settings.ingest.adapter == "phantom",
+        # A model of an old version has no such column.
+        abstained=int(served["abstain"].notna().sum()) if "abstain" in served else 0,
     )
 
 
@@ -219,22 +224,26 @@ def _measure_agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str
     ids = read_table(splits / "target_train.parquet", ("tile_id",), stage="split")["tile_id"].tolist()
     images = read_raw_tiles(jobs.layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
     probabilities = (
-        _predict_as_served(challenge.name, version, uri, images) for version in (challenge.version, champion)
+        _get_probabilities(_predict_as_served(challenge.name, version, uri, images))
+        for version in (challenge.version, champion)
     )
     return kappa(*probabilities)
 
 
-def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> NDArray[np.float64]:
-    """Predict with a registered version from raw image bytes; probabilities, float64 [N].
-
-    A tile on which the model abstains has a probability too, and is judged by it.
+def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> pd.DataFrame:
+    """Predict with a registered version from raw image bytes; a row for each.
 
     Raises:
         RegistryError: the model cannot be loaded, or cannot read a tile.
     """
     model = load_served(f"models:/{name}/{version}", uri)
-    outcome = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
-    if outcome["error"].notna().any():
-        raise RegistryError(f"{name} version {version} cannot read an audit tile: {outcome['error'].dropna().iloc[0]}")
-    probabilities: NDArray[np.float64] = outcome["probability"].to_numpy(np.float64)
+    served = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
+    if served["error"].notna().any():
+        raise RegistryError(f"{name} version {version} cannot read an audit tile: {served['error'].dropna().iloc[0]}")
+    return served
+
+
+def _get_probabilities(served: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the probabilities [N]; a tile on which the model abstains has one, too."""
+    probabilities: NDArray[np.float64] = served["probability"].to_numpy(np.float64)
     return probabilities
