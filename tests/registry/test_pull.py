@@ -74,7 +74,7 @@ def server(uri: str, champion: str, tmp_path_factory: pytest.TempPathFactory) ->
         process = subprocess.Popen(
             [*command, "--port", port, "--workers", "1"], stdout=log, stderr=log, cwd=folder, process_group=0
         )
-    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 300
     try:
         while True:
             assert process.poll() is None, (folder / "log").read_text()[-4000:]

@@ -42,8 +42,7 @@ def export_onnx(module: ServedModule, example: Tensor, path: Path) -> OnnxNetwor
         What ONNX Runtime makes of it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # its constants are meant
+        warnings.simplefilter("ignore")  # of age, and of constants, which are meant
         # By tracing: the newer exporter makes the same graph of a ResNet in ten times the time.
         torch.onnx.export(
             module, (example,), path, dynamo=False, opset_version=_OPSET, input_names=[INPUT],
@@ -72,12 +71,11 @@ def export_program(module: ServedModule, example: Tensor, path: Path) -> Network
 def export_script(module: torch.nn.Module, example: Tensor, path: Path) -> torch.jit.ScriptModule:
     """Write a module as TorchScript, by tracing, for a batch of any size."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # its constants are meant
+        warnings.simplefilter("ignore")  # of age, and of constants, which are meant
         with torch.inference_mode():
-            script = torch.jit.trace(module, example)
+            script = torch.jit.trace(module, example)  # type: ignore[no-untyped-call]
         torch.jit.save(script, path)
-        loaded: torch.jit.ScriptModule = torch.jit.load(path)
+        loaded: torch.jit.ScriptModule = torch.jit.load(path)  # type: ignore[no-untyped-call]
     return loaded
 
 
