@@ -44,7 +44,8 @@ def classifier() -> TileClassifier:
 def package(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> Package:
     config = ServedConfig("oncoshift-kidney", "kidney", ("lung", "colon"), "resnet18", 16, 0.5, tile_size=32)
     groups = np.array([f"patient {number // 2}" for number in range(20)])
-    training = TrainingTiles(np.stack([tissue(seed) for seed in range(20)]), groups)
+    organs = np.array(["lung", "kidney"])[np.arange(20) // 10]
+    training = TrainingTiles(np.stack([tissue(seed) for seed in range(20)]), organs, groups)
     return Package(config, classifier.state_dict(), "# card", list(tiles[:2]), training)
 
 

@@ -41,10 +41,12 @@ class TrainingTiles:
 
     Attributes:
         images: RGB uint8 [N, S, S, 3], normalised.
+        organs: str [N].
         groups: str [N], patients, slides or originals.
     """
 
     images: NDArray[np.uint8]
+    organs: NDArray[np.str_]
     groups: NDArray[np.str_]
 
 
@@ -94,4 +96,4 @@ def write_artifacts(
 def _fit_shift(network: Network, training: TrainingTiles) -> ShiftReference:
     starts = range(0, len(training.images), _BATCH)
     features = np.concatenate([network(training.images[start : start + _BATCH]).features for start in starts])
-    return ShiftReference.fit(features, training.groups)
+    return ShiftReference.fit(features, training.organs, training.groups)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from oncoshift.serving.config import CONFIG, GRAPH, LABELS, REFERENCE, WEIGHTS, ServedConfig
 from oncoshift.serving.images import UnreadableImageError, check_array, read_pixels, resize
-from oncoshift.serving.shift import ShiftReference
+from oncoshift.serving.shift import LIMIT, ShiftReference
 from oncoshift.serving.stain import normalizer
 from oncoshift.serving.tissue import MEASURED_SIDE, find_tissue_fault, measure
 
@@ -203,15 +203,18 @@ class TilePredictor:
             shift, abstain = None, each.fault
             if self._reference is not None and distances is not None:
                 shift = self._reference.rank(distances[row])
-                abstain = abstain or self._find_distance_fault(float(distances[row]), self._reference.limit)
+                abstain = abstain or self._find_distance_fault(float(distances[row]))
             label = LABELS[probability >= threshold] if abstain is None else None
             yield TileResult(label, probability, shift, abstain)
 
-    def _find_distance_fault(self, distance: float, limit: float) -> str | None:
-        if distance < limit:
+    def _find_distance_fault(self, distance: float) -> str | None:
+        if distance < LIMIT:
             return None
         organs = ", ".join(dict.fromkeys((*self.config.sources, self.config.target)))
-        return f"far: distance {distance:.3f} from the training tiles of {organs}; below {limit:.3f} is needed"
+        return (
+            f"far: {distance:.2f} times as far from the training tiles of {organs} as 99 % of these are from one "
+            f"another; below {LIMIT} is needed"
+        )
 
     def _explain(self, result: TileResult, tile: NDArray[np.uint8]) -> TileResult:
         if result.probability is None:

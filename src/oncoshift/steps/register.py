@@ -114,11 +114,12 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, card: str) -> Pac
 def _load_training_tiles(jobs: ExperimentJobs, pack: Pack) -> TrainingTiles:
     """Load evenly spaced training tiles, from which the served model measures shift."""
     splits = [
-        read_table(jobs.layout.splits / f"{name}.parquet", ("tile_id", "group"), stage="split")
+        read_table(jobs.layout.splits / f"{name}.parquet", ("tile_id", "organ", "group"), stage="split")
         for name in ("source_train", "target_train")
     ]
     tiles = pd.concat([split.iloc[:: -(-len(split) // (SHIFT_TILES // 2))] for split in splits])
-    return TrainingTiles(pack.images[pack.rows(tiles["tile_id"].tolist())], tiles["group"].to_numpy(np.str_))
+    images = pack.images[pack.rows(tiles["tile_id"].tolist())]
+    return TrainingTiles(images, tiles["organ"].to_numpy(np.str_), tiles["group"].to_numpy(np.str_))
 
 
 def collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
