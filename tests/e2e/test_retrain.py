@@ -122,7 +122,7 @@ def test_champion_is_pulled_and_scores(project: Project) -> None:
     tile = next((project.root / "data/raw/kidney/malignant").glob("*.png"))
     scored = model.predict(pd.DataFrame({"image": [tile.read_bytes()]}))
     assert 0 <= scored["probability"].iloc[0] <= 1
-    assert scored["label"].iloc[0] in ("benign", "malignant")
+    assert (scored["label"].iloc[0] in ("benign", "malignant")) == (scored["abstain"].iloc[0] is None)
 
 
 def test_second_run_finds_nothing_to_do_however_it_would_be_done(project: Project) -> None:
