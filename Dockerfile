@@ -19,7 +19,8 @@ RUN useradd --create-home --uid 1000 oncoshift
 
 
 FROM base AS train
-# git for DVC; the other two for OpenCV.
+# git for DVC; the other two for OpenCV. Debian keeps only the latest version of a package, so none is pinned.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
@@ -34,7 +35,7 @@ COPY --chown=oncoshift flows /project/flows
 RUN chown oncoshift /project /project/.dvc
 ENV PREFECT_SERVER_ANALYTICS_ENABLED=false \
     DVC_NO_ANALYTICS=true
-USER oncoshift
+USER 1000:1000
 WORKDIR /project
 ENTRYPOINT ["oncoshift"]
 CMD ["--help"]
@@ -42,17 +43,22 @@ CMD ["--help"]
 
 FROM base AS serve
 # For OpenCV, which reads tiles of 16 bits a colour channel.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
-# Requirements first: a new model with the same ones reuses this layer.
+# Requirements first: a new model with the same ones reuses this layer. A model predicts by ONNX Runtime; one from before
+# needs torch, whose wheels bring gigabytes of CUDA, so the build stops: register it again.
 COPY build/model/requirements.txt /model/requirements.txt
-RUN pip install --requirement /model/requirements.txt
+RUN pip install --requirement /model/requirements.txt \
+    && python -c "import importlib.metadata as m, sys; \
+found = sorted(d.name for d in m.distributions() if d.name.startswith(('nvidia', 'torch', 'triton'))); \
+sys.exit('not for this image: ' + ', '.join(found) if found else 0)"
 COPY build/model /model
 ENV MODEL_URI=/model \
     PORT=8080 \
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
-USER oncoshift
+USER 1000:1000
 WORKDIR /home/oncoshift
 EXPOSE 8080
 # MLflow as process 1 does not hear SIGTERM; at SIGINT it finishes its requests and stops.
