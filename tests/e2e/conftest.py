@@ -38,7 +38,7 @@ TINY = {
     "select": {"source_floor": 0.0},
     "retrain": {"seeds": 2},
     "evaluate": {"bootstrap": 100},
-    "explain": {"tiles": 4, "steps": 4, "max_steps": 8},
+    "explain": {"tiles": 4, "steps": 4, "max_steps": 8, "checked_tiles": 1},
     # The tiny model always passes the gate: these tests are about the flow.
     "gate": {
         "min_balanced_accuracy": 0.0,

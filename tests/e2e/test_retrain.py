@@ -57,7 +57,12 @@ def test_first_run_trains_proves_and_promotes(project: Project) -> None:
     assert set(inputs) == {"source_train", "source_val", "target_train", "audit", "test", "packs (none)"}
     assert inputs["packs (none)"].dataset.digest.endswith(".dir"), "DVC's hash of the packs"
     names = {artifact.path for artifact in project.client.list_artifacts(parent.info.run_id, "plots")}
-    assert {"plots/comparison.png", "plots/integrated_gradients.png", "plots/agreement.png"} <= names
+    assert {
+        "plots/comparison.png",
+        "plots/integrated_gradients.png",
+        "plots/gallery.html",
+        "plots/agreement.png",
+    } <= names
 
 
 def test_every_trial_seed_and_stage_is_a_nested_run(project: Project) -> None:

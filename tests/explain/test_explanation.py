@@ -16,11 +16,14 @@ from oncoshift.explain.explanation import Explanation, explain
 from oncoshift.settings import ExplainSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from oncoshift.serving.classifier import TileClassifier
 
-SETTINGS = ExplainSettings(steps=4, max_steps=8, internal_batch_size=12)
+SETTINGS = ExplainSettings(steps=1, max_steps=2, internal_batch_size=12, checked_tiles=0)
+CHECKED = SETTINGS.model_copy(update={"checked_tiles": 2})
 
 
 def run(
@@ -28,6 +31,8 @@ def run(
     tiles: NDArray[np.uint8],
     masks: NDArray[np.bool_] | None = None,
     labels: NDArray[np.int64] | None = None,
+    settings: ExplainSettings = SETTINGS,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Explanation:
     return explain(
         classifier,
@@ -35,15 +40,16 @@ def run(
         masks,
         tile_ids=np.array([f"tile-{number}" for number in range(len(tiles))]),
         groups=np.array([f"group-{number % 3}" for number in range(len(tiles))]),
-        baseline=tiles.mean(axis=0),
+        mean_image=tiles.mean(axis=0),
         device="cpu",
-        settings=SETTINGS,
+        settings=settings,
         labels=labels,
+        on_progress=on_progress,
     )
 
 
 def captions(explanation: Explanation) -> list[str]:
-    titles = [axes.get_title(loc="left") for axes in explanation.figure.axes]
+    titles = [axes.get_title(loc="left") for axes in explanation.draw().axes]
     return [title for title in titles if title]
 
 
@@ -91,7 +97,7 @@ def test_the_gallery_can_be_drawn_without_warnings_or_global_state(
 ) -> None:
     masks = np.zeros(tiles.shape[:3], dtype=bool)
     masks[0, 4:9, 4:9] = True
-    figure = run(classifier, tiles, masks).figure
+    figure = run(classifier, tiles, masks).draw()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FigureCanvasAgg(figure).draw()
@@ -100,7 +106,7 @@ def test_the_gallery_can_be_drawn_without_warnings_or_global_state(
 
 
 def test_heat_maps_are_symmetric_about_zero(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
-    figure = run(classifier, tiles).figure
+    figure = run(classifier, tiles).draw()
     low, high = figure.axes[1].images[0].get_clim()
     assert low == -high < 0
 
@@ -109,7 +115,7 @@ def test_a_tile_without_attribution_is_drawn_and_reported(classifier: TileClassi
     same = np.repeat(tiles[:1], 2, axis=0)
     result = run(classifier, same)
     assert "no attribution" in captions(result)[0]
-    FigureCanvasAgg(result.figure).draw()
+    FigureCanvasAgg(result.draw()).draw()
     numbers = result.as_dict()
     assert numbers["tiles_with_nuclei"] == 0
     assert numbers["nuclei_enrichment"] is None
@@ -120,6 +126,36 @@ def test_headline_numbers_are_json(classifier: TileClassifier, tiles: NDArray[np
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert numbers["tiles"] == 5
     assert numbers["nuclei_enrichment_low"] <= numbers["nuclei_enrichment"] <= numbers["nuclei_enrichment_high"]
+
+
+def test_parameters_are_randomised_and_baselines_compared(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    result = run(classifier, tiles, settings=CHECKED)
+    assert result.checks is not None
+    assert 0 <= result.as_dict()["randomisation_similarity"] < 0.9
+    table = result.checks.baselines.set_index("baseline")
+    assert table.index.tolist() == ["mean", "blurred", "white", "black"]
+    assert table.loc["mean", "agreement"] == pytest.approx(1)
+    assert (table["agreement"].drop("mean") < 0.999).all()
+
+
+def test_a_map_that_ignores_the_classifier_survives_randomisation(
+    monkeypatch: pytest.MonkeyPatch, classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    monkeypatch.setattr("oncoshift.explain.checks.randomise_parameters", lambda model, _seed: model)
+    assert run(classifier, tiles, settings=CHECKED).as_dict()["randomisation_similarity"] > 0.9
+
+
+def test_no_checks_are_made_where_none_are_asked_for(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    result = run(classifier, tiles)
+    assert result.checks is None
+    assert "randomisation_similarity" not in result.as_dict()
+    assert result.as_dict()["deletion_random_order"] is not None
+
+
+def test_progress_counts_checks_too(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:
+    told: list[tuple[int, int]] = []
+    run(classifier, tiles, settings=CHECKED, on_progress=lambda done, of: told.append((done, of)))
+    assert told == [(4, 13), (5, 13), (7, 13), (9, 13), (11, 13), (13, 13)]
 
 
 def test_counts_must_agree(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:

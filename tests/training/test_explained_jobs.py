@@ -41,6 +41,7 @@ def test_a_killed_explanation_goes_on_and_leaves_nothing(
     job = make_job(
         model__freeze="all", train__augment=False, train__epochs=1, explain__tiles=4, explain__steps=2,
         explain__max_steps=4, explain__internal_batch_size=2,
+        explain__checked_tiles=0,
     )  # fmt: skip
     trained = train_job(job, data, lambda _row: None)
     jobs = ExperimentJobs(Layout(tmp_path), "none", job.settings.sources, "data", "pack", job.folder)

@@ -1,4 +1,4 @@
-"""The explanation of a classifier's decisions on some tiles: attributions, table, figure."""
+"""The explanation of a classifier's calls on some tiles: attributions, checks, tables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from oncoshift.errors import DataError
-from oncoshift.explain.attributions import attribute_tiles
+from oncoshift.explain.checks import Checks, Subject, measure_faithfulness, run_checks
 from oncoshift.explain.gallery import draw_gallery
 from oncoshift.explain.nuclei import NucleiSummary, compute_attribution_share, find_haematoxylin, summarise
-from oncoshift.serving.attributions import Attribution, Convergence
+from oncoshift.explain.sample import spread_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,29 +22,40 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.explain.kept import KeptParts
+    from oncoshift.serving.attributions import Attribution
     from oncoshift.serving.classifier import Classifier
     from oncoshift.settings import ExplainSettings
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Attributions of N tiles, their overlap with nuclei, and a gallery.
+    """Attributions of N tiles, their overlap with nuclei, and whether they can be trusted.
 
     Attributes:
+        tiles: uint8 [N, S, S, 3], that were explained.
         attributions: maps, margins and how far they have converged.
         masks: bool [N, S, S], the nuclei that were used.
         table: one row a tile, in the order of the gallery: tile_id, group, probability, called,
             label (where given), nuclei_share, nuclei_area, enrichment, delta, relative_delta,
-            steps, stability, converged, mask ("true" or "haematoxylin").
+            steps, stability, converged, deletion, insertion, road, mask ("true" or "haematoxylin").
+        random_order: deletion, insertion and road by name, with pixels in random order.
         summary: nuclei shares over all tiles.
-        figure: the gallery.
+        checks: of baselines and of randomised parameters; None where none were asked for.
     """
 
+    tiles: NDArray[np.uint8]
     attributions: Attribution
     masks: NDArray[np.bool_]
     table: pd.DataFrame
+    random_order: dict[str, float]
     summary: NucleiSummary
-    figure: Figure
+    checks: Checks | None
+
+    def draw(self) -> Figure:
+        """Draw the gallery as a picture."""
+        labels = self.table["label"].to_numpy(np.int64) if "label" in self.table else None
+        shares = compute_attribution_share(self.attributions.values, self.masks)
+        return draw_gallery(self.tiles, self.attributions, self.masks, shares, labels)
 
     def as_dict(self) -> dict[str, float | int | None]:
         """Return the headline numbers, JSON-safe; None where there is no value."""
@@ -60,6 +71,10 @@ class Explanation:
             "relative_delta_median": float(self.table["relative_delta"].median()),
             "relative_delta_max": float(self.table["relative_delta"].max()),
         }
+        for name, value in self.random_order.items():
+            numbers |= {name: float(self.table[name].mean()), f"{name}_random_order": value}
+        if self.checks is not None:
+            numbers["randomisation_similarity"] = self.checks.randomisation_similarity
         finite = {name: value if value is not None and np.isfinite(value) else None for name, value in numbers.items()}
         return {"tiles": len(self.table), "tiles_with_nuclei": self.summary.tiles, **finite}
 
@@ -71,10 +86,11 @@ def explain(
     *,
     tile_ids: NDArray[np.str_],
     groups: NDArray[np.str_],
-    baseline: NDArray[np.floating],
+    mean_image: NDArray[np.floating],
     device: torch.device | str,
     settings: ExplainSettings,
     labels: NDArray[np.int64] | None = None,
+    checked: bool = True,
     seed: int = 0,
     kept: KeptParts | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -82,36 +98,33 @@ def explain(
     """Explain some tiles, usually those that `pick_tiles` picked.
 
     Args:
-        classifier: on `device`; runs in eval mode and gets its mode back.
+        classifier: to explain; it is not changed.
         tiles: uint8 [N, S, S, 3].
         masks: bool [N, S, S], the true nuclei; None finds them by their haematoxylin.
         tile_ids: [N].
         groups: [N]; the interval of the enrichment resamples these.
-        baseline: [S, S, 3] in [0, 255], the mean training image.
-        device: where the classifier lies.
+        mean_image: [S, S, 3] in [0, 255], of the training tiles; the baseline `mean`, and what
+            deletion leaves.
+        device: where to compute.
         settings: section `explain`.
-        labels: true labels [N], for captions and table only.
-        seed: of the bootstrap.
+        labels: true labels [N], for pictures and table only.
+        checked: whether to compare baselines and randomise parameters, on `settings.checked_tiles`.
+        seed: of the bootstrap, and of random orders and parameters.
         kept: see `attribute_tiles`.
-        on_progress: called with tiles done and tiles in all.
+        on_progress: called with tiles done and tiles in all; a check counts each of its tiles.
 
     Raises:
         DataError: shapes do not fit.
     """
     if not len(tiles) == len(tile_ids) == len(groups) or (labels is not None and len(labels) != len(tiles)):
         raise DataError(f"got {len(tiles)} tiles, {len(tile_ids)} ids and {len(groups)} groups, labels aside")
-    attributions = attribute_tiles(
-        classifier,
-        tiles,
-        baseline,
-        get_convergence(settings),
-        batch_size=settings.internal_batch_size,
-        device=device,
-        kept=kept,
-        on_progress=on_progress,
-    )
+    subject = Subject(classifier, mean_image, device, settings, kept, on_progress)
+    checks = spread_out(len(tiles), settings.checked_tiles) if checked else np.array([], np.int64)
+    subject.plan(len(tiles), len(checks))
+    attributions = subject.attribute(tiles, settings.baseline)
     nuclei = np.stack([find_haematoxylin(tile) for tile in tiles]) if masks is None else masks
     shares = compute_attribution_share(attributions.values, nuclei)
+    faithful, random_order = measure_faithfulness(subject, tiles, attributions, seed)
     table = pd.DataFrame(
         {
             "tile_id": tile_ids,
@@ -127,13 +140,16 @@ def explain(
             "steps": attributions.steps,
             "stability": attributions.stability,
             "converged": attributions.converged,
+            **vars(faithful),
             "mask": "haematoxylin" if masks is None else "true",
         }
     )
-    figure = draw_gallery(tiles, attributions, nuclei, shares, labels)
-    return Explanation(attributions, nuclei, table, summarise(shares, groups, seed=seed), figure)
-
-
-def get_convergence(settings: ExplainSettings) -> Convergence:
-    """Get the criterion of convergence from the settings."""
-    return Convergence(settings.steps, settings.max_steps, settings.tolerance, settings.stability)
+    return Explanation(
+        tiles,
+        attributions,
+        nuclei,
+        table,
+        {name: float(values.mean()) for name, values in vars(random_order).items()},
+        summarise(shares, groups, seed=seed),
+        run_checks(subject, tiles, nuclei, attributions, checks, seed) if len(checks) else None,
+    )

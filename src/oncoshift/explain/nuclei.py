@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 from skimage.color import rgb2hed
 from skimage.filters import threshold_otsu
 
+from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
 from oncoshift.evaluation.intervals import Interval, bootstrap_ratio
 from oncoshift.evaluation.resampling import TooFewGroupsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 _TISSUE_DENSITY = 0.07
@@ -136,6 +141,30 @@ def summarise(
     return NucleiSummary(
         int(usable.sum()), float(share.mean()), float(area.mean()), float(share.sum() / area.sum()), interval
     )
+
+
+def tabulate_nuclei(tables: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
+    """Tabulate the share of attribution on nuclei by model and class, with intervals over groups.
+
+    Args:
+        tables: `Explanation.table` by the name of the model.
+        seed: of the bootstrap.
+
+    Returns:
+        Columns model, class, tiles, groups, nuclei_share, nuclei_area, enrichment, low, high; NaN
+        where there is no value. Classes are labels or, where none are given, calls.
+    """
+    rows = []
+    for (model, table), (number, name) in product(tables.items(), enumerate(LABELS)):
+        part = table[table["label" if "label" in table else "called"] == number]
+        columns = ("nuclei_share", "nuclei_area", "enrichment")
+        shares = NucleiShare(*(part[column].to_numpy(float) for column in columns))
+        summary = summarise(shares, part["group"].to_numpy(str), seed=seed)
+        ends = (summary.interval.low, summary.interval.high) if summary.interval else (np.nan, np.nan)
+        groups = part["group"][np.isfinite(shares.enrichment)].nunique()
+        rows.append((model, name, summary.tiles, groups, summary.share, summary.area, summary.enrichment, *ends))
+    names = ["model", "class", "tiles", "groups", "nuclei_share", "nuclei_area", "enrichment", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _remove_specks(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:

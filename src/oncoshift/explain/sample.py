@@ -51,6 +51,11 @@ def pick_tiles(
     return np.array(benign[:from_benign] + malignant[: count - from_benign], dtype=np.int64)
 
 
+def spread_out(count: int, wanted: int) -> NDArray[np.int64]:
+    """Pick positions that are spread evenly over `count`, so over both classes of `pick_tiles`."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64))
+
+
 def _take_in_turns(
     candidates: NDArray[np.int64], tile_ids: NDArray[np.str_], groups: NDArray[np.str_], seed: int
 ) -> list[int]:

@@ -41,7 +41,7 @@ class Steps:
         train: trains seed number n, from 0, of a method.
         evaluate: scores the jobs by method, control and adapted.
         select: picks a seed of the method.
-        explain: computes attributions of the pick.
+        explain: computes attributions of the pick and of the control of its seed.
         register: registers the pick; returns the version's number.
         gate: decides on a version, compared with the control of the same seed.
     """
@@ -51,7 +51,7 @@ class Steps:
     train: Callable[[Session, Settings, str, int], TrainedJob]
     evaluate: Callable[[Session, Mapping[str, Sequence[TrainedJob]]], Evaluation]
     select: Callable[[Session, Sequence[TrainedJob]], Selection]
-    explain: Callable[[Session, Selection], None]
+    explain: Callable[[Session, Selection, TrainedJob], None]
     register: Callable[[Session, Selection, Evaluation], str]
     gate: Callable[[Session, str, TrainedJob, Selection], Decision]
 
@@ -122,9 +122,9 @@ def run_steps(session: Session, steps: Steps) -> Summary:
     }
     evaluation = steps.evaluate(session, trained)
     selection = steps.select(session, trained[method])
-    steps.explain(session, selection)
-    version = steps.register(session, selection, evaluation)
     control_of_pick = next(each for each in trained[control] if each.job.seed == selection.picked.job.seed)
+    steps.explain(session, selection, control_of_pick)
+    version = steps.register(session, selection, evaluation)
     decision = steps.gate(session, version, control_of_pick, selection)
     return _close(session, evaluation, selection, version, decision)
 

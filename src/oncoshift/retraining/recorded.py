@@ -145,11 +145,11 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
     return selection
 
 
-def explain(session: Session, selection: Selection) -> None:
-    """Compute attributions of the pick on target tiles."""
+def explain(session: Session, selection: Selection, control: TrainedJob) -> None:
+    """Compute attributions of the pick, and of the control of its seed, on target tiles."""
     with session.recorder.step("explain") as recorder:
         progress = report_tenths("explain: tiles", session.say)
-        explain_step.run(session.jobs, selection.picked, progress).record(recorder)
+        explain_step.run(session.jobs, selection.picked, progress, control).record(recorder)
 
 
 def register(session: Session, selection: Selection, evaluation: Evaluation) -> str:

@@ -96,6 +96,12 @@ class ExplainSettings(Section):
     stability: float = Field(
         0.95, ge=-1, le=1, description="least cosine of a converged tile's maps of old and of new points"
     )
+    baseline: Literal["mean", "blurred", "white", "black"] = Field(
+        "mean", description="image that stands for nothing to see: mean training tile, the tile blurred, or one colour"
+    )
+    checked_tiles: int = Field(
+        8, ge=0, description="number of tiles on which baselines are compared and parameters randomised; 0: no checks"
+    )
     internal_batch_size: int = Field(16, ge=1, description="number of points that go through the network at once")
 
     @model_validator(mode="after")

@@ -14,6 +14,8 @@ from oncoshift.data.loading import load_masks
 from oncoshift.explain.attributions import compute_mean_image
 from oncoshift.explain.explanation import Explanation, explain
 from oncoshift.explain.kept import KeptParts
+from oncoshift.explain.nuclei import tabulate_nuclei
+from oncoshift.explain.page import render_page
 from oncoshift.explain.sample import pick_tiles
 from oncoshift.files import hold_lock
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value
@@ -23,52 +25,99 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
+    from oncoshift.data.tables import EvaluationTiles
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import Recorder
     from oncoshift.training.job import TrainedJob
 
+_HEADLINE = (
+    "nuclei_enrichment",
+    "nuclei_enrichment_low",
+    "nuclei_enrichment_high",
+    "converged_share",
+    "randomisation_similarity",
+)
+"""Numbers that the run of the retraining shows; the step's own run has all of them."""
+
 
 @dataclass(frozen=True)
 class ExplainedModel:
-    """A model and its explanation.
+    """A model and its explanation, beside that of the control.
 
     Attributes:
         trained: the model's job.
-        explanation: attributions, their table and their figure.
+        explanation: attributions, their checks and their table.
+        control: explanation of the source-only model on the same tiles; None where there is none.
     """
 
     trained: TrainedJob
     explanation: Explanation
+    control: Explanation | None = None
 
     def record(self, recorder: Recorder) -> None:
-        """Save the gallery, the table, and the share of attribution on nuclei."""
-        found, ended = self.explanation, self.trained.ended_ms
-        recorder.set_tags({"oncoshift.job": self.trained.job.id})
-        recorder.save_figure("integrated_gradients.png", found.figure)
-        recorder.outer.save_figure("plots/integrated_gradients.png", found.figure)
+        """Save gallery and tables, and log the headline numbers."""
+        found, job, ended = self.explanation, self.trained.job, self.trained.ended_ms
+        recorder.set_tags({"oncoshift.job": job.id})
+        nuclei = self._tabulate_nuclei()
+        page = render_page(f"{job.settings.target}: explanation of {job.id}", found, nuclei)
+        figure = found.draw()
+        recorder.save_text("gallery.html", page)
+        recorder.save_figure("integrated_gradients.png", figure)
+        recorder.outer.save_text("plots/gallery.html", page)
+        recorder.outer.save_figure("plots/integrated_gradients.png", figure)
         recorder.save_table("integrated_gradients", found.table)
+        recorder.save_table("nuclei", nuclei)
+        if found.checks is not None:
+            recorder.save_table("baselines", found.checks.baselines)
         recorder.log_metrics(found.as_dict(), ended)
-        recorder.outer.log_metrics({f"explain/{name}": value for name, value in found.as_dict().items()}, ended)
+        headline = {f"explain/{name}": found.as_dict().get(name) for name in _HEADLINE}
+        recorder.outer.log_metrics(headline, ended)
+
+    def _tabulate_nuclei(self) -> pd.DataFrame:
+        models = {f"adapted ({self.trained.job.settings.train.method})": self.explanation.table}
+        if self.control is not None:
+            models = {"source-only": self.control.table, **models}
+        return tabulate_nuclei(models)
 
 
 def run(
-    jobs: ExperimentJobs, trained: TrainedJob, on_progress: Callable[[int, int], None] | None = None
+    jobs: ExperimentJobs,
+    trained: TrainedJob,
+    on_progress: Callable[[int, int], None] | None = None,
+    control: TrainedJob | None = None,
 ) -> ExplainedModel:
-    """Explain a model.
+    """Explain a model and, without checks, its control on the same tiles.
 
     Args:
         jobs: of the experiment.
         trained: the model's job.
-        on_progress: called with the number of tiles done and the total.
+        on_progress: called with the number of tiles done and the total, of the model.
+        control: job of the source-only model.
     """
     tiles = jobs.load_tiles(("test",))
-    source = jobs.load_training_data().source
-    settings = trained.job.settings.explain
     probabilities = predict_job(trained, tiles.images, tiles.rows)
-    picked = pick_tiles(tiles.tile_ids, probabilities, tiles.groups, settings.tiles)
+    picked = pick_tiles(tiles.tile_ids, probabilities, tiles.groups, trained.job.settings.explain.tiles)
+    return ExplainedModel(
+        trained,
+        _explain(jobs, trained, tiles, picked, on_progress, checked=True),
+        None if control is None else _explain(jobs, control, tiles, picked, None, checked=False),
+    )
+
+
+def _explain(
+    jobs: ExperimentJobs,
+    trained: TrainedJob,
+    tiles: EvaluationTiles,
+    picked: NDArray[np.int64],
+    on_progress: Callable[[int, int], None] | None,
+    *,
+    checked: bool,
+) -> Explanation:
     ids, rows = tiles.tile_ids[picked], tiles.rows[picked]
+    source = jobs.load_training_data().source
     folder = trained.job.folder / trained.job.id
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder):
@@ -80,14 +129,15 @@ def run(
             tile_ids=ids,
             groups=tiles.groups[picked],
             labels=tiles.labels[picked],
-            baseline=compute_mean_image(source.images, source.rows),
+            mean_image=compute_mean_image(source.images, source.rows),
             device="cpu",
-            settings=settings,
+            settings=trained.job.settings.explain,
+            checked=checked,
             kept=kept,
             on_progress=on_progress,
         )
         shutil.rmtree(kept.folder, ignore_errors=True)
-    return ExplainedModel(trained, explanation)
+    return explanation
 
 
 def _compute_key(jobs: ExperimentJobs, trained: TrainedJob, tile_ids: NDArray[np.str_]) -> str:
