@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from mlflow import MlflowClient
 from PIL import Image
@@ -37,23 +35,14 @@ def list_pages(client: MlflowClient, target: str) -> dict[str, tuple[str, str]]:
     experiment = client.get_experiment_by_name("oncoshift").experiment_id
     done = f"tags.`oncoshift.target` = '{target}' and attributes.status = 'FINISHED'"
     run = client.search_runs([experiment], done, order_by=["attributes.start_time DESC"], max_results=1)[0]
-    children = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.`oncoshift.step` = 'train'"
-    trained = client.search_runs([experiment], children)
-    compared = [each.info.run_id for each in trained if each.data.params["method"] == run.data.params["method"]]
-    runs, experiments = quote(json.dumps(compared)), quote(json.dumps([experiment]))
     model = f"oncoshift-{target}"
     version = run.data.tags["oncoshift.version"]
     gallery = build_artifact_path(experiment, run.info.run_id, "plots/integrated_gradients.png")
     name = run.info.run_name
     return {
         "mlflow-runs": (build_view_path(experiment, RETRAININGS), name),
-        "mlflow-trainings": (build_view_path(experiment, TRAININGS), trained[0].info.run_name),
         "mlflow-epochs": (build_view_path(experiment, TRAININGS, charts=True), "train/source_accuracy"),
         "mlflow-run": (build_run_path(experiment, run.info.run_id), model),
-        "mlflow-compare": (
-            f"#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning",
-            "Visualizations",
-        ),
         "mlflow-report": (build_artifact_path(experiment, run.info.run_id, "report.html"), "report.html"),
         "mlflow-gallery": (gallery, "integrated_gradients.png"),
         "mlflow-registry": (f"#/models/{model}/versions/{version}?workflowType=machine_learning", name),
@@ -69,6 +58,8 @@ def take(page: Page, name: str, path: str, text: str) -> None:
     with suppress(PageTimeoutError):
         close.first.click(timeout=SETTLE_MS)  # the assistant, which opens on a first visit
     page.wait_for_timeout(SETTLE_MS)
+    # Hide where the artifacts lie on this machine.
+    page.locator("text=/^Path:/").evaluate_all("found => found.forEach(each => each.style.visibility = 'hidden')")
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     file = FOLDER / f"{name}.png"
     picture.quantize(256).save(file, optimize=True)

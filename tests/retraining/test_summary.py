@@ -61,6 +61,18 @@ def test_a_champion_that_no_longer_passes_is_told(verdict: str, champion: str | 
     assert f"champion: {line}." in found.to_markdown()
 
 
+def test_a_runs_description_begins_with_gate_verdict_and_gain_and_is_short() -> None:
+    """The UI folds a description of more than a line and a table."""
+    lines = summary("refuse", "1").to_note().splitlines()
+    assert lines[0].startswith("Gate: **refuse** version 2 · verdict: **doubt** · gain: **too few groups")
+    assert "/experiments/2/runs/1/artifacts/report.html" in lines[0]
+    assert [line.split("&emsp;")[0] for line in lines[2:]] == [
+        "| on test tiles",
+        "|---|---|---|---|---|",
+        "| adapted (dann)",
+    ]
+
+
 def test_what_is_written_is_read_and_keeps_its_form() -> None:
     """Other programs read summary.json, and earlier versions wrote it."""
     found = summary("refuse", "1")
