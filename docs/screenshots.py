@@ -37,14 +37,14 @@ def list_pages(client: MlflowClient, target: str) -> dict[str, tuple[str, str]]:
     run = client.search_runs([experiment], done, order_by=["attributes.start_time DESC"], max_results=1)[0]
     model = f"oncoshift-{target}"
     version = run.data.tags["oncoshift.version"]
-    gallery = build_artifact_path(experiment, run.info.run_id, "plots/integrated_gradients.png")
+    gallery = build_artifact_path(experiment, run.info.run_id, "plots/gallery.html")
     name = run.info.run_name
     return {
         "mlflow-runs": (build_view_path(experiment, RETRAININGS), name),
         "mlflow-epochs": (build_view_path(experiment, TRAININGS, charts=True), "train/source_accuracy"),
         "mlflow-run": (build_run_path(experiment, run.info.run_id), model),
         "mlflow-report": (build_artifact_path(experiment, run.info.run_id, "report.html"), "report.html"),
-        "mlflow-gallery": (gallery, "integrated_gradients.png"),
+        "mlflow-gallery": (gallery, "gallery.html"),
         "mlflow-registry": (f"#/models/{model}/versions/{version}?workflowType=machine_learning", name),
     }
 

@@ -165,8 +165,10 @@ def test_the_report_opens_in_the_ui_and_has_the_gain(page: Page, project: Projec
 
 def test_the_gallery_opens_in_the_ui(page: Page, project: Project) -> None:
     (run,) = find_runs(project, "retrain")
-    open_page(page, build_artifact_path(run.info.experiment_id, run.info.run_id, "plots/integrated_gradients.png"))
-    page.wait_for_function("() => [...document.images].some(image => image.naturalWidth > 500)")
+    open_page(page, build_artifact_path(run.info.experiment_id, run.info.run_id, "plots/gallery.html"))
+    pictures = page.frame_locator("iframe").locator("img")
+    pictures.first.wait_for()
+    assert all(pictures.evaluate_all("images => images.map(image => image.complete && image.naturalWidth)"))
 
 
 def test_the_registry_names_run_figures_and_alias_of_the_version(page: Page, project: Project) -> None:

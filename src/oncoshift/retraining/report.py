@@ -55,6 +55,8 @@ _TITLES = {
     "comparison": "Source-only and adapted on every organ",
     "agreement": "Agreement of models from single organs and the pick on unlabelled tiles",
     "integrated_gradients": "Integrated Gradients of the pick on target tiles",
+    "nuclei": "Share of attribution on nuclei",
+    "baselines": "Integrated Gradients by baseline",
 }
 
 
