@@ -286,3 +286,18 @@ def test_the_totals_are_one_run_of_an_experiment_of_their_own(tmp_path: Path) ->
     assert (found.info.run_id, found.info.status) == (run_id, "FINISHED")
     assert found.info.run_name == "oncoshift-kidney version 3 · tiles"
     assert [metric.value for metric in client.get_metric_history(run_id, "scored/tiles")] == [8, 9]
+
+
+def test_the_scale_of_a_csv_reaches_the_model(tmp_path: Path) -> None:
+    source, out = make_folder(tmp_path) / "list.csv", tmp_path / "scores.parquet"
+    source.write_text("path,um_per_pixel\nlung/0.png,0.5\nlung/1.png,\n")
+
+    def scaled(images: pd.DataFrame) -> pd.DataFrame:
+        return predict(images).assign(scale=images["um_per_pixel"].map(str))
+
+    with open_scores(out, MODEL, source) as scores:
+        score_tiles(scaled, TileInput(source), scores, lambda _done, _total: None)
+    assert pd.read_parquet(out)["scale"].tolist() == ["0.5", "nan"]
+    source.write_text("path,um_per_pixel\nlung/0.png,wide\n")
+    with pytest.raises(DataError, match="line 2, column um_per_pixel: 'wide' is not a number"):
+        TileInput(source).count()

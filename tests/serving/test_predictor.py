@@ -251,3 +251,37 @@ def test_a_config_written_before_there_were_other_methods_is_read(reinhard_packa
         "means": [70.0, 15.0, -10.0], "stds": [12.0, 6.0, 5.0], "standardize_luminosity": True
     }  # fmt: skip
     assert ServedConfig.from_json(json.dumps(values)) == reinhard_package.config
+
+
+def test_a_tile_of_another_scale_is_resampled_and_the_answer_says_so(
+    package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    config = replace(package.config, um_per_pixel=0.5)  # 32 pixels, 16 µm
+    predictor = TilePredictor(config, EagerNetwork(classifier, "cpu"))
+    tile = tiles[0]  # 40 pixels
+    whole, centre = predictor.prepare(tile, 0.4), predictor.prepare(tile, 0.5)
+    np.testing.assert_array_equal(whole.tile, predictor.prepare(tile).tile)
+    np.testing.assert_array_equal(centre.tile, tile[4:36, 4:36])
+    results = predictor.predict([tile] * 4, um_per_pixel=[None, 0.4, 0.5, 0.1])
+    assert [result.scale for result in results] == [
+        "not stated", "as stated", "resampled from 0.5 µm per pixel", None,
+    ]  # fmt: skip
+    assert (results[0].probability, results[3].probability) == (results[1].probability, None)
+    assert results[2].probability != results[1].probability
+    assert str(results[3].error).startswith("shows 4 µm, and the model needs 16 µm")
+    unscaled = TilePredictor(package.config, EagerNetwork(classifier, "cpu"))
+    assert unscaled.predict([tile], um_per_pixel=[0.1])[0].scale is None
+    with pytest.raises(ValueError, match="1 scales of 2 images"):
+        predictor.predict([tile, tile], um_per_pixel=[0.5])
+
+
+def test_a_large_jpeg_is_resampled_from_all_its_pixels(package: Package, classifier: TileClassifier) -> None:
+    config = replace(package.config, um_per_pixel=0.5)
+    predictor = TilePredictor(config, EagerNetwork(classifier, "cpu"))
+    large = np.zeros((400, 400, 3), np.uint8)
+    large[168:232, 168:232] = 200
+    buffer = io.BytesIO()
+    Image.fromarray(large).save(buffer, "JPEG", quality=95)
+    prepared = predictor.prepare(buffer.getvalue(), 0.25)  # the central 64 pixels are 16 µm
+    assert prepared.scale == "resampled from 0.25 µm per pixel"
+    assert prepared.tile.mean() > 190

@@ -122,7 +122,9 @@ def list_requirements(config: ServedConfig) -> list[str]:
 def _build_signature(config: ServedConfig) -> ModelSignature:
     # `Any`, because bytes, base64 text and pixel arrays are all images; MLflow's `binary` would
     # refuse the last two.
-    inputs = Schema([ColSpec(AnyType(), "image")])  # type: ignore[no-untyped-call]
+    scaled = config.um_per_pixel is not None
+    scale = [ColSpec(DataType.double, "um_per_pixel", required=False)] if scaled else []
+    inputs = Schema([ColSpec(AnyType(), "image"), *scale])  # type: ignore[no-untyped-call]
     outputs = Schema(
         [
             ColSpec(DataType.string, "label", required=False),
@@ -131,6 +133,7 @@ def _build_signature(config: ServedConfig) -> ModelSignature:
             ColSpec(DataType.string, "abstain", required=False),
             ColSpec(DataType.string, "error", required=False),
             ColSpec(DataType.string, "explanation", required=False),
+            *([ColSpec(DataType.string, "scale", required=False)] if scaled else []),
         ]
     )
     params = ParamSchema(

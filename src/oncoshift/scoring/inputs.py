@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.names import Finder, as_text
 from oncoshift.data.source.archives import TAR_SUFFIXES, ZIP_SUFFIXES, is_archive
-from oncoshift.data.source.csv_rows import read_rows
+from oncoshift.data.source.csv_rows import parse_scale, read_rows
 from oncoshift.data.source.folders import find_files, is_image
 from oncoshift.data.source.members import read_images
 from oncoshift.errors import DataError
@@ -27,11 +27,13 @@ class Tile:
         name: its path below the folder, in the CSV or in the archive, as printable text; unique.
         content: its file, its bytes, or the reason why there are none.
         group: patient, slide or original, if known.
+        um_per_pixel: its scale, if known.
     """
 
     name: str
     content: Path | bytes | UnreadableImageError
     group: str | None = None
+    um_per_pixel: float | None = None
 
     def read(self) -> bytes:
         """Read the bytes of the image file.
@@ -49,7 +51,8 @@ class TileInput:
     """A folder, CSV or archive of tiles.
 
     Args:
-        path: a folder; a CSV with the column `path` and optionally `group`; or a .zip or .tar.
+        path: a folder; a CSV with the column `path` and optionally `group` and `um_per_pixel`; or a
+            .zip or .tar.
 
     Raises:
         DataError: there is nothing at the path, or it is none of these.
@@ -108,7 +111,11 @@ class TileInput:
                 raise DataError(f"{self.path}: line {line}, column path: is empty")
             relative = PurePosixPath(row["path"])
             path = find(folder, relative) or folder / relative
-            yield Tile(as_text(row["path"]), path, group=row.get("group") or None)
+            try:
+                scale = parse_scale(row.get("um_per_pixel", ""))
+            except ValueError as error:
+                raise DataError(f"{self.path}: line {line}, {error}") from None
+            yield Tile(as_text(row["path"]), path, group=row.get("group") or None, um_per_pixel=scale)
 
     def _list_archive(self, done: frozenset[str], *, names_only: bool) -> Iterator[Tile]:
         for name, load in read_images(self.path):

@@ -40,14 +40,16 @@ SCHEMA = pa.schema(
         ("shift", pa.float64()),
         ("abstain", pa.string()),
         ("error", pa.string()),
+        ("scale", pa.string()),
         ("model", pa.string()),
         ("version", pa.string()),
         ("digest", pa.string()),
     ]
 )
 """probability: of malignancy. shift: percentile of the distance from the training organs. abstain:
-null, or why the label should not be relied on. error: null, or why the tile could not be scored.
-model, version, digest: the model that scored the tile; a model in a folder has no version."""
+null, or why the model gives no label. error: null, or why the tile could not be scored. scale:
+null, or whether the tile was resampled to the model's scale. model, version, digest: the model that
+scored the tile; a model in a folder has no version."""
 
 
 @dataclass(frozen=True)

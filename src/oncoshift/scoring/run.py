@@ -12,6 +12,8 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from oncoshift.parallel import count_usable_cores
 from oncoshift.serving.limits import UnreadableImageError
 
@@ -38,7 +40,7 @@ PART_SECONDS = 30.0
 MAX_THREADS = 8
 """More threads than this do not make one GPU faster, and each holds a batch in memory."""
 
-_ANSWERED = ("label", "probability", "shift", "abstain", "error")
+_ANSWERED = ("label", "probability", "shift", "abstain", "error", "scale")
 
 Row = dict[str, Any]
 """The values of a tile's row except those of the model; see `output.SCHEMA`."""
@@ -79,12 +81,14 @@ def score_batch(predict: Predict, tiles: Sequence[Tile]) -> list[Row]:
     """Read and score a few tiles; one that cannot be read gets a row with the reason."""
     rows: list[Row] = []
     images: list[bytes] = []
+    scales: list[float | None] = []
     waiting: list[Row] = []
 
     def flush() -> None:
-        for row, answer in zip(waiting, _predict(predict, images), strict=True):
+        for row, answer in zip(waiting, _predict(predict, images, scales), strict=True):
             row.update(answer)
         images.clear()
+        scales.clear()
         waiting.clear()
 
     for tile in tiles:
@@ -95,6 +99,7 @@ def score_batch(predict: Predict, tiles: Sequence[Tile]) -> list[Row]:
         except UnreadableImageError as error:
             row["error"] = str(error)
             continue
+        scales.append(tile.um_per_pixel)
         waiting.append(row)
         if sum(map(len, images)) >= BATCH_BYTES:
             flush()
@@ -102,13 +107,15 @@ def score_batch(predict: Predict, tiles: Sequence[Tile]) -> list[Row]:
     return rows
 
 
-def _predict(predict: Predict, images: Sequence[bytes]) -> Iterator[Row]:
+def _predict(predict: Predict, images: Sequence[bytes], scales: Sequence[float | None]) -> Iterator[Row]:
     import pandas as pd
 
     if not images:
         return
-    # A model of an earlier version answers with fewer columns.
-    answers = predict(pd.DataFrame({"image": list(images)}))
+    batch = pd.DataFrame({"image": list(images)})
+    if any(scale is not None for scale in scales):
+        batch["um_per_pixel"] = np.array(scales, dtype=np.float64)  # None becomes NaN
+    answers = predict(batch)  # a model of an earlier version answers with fewer columns
     for values in answers.reindex(columns=list(_ANSWERED)).to_dict("records"):
         yield {str(name): None if value != value else value for name, value in values.items()}
 

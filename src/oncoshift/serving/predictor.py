@@ -20,6 +20,7 @@ from PIL import Image
 
 from oncoshift.serving.config import CONFIG, GRAPH, LABELS, REFERENCE, WEIGHTS, ServedConfig
 from oncoshift.serving.images import UnreadableImageError, check_array, read_pixels, resize
+from oncoshift.serving.scale import compute_crop, resample
 from oncoshift.serving.shift import LIMIT, ShiftReference
 from oncoshift.serving.stain import normalizer
 from oncoshift.serving.tissue import MEASURED_SIDE, find_tissue_fault, measure
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
     from oncoshift.serving.eager import EagerNetwork
     from oncoshift.serving.network import Network
+
+
+MAX_SIDE = 2**16
+"""Larger than any image; asks for a JPEG at its full size."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class TileResult:
         abstain: why the model abstains from a label; None if it does not.
         error: why the image could not be used, or not be explained; None if all went well.
         explanation: the attribution of the probability, if it was asked for; see `encode_map`.
+        scale: whether the tile was resampled to the model's scale; None for a model without one, or
+            if the image could not be used.
     """
 
     label: str | None = None
@@ -55,6 +62,7 @@ class TileResult:
     abstain: str | None = None
     error: str | None = None
     explanation: str | None = None
+    scale: str | None = None
 
 
 class PreparedTile(NamedTuple):
@@ -63,10 +71,12 @@ class PreparedTile(NamedTuple):
     Attributes:
         tile: uint8 [tile_size, tile_size, 3].
         fault: why it is no tile that the model can judge; None if it is one.
+        scale: see `TileResult`.
     """
 
     tile: NDArray[np.uint8]
     fault: str | None
+    scale: str | None = None
 
 
 class TilePredictor:
@@ -132,6 +142,7 @@ class TilePredictor:
         batch_size: int = 64,
         threshold: float | None = None,
         explain: bool = False,
+        um_per_pixel: Sequence[float | None] | None = None,
     ) -> list[TileResult]:
         """Predict one result per image, in order; an unusable image does not affect the others.
 
@@ -141,10 +152,15 @@ class TilePredictor:
             batch_size: number of tiles decoded and classified at once.
             threshold: the probability from which a tile is malignant; default: the model's.
             explain: whether to explain each probability, which takes as long as 200 predictions.
+            um_per_pixel: scale of each image, None where it is unknown. A model that has a scale
+                resamples the images of another; one without a scale ignores it.
 
         Raises:
-            ValueError: batch_size is below 1.
+            ValueError: batch_size is below 1, or there are not as many scales as images.
         """
+        if um_per_pixel is not None and len(um_per_pixel) != len(images):
+            raise ValueError(f"{len(um_per_pixel)} scales of {len(images)} images")
+        scaled = list(zip(images, um_per_pixel or [None] * len(images), strict=True))
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
         least = self.config.threshold if threshold is None else threshold
@@ -152,14 +168,18 @@ class TilePredictor:
         return [
             result
             for start in starts
-            for result in self._predict_batch(images[start : start + batch_size], least, explain)
+            for result in self._predict_batch(scaled[start : start + batch_size], least, explain)
         ]
 
-    def prepare(self, image: object) -> PreparedTile:
-        """Decode, check, resize and normalise one image.
+    def prepare(self, image: object, um_per_pixel: float | None = None) -> PreparedTile:
+        """Decode, check, resize or resample, and normalise one image.
+
+        Args:
+            image: see `predict`.
+            um_per_pixel: its scale, if known.
 
         Raises:
-            UnreadableImageError: it is no image.
+            UnreadableImageError: it is no image, or cannot be resampled to the model's scale.
         """
         fault = None
         pixels = _read(image, self.config.tile_size)
@@ -169,15 +189,32 @@ class TilePredictor:
                 seen = _read(image, MEASURED_SIDE)  # a JPEG may have been decoded to less than is measured
             found = find_tissue_fault(measure(seen), self.config.limits)
             fault = None if found is None else f"{found.kind}: {found.reason}"
-        tile = resize(pixels, self.config.tile_size)
-        return PreparedTile(tile if self._normalize is None else self._normalize(tile).image, fault)
+        tile, scale = self._scale(image, pixels, um_per_pixel)
+        return PreparedTile(tile if self._normalize is None else self._normalize(tile).image, fault, scale)
 
-    def _predict_batch(self, images: Sequence[object], threshold: float, explain: bool) -> list[TileResult]:
+    def _scale(
+        self, image: object, pixels: NDArray[np.uint8], um_per_pixel: float | None
+    ) -> tuple[NDArray[np.uint8], str | None]:
+        """Bring an image to the tile's size and the model's scale, and say how."""
+        side, wanted = self.config.tile_size, self.config.um_per_pixel
+        if wanted is None:
+            return resize(pixels, side), None
+        if um_per_pixel is None:
+            return resize(pixels, side), "not stated"
+        whole = _read(image, MAX_SIDE)  # a JPEG may have been decoded to less
+        crop = compute_crop(whole.shape[1], whole.shape[0], um_per_pixel, side, wanted)
+        if crop is None:
+            return resize(pixels, side), "as stated"
+        return resample(whole, crop, side), f"resampled from {um_per_pixel:g} µm per pixel"
+
+    def _predict_batch(
+        self, images: Sequence[tuple[object, float | None]], threshold: float, explain: bool
+    ) -> list[TileResult]:
         results: list[TileResult | None] = []
         prepared: list[PreparedTile] = []
-        for image in images:
+        for image, um_per_pixel in images:
             try:
-                prepared.append(self.prepare(image))
+                prepared.append(self.prepare(image, um_per_pixel))
                 results.append(None)
             except UnreadableImageError as error:
                 results.append(TileResult(error=str(error)))
@@ -205,7 +242,7 @@ class TilePredictor:
                 shift = self._reference.rank(distances[row])
                 abstain = abstain or self._find_distance_fault(float(distances[row]))
             label = LABELS[probability >= threshold] if abstain is None else None
-            yield TileResult(label, probability, shift, abstain)
+            yield TileResult(label, probability, shift, abstain, scale=each.scale)
 
     def _find_distance_fault(self, distance: float) -> str | None:
         if distance < LIMIT:

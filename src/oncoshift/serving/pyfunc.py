@@ -11,7 +11,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from oncoshift.serving.predictor import TilePredictor
 
-IMAGE_COLUMN = "image"
+IMAGE_COLUMN, SCALE_COLUMN = "image", "um_per_pixel"
 OUTPUT_COLUMNS = ("label", "probability", "shift", "abstain", "error")
 
 
@@ -21,7 +21,8 @@ class ServedTileClassifier(PythonModel):
     Input: a DataFrame with the column `image` (or `{"image": [...]}`, or a list of `{"image":
     ...}`). Each image is the bytes of an image file, these bytes in base64 (as sent by REST), or
     uint8 RGB pixels [H, W, 3]. Without MLflow's schema (`unwrap_python_model()`), also a list of
-    images, or a uint8 array [N, H, W, 3] or [H, W, 3].
+    images, or a uint8 array [N, H, W, 3] or [H, W, 3]. A model that knows its scale also takes the
+    column `um_per_pixel` and resamples images of another scale; an empty cell means unknown.
 
     Output: a DataFrame with one row per image, the input's index and the columns
 
@@ -30,6 +31,7 @@ class ServedTileClassifier(PythonModel):
     - shift: percentile, 0–100, of the tile's distance from the training organs
     - abstain: null, or why the model gives no label
     - error: null, or why this image could not be used; all other columns are then null
+    - scale: only of a model that knows its scale: `not stated`, `as stated` or `resampled from …`
     - explanation: only with the parameter explain: a grey PNG of tile_size in base64; 128 says
       nothing, brighter speaks for malignant, darker for benign (Integrated Gradients)
 
@@ -60,8 +62,10 @@ class ServedTileClassifier(PythonModel):
         """Predict; the class describes input and output."""
         images, index = _list_images(model_input)
         given = params or {}
-        results = self._predictor.predict(images, **given)
+        results = self._predictor.predict(images, um_per_pixel=_list_scales(model_input, len(images)), **given)
         names = (*OUTPUT_COLUMNS, "explanation") if given.get("explain") else OUTPUT_COLUMNS
+        if self._predictor.config.um_per_pixel is not None:
+            names = (*names, "scale")
         columns = {name: [getattr(result, name) for result in results] for name in names}
         table = pd.DataFrame(columns, index=index, dtype=object)
         # A float column would turn None into NaN, which JSON lacks.
@@ -79,6 +83,18 @@ def _list_images(model_input: Any) -> tuple[list[Any], "pd.Index[Any] | None"]:
     if isinstance(model_input, np.ndarray) and model_input.ndim == 3:
         return [model_input], None
     return list(model_input), None
+
+
+def _list_scales(model_input: Any, count: int) -> list[float | None] | None:
+    """List the µm per pixel of the images, None where unknown; None without such a column."""
+    if not isinstance(model_input, pd.DataFrame | dict) or SCALE_COLUMN not in model_input:
+        return None
+    cells = list(model_input[SCALE_COLUMN])
+    if len(cells) == 1 and isinstance(cells[0], list):
+        cells = cells[0]  # see `_unfold`
+    if len(cells) != count:
+        raise ValueError(f"column {SCALE_COLUMN}: {len(cells)} values for {count} images")
+    return [None if cell is None or pd.isna(cell) else float(cell) for cell in cells]
 
 
 def _unfold(cells: list[Any], index: "pd.Index[Any]") -> tuple[list[Any], "pd.Index[Any] | None"]:
