@@ -5,10 +5,11 @@ lung, kidney and breast, with the mean training tile as baseline. Ours doubles t
 tile until its completeness delta is below the tolerance and its map is stable. Captum takes one
 number of steps for all tiles: the smallest of 50, 100, 200, … (50 is its default) at which no
 delta is above the tolerance, and only that last call is timed. It gets an internal batch size,
-since its default would need 0.2 GB for each step of each tile. `captum_ratio` is Captum's time
-over ours.
+since its default would need 0.2 GB for each step of each tile of 224 pixels. `captum_ratio` is
+Captum's time over ours. Times are CPU seconds over all threads: on a machine that does other work
+they are more reliable than wall-clock time.
 
-Run: ONCOSHIFT_SHARED=… python benchmarks/explain.py [--tiles 6]
+Run: ONCOSHIFT_SHARED=… python benchmarks/explain.py [--tiles 6] [--side 224]
 """
 
 from __future__ import annotations
@@ -41,23 +42,25 @@ CAPTUM_STEPS = (50, 100, 200, 400, 800)
 BATCH = 16
 
 
-def read_tiles(shared: Path, organs: list[str], count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read tiles [N, 224, 224, 3] and labels, as many of each organ and label as possible."""
+def read_tiles(
+    shared: Path, organs: list[str], count: int, side: int, seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read tiles [N, side, side, 3] and labels, as many of each organ and label as possible."""
     table = pd.read_csv(shared / "data" / "tiles.csv")
     table = table[table["organ"].isin(organs)]
     cells = table.groupby(["organ", "label"], sort=True)
     table = cells.sample(-(-count // cells.ngroups), random_state=seed).head(count)
     paths = [shared / "data" / "tiles" / path for path in table["path"]]
-    tiles = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    tiles = np.stack([np.asarray(Image.open(path).convert("RGB").resize((side, side))) for path in paths])
     return tiles, (table["label"] == "malignant").to_numpy().astype(np.int64)
 
 
-def train_heads(shared: Path) -> tuple[TileClassifier, NDArray[np.float32]]:
+def train_heads(shared: Path, side: int) -> tuple[TileClassifier, NDArray[np.float32]]:
     """Return a classifier with trained heads on a frozen ImageNet trunk, and the mean tile."""
     torch.manual_seed(0)
     classifier = TileClassifier("resnet50", 256, 0.5).eval()
     load_trunk(classifier.trunk, "resnet50", str(shared / "weights" / "resnet50_imagenet.safetensors"))
-    tiles, labels = read_tiles(shared, ["lung", "colon"], 60, seed=0)
+    tiles, labels = read_tiles(shared, ["lung", "colon"], 60, side, seed=0)
     with torch.no_grad():
         x = normalise(torch.from_numpy(tiles))
         features = torch.cat([classifier.trunk(part) for part in x.chunk(-(-len(x) // BATCH))])
@@ -96,30 +99,35 @@ def main() -> None:
     """Print a table and the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiles", type=int, default=6)
-    shared = Path(os.environ["ONCOSHIFT_SHARED"])
-    classifier, baseline = train_heads(shared)
-    tiles, _ = read_tiles(shared, ["lung", "kidney", "breast"], parser.parse_args().tiles, seed=3)
+    parser.add_argument("--side", type=int, default=224, help="to which tiles are resized, pixels")
+    options, shared = parser.parse_args(), Path(os.environ.get("ONCOSHIFT_SHARED", "../shared"))
+    classifier, baseline = train_heads(shared, options.side)
+    tiles, _ = read_tiles(shared, ["lung", "kidney", "breast"], options.tiles, options.side, seed=3)
     attribute_tiles(classifier, tiles[:1], baseline, Convergence(2, 2), batch_size=BATCH)  # warm up
 
-    began = time.perf_counter()
+    began = time.process_time()
     ours = attribute_tiles(classifier, tiles, baseline, Convergence(tolerance=TOLERANCE), batch_size=BATCH)
-    our_seconds = time.perf_counter() - began
-    print(f"ours: {our_seconds:.1f} s, steps {ours.steps.tolist()}, worst delta {ours.relative_delta.max():.3f}")
+    our_seconds = time.process_time() - began
+    print(
+        f"ours: {our_seconds:.1f} s, steps {ours.steps.tolist()}, worst delta {ours.relative_delta.max():.3f}",
+        flush=True,
+    )
 
     hardest_first = tiles[np.argsort(-ours.steps, kind="stable")]
     for steps in CAPTUM_STEPS:
         if steps < CAPTUM_STEPS[-1]:
             first = compute_captum_deltas(classifier, hardest_first[:1], baseline, steps)
             if first[0] > TOLERANCE:
-                print(f"Captum, {steps} steps: delta {first[0]:.3f} on the hardest tile")
+                print(f"Captum, {steps} steps: delta {first[0]:.3f} on the hardest tile", flush=True)
                 continue
-        began = time.perf_counter()
+        began = time.process_time()
         deltas = compute_captum_deltas(classifier, hardest_first, baseline, steps)
-        captum_seconds = time.perf_counter() - began
+        captum_seconds = time.process_time() - began
         print(f"Captum, {steps} steps: {captum_seconds:.1f} s, worst delta {deltas.max():.3f}")
         if deltas.max() <= TOLERANCE:
             break
     figures = {
+        "side": options.side,
         "captum_ratio": captum_seconds / our_seconds,
         "captum_steps": steps,
         "captum_worst_delta": float(deltas.max()),

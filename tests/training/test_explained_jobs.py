@@ -62,6 +62,8 @@ def test_a_killed_explanation_goes_on_and_leaves_nothing(
         now = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
         assert kept.items() <= now.items(), "nothing of it was written again"
 
-    again = explain.run(jobs, trained, look).explanation
-    pd.testing.assert_frame_equal(again.table, whole.table, check_exact=True)
+    again = explain.run(jobs, trained, look, control=trained)
+    assert again.control is not None
+    for table in (again.explanation.table, again.control.table):
+        pd.testing.assert_frame_equal(table, whole.table, check_exact=True)
     assert {path.name for path in trained.folder.iterdir()} == before
