@@ -46,6 +46,7 @@ bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/serve.py
 
 serve: $(READY)           ## the retraining flow on its schedule, until stopped
 	$(BIN)/python -m flows.serve

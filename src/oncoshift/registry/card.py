@@ -140,7 +140,7 @@ import mlflow
 mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")
 model = mlflow.pyfunc.load_model("models:/{name}@champion")
 with open("tile.jpg", "rb") as file:
-    print(model.predict({{"image": [file.read()]}}))  # columns probability, label, error
+    print(model.predict({{"image": [file.read()]}}))  # label, probability, shift, abstain, error
 ```"""
 
 
