@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from oncoshift.errors import DataError
-from oncoshift.evaluation.domains import evaluate_domains, split_by_organ
+from oncoshift.evaluation.domains import aggregate_groups, evaluate_domains, evaluate_groups, split_by_organ
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.settings import EvaluateSettings
@@ -102,10 +102,12 @@ def test_the_dictionary_is_json_and_the_markdown_a_table() -> None:
     values = report.to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     header, rule, *rows = report.to_markdown().splitlines()
-    assert len(rows) == 2
+    assert len(rows) == 2 + len(METRIC_NAMES)
+    assert header == "| metric | colon | lung |"
     assert {line.count("|") for line in (header, rule, *rows)} == {header.count("|")}
     interval = report.organs[1].intervals["auroc"]
-    assert f"{interval.point:.3f} [{interval.low:.3f}, {interval.high:.3f}]" in rows[1]
+    (row,) = (line for line in rows if line.startswith("| AUROC |"))
+    assert f"{interval.point:.3f} [{interval.low:.3f}, {interval.high:.3f}]" in row
 
 
 def test_seeds_must_cover_the_same_tiles_once() -> None:
@@ -116,3 +118,34 @@ def test_seeds_must_cover_the_same_tiles_once() -> None:
         evaluate_domains(pd.concat([predictions, predictions.iloc[:1]]), SETTINGS)
     with pytest.raises(DataError, match=r"lack the column\(s\) group"):
         evaluate_domains(predictions.drop(columns="group"), SETTINGS)
+
+
+def test_a_group_has_the_mean_probability_of_its_tiles_and_a_mixed_group_counts_once_for_each_label() -> None:
+    rows = [
+        ("a/0", "lung", "a", 0, 0.1, 0),
+        ("a/1", "lung", "a", 0, 0.3, 0),
+        ("a/2", "lung", "a", 1, 0.9, 0),
+        ("b/0", "lung", "b", 1, 0.6, 0),
+    ]
+    table = pd.DataFrame(rows, columns=["tile_id", "organ", "group", "label", "probability", "seed"])
+    groups = aggregate_groups(table).set_index("tile_id")
+    assert groups["probability"].to_dict() == pytest.approx({"a/0": 0.2, "a/1": 0.9, "b/1": 0.6})
+    assert groups["label"].to_dict() == {"a/0": 0, "a/1": 1, "b/1": 1}
+
+
+def test_groups_are_evaluated_with_intervals_of_their_own() -> None:
+    predictions = make_predictions({"lung": (120, 20)})
+    tiles, groups = evaluate_domains(predictions, SETTINGS), evaluate_groups(predictions, SETTINGS)
+    assert groups.organ("lung").per_seed[0].tiles == predictions.groupby(["group", "label"]).ngroups
+    assert groups.organ("lung").intervals["auroc"] != tiles.organ("lung").intervals["auroc"]
+    assert "| tiles (groups) | 120 (20) |" in tiles.to_markdown()
+    assert f"| groups | {groups.organ('lung').per_seed[0].tiles} |" in groups.to_markdown()
+
+
+def test_each_seed_is_judged_at_its_own_threshold() -> None:
+    predictions = make_predictions({"lung": (40, 8)})
+    strict = predictions.assign(threshold=predictions["seed"].map({0: 0.5, 1: 0.99}))
+    plain, (judged,) = evaluate_domains(predictions, SETTINGS).organs[0], evaluate_domains(strict, SETTINGS).organs
+    assert judged.per_seed[0] == plain.per_seed[0]
+    assert judged.per_seed[1].tp < plain.per_seed[1].tp
+    assert judged.intervals["sensitivity"].point == pytest.approx(judged.mean("sensitivity"))

@@ -7,13 +7,22 @@ import time
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+)
 
 from oncoshift.errors import DataError
-from oncoshift.evaluation.intervals import bootstrap_difference, bootstrap_metrics, bootstrap_ratio
+from oncoshift.evaluation.intervals import bootstrap_differences, bootstrap_metrics, bootstrap_ratio
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError, resample_groups
-from oncoshift.evaluation.weighted import METRIC_NAMES, compute_weighted_metric
+from oncoshift.evaluation.weighted import METRIC_NAMES, compute_weighted_metrics
 
 Tiles = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.str_]]
 
@@ -33,24 +42,42 @@ def make_tiles(
     return labels, probabilities, np.array([f"g{number:03d}" for number in index])
 
 
-def test_weighted_metrics_equal_those_of_sklearn() -> None:
-    labels, probabilities, _ = make_tiles(tiles=150, seeds=2)
-    weights = np.random.default_rng(1).integers(0, 4, (150, 5)).astype(np.float64)
-    values = {
-        name: compute_weighted_metric(name, labels, probabilities, weights, threshold=0.5, bins=10)
-        for name in METRIC_NAMES
-    }
-    for k, row in enumerate(probabilities):
-        called = (row >= 0.5).astype(int)
-        for r, weight in enumerate(weights.T):
-            expected = {
-                "accuracy": accuracy_score(labels, called, sample_weight=weight),
-                "balanced_accuracy": balanced_accuracy_score(labels, called, sample_weight=weight),
-                "sensitivity": recall_score(labels, called, sample_weight=weight),
-                "specificity": recall_score(labels, called, pos_label=0, sample_weight=weight),
-                "auroc": roc_auc_score(labels, row, sample_weight=weight),
-            }
-            assert {name: values[name][k, r] for name in expected} == pytest.approx(expected)
+@pytest.mark.parametrize("decimals", [1, 12], ids=["ties", "no ties"])
+def test_weighted_metrics_equal_those_of_sklearn(decimals: int) -> None:
+    rng = np.random.default_rng(1)
+    for tiles in (5, 40, 150):
+        labels = np.r_[0, 1, rng.integers(0, 2, tiles - 2)]
+        probabilities = rng.random((2, tiles)).round(decimals)
+        weights = rng.integers(0, 4, (tiles, 3)).astype(np.float64)
+        weights[:2] += 1  # so that both classes have weight
+        thresholds = np.array([0.5, 0.3])
+        values = compute_weighted_metrics(METRIC_NAMES, labels, probabilities, weights, thresholds=thresholds, bins=10)
+        for k, row in enumerate(probabilities):
+            called = (row >= thresholds[k]).astype(int)
+            for r, weight in enumerate(weights.T):
+                expected = {
+                    "accuracy": accuracy_score(labels, called, sample_weight=weight),
+                    "balanced_accuracy": balanced_accuracy_score(labels, called, sample_weight=weight),
+                    "sensitivity": recall_score(labels, called, sample_weight=weight),
+                    "specificity": recall_score(labels, called, pos_label=0, sample_weight=weight),
+                    "f1": f1_score(labels, called, sample_weight=weight),
+                    "mcc": matthews_corrcoef(labels, called, sample_weight=weight),
+                    "auroc": roc_auc_score(labels, row, sample_weight=weight),
+                    "auprc": average_precision_score(labels, row, sample_weight=weight),
+                    "brier": brier_score_loss(labels, row, sample_weight=weight),
+                }
+                assert {name: values[name][k, r] for name in expected} == pytest.approx(expected, rel=0, abs=1e-12)
+                assert set(METRIC_NAMES) - set(expected) == {"ece"}, "which scikit-learn does not have"
+
+
+def test_a_constant_prediction_has_no_correlation_and_no_weight_gives_no_value() -> None:
+    labels, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.9, 0.9]])
+    weights = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    values = compute_weighted_metrics(METRIC_NAMES, labels, probabilities, weights, thresholds=np.array([0.5]), bins=10)
+    assert values["mcc"][0, 0] == 0
+    assert values["auroc"][0, 0] == 0.5
+    undefined = {name for name in METRIC_NAMES if np.isnan(values[name][0, 1])}
+    assert undefined == {"balanced_accuracy", "auroc", "specificity", "mcc"}, "without weight on a benign tile"
 
 
 def test_weights_stand_for_repeated_tiles() -> None:
@@ -58,11 +85,11 @@ def test_weights_stand_for_repeated_tiles() -> None:
     weights = np.random.default_rng(2).integers(0, 3, 90)
     repeated = np.repeat(np.arange(90), weights)
     plain = compute_metrics(labels[repeated], probabilities[0, repeated], groups[repeated]).as_dict()
+    values = compute_weighted_metrics(
+        METRIC_NAMES, labels, probabilities, weights[:, None].astype(float), thresholds=np.array([0.5]), bins=10
+    )
     for name in METRIC_NAMES:
-        value = compute_weighted_metric(
-            name, labels, probabilities, weights[:, None].astype(float), threshold=0.5, bins=10
-        )
-        assert value[0, 0] == pytest.approx(plain[name]), name
+        assert values[name][0, 0] == pytest.approx(plain[name]), name
 
 
 def test_points_are_means_over_seeds_and_lie_between_the_ends() -> None:
@@ -72,7 +99,7 @@ def test_points_are_means_over_seeds_and_lie_between_the_ends() -> None:
     assert tuple(intervals) == METRIC_NAMES
     for name, interval in intervals.items():
         assert interval.point == pytest.approx(np.mean([metrics[name] for metrics in every])), name
-        assert 0 <= interval.low < interval.high <= 1
+        assert interval.low < interval.high <= 1
         assert (interval.confidence, interval.resamples) == (0.95, 300)
         if name != "ece":
             assert interval.low < interval.point < interval.high
@@ -173,26 +200,25 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     labels, probabilities, groups = make_tiles()
-    for name in METRIC_NAMES:
-        interval = bootstrap_difference(labels, probabilities, probabilities, groups, name, resamples=100)
+    for interval in bootstrap_differences(labels, probabilities, probabilities, groups, resamples=100).values():
         assert (interval.point, interval.low, interval.high) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
 def test_the_difference_is_a_minus_b_of_the_means_over_seeds() -> None:
     labels, a, groups = make_tiles(seeds=3, gain=0.4)
     _, b, _ = make_tiles(seeds=2, gain=0.1)
-    interval = bootstrap_difference(labels, a, b, groups, "balanced_accuracy", resamples=200)
+    interval = bootstrap_differences(labels, a, b, groups, resamples=200)["balanced_accuracy"]
     means = [np.mean([balanced_accuracy_score(labels, (row >= 0.5).astype(int)) for row in model]) for model in (a, b)]
     assert interval.point == pytest.approx(means[0] - means[1])
     assert interval.low > 0
-    back = bootstrap_difference(labels, b, a, groups, "balanced_accuracy", resamples=200)
+    back = bootstrap_differences(labels, b, a, groups, resamples=200)["balanced_accuracy"]
     assert back.point == pytest.approx(-interval.point)
 
 
 def test_pairing_narrows_the_interval_of_models_that_err_alike() -> None:
     labels, b, groups = make_tiles(seeds=1, group_noise=0.3)
     a = np.clip(b + 0.05 * (2 * labels - 1), 0, 1)
-    paired = bootstrap_difference(labels, a, b, groups, "auroc")
+    paired = bootstrap_differences(labels, a, b, groups, names=("auroc",))["auroc"]
     alone = [bootstrap_metrics(labels, one, groups, names=("auroc",))["auroc"] for one in (a, b)]
     assert paired.low > 0, "a is better on every group"
     assert alone[0].low < alone[1].high, "which their own intervals do not show"

@@ -245,3 +245,10 @@ def test_without_labels_a_champion_gives_way_only_to_one_that_says_the_same(kapp
     decision = decide_by(WITHOUT_LABELS, replace(FEW, agreement_with_champion=kappa))
     assert decision.promote is promoted
     assert failed(decision) == ([] if promoted else ["agrees with champion"])
+
+
+def test_an_audit_set_that_is_too_small_says_how_large_it_should_be() -> None:
+    size = "With 1 benign and 2 malignant groups the interval is wide; about 20 more would do."
+    few = replace(GOOD, groups={"benign": 1, "malignant": 2}, audit_size=size)
+    assert size in decide_by(GateSettings(), few).flags
+    assert size not in decide_by(GateSettings(), replace(GOOD, audit_size=size)).flags

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from oncoshift.errors import DataError
 from oncoshift.evaluation.intervals import Interval, bootstrap_metrics
 from oncoshift.evaluation.metrics import Metrics, compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
-from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName
+from oncoshift.evaluation.weighted import METRIC_NAMES, TITLES, MetricName
 from oncoshift.markdown import escape
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from oncoshift.settings import EvaluateSettings
 
 PREDICTION_COLUMNS = ("tile_id", "organ", "group", "label", "probability", "seed")
-"""Columns of a table with one row per tile and seed: label 0 or 1, probability of malignant."""
+"""Columns of a table with one row per tile and seed: label 0 or 1, probability of malignant.
+
+A column `threshold` may say from which probability each seed's model calls a tile malignant;
+without it that is `DEFAULT_THRESHOLD`.
+"""
+
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class OrganPredictions:
         labels: int64 [N].
         groups: str [N].
         probabilities: of malignant, float64 [K, N].
+        thresholds: float64 [K], probability from which each seed's model calls a tile malignant.
     """
 
     organ: str
@@ -44,6 +51,7 @@ class OrganPredictions:
     labels: NDArray[np.int64]
     groups: NDArray[np.str_]
     probabilities: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,11 @@ class Report:
 
     Attributes:
         organs: one result per organ, in alphabetical order.
+        unit: tile, or group where groups were aggregated.
     """
 
     organs: tuple[OrganResult, ...]
+    unit: str = "tile"
 
     def organ(self, name: str) -> OrganResult:
         """Return the result of one organ; KeyError if it was not evaluated."""
@@ -103,15 +113,19 @@ class Report:
         return pd.DataFrame([_to_row(result) for result in self.organs])
 
     def to_markdown(self) -> str:
-        """Format the metrics with their intervals as Markdown: a row per organ, then notes."""
-        header = ["organ", "tiles (groups)", "seeds", *(name.replace("_", " ") for name in METRIC_NAMES)]
-        lines = [_format_markdown_row(header), _format_markdown_row(["---"] * len(header))]
-        for result in self.organs:
-            size = next(iter(result.per_seed.values()))
-            cells = [result.organ, f"{size.tiles:,} ({size.groups})", str(len(result.per_seed))]
-            lines.append(_format_markdown_row(cells + [result.in_words(name) for name in METRIC_NAMES]))
+        """Format the metrics with their intervals as Markdown: a column per organ, then notes."""
+        rows = [["metric", *(result.organ for result in self.organs)]]
+        rows += [["---"] * len(rows[0])]
+        sizes = [next(iter(result.per_seed.values())) for result in self.organs]
+        if self.unit == "tile":
+            rows += [["tiles (groups)", *(f"{size.tiles:,} ({size.groups})" for size in sizes)]]
+        else:
+            rows += [[f"{self.unit}s", *(f"{size.tiles:,}" for size in sizes)]]
+        rows += [["seeds", *(str(len(result.per_seed)) for result in self.organs)]]
+        for name in METRIC_NAMES:
+            rows += [[TITLES[name], *(result.in_words(name) for result in self.organs)]]
         notes = [escape(f"{result.organ}: {result.note}") for result in self.organs if result.note]
-        return "\n".join([*lines, *(["", *notes] if notes else [])])
+        return "\n".join([*map(_format_markdown_row, rows), *(["", *notes] if notes else [])])
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: organ → {intervals: {metric: {…}}, seeds: {seed: metrics}, note}."""
@@ -142,6 +156,27 @@ def evaluate_domains(predictions: pd.DataFrame, settings: EvaluateSettings, seed
     return Report(tuple(_evaluate(organ, settings, seed) for organ in split_by_organ(predictions)))
 
 
+def aggregate_groups(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Aggregate tiles to groups: one row per group, label and seed, with the mean probability.
+
+    A group with tiles of both labels gives two rows, so that each row has a true label. The result
+    has the same columns, with the group and label as `tile_id`.
+
+    Args:
+        predictions: with the columns `PREDICTION_COLUMNS`.
+    """
+    columns = ["organ", "group", "label", "seed"]
+    table = predictions.assign(threshold=predictions.get("threshold", DEFAULT_THRESHOLD))
+    means = table.groupby(columns, as_index=False)[["probability", "threshold"]].mean()
+    return means.assign(tile_id=means["group"].astype(str) + "/" + means["label"].astype(str))
+
+
+def evaluate_groups(predictions: pd.DataFrame, settings: EvaluateSettings, seed: int = 0) -> Report:
+    """Compute metrics and intervals of groups, as `evaluate_domains` does of tiles."""
+    report = evaluate_domains(aggregate_groups(predictions), settings, seed)
+    return replace(report, unit="group")
+
+
 def split_by_organ(predictions: pd.DataFrame) -> list[OrganPredictions]:
     """Split a table of predictions into arrays, organ by organ in alphabetical order, tiles by id.
 
@@ -168,6 +203,7 @@ def _to_predictions(organ: str, rows: pd.DataFrame) -> OrganPredictions:
             f"{organ}: every seed must predict the same {len(tiles)} tiles once each, found rows by seed "
             f"{counts['size'].to_dict()}; evaluate all seeds on one split"
         )
+    seeds = rows.assign(threshold=rows.get("threshold", DEFAULT_THRESHOLD)).groupby("seed")["threshold"]
     table = rows.pivot(index="seed", columns="tile_id", values="probability").sort_index()
     return OrganPredictions(
         organ=organ,
@@ -175,33 +211,40 @@ def _to_predictions(organ: str, rows: pd.DataFrame) -> OrganPredictions:
         labels=tiles["label"].to_numpy(dtype=np.int64),
         groups=tiles["group"].to_numpy(dtype=np.str_),
         probabilities=table[tiles["tile_id"]].to_numpy(dtype=np.float64),
+        thresholds=seeds.first().sort_index().to_numpy(dtype=np.float64),
     )
 
 
 def _evaluate(tiles: OrganPredictions, settings: EvaluateSettings, seed: int) -> OrganResult:
     bins = settings.calibration_bins
     per_seed = {
-        number: compute_metrics(tiles.labels, row, tiles.groups, bins=bins)
-        for number, row in zip(tiles.seeds, tiles.probabilities, strict=True)
+        number: compute_metrics(tiles.labels, row, tiles.groups, threshold, bins)
+        for number, row, threshold in zip(tiles.seeds, tiles.probabilities, tiles.thresholds, strict=True)
     }
 
-    def bootstrap(probabilities: NDArray[np.float64]) -> dict[MetricName, Interval]:
+    def bootstrap(seeds: slice) -> dict[MetricName, Interval]:
         return bootstrap_metrics(
             tiles.labels,
-            probabilities,
+            tiles.probabilities[seeds],
             tiles.groups,
             resamples=settings.bootstrap,
             confidence=settings.confidence,
             seed=seed,
+            threshold=tiles.thresholds[seeds],
             bins=bins,
         )
 
     try:
-        intervals = bootstrap(tiles.probabilities)
+        intervals = bootstrap(slice(None))
     except TooFewGroupsError as error:
         return OrganResult(tiles.organ, per_seed, {}, lambda _: {}, str(error))
-    of_seed = cache(lambda number: bootstrap(tiles.probabilities[tiles.seeds.index(number)]))
-    return OrganResult(tiles.organ, per_seed, intervals, of_seed, "")
+
+    @cache
+    def bootstrap_seed(number: int) -> dict[MetricName, Interval]:
+        place = tiles.seeds.index(number)
+        return bootstrap(slice(place, place + 1))
+
+    return OrganResult(tiles.organ, per_seed, intervals, bootstrap_seed, "")
 
 
 def _to_row(result: OrganResult) -> dict[str, Any]:
@@ -219,7 +262,7 @@ def _to_row(result: OrganResult) -> dict[str, Any]:
         row[name] = np.nan if value is None else value
         row[f"{name}_low"] = interval.low if interval else np.nan
         row[f"{name}_high"] = interval.high if interval else np.nan
-    return row | {name: result.mean(name) for name in ("brier", "tn", "fp", "fn", "tp")}
+    return row | {name: result.mean(name) for name in ("tn", "fp", "fn", "tp")}
 
 
 def _format_markdown_row(cells: list[str]) -> str:

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from oncoshift.errors import DataError
 from oncoshift.evaluation.metrics import check_predictions
 from oncoshift.evaluation.resampling import Resamples, TooFewGroupsError, draw_groups, draw_seeds, resample_groups
-from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName, compute_weighted_metric
+from oncoshift.evaluation.weighted import METRIC_NAMES, MetricName, compute_weighted_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    Threshold = float | NDArray[np.float64]
+    """Probability from which a tile is malignant: for all models, or for each, [K]."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,17 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def format_signed(self) -> str:
+        """Format a difference, with signs."""
+        return f"{self.point:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+class _Contrast(NamedTuple):
+    """Coefficients of a contrast of K models: of the estimate [K], and of resamples [K, R]."""
+
+    means: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
 
 def bootstrap_metrics(
     labels: NDArray[np.int64],
@@ -57,7 +71,7 @@ def bootstrap_metrics(
     confidence: float = 0.95,
     seed: int = 0,
     names: Sequence[MetricName] = METRIC_NAMES,
-    threshold: float = 0.5,
+    threshold: Threshold = 0.5,
     bins: int = 10,
 ) -> dict[MetricName, Interval]:
     """Compute intervals of a model's metrics, or of their mean over several seeds.
@@ -75,7 +89,8 @@ def bootstrap_metrics(
         confidence: of the interval, in (0, 1).
         seed: of the draws.
         names: of the metrics.
-        threshold: probability from which a tile is called malignant.
+        threshold: probability from which a tile is called malignant, the same or one for each
+        model.
         bins: number of bins of the calibration error.
 
     Returns:
@@ -89,28 +104,27 @@ def bootstrap_metrics(
     rng = np.random.default_rng(seed)
     drawn = resample_groups(labels, groups, resamples, rng)
     shares = draw_seeds(len(models), resamples, rng)
-    means = np.full(len(models), 1 / len(models))
-    intervals = {}
-    for name in names:
-        score = partial(compute_weighted_metric, name, labels, models, threshold=threshold, bins=bins)
-        intervals[name] = _compute_interval(score, drawn, means, shares, confidence)
-    return intervals
+    contrast = _Contrast(np.full(len(models), 1 / len(models)), shares)
+    scores = partial(
+        compute_weighted_metrics, names, labels, models, thresholds=_spread(threshold, len(models)), bins=bins
+    )
+    return _compute_intervals(scores, drawn, contrast, confidence)
 
 
-def bootstrap_difference(
+def bootstrap_differences(
     labels: NDArray[np.int64],
     probabilities_a: NDArray[np.float64],
     probabilities_b: NDArray[np.float64],
     groups: NDArray[np.str_],
-    metric: MetricName,
     *,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    threshold: float = 0.5,
+    names: Sequence[MetricName] = METRIC_NAMES,
+    thresholds: tuple[Threshold, Threshold] = (0.5, 0.5),
     bins: int = 10,
-) -> Interval:
-    """Compute the interval of metric(a) − metric(b), both measured on the same resampled groups.
+) -> dict[MetricName, Interval]:
+    """Compute intervals of metric(a) − metric(b), both measured on the same resampled groups.
 
     If a and b have equally many rows, row k of both must be of the same seed: seeds are then drawn
     in pairs too.
@@ -120,12 +134,15 @@ def bootstrap_difference(
         probabilities_a: [N] or [K, N], of malignant; for example the adapted models'.
         probabilities_b: [N] or [L, N], of malignant; for example the control's.
         groups: [N].
-        metric: name of the metric.
         resamples: number of resamples.
         confidence: of the interval, in (0, 1).
         seed: of the draws.
-        threshold: probability from which a tile is called malignant.
+        names: of the metrics.
+        thresholds: probabilities from which the models of a and of b call a tile malignant.
         bins: number of bins of the calibration error.
+
+    Returns:
+        The interval of each difference, by name.
 
     Raises:
         DataError: shapes or values are wrong.
@@ -136,10 +153,11 @@ def bootstrap_difference(
     drawn = resample_groups(labels, groups, resamples, rng)
     shares_a = draw_seeds(len(a), resamples, rng)
     shares_b = shares_a if len(a) == len(b) else draw_seeds(len(b), resamples, rng)
-    models, shares = np.concatenate([a, b]), np.concatenate([shares_a, -shares_b])
     means = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
-    score = partial(compute_weighted_metric, metric, labels, models, threshold=threshold, bins=bins)
-    return _compute_interval(score, drawn, means, shares, confidence)
+    contrast = _Contrast(means, np.concatenate([shares_a, -shares_b]))
+    cut = np.concatenate([_spread(thresholds[0], len(a)), _spread(thresholds[1], len(b))])
+    scores = partial(compute_weighted_metrics, names, labels, np.concatenate([a, b]), thresholds=cut, bins=bins)
+    return _compute_intervals(scores, drawn, contrast, confidence)
 
 
 def bootstrap_ratio(
@@ -194,21 +212,28 @@ def _check_models(
     return models
 
 
-def _compute_interval(
-    score: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    drawn: Resamples,
-    means: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    confidence: float,
-) -> Interval:
-    """Compute the interval of a linear contrast of K models.
+def _spread(threshold: Threshold, models: int) -> NDArray[np.float64]:
+    """Return a threshold for each of K models, [K]."""
+    return np.broadcast_to(np.asarray(threshold, np.float64), (models,))
 
-    `score` turns tile weights [N, R] into a metric's values [K, R]; `means` [K] are the
-    coefficients of the estimate and `shares` [K, R] those of the resamples.
+
+def _compute_intervals(
+    score: Callable[[NDArray[np.float64]], dict[MetricName, NDArray[np.float64]]],
+    drawn: Resamples,
+    contrast: _Contrast,
+    confidence: float,
+) -> dict[MetricName, Interval]:
+    """Compute the interval of a linear contrast of K models for each metric.
+
+    `score` turns tile weights [N, R] into each metric's values, [K, R].
     """
-    point = means @ score(np.ones((len(drawn.index), 1)))[:, 0]
-    resampled = np.concatenate([score(weights) for weights in drawn.tile_weights()], axis=1)
-    return _take_percentiles(float(point), (resampled * shares).sum(axis=0), confidence)
+    points = score(np.ones((len(drawn.index), 1)))
+    parts = [score(weights) for weights in drawn.tile_weights()]
+    intervals = {}
+    for name, values in points.items():
+        resampled = (np.concatenate([part[name] for part in parts], axis=1) * contrast.shares).sum(axis=0)
+        intervals[name] = _take_percentiles(float(contrast.means @ values[:, 0]), resampled, confidence)
+    return intervals
 
 
 def _take_percentiles(point: float, resampled: NDArray[np.float64], confidence: float) -> Interval:

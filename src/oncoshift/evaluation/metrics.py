@@ -6,7 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    roc_auc_score,
+)
 
 from oncoshift.errors import DataError
 from oncoshift.evaluation.calibration import expected_calibration_error
@@ -28,8 +37,11 @@ class Metrics:
         accuracy: share of tiles classified correctly.
         balanced_accuracy: mean of sensitivity and specificity.
         auroc: area under the ROC curve.
+        auprc: area under the precision–recall curve, as average precision.
         sensitivity: share of malignant tiles called malignant.
         specificity: share of benign tiles called benign.
+        f1: harmonic mean of precision and sensitivity.
+        mcc: Matthews correlation coefficient, in [−1, 1]; 0 for constant predictions.
         ece: expected calibration error.
         brier: mean squared distance of probability and label (Brier 1950).
         tn: benign tiles called benign.
@@ -44,8 +56,11 @@ class Metrics:
     accuracy: float
     balanced_accuracy: float | None
     auroc: float | None
+    auprc: float | None
     sensitivity: float | None
     specificity: float | None
+    f1: float | None
+    mcc: float | None
     ece: float
     brier: float
     tn: int
@@ -89,10 +104,13 @@ def compute_metrics(
         accuracy=float(accuracy_score(labels, called)),
         balanced_accuracy=float(balanced_accuracy_score(labels, called)) if both else None,
         auroc=float(roc_auc_score(labels, probabilities)) if both else None,
+        auprc=float(average_precision_score(labels, probabilities)) if both else None,
         sensitivity=tp / malignant if malignant else None,
         specificity=tn / benign if benign else None,
+        f1=float(f1_score(labels, called)) if malignant else None,
+        mcc=float(matthews_corrcoef(labels, called)) if both else None,
         ece=expected_calibration_error(labels, probabilities, bins),
-        brier=float(np.mean((probabilities - labels) ** 2)),
+        brier=float(brier_score_loss(labels, probabilities)),
         tn=tn,
         fp=fp,
         fn=fn,

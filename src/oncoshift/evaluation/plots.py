@@ -81,20 +81,19 @@ def draw_reliability_figure(predictions: pd.DataFrame, bins: int = 10) -> Figure
     return figure
 
 
-def draw_confusion_figure(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
+def draw_confusion_figure(predictions: pd.DataFrame) -> Figure:
     """Draw the confusion matrix of each organ: share of the true class, and tiles.
 
     Both are means over seeds.
 
     Args:
         predictions: with the columns `oncoshift.evaluation.domains.PREDICTION_COLUMNS`.
-        threshold: probability from which a tile is called malignant.
     """
     organs = split_by_organ(predictions)
     figure, row = _create_panels(len(organs), _PANEL_INCHES + 0.5)
     for axes, tiles in zip(row, organs, strict=True):
         _set_title(axes, tiles)
-        _draw_confusion(axes, _compute_mean_confusion(tiles, threshold))
+        _draw_confusion(axes, _compute_mean_confusion(tiles))
         axes.set_xlabel("called")
     row[0].set_ylabel("true")
     return figure
@@ -104,7 +103,7 @@ def draw_comparison_figure(reports: Mapping[str, Report], metric: MetricName = "
     """Draw a metric of several models on each organ, with intervals.
 
     A dot is the mean over seeds, whiskers its interval. Whiskers of two models may overlap although
-    their paired difference is clear: for that, see `bootstrap_difference`.
+    their paired difference is clear: for that, see `bootstrap_differences`.
 
     Args:
         reports: name of a model, as in the legend, → its report; at most six, drawn in this order
@@ -189,9 +188,10 @@ def _draw_reliability(upper: Axes, lower: Axes, tiles: OrganPredictions, bins: i
     lower.spines[["top", "right"]].set_visible(False)
 
 
-def _compute_mean_confusion(tiles: OrganPredictions, threshold: float) -> NDArray[np.float64]:
+def _compute_mean_confusion(tiles: OrganPredictions) -> NDArray[np.float64]:
     """Count tiles by true (rows) and predicted (columns) class, as the mean over seeds, [2, 2]."""
-    every = [compute_metrics(tiles.labels, row, tiles.groups, threshold) for row in tiles.probabilities]
+    models = zip(tiles.probabilities, tiles.thresholds, strict=True)
+    every = [compute_metrics(tiles.labels, row, tiles.groups, threshold) for row, threshold in models]
     return np.asarray(np.mean([[[one.tn, one.fp], [one.fn, one.tp]] for one in every], axis=0))
 
 

@@ -57,6 +57,7 @@ class GateEvidence:
         agreement_with_champion: kappa of challenger and champion on unlabelled target tiles; None
             where there is no champion, or `gate.without_audit` is not `trust`.
         too_few: why there are too few groups for intervals; empty where there are enough.
+        audit_size: width of the audit set's interval, and how many more groups would do.
         phantom: whether the data are made up.
         abstained: number of audit tiles on which the challenger abstains.
     """
@@ -72,6 +73,7 @@ class GateEvidence:
     verdict: Verdict
     agreement_with_champion: float | None = None
     too_few: str = ""
+    audit_size: str = ""
     phantom: bool = False
     abstained: int = 0
 
@@ -174,6 +176,8 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         agreement = _check_agreement(evidence.agreement_with_champion, select.trust_agreement)
         reasons = (*picked, _check_verdict(evidence.verdict), *floors, agreement)
     flags = [_note_verdict(evidence.verdict, all(reason.passed for reason in floors) if suffices else None)]
+    if not suffices and evidence.audit_size:
+        flags.append(evidence.audit_size)
     if not suffices and settings.without_audit == "trust":
         flags.append(
             f"Too few labelled groups ({_list_groups(evidence.groups)}): decided without labels (without_audit)."

@@ -15,6 +15,7 @@ from oncoshift.registry.promotion import ChampionMovedError
 from oncoshift.retraining.naming import SETTINGS, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
 from oncoshift.settings import dump_settings, flatten, replace_values
+from oncoshift.steps import cross_organ as cross_organ_step
 from oncoshift.steps import evaluate as evaluate_step
 from oncoshift.steps import explain as explain_step
 from oncoshift.steps import gate as gate_step
@@ -142,6 +143,8 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
         session.say(f"picked: {selection.description}")
         session.say(f"verdict without labels: {selection.verdict.words}")
         selection.record(recorder)
+        # After the pick, since it reads labels of the target.
+        cross_organ_step.run(session.jobs, selection, session.settings.evaluate).record(recorder)
     return selection
 
 

@@ -80,6 +80,16 @@ class EvaluateSettings(Section):
     bootstrap: int = Field(1000, ge=100, description="number of bootstrap resamples of groups")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="confidence level of the intervals")
     calibration_bins: int = Field(10, ge=2, description="number of probability bins of the calibration error")
+    calibration: Literal["temperature", "none"] = Field(
+        "temperature", description="scaling of served probabilities, fitted on source validation"
+    )
+    operating_point: Literal["fixed", "youden", "sensitivity"] = Field(
+        "fixed",
+        description="threshold of malignant: fixed at evaluate.threshold, or on source validation by Youden's index, "
+        "or the highest with evaluate.min_sensitivity",
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a tile is malignant, if fixed")
+    min_sensitivity: Share = Field(0.95, description="least sensitivity on source validation of the operating point")
 
 
 class ExplainSettings(Section):

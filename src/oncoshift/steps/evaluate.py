@@ -9,8 +9,9 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 from oncoshift.errors import DataError
-from oncoshift.evaluation.domains import Report, evaluate_domains, split_by_organ
-from oncoshift.evaluation.intervals import Interval, bootstrap_difference
+from oncoshift.evaluation.domains import Report, evaluate_domains, evaluate_groups, split_by_organ
+from oncoshift.evaluation.embedding import draw_embedding
+from oncoshift.evaluation.intervals import Interval, bootstrap_differences
 from oncoshift.evaluation.plots import (
     draw_comparison_figure,
     draw_confusion_figure,
@@ -18,12 +19,19 @@ from oncoshift.evaluation.plots import (
     draw_roc_figure,
 )
 from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.evaluation.selective import describe_aurc, draw_risk_coverage_figure
+from oncoshift.evaluation.slices import build_slices, format_slices
 from oncoshift.evaluation.weighted import METRIC_NAMES
+from oncoshift.steps.calibration import predict_calibrated
+from oncoshift.steps.embedding import map_features
+from oncoshift.steps.properties import measure_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from oncoshift.evaluation.domains import OrganResult
+    from oncoshift.evaluation.embedding import FeatureMap
+    from oncoshift.evaluation.operating import Calibration
     from oncoshift.settings import EvaluateSettings, Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import Recorder
@@ -38,25 +46,48 @@ class EvaluatedMethod:
         seeds: its trained jobs, one per seed.
         predictions: of all seeds, with the columns of `evaluation.domains.PREDICTION_COLUMNS`.
         report: over its seeds; source organs on source_val, the target on test.
+        groups: the same as `report`, of groups instead of tiles.
+        calibrations: seed → temperature and threshold.
         bins: number of bins of the reliability diagram.
     """
 
     seeds: Sequence[TrainedJob]
     predictions: pd.DataFrame
     report: Report
+    groups: Report
+    calibrations: Mapping[int, Calibration]
     bins: int
 
     def record(self, recorder: Recorder, folder: str = "") -> None:
-        """Save the report and the three plots.
+        """Save the report and the plots.
 
         Args:
             recorder: where to save them.
             folder: prefix of their names, ending in a slash.
         """
-        recorder.save_text(f"{folder}report.md", self.report.to_markdown())
+        recorder.save_text(f"{folder}report.md", self.to_markdown())
         recorder.save_figure(f"{folder}roc.png", draw_roc_figure(self.predictions))
         recorder.save_figure(f"{folder}reliability.png", draw_reliability_figure(self.predictions, self.bins))
         recorder.save_figure(f"{folder}confusion.png", draw_confusion_figure(self.predictions))
+        recorder.save_figure(f"{folder}risk_coverage.png", draw_risk_coverage_figure(self.predictions))
+
+    def to_markdown(self) -> str:
+        """Format metrics of tiles and groups, calibration and selective prediction as Markdown."""
+        seeds = [
+            f"| {seed} | {each.temperature:.3f} | {each.threshold:.3f} |"
+            for seed, each in sorted(self.calibrations.items())
+        ]
+        parts = [
+            "## Tiles",
+            self.report.to_markdown(),
+            "## Groups (mean probability; a group with both labels counts as two)",
+            self.groups.to_markdown(),
+            "## Calibration, fitted on source validation",
+            "\n".join(["| seed | temperature | threshold |", "|---|---|---|", *seeds]),
+            "## Selective prediction",
+            describe_aurc(self.predictions),
+        ]
+        return "\n\n".join(parts) + "\n"
 
 
 @dataclass(frozen=True)
@@ -70,6 +101,8 @@ class Evaluation:
         methods: name → performance.
         gain: balanced accuracy on the target's test tiles, adapted minus control, paired by group
             and seed; None if there are too few groups for an interval.
+        maps: features of one seed of control and method.
+        slices: metrics of the method by organ, group, stain and quality.
         without_gain: the reason for `gain` being None; else empty.
     """
 
@@ -78,6 +111,8 @@ class Evaluation:
     control: str
     methods: Mapping[str, EvaluatedMethod]
     gain: Interval | None
+    maps: Sequence[FeatureMap]
+    slices: pd.DataFrame
     without_gain: str = ""
 
     @property
@@ -91,11 +126,15 @@ class Evaluation:
             recorder.save_table(f"{name}/predictions", method.predictions.reset_index(drop=True))
             method.record(recorder, f"{name}/")
             recorder.save_json(f"{name}/report.json", method.report.to_dict())
+            recorder.save_json(f"{name}/report_groups.json", method.groups.to_dict())
             recorder.save_table(f"{name}/organs", method.report.to_frame())
             _record_seeds(recorder, method, self.target)
-        comparison = draw_comparison_figure(self.reports)
+        recorder.save_table("slices", self.slices)
+        recorder.save_text("slices.md", format_slices(self.slices) + "\n")
+        comparison, embedding = draw_comparison_figure(self.reports), draw_embedding(self.maps, self.target)
         for place in (recorder, recorder.outer):
             place.save_figure("plots/comparison.png", comparison)
+            place.save_figure("plots/embedding.png", embedding)
         ended = max(trained.ended_ms for method in self.methods.values() for trained in method.seeds)
         recorder.outer.log_metrics(self.headline, ended)
 
@@ -121,24 +160,30 @@ def run(jobs: ExperimentJobs, trained: Mapping[str, Sequence[TrainedJob]], setti
     Raises:
         DataError: there are no labelled test tiles of the target.
     """
-    predictions = {name: _predict(jobs, seeds) for name, seeds in trained.items()}
-    if settings.target not in set(next(iter(predictions.values()))["organ"]):
+    methods = {name: _evaluate(jobs, seeds, settings.evaluate) for name, seeds in trained.items()}
+    if settings.target not in set(next(iter(methods.values())).predictions["organ"]):
         raise DataError(
             f"no labelled test tiles of {settings.target}, so nothing can be proved; label tiles of two more "
             "groups of each class, or raise split.test_share"
         )
-    methods = {name: _score(seeds, predictions[name], settings.evaluate) for name, seeds in trained.items()}
     method, control = settings.train.method, settings.retrain.control
+    roles = {control: "source-only", method: "adapted"}
+    maps = [
+        map_features(jobs, seeds[0], f"{roles[name]} ({name}), seed {seeds[0].job.seed}")
+        for name, seeds in trained.items()
+    ]
+    properties = measure_tiles(jobs.load_tiles(("test",)))
+    slices = build_slices(methods[method].predictions, properties, settings.target)
     try:
-        gain = _compute_gain(settings, predictions[method], predictions[control])
+        gain = _compute_gain(settings, methods[method].predictions, methods[control].predictions)
     except TooFewGroupsError as error:
-        return Evaluation(settings.target, method, control, methods, None, str(error))
-    return Evaluation(settings.target, method, control, methods, gain)
+        return Evaluation(settings.target, method, control, methods, None, maps, slices, str(error))
+    return Evaluation(settings.target, method, control, methods, gain, maps, slices)
 
 
 def evaluate_one(jobs: ExperimentJobs, trained: TrainedJob, settings: EvaluateSettings) -> EvaluatedMethod:
     """Predict and score one model, with nothing to compare it with."""
-    return _score([trained], _predict(jobs, [trained]), settings)
+    return _evaluate(jobs, [trained], settings)
 
 
 def compute_roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -150,27 +195,33 @@ def compute_roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(curves)
 
 
-def _predict(jobs: ExperimentJobs, seeds: Sequence[TrainedJob]) -> pd.DataFrame:
-    return pd.concat([jobs.predict(trained, ("source_val", "test")) for trained in seeds])
-
-
-def _score(seeds: Sequence[TrainedJob], predictions: pd.DataFrame, settings: EvaluateSettings) -> EvaluatedMethod:
-    return EvaluatedMethod(seeds, predictions, evaluate_domains(predictions, settings), settings.calibration_bins)
+def _evaluate(jobs: ExperimentJobs, seeds: Sequence[TrainedJob], settings: EvaluateSettings) -> EvaluatedMethod:
+    parts = [predict_calibrated(jobs, trained, settings) for trained in seeds]
+    predictions = pd.concat([table for table, _ in parts])
+    return EvaluatedMethod(
+        seeds=seeds,
+        predictions=predictions,
+        report=evaluate_domains(predictions, settings),
+        groups=evaluate_groups(predictions, settings),
+        calibrations={trained.job.seed: found for trained, (_, found) in zip(seeds, parts, strict=True)},
+        bins=settings.calibration_bins,
+    )
 
 
 def _compute_gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFrame) -> Interval:
     of_method, of_control = (
         next(tiles for tiles in split_by_organ(table) if tiles.organ == settings.target) for table in (adapted, control)
     )
-    return bootstrap_difference(
+    return bootstrap_differences(
         of_method.labels,
         of_method.probabilities,
         of_control.probabilities,
         of_method.groups,
-        "balanced_accuracy",
         resamples=settings.evaluate.bootstrap,
         confidence=settings.evaluate.confidence,
-    )
+        names=("balanced_accuracy",),
+        thresholds=(of_method.thresholds, of_control.thresholds),
+    )["balanced_accuracy"]
 
 
 def _record_seeds(recorder: Recorder, method: EvaluatedMethod, target: str) -> None:

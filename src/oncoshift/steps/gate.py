@@ -7,7 +7,7 @@ be served.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,9 @@ from oncoshift.data.parquet import read_table
 from oncoshift.data.raw import read_raw_tiles
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import RegistryError
-from oncoshift.evaluation.intervals import Interval, bootstrap_difference, bootstrap_metrics
+from oncoshift.evaluation.audit_size import AuditSize, measure_audit
+from oncoshift.evaluation.domains import DEFAULT_THRESHOLD
+from oncoshift.evaluation.intervals import Interval, bootstrap_differences, bootstrap_metrics
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.files import DamagedFileError
@@ -27,6 +29,7 @@ from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
 from oncoshift.registry.promotion import promote
 from oncoshift.selection.consensus import kappa
+from oncoshift.steps.calibration import fit_job
 from oncoshift.steps.register import ACTOR
 
 if TYPE_CHECKING:
@@ -98,6 +101,20 @@ class Challenge:
     selection: Selection
 
 
+class _Calls(NamedTuple):
+    """Probabilities of malignant, float64 [N], and the least that is called malignant."""
+
+    probabilities: NDArray[np.float64]
+    threshold: float
+
+
+class _Served(NamedTuple):
+    """The calls of a registered version, and the number of tiles on which it abstains."""
+
+    calls: _Calls
+    abstained: int
+
+
 def run(
     recorder: RunRecorder,
     jobs: ExperimentJobs,
@@ -155,29 +172,27 @@ def _gather_evidence(
     tiles = jobs.load_tiles(("audit",))
     images = read_raw_tiles(jobs.layout, tiles.tile_ids.tolist())
     served = _predict_as_served(challenge.name, challenge.version, uri, images)
-    challenger = _get_probabilities(served)
-    control = jobs.predict(challenge.control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
+    challenger = served.calls
 
-    def compare_with(other: NDArray[np.float64]) -> Interval:
-        return bootstrap_difference(
+    def compare_with(other: _Calls) -> Interval:
+        return bootstrap_differences(
             tiles.labels,
-            challenger,
-            other,
+            challenger.probabilities,
+            other.probabilities,
             tiles.groups,
-            "balanced_accuracy",
             resamples=settings.evaluate.bootstrap,
             confidence=settings.evaluate.confidence,
-        )
+            names=("balanced_accuracy",),
+            thresholds=(challenger.threshold, other.threshold),
+        )["balanced_accuracy"]
 
     gains: tuple[Interval | None, Interval | None] = (None, None)
     levels, too_few = _compute_levels(tiles, challenger, settings.evaluate)
     if not too_few:
         of_champion = (
-            None
-            if champion is None
-            else compare_with(_get_probabilities(_predict_as_served(challenge.name, champion, uri, images)))
+            None if champion is None else compare_with(_predict_as_served(challenge.name, champion, uri, images).calls)
         )
-        gains = compare_with(control["probability"].to_numpy()), of_champion
+        gains = compare_with(_predict_control(jobs, challenge.control, tiles, settings.evaluate)), of_champion
     agreement = None
     if champion is not None and settings.gate.without_audit == "trust":
         agreement = _measure_agreement(jobs, challenge, champion, uri)
@@ -193,27 +208,43 @@ def _gather_evidence(
         verdict=challenge.selection.verdict,
         agreement_with_champion=agreement,
         too_few=too_few,
+        audit_size=str(_measure_audit(tiles, challenger, settings.evaluate.confidence)),
         phantom=settings.ingest.adapter == "phantom",
-        # A model of an old version has no such column.
-        abstained=int(served["abstain"].notna().sum()) if "abstain" in served else 0,
+        abstained=served.abstained,
+    )
+
+
+def _predict_control(
+    jobs: ExperimentJobs, control: TrainedJob, tiles: EvaluationTiles, settings: EvaluateSettings
+) -> _Calls:
+    """Predict the audit tiles with the control, which is calibrated as the challenger was."""
+    table = jobs.predict(control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
+    calibration = fit_job(jobs, control, settings)
+    return _Calls(calibration.apply(table["probability"].to_numpy(np.float64)), calibration.threshold)
+
+
+def _measure_audit(tiles: EvaluationTiles, calls: _Calls, confidence: float) -> AuditSize:
+    return measure_audit(
+        tiles.labels, calls.probabilities, tiles.groups, threshold=calls.threshold, confidence=confidence
     )
 
 
 def _compute_levels(
-    tiles: EvaluationTiles, probabilities: NDArray[np.float64], settings: EvaluateSettings
+    tiles: EvaluationTiles, calls: _Calls, settings: EvaluateSettings
 ) -> tuple[Mapping[MetricName, Interval], str]:
     """Compute the audit metrics; with too few groups, without intervals and with the reason."""
     try:
         levels = bootstrap_metrics(
             tiles.labels,
-            probabilities,
+            calls.probabilities,
             tiles.groups,
             resamples=settings.bootstrap,
             confidence=settings.confidence,
             names=METRICS,
+            threshold=calls.threshold,
         )
     except TooFewGroupsError as error:
-        points = compute_metrics(tiles.labels, probabilities, tiles.groups).as_dict()
+        points = compute_metrics(tiles.labels, calls.probabilities, tiles.groups, calls.threshold).as_dict()
         return {name: Interval(points[name], np.nan, np.nan, settings.confidence, 0) for name in METRICS}, str(error)
     return levels, ""
 
@@ -223,27 +254,26 @@ def _measure_agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str
     splits = jobs.layout.splits
     ids = read_table(splits / "target_train.parquet", ("tile_id",), stage="split")["tile_id"].tolist()
     images = read_raw_tiles(jobs.layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
-    probabilities = (
-        _get_probabilities(_predict_as_served(challenge.name, version, uri, images))
-        for version in (challenge.version, champion)
-    )
-    return kappa(*probabilities)
+    versions = (_predict_as_served(challenge.name, each, uri, images).calls for each in (challenge.version, champion))
+    return kappa(*((calls.probabilities >= calls.threshold).astype(np.float64) for calls in versions))
 
 
-def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> pd.DataFrame:
-    """Predict with a registered version from raw image bytes; a row for each.
+def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> _Served:
+    """Predict with a registered version from raw image bytes.
+
+    A tile on which the model abstains has a probability, too, so it counts.
 
     Raises:
         RegistryError: the model cannot be loaded, or cannot read a tile.
     """
     model = load_served(f"models:/{name}/{version}", uri)
-    served = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
-    if served["error"].notna().any():
-        raise RegistryError(f"{name} version {version} cannot read an audit tile: {served['error'].dropna().iloc[0]}")
-    return served
-
-
-def _get_probabilities(served: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the probabilities [N]; a tile on which the model abstains has one, too."""
-    probabilities: NDArray[np.float64] = served["probability"].to_numpy(np.float64)
-    return probabilities
+    table = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
+    if table["error"].notna().any():
+        raise RegistryError(f"{name} version {version} cannot read an audit tile: {table['error'].dropna().iloc[0]}")
+    # A model of an old version has no such column, and no threshold but one half.
+    abstained = int(table["abstain"].notna().sum()) if "abstain" in table else 0
+    signature = model.metadata.signature
+    params = [] if signature is None or signature.params is None else signature.params.params
+    thresholds = [float(each.default) for each in params if each.name == "threshold"]
+    threshold = thresholds[0] if thresholds else DEFAULT_THRESHOLD
+    return _Served(_Calls(table["probability"].to_numpy(np.float64), threshold), abstained)

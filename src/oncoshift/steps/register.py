@@ -23,6 +23,7 @@ from oncoshift.serving.config import ServedConfig
 from oncoshift.versioning import read_stage_outs
 
 if TYPE_CHECKING:
+    from oncoshift.evaluation.operating import Calibration
     from oncoshift.steps.evaluate import EvaluatedMethod
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import Recorder, RunRecorder
@@ -71,11 +72,13 @@ def run(
     """
     client, job = recorder.tracker.client, selection.picked.job
     name, facts = job.settings.registered_model, collect_facts(jobs, selection, method)
+    calibration = method.calibrations[job.seed]
     version = log_and_register(
         recorder.tracker,
         retraining,
-        f"{job.id}{forced}",
-        _build_package(jobs, selection, render_card(facts)),
+        # The same weights with another temperature or threshold are another model.
+        f"{job.id}{forced}/{calibration.temperature:g}/{calibration.threshold:g}",
+        _build_package(jobs, selection, calibration, render_card(facts)),
         tags={"oncoshift.job": job.id, "oncoshift.retraining": retraining},
     )
     number = str(version.version)
@@ -89,7 +92,7 @@ def run(
     return Registration(number)
 
 
-def _build_package(jobs: ExperimentJobs, selection: Selection, card: str) -> Package:
+def _build_package(jobs: ExperimentJobs, selection: Selection, calibration: Calibration, card: str) -> Package:
     settings = selection.picked.job.settings
     pack = Pack.open(jobs.layout.packs / settings.train.variant)
     config = ServedConfig(
@@ -105,6 +108,8 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, card: str) -> Pac
         reference=pack.stain.reference,
         um_per_pixel=read_scale(jobs.layout.packs),
         limits=get_limits(settings.ingest),
+        temperature=calibration.temperature,
+        threshold=calibration.threshold,
     )
     source = jobs.load_training_data().source
     examples = [source.images[row] for row in source.rows[:2]]

@@ -42,10 +42,12 @@ class Agreement:
     Attributes:
         consensus: of the single-organ models.
         predictions: theirs, in the order of `sources`, then the pick's; float64 [N] each.
+        alone: jobs of the single-organ models, in the order of `sources`.
     """
 
     consensus: Consensus
     predictions: Sequence[NDArray[np.float64]]
+    alone: Sequence[TrainedJob]
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,11 @@ def run(
     picked = seeds[int(np.argmax(scores))]
     verdict, agreement = VERDICT_TURNED_OFF, None
     if settings.verdict:
-        of_pick, alone = jobs.predict_target(picked), _predict_from_each_organ(jobs, picked.job, train_on_organ, say)
-        found = find_consensus(np.stack(alone)) if len(alone) > 1 else None
+        alone = _train_on_each_organ(jobs, picked.job, train_on_organ, say)
+        of_pick, *others = (jobs.predict_target(trained) for trained in (picked, *alone))
+        found = find_consensus(np.stack(others)) if len(others) > 1 else None
         verdict = ConsensusRule.from_settings(settings)(Evidence(picked.last.source_accuracy, of_pick, found))
-        agreement = None if found is None else Agreement(found, [*alone, of_pick])
+        agreement = None if found is None else Agreement(found, [*others, of_pick], alone)
     return Selection(picked, seeds, scores, settings, verdict, agreement)
 
 
@@ -168,15 +171,14 @@ def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) 
     return score_row(settings, figures)
 
 
-def _predict_from_each_organ(
+def _train_on_each_organ(
     jobs: ExperimentJobs, pick: Job, train_on_organ: TrainOnOrgan, say: Callable[[str], None]
-) -> list[NDArray[np.float64]]:
-    """Predict with models of the pick's method and seed from each organ; empty for one organ."""
+) -> list[TrainedJob]:
+    """Train the pick's method and seed on each organ alone; nothing with one organ."""
     organs = pick.settings.sources
     if len(organs) == 1:
         return []
     say(f"select: {len(organs)} trainings of {pick.settings.train.method}, from {', '.join(organs)} each alone")
-    trained = (
+    return [
         train_on_organ(jobs.make_job(pick.settings, sources=[organ], single__organ=None), organ) for organ in organs
-    )
-    return [jobs.predict_target(each) for each in trained]
+    ]
