@@ -80,13 +80,28 @@ class Row:
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
-    parser.add_argument("--json", action="store_true", help="as a JSON list, with all digits")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="two retrainings or trainings, by id, prefix of an id, or name; without: a list of all retrainings",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, with all digits")
 
 
 def compare(context: Context) -> None:
-    """List the target's finished retrainings, newest first, with gain, verdict and gate."""
+    """List the target's finished retrainings, newest first; or compare two runs that are named.
+
+    Raises:
+        DataError: two runs have no tile in common.
+        RegistryError: a run is not found, or has no predictions.
+        SettingsError: one run is named, or more than two.
+    """
     from oncoshift.console import print_table
 
+    if context.arguments.runs:
+        _compare_named(context, context.arguments.runs)
+        return
     settings = context.settings
     rows = [_to_row(run) for run in _find_finished_runs(context)]
     if context.arguments.json:
@@ -100,6 +115,15 @@ def compare(context: Context) -> None:
             f"no retraining of {settings.target} has finished yet: `oncoshift retrain` does one; "
             "`--set target=ORGAN` lists those of another organ"
         )
+
+
+def _compare_named(context: Context, runs: Sequence[str]) -> None:
+    from oncoshift.commands.pairwise import compare_pair
+    from oncoshift.errors import SettingsError
+
+    if len(runs) != 2:
+        raise SettingsError(f"compare takes two runs, or none for a list of all retrainings; got {len(runs)}")
+    compare_pair(context, *runs)
 
 
 def _find_finished_runs(context: Context) -> Sequence[Run]:
