@@ -107,7 +107,8 @@ def test_a_pulled_folder_runs_offline(
     capsys.readouterr()
     runpy.run_path(str(folder / "example.py"), run_name="__main__")
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["file", "label", "probability", "shift", "abstain", "error"]
+    columns = ["file", "label", "probability", "shift", "abstain", "error", "scale"]
+    assert header.split() == columns
     assert row.split()[0] == "tile.png"
 
 
