@@ -127,14 +127,15 @@ def test_the_trainings_have_a_chart_by_epoch_that_names_method_and_seed(page: Pa
         page.get_by_text(f"{name} (train/source_accuracy)").first.wait_for()
 
 
-def test_comparing_trainings_opens_on_what_differs_and_their_accuracy(page: Page, project: Project) -> None:
+def test_comparing_trainings_opens_on_what_differs_and_has_their_accuracy(page: Page, project: Project) -> None:
     trained = find_runs(project, "train")[:3]
     ids = quote(json.dumps([run.info.run_id for run in trained]))
     open_page(page, f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([trained[0].info.experiment_id]))}")
     page.get_by_text("Comparing 3 Runs").wait_for()
-    page.locator(".js-plotly-plot").get_by_text("train/source_accuracy").first.wait_for()
-    for run in trained:
-        page.get_by_text(run.info.run_name, exact=True).first.wait_for()
+    for name in ("method", "seed"):  # the axes of the plot; of the parameters, those that differ
+        page.locator(".js-plotly-plot").get_by_text(name, exact=True).first.wait_for()
+    for name in ("target/balanced_accuracy", *(run.info.run_name for run in trained)):
+        page.get_by_text(name, exact=True).first.wait_for()
 
 
 def test_a_retrainings_page_says_verdict_and_gate_first_and_links_its_model(page: Page, project: Project) -> None:
