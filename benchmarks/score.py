@@ -1,0 +1,137 @@
+"""Throughput of `oncoshift score --out` beside that of the bare network, in the same run.
+
+A network with random weights is saved as a registered model is, with the limits that it carries.
+Scoring reads JPEG tiles of 256² from a folder, decodes, checks and classifies them, and writes
+Parquet. The bare network is the same graph in ONNX Runtime on decoded tiles, 64 a batch. Both are
+timed in turns, and the medians are compared.
+
+Run: python benchmarks/score.py                        (ResNet50; three minutes on two cores)
+     python benchmarks/score.py --backbone resnet18    (a smaller network, so decoding counts more)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from oncoshift.registry.artifacts import TrainingTiles
+from oncoshift.registry.folder import Package, save_folder
+from oncoshift.registry.loading import load_identified
+from oncoshift.scoring.inputs import TileInput
+from oncoshift.scoring.output import open_scores
+from oncoshift.scoring.run import BATCH_TILES, score_tiles
+from oncoshift.serving.classifier import build_classifier
+from oncoshift.serving.config import GRAPH, ServedConfig
+from oncoshift.serving.network import OnnxNetwork
+from oncoshift.serving.tissue import TissueLimits
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.pyfunc import PyFuncModel
+    from numpy.typing import NDArray
+
+SIDE, RAW_SIDE, DISTINCT = 224, 256, 32
+LIMITS = TissueLimits(32, 0.05, 0.0, 0.02, 0.5, 0.05)
+COLOURS = np.array([[200, 120, 170], [110, 60, 140], [245, 240, 245]])
+
+
+def make_tiles(side: int) -> NDArray[np.uint8]:
+    """Make tiles of pink, violet and white spots, uint8 [DISTINCT, side, side, 3]."""
+    rng = np.random.default_rng(0)
+    spots = COLOURS[rng.integers(0, 3, (DISTINCT, side // 4, side // 4))].repeat(4, axis=1).repeat(4, axis=2)
+    return np.clip(spots + rng.normal(0, 8, spots.shape), 0, 255).astype(np.uint8)
+
+
+def save(folder: Path, backbone: str) -> None:
+    """Save a model with random weights."""
+    torch.manual_seed(0)
+    tiles = make_tiles(SIDE)
+    config = ServedConfig("oncoshift-bench", "kidney", ("lung",), backbone, 256, 0.5, SIDE, limits=LIMITS)
+    names = np.array([str(number) for number in range(len(tiles))])
+    training = TrainingTiles(tiles, np.repeat("kidney", len(tiles)), names)
+    save_folder(
+        Package(config, build_classifier(backbone, 256, 0.5).state_dict(), "", list(tiles[:2]), training), folder
+    )
+
+
+def write_tiles(folder: Path, count: int) -> None:
+    """Write JPEG files."""
+    folder.mkdir()
+    for number, tile in enumerate(make_tiles(RAW_SIDE)):
+        for copy in range(number, count, DISTINCT):
+            Image.fromarray(tile).save(folder / f"{copy:06d}.jpg", quality=90)
+
+
+def time_network(network: OnnxNetwork, count: int) -> float:
+    """Run the bare network; return tiles per second."""
+    batch = np.resize(make_tiles(SIDE), (BATCH_TILES, SIDE, SIDE, 3))
+    network(batch)
+    began = time.perf_counter()
+    for _ in range(count // BATCH_TILES):
+        network(batch)
+    return count / (time.perf_counter() - began)
+
+
+def time_scoring(model: PyFuncModel, folder: Path, out: Path, count: int) -> float:
+    """Score a folder; return tiles per second, from listing to the last Parquet part."""
+    _, identity = load_identified(str(folder.parent / "model"))
+    began = time.perf_counter()
+    with open_scores(out, identity, folder) as scores:
+        score_tiles(
+            lambda images: cast("pd.DataFrame", model.predict(images)),
+            TileInput(folder),
+            scores,
+            lambda _done, _total: None,
+        )
+        seconds = time.perf_counter() - began
+        assert scores.sum_up().errors == 0
+    return count / seconds
+
+
+def main() -> None:
+    """Print the table and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=("resnet18", "resnet50"), default="resnet50")
+    parser.add_argument("--tiles", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    count = given.tiles // BATCH_TILES * BATCH_TILES
+    bare, scored = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        save(root / "model", given.backbone)
+        write_tiles(root / "tiles", count)
+        network = OnnxNetwork(root / "model" / "artifacts" / GRAPH)
+        model, _ = load_identified(str(root / "model"))
+        time_scoring(model, root / "tiles", root / "warm", count)
+        for number in range(given.rounds):
+            bare.append(time_network(network, count))
+            scored.append(time_scoring(model, root / "tiles", root / f"scores{number}", count))
+    figures = {
+        "network_tiles_per_second": round(float(np.median(bare)), 1),
+        "score_tiles_per_second": round(float(np.median(scored)), 1),
+        "score_ratio": round(float(np.median(scored) / np.median(bare)), 3),
+    }
+    table = Table("", "tiles per second", title=f"{given.backbone}, {count} JPEG tiles of {RAW_SIDE}² at {SIDE}²")
+    table.add_row("bare network", f"{figures['network_tiles_per_second']:.1f}")
+    table.add_row("oncoshift score --out", f"{figures['score_tiles_per_second']:.1f}")
+    Console().print(table)
+    print(
+        json.dumps(
+            {"benchmark": "score", "figures": {f"{given.backbone}_{name}": each for name, each in figures.items()}}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
