@@ -62,6 +62,8 @@ def test_first_run_trains_proves_and_promotes(project: Project) -> None:
         "plots/integrated_gradients.png",
         "plots/gallery.html",
         "plots/agreement.png",
+        "plots/cross_organ.png",
+        "plots/embedding.png",
     } <= names
 
 
