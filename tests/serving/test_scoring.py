@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from PIL import Image
 from support.tiny_tiles import tissue
@@ -155,3 +156,22 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[byt
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def test_out_writes_parquet_with_the_same_figures_and_continues(
+    model_folder: Path, given: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", "--model", str(model_folder), "tiles"]) == 0
+    printed = {row["path"]: float(row["probability"]) for row in rows(capsys.readouterr().out)}
+    command = ["score", "--model", str(model_folder), "--out", "scores.parquet", "tiles"]
+    assert main(command) == 0
+    assert "3 tiles scored now, 3 in all" in capsys.readouterr().out
+    (given / "text.png").write_text("no image")
+    assert main([*command, "--strict"]) == 1
+    told = capsys.readouterr()
+    assert "1 tiles scored now, 4 in all" in told.out
+    assert "1 of 4 tiles could not be scored" in told.err
+    found = pd.read_parquet("scores.parquet").set_index("tile")
+    assert {f"tiles/{name}": value for name, value in found["probability"].dropna().items()} == pytest.approx(printed)
+    assert str(found.loc["text.png", "error"]).startswith("8 bytes are no image in a known format")
+    assert main(["score", "--out", "scores.parquet", "tiles", "more"]) == 2
