@@ -34,7 +34,7 @@ STEPS = recipe.Steps(
     prepare.prepare_data, recorded.tune, recorded.train, recorded.evaluate, recorded.select, recorded.explain,
     recorded.register, recorded.gate,
 )  # fmt: skip
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="module")
