@@ -140,7 +140,7 @@ def test_completion_knows_every_command(capsys: pytest.CaptureFixture[str], shel
 def test_every_command_takes_the_common_options() -> None:
     parser = build_parser()
     needed = {"promote": ["1", "--reason", "tested"], "rollback": ["--reason", "tested"], "score": ["tile.png"]}
-    needed |= {"groups": ["tiles"], "leaks": ["splits"]}
+    needed |= {"groups": ["tiles"], "leaks": ["splits"], "pull": ["--dest", "out"], "webhook": ["list"]}
     for command in COMMANDS:
         options = ["--preset", "demo", "--set", "seed=1", "--set", "target=skin"]
         given = parser.parse_args([command.name, *needed.get(command.name, []), *options])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncoshift import __version__
-from oncoshift.commands import comparison, leaks, registry, retraining, scoring, settings, stages, tuning
+from oncoshift.commands import comparison, leaks, registry, retraining, scoring, settings, stages, tuning, webhooks
 from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
 from oncoshift.program import run_program
@@ -52,6 +52,9 @@ COMMANDS = (
     Command("promote", "make a version champion", registry.promote, registry.add_promote),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
     Command("pull", "write the champion into a folder that runs by itself", registry.pull, registry.add_pull),
+    Command("audit", "print every decision and change of a model, as JSON lines", registry.audit, registry.add_audit),
+    Command("webhook", "have an MLflow server report changes of a champion to an address", webhooks.webhook,
+            webhooks.add_webhook),
     Command("relocate", "after a project was copied or moved: correct the artifact paths in its MLflow database",
             registry.relocate),
     Command("score", "score images with a registered model: CSV or JSON on stdout, or Parquet",

@@ -13,7 +13,8 @@ from oncoshift.registry.card import (
     render_judgement,
     replace_sections,
 )
-from oncoshift.registry.decision import Decision, Reason
+from oncoshift.registry.decision import Decision
+from oncoshift.registry.policy import Reason
 from oncoshift.selection.verdict import Kind, Verdict
 
 FACTS = CardFacts(

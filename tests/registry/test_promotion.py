@@ -12,9 +12,10 @@ import pytest
 from oncoshift.errors import RegistryError
 from oncoshift.registry.audit import read_lines
 from oncoshift.registry.changes import INTENT_TAG
-from oncoshift.registry.decision import Decision, Reason
+from oncoshift.registry.decision import Decision
 from oncoshift.registry.gate_record import record_decision
 from oncoshift.registry.history import WITHDRAWN_TAG, Event, list_events, list_versions, record_event
+from oncoshift.registry.policy import Reason
 from oncoshift.registry.promotion import ChampionMovedError, promote, recover, rollback, set_challenger
 from oncoshift.registry.store import open_client
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.cli import main
+from oncoshift.registry.history import read_aliases
 from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
@@ -163,3 +164,30 @@ def test_relocate_without_a_database_says_so(
     assert "none/mlflow.db: is not there" in told
     assert "http://127.0.0.1:1: is a server" in told
     assert "secret" not in told
+
+
+def test_doctor_notices_a_champion_moved_by_hand_and_records_or_undoes_it(
+    run: Callable[..., int], name: str, tracker: Tracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("promote", "1", "--model", name, "--reason", "good") == 0
+    tracker.client.set_registered_model_alias(name, "champion", "2")
+    assert run("doctor") == 2
+    moved = f"{name}: its champion was moved outside oncoshift: version 2 instead of version 1"
+    assert moved in capsys.readouterr().err
+    run("doctor", "--undo", "--reason", "a slip")
+    assert f"{name}: champion is version 1 again" in capsys.readouterr().out
+    tracker.client.set_registered_model_alias(name, "champion", "2")
+    run("doctor", "--record")
+    assert f"{name}: champion is version 2, and now" in capsys.readouterr().out
+    run("doctor")
+    assert name not in capsys.readouterr().err
+    assert run("audit", name) == 0
+    lines = [json.loads(line)["entry"] for line in capsys.readouterr().out.splitlines()]
+    assert [(line["kind"], line["version"]) for line in lines] == [
+        ("promote", "1"),
+        ("manual", "2"),
+        ("undo", "1"),
+        ("manual", "2"),
+    ]
+    assert lines[2]["reason"] == "a slip"
+    assert read_aliases(tracker.client, name) == {"champion": "2", "previous": "1"}

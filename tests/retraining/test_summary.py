@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncoshift.files import DamagedFileError
-from oncoshift.registry.decision import Decision, Reason
+from oncoshift.registry.decision import Decision
+from oncoshift.registry.policy import Reason
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.recipe import find_previous_outcome
 from oncoshift.retraining.summary import SUMMARY, Outcome, Row, Summary

@@ -52,10 +52,10 @@ def write_without_waiting_for_the_disk(connection: Any, _: object) -> None:
 def main() -> None:
     """Run races; arguments: URI, first seed, number of seeds, `lease` to use it on SQLite too."""
     uri, first, count, *options = sys.argv[1:]
-    referee, workers = Worker(uri), [Worker(uri) for _ in range(PROCESSES)]
-    if "lease" in options:
-        referee.start(_use_lease)
-        referee.wait()
+    referee = Worker(uri)
+    referee.start(_use_lease if "lease" in options else _do_nothing)
+    referee.wait()  # two processes at once cannot make MLflow's tables
+    workers = [Worker(uri) for _ in range(PROCESSES)]
     for seed in range(int(first), int(first) + int(count)):
         race(referee, workers, f"race-{seed}", seed)
         print(f"race {seed}: whole", flush=True)
@@ -124,6 +124,10 @@ def _serve(uri: str, pipe: Connection) -> None:
 def _use_lease(client: MlflowClient) -> None:
     with hold_lease(client):
         pass
+
+
+def _do_nothing(_: MlflowClient) -> None:
+    pass
 
 
 def _make_model(client: MlflowClient, name: str) -> None:

@@ -28,6 +28,7 @@ def add_promote(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("version", help="version to make champion")
     parser.add_argument("--model", help="default: oncoshift-<target>")
     parser.add_argument("--reason", required=True, help="reason, kept with the version")
+    parser.add_argument("--to", metavar="URI", help="copy it with its evidence to this tracking server first")
     parser.add_argument("--force", action="store_true", help="even if the gate refused it or it was rolled back")
 
 
@@ -73,7 +74,7 @@ def models(context: Context) -> None:
     from oncoshift.registry.history import list_versions
 
     name = _choose_model_name(context)
-    rows = list_versions(_open_client(context), name)
+    rows = list_versions(open_registry(context), name)
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
         return
@@ -91,15 +92,32 @@ def models(context: Context) -> None:
 
 
 def promote(context: Context) -> None:
-    """Make a version champion."""
+    """Make a version champion, here or, after a copy, on another server."""
     from oncoshift.registry.promotion import promote as run
     from oncoshift.user import find_user_name
 
     given, name = context.arguments, _choose_model_name(context)
-    if run(_open_client(context), name, given.version, _read_reason(context), find_user_name(), force=given.force):
+    if given.to is not None:
+        _promote_elsewhere(context, name)
+        return
+    if run(open_registry(context), name, given.version, _read_reason(context), find_user_name(), force=given.force):
         print(f"{name}: version {given.version} is champion")
     else:
         print(f"{name}: version {given.version} is champion already; nothing changed, no reason recorded")
+
+
+def _promote_elsewhere(context: Context, name: str) -> None:
+    from oncoshift.registry.promotion import promote as run
+    from oncoshift.registry.tracking import Tracker
+    from oncoshift.registry.transfer import copy_version
+    from oncoshift.secrets import remove_credentials
+    from oncoshift.user import find_user_name
+
+    given, by, reason = context.arguments, find_user_name(), _read_reason(context)
+    target = Tracker(given.to, context.settings.tracking.experiment)
+    copy = copy_version(open_registry(context), name, given.version, target, by, reason)
+    run(target.client, name, copy, reason, by, force=given.force)
+    print(f"{name}: version {given.version} is version {copy} of {remove_credentials(given.to)}, and champion there")
 
 
 def rollback(context: Context) -> None:
@@ -108,8 +126,21 @@ def rollback(context: Context) -> None:
     from oncoshift.user import find_user_name
 
     name = _choose_model_name(context)
-    version = run(_open_client(context), name, _read_reason(context), find_user_name())
+    version = run(open_registry(context), name, _read_reason(context), find_user_name())
     print(f"{name}: version {version} is champion again")
+
+
+def audit(context: Context) -> None:
+    """Print the audit log of a model as JSON lines, after checking that no line was changed."""
+    from oncoshift.registry.audit import read_lines
+
+    for line in read_lines(open_registry(context), _choose_model_name(context)):
+        print(line)
+
+
+def add_audit(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `audit`."""
+    parser.add_argument("model", nargs="?", help="a registered model; default: oncoshift-<target>")
 
 
 def relocate(context: Context) -> None:
@@ -159,7 +190,12 @@ def _find_uri(context: Context) -> str:
     return resolve_tracking_uri(context.project, context.settings.tracking, os.environ)
 
 
-def _open_client(context: Context) -> MlflowClient:
+def open_registry(context: Context) -> MlflowClient:
+    """Open the registry that the settings name.
+
+    Raises:
+        RegistryError: there is no store, or it cannot be opened.
+    """
     from oncoshift.errors import RegistryError
     from oncoshift.registry.store import has_store, open_client
     from oncoshift.secrets import remove_credentials

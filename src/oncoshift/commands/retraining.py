@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from oncoshift.commands.champions import add_champions, check_champions
 from oncoshift.errors import CRASHED, INTERRUPTED, OncoshiftError, TrainingInterrupted, UnavailableError
 
 if TYPE_CHECKING:
@@ -174,21 +175,25 @@ def _run(command: Sequence[str], folder: Path) -> int:
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:
     """Add the options of `doctor`."""
+    add_champions(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def doctor(context: Context) -> int:
-    """Report what is installed and set, and what would stop a retraining.
+    """Report what is installed and set, what would stop a retraining, and champions moved by hand.
 
     Returns:
-        0, or 2 where something would stop it.
+        0, or 2 where there is something to mend.
     """
     from oncoshift.retraining.inputs import check_inputs
 
-    found, problems = {**_list_packages(), **_describe_machine()}, []
+    problems: list[str] = []
+    found = {**_list_packages(), **_describe_machine()}
     try:
         found |= _describe_experiment(context)
         found["data"] = _describe_data(context)
+        settled, problems = check_champions(context)
+        found |= {"settled": "; ".join(settled)} if settled else {}
         check_inputs(context.project, context.settings)
     except OncoshiftError as error:
         problems.append(str(error))

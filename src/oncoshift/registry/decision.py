@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from oncoshift.markdown import escape
+from oncoshift.registry.policy import PolicyEvidence, Reason, check_policy
 from oncoshift.selection.rule import ORACLE
 from oncoshift.selection.verdict import Kind, format_near_limits
 
@@ -60,6 +61,7 @@ class GateEvidence:
         audit_size: width of the audit set's interval, and how many more groups would do.
         phantom: whether the data are made up.
         abstained: number of audit tiles on which the challenger abstains.
+        policy: evidence for the optional rules; None: they are not judged.
     """
 
     balanced_accuracy: Interval
@@ -76,30 +78,7 @@ class GateEvidence:
     audit_size: str = ""
     phantom: bool = False
     abstained: int = 0
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One condition of the gate.
-
-    Attributes:
-        check: name of the condition.
-        passed: whether it holds.
-        value: the value that was judged; None where the condition is not about a number.
-        limit: the bound that the value must reach; None likewise.
-        words: the condition and its outcome in a sentence.
-    """
-
-    check: str
-    passed: bool
-    value: float | None
-    limit: float | None
-    words: str
-
-    @property
-    def outcome(self) -> str:
-        """The outcome in a line, for a tag."""
-        return f"{'passed' if self.passed else 'FAILED'}: {self.words}"
+    policy: PolicyEvidence | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +154,8 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
     else:
         agreement = _check_agreement(evidence.agreement_with_champion, select.trust_agreement)
         reasons = (*picked, _check_verdict(evidence.verdict), *floors, agreement)
+    if evidence.policy is not None:
+        reasons = (*reasons, *check_policy(settings, evidence.policy))
     flags = [_note_verdict(evidence.verdict, all(reason.passed for reason in floors) if suffices else None)]
     if not suffices and evidence.audit_size:
         flags.append(evidence.audit_size)

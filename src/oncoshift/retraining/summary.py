@@ -11,7 +11,7 @@ from rich.text import Text
 
 from oncoshift.files import DamagedFileError
 from oncoshift.markdown import escape
-from oncoshift.registry.decision import Decision, Reason
+from oncoshift.registry.decision import Decision
 from oncoshift.registry.history import find_champion
 from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_view_path
 from oncoshift.selection.verdict import Kind, Verdict
@@ -19,6 +19,7 @@ from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
     from oncoshift.evaluation.weighted import MetricName
+    from oncoshift.registry.policy import Reason
     from oncoshift.retraining.session import Session
     from oncoshift.steps.evaluate import EvaluatedMethod, Evaluation
     from oncoshift.steps.recorder import RunRecorder

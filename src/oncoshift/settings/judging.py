@@ -134,6 +134,21 @@ class GateSettings(Section):
         0.02, description="balanced accuracy that the challenger may lose against the champion"
     )
     min_audit_groups: int = Field(6, ge=2, description="least number of labelled groups for a decision by labels")
+    max_ece: Share | None = Field(
+        None, description="largest expected calibration error on the audit set; null: no bound"
+    )
+    min_worst_seed: Share | None = Field(
+        None, description="least balanced accuracy of the method's worst seed on the audit set; null: no bound"
+    )
+    max_latency_ms: float | None = Field(
+        None, gt=0, description="most milliseconds to score a tile as served, on this machine; null: no bound"
+    )
+    max_alarms: int | None = Field(
+        None, ge=0, description="most open findings of the training and of the data's validation; null: no bound"
+    )
+    max_map_similarity: Share | None = Field(
+        None, description="largest similarity of attribution maps to those of randomised parameters; null: no bound"
+    )
     without_audit: Literal["refuse", "trust"] = Field(
         "refuse", description="with fewer groups: refuse, or promote what the verdict without labels trusts"
     )

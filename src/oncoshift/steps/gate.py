@@ -6,6 +6,8 @@ be served.
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -22,15 +24,17 @@ from oncoshift.evaluation.intervals import Interval, bootstrap_differences, boot
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.files import DamagedFileError
-from oncoshift.registry.decision import Decision, GateEvidence, Reason, decide
+from oncoshift.registry.decision import Decision, GateEvidence, decide
 from oncoshift.registry.gate_record import record_decision
 from oncoshift.registry.history import WITHDRAWN_TAG, choose_time, find_champion
 from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
+from oncoshift.registry.policy import PolicyEvidence, Reason
 from oncoshift.registry.promotion import promote
 from oncoshift.selection.consensus import kappa
 from oncoshift.steps.calibration import fit_job
 from oncoshift.steps.register import ACTOR
+from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import EvaluationTiles
+    from oncoshift.evaluation.metrics import Metrics
     from oncoshift.evaluation.weighted import MetricName
+    from oncoshift.layout import Layout
     from oncoshift.settings import EvaluateSettings, Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
@@ -109,10 +115,11 @@ class _Calls(NamedTuple):
 
 
 class _Served(NamedTuple):
-    """The calls of a registered version, and the number of tiles on which it abstains."""
+    """The calls of a registered version, its number of abstentions, and its time in seconds."""
 
     calls: _Calls
     abstained: int
+    seconds: float
 
 
 def run(
@@ -161,14 +168,15 @@ def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, s
         words = f"version {challenge.version} was rolled back ({withdrawn}); only a person brings it back"
         return Decision(False, (Reason("not rolled back", False, None, None, words),), at=choose_time(()))
     champion = find_champion(client, challenge.name)
-    evidence = _gather_evidence(jobs, challenge, champion, recorder.tracker.uri, settings)
+    evidence = _gather_evidence(recorder, jobs, challenge, champion, settings)
     decision = decide(settings.gate, settings.select, evidence)
     return replace(decision, champion=champion, at=choose_time(()))
 
 
 def _gather_evidence(
-    jobs: ExperimentJobs, challenge: Challenge, champion: str | None, uri: str, settings: Settings
+    recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, champion: str | None, settings: Settings
 ) -> GateEvidence:
+    uri = recorder.tracker.uri
     tiles = jobs.load_tiles(("audit",))
     images = read_raw_tiles(jobs.layout, tiles.tile_ids.tolist())
     served = _predict_as_served(challenge.name, challenge.version, uri, images)
@@ -192,7 +200,7 @@ def _gather_evidence(
         of_champion = (
             None if champion is None else compare_with(_predict_as_served(challenge.name, champion, uri, images).calls)
         )
-        gains = compare_with(_predict_control(jobs, challenge.control, tiles, settings.evaluate)), of_champion
+        gains = compare_with(_predict_job(jobs, challenge.control, tiles, settings.evaluate)), of_champion
     agreement = None
     if champion is not None and settings.gate.without_audit == "trust":
         agreement = _measure_agreement(jobs, challenge, champion, uri)
@@ -211,15 +219,16 @@ def _gather_evidence(
         audit_size=str(_measure_audit(tiles, challenger, settings.evaluate.confidence)),
         phantom=settings.ingest.adapter == "phantom",
         abstained=served.abstained,
+        policy=_gather_policy(recorder, jobs, challenge, served, settings.evaluate),
     )
 
 
-def _predict_control(
-    jobs: ExperimentJobs, control: TrainedJob, tiles: EvaluationTiles, settings: EvaluateSettings
+def _predict_job(
+    jobs: ExperimentJobs, trained: TrainedJob, tiles: EvaluationTiles, settings: EvaluateSettings
 ) -> _Calls:
-    """Predict the audit tiles with the control, which is calibrated as the challenger was."""
-    table = jobs.predict(control, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
-    calibration = fit_job(jobs, control, settings)
+    """Predict the audit tiles with a job, which is calibrated as the challenger was."""
+    table = jobs.predict(trained, ("audit",)).set_index("tile_id").loc[tiles.tile_ids.tolist()]
+    calibration = fit_job(jobs, trained, settings)
     return _Calls(calibration.apply(table["probability"].to_numpy(np.float64)), calibration.threshold)
 
 
@@ -227,6 +236,42 @@ def _measure_audit(tiles: EvaluationTiles, calls: _Calls, confidence: float) -> 
     return measure_audit(
         tiles.labels, calls.probabilities, tiles.groups, threshold=calls.threshold, confidence=confidence
     )
+
+
+def _gather_policy(
+    recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, served: _Served, settings: EvaluateSettings
+) -> PolicyEvidence:
+    """Gather the evidence for the gate's optional rules, on the audit set.
+
+    Args:
+        recorder: of the step.
+        jobs: of the experiment.
+        challenge: what to judge.
+        served: the challenger's answers on the audit tiles.
+        settings: section `evaluate`.
+    """
+    tiles, selection = jobs.load_tiles(("audit",)), challenge.selection
+
+    def measure(calls: _Calls) -> Metrics:
+        bins = settings.calibration_bins
+        return compute_metrics(tiles.labels, calls.probabilities, tiles.groups, calls.threshold, bins)
+
+    seeds = [measure(_predict_job(jobs, seed, tiles, settings)) for seed in selection.seeds]
+    explained = recorder.tracker.find_run(f"{recorder.key}/explain")
+    findings = list_findings(selection.picked.history, selection.picked.job.settings)
+    return PolicyEvidence(
+        ece=measure(served.calls).ece,
+        latency_ms=1000 * served.seconds / len(tiles.labels),
+        worst_seed=min(seed.balanced_accuracy or 0.0 for seed in seeds),
+        map_similarity=None if explained is None else explained.data.metrics.get("randomisation_similarity"),
+        alarms=(*findings, *_read_warnings(jobs.layout)),
+    )
+
+
+def _read_warnings(layout: Layout) -> list[str]:
+    """Read the warnings of stage `ingest`."""
+    warnings: list[str] = json.loads((layout.tiles / "report.json").read_text(encoding="utf-8"))["warnings"]
+    return warnings
 
 
 def _compute_levels(
@@ -267,7 +312,9 @@ def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -
         RegistryError: the model cannot be loaded, or cannot read a tile.
     """
     model = load_served(f"models:/{name}/{version}", uri)
+    began = time.perf_counter()
     table = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
+    seconds = time.perf_counter() - began
     if table["error"].notna().any():
         raise RegistryError(f"{name} version {version} cannot read an audit tile: {table['error'].dropna().iloc[0]}")
     # A model of an old version has no such column, and no threshold but one half.
@@ -276,4 +323,4 @@ def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -
     params = [] if signature is None or signature.params is None else signature.params.params
     thresholds = [float(each.default) for each in params if each.name == "threshold"]
     threshold = thresholds[0] if thresholds else DEFAULT_THRESHOLD
-    return _Served(_Calls(table["probability"].to_numpy(np.float64), threshold), abstained)
+    return _Served(_Calls(table["probability"].to_numpy(np.float64), threshold), abstained, seconds)
