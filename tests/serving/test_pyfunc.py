@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from mlflow.pyfunc import scoring_server
 from PIL import Image
+from support.tiny_tiles import tissue
 
 import oncoshift.serving
 from oncoshift.registry.folder import Package, list_requirements, save_folder
@@ -178,14 +179,14 @@ def test_a_cell_that_is_no_image_costs_no_other_row(model: PyFuncModel, texts: l
     assert table["error"].notna().tolist() == [False, True, False]
 
 
-def test_a_threshold_at_call_time_replaces_the_models_own(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
-    given = {"image": list(tiles)}
+def test_a_threshold_at_call_time_replaces_the_models_own(model: PyFuncModel) -> None:
+    given = {"image": [tissue(0), tissue(1)]}  # as in training, so that the model does not abstain
     assert set(predict(model, given, params={"threshold": 0.0})["label"]) == {"malignant"}
     assert set(predict(model, given, params={"threshold": 1.0})["label"]) == {"benign"}
 
 
-def test_one_broken_image_keeps_the_other_rows(model: PyFuncModel, tiles: NDArray[np.uint8]) -> None:
-    table = predict(model, {"image": [tiles[0], b"broken", tiles[1]]})
+def test_one_broken_image_keeps_the_other_rows(model: PyFuncModel) -> None:
+    table = predict(model, {"image": [tissue(0), b"broken", tissue(1)]})
     assert table["probability"].tolist()[1] is None
     assert table["probability"].notna().tolist() == table["label"].notna().tolist() == [True, False, True]
     assert table["error"].tolist()[1].startswith("6 bytes")
