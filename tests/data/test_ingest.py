@@ -206,12 +206,12 @@ def test_a_file_that_goes_or_changes_while_ingest_runs_is_named_and_stops_nothin
         return ignore_progress(phase)
 
     report = ingest(FOLDER, tree, tmp_path / "out", base=tmp_path, phases=meddle)
-    (warning,) = [line for line in report.warnings if line.startswith("changed or gone")]
+    (warning,) = [line for line in report.warnings if line.startswith("files changed or disappeared")]
     assert warning.endswith("run it again: " + ", ".join(f"lung/benign/lung-b{number}_0.png" for number in (0, 1, 3)))
     assert (report.tiles, report.joined_groups) == (48, 0)
 
     again = ingest(FOLDER, tree, tmp_path / "again", base=tmp_path)
-    assert not [line for line in again.warnings if line.startswith("changed or gone")]
+    assert not [line for line in again.warnings if line.startswith("files changed or disappeared")]
     assert (again.tiles, again.quarantined, again.joined_groups) == (45, 1, 1)
 
 

@@ -90,7 +90,7 @@ def test_groups_that_differ_by_case_or_blanks_are_told_and_kept_apart(tree: Path
     report = ingest(PLAIN, tree, tmp_path / "out", base=tmp_path)
     groups = set(pd.read_parquet(tmp_path / "out" / "tiles.parquet")["group"])
     assert {"lung-b0", "LUNG-b0", "lung-b0 ", "lung-\u200bb0"} <= groups
-    (warning,) = [line for line in report.warnings if line.startswith("groups that differ by case or blanks")]
+    (warning,) = [line for line in report.warnings if line.startswith("groups that differ only by case or blanks")]
     assert r"'LUNG-b0' and 'lung-b0' and 'lung-b0 ' and 'lung-\u200bb0'" in warning
 
 
