@@ -20,6 +20,7 @@ from oncoshift.errors import RegistryError
 from oncoshift.registry.folder import save_folder
 from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import MODEL_TAG, log_and_register
+from oncoshift.serving.config import GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ def plant(folder: Path, file: str, trap: Trap, **flavour: object) -> None:
         target.write_bytes(pickle.dumps(trap))
     document = yaml.safe_load((folder / "MLmodel").read_text())
     python = document["flavors"]["python_function"]
-    del python["model_code_path"], python["code"]
+    del python["model_code_path"], python["code"], python["config"]
     python.update(flavour)
     document["flavors"][str(flavour.get("loader_module", "")).removeprefix("mlflow.")] = flavour
     (folder / "MLmodel").write_text(yaml.safe_dump(document))
@@ -191,8 +192,8 @@ def test_a_folder_that_is_no_model_is_refused(folder: Path, text: str | None) ->
         load_served(str(folder))
 
 
-def test_a_model_whose_weights_are_cut_short_is_an_error_of_one_line(folder: Path) -> None:
-    (weights,) = folder.rglob("weights.safetensors")
-    weights.write_bytes(weights.read_bytes()[:1000])
+def test_a_model_whose_network_is_cut_short_is_an_error_of_one_line(folder: Path) -> None:
+    (network,) = folder.rglob(GRAPH)
+    network.write_bytes(network.read_bytes()[:1000])
     with pytest.raises(RegistryError, match=r"the model cannot be loaded: [^\n]+$"):
         load_served(str(folder))
