@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.slow
+
 MODEL = "oncoshift-kidney"
 STEPS = recipe.Steps(
     prepare.prepare_data, recorded.tune, recorded.train, recorded.evaluate, recorded.select, recorded.explain,

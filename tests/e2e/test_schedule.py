@@ -47,7 +47,7 @@ class Schedule:
         assert self.server is not None
         family = [psutil.Process(self.server.pid), *psutil.Process(self.server.pid).children(recursive=True)]
         send(self.server.pid, number)
-        code = self.server.wait(timeout=60)
+        code = self.server.wait(timeout=240)
         assert psutil.wait_procs(family, timeout=30)[1] == [], "no process is left behind"
         return code
 

@@ -153,7 +153,7 @@ def test_each_configuration_counts_once(project: Project) -> None:
     assert sorted(run.info.run_name for run in found) == ["trial-0", "trial-1", "trial-2"]
     assert {run.info.status for run in found} == {"FINISHED"}
     for run in found:
-        scores = project.client.get_metric_history(run.info.run_id, "score")
+        scores = project.client.get_metric_history(run.info.run_id, "train/score")
         assert sorted(point.step for point in scores) == list(range(2 * EPOCHS)), "epochs of two seeds, each once"
         seeds = [
             point.value for point in sorted(scores, key=lambda point: point.step) if point.step % EPOCHS == EPOCHS - 1

@@ -116,7 +116,7 @@ def test_a_version_of_before_loads_with_a_warning(
     tracker.client.delete_model_version_tag(name, "1", SUMS_TAG)
     config = folder / "artifacts" / "config.json"
     values = json.loads(config.read_text())
-    del values["weights_sha256"]
+    del values["files"]
     config.write_text(json.dumps(values))
     load_served(f"models:/{name}/1", tracker.uri)
     assert f"{name} version 1: was registered without digests" in caplog.text

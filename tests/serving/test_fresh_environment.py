@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 
 import pytest
 from PIL import Image
+from support.tiny_tiles import tissue
 
 from oncoshift.files import hold_lock, sha256_file
 from oncoshift.registry.packaging import log_and_register
@@ -28,46 +29,41 @@ from oncoshift.serving.eager import EagerNetwork
 from oncoshift.serving.predictor import TilePredictor
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from oncoshift.registry.folder import Package
     from oncoshift.serving.classifier import TileClassifier
 
-MODEL_URI = "models:/oncoshift-kidney@champion"
 TRAINING_STACK = ["prefect", "optuna", "dvc", "captum", "lightning_fabric", "staintools"]
 
 SCORE = """
 import importlib.util, json, sys
 from pathlib import Path
 import mlflow
-mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model(sys.argv[2])
-table = model.predict({"image": [Path(sys.argv[3]).read_bytes()]})
+model = mlflow.pyfunc.load_model(sys.argv[1])
+table = model.predict({"image": [Path(sys.argv[2]).read_bytes()]})
 import oncoshift.serving.predictor as served
-absent = [name for name in sys.argv[4:] if importlib.util.find_spec(name) is None]
+absent = [name for name in sys.argv[3:] if importlib.util.find_spec(name) is None]
 print(json.dumps({"rows": table.to_dict("records"), "code": served.__file__, "absent": absent}))
 """
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, package: Package) -> tuple[str, Path]:
-    """The URI of a store whose champion is the small model, and the champion's folder."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+def champion(tmp_path_factory: pytest.TempPathFactory, package: Package) -> Path:
+    """The folder of a registered model; its environment, without SQLAlchemy, opens no database."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('champion')}/mlflow.db"
     tracker = Tracker(uri, "fresh")
     made = log_and_register(tracker, tracker.find_or_start_run("run", "run"), "key", package)
     promote(tracker.client, made.name, made.version, "test", "test")
-    return uri, Path(urlparse(str(made.source)).path)
+    return Path(urlparse(str(made.source)).path)
 
 
 @pytest.fixture(scope="module")
-def python(store: tuple[str, Path], pytestconfig: pytest.Config) -> Path:
+def python(champion: Path, pytestconfig: pytest.Config) -> Path:
     """The Python of an environment with the model's requirements.txt and nothing else.
 
     It takes gigabytes, so pytest's cache keeps it while the requirements stay the same; `pytest
     --cache-clear` removes it.
     """
-    requirements = store[1] / "requirements.txt"
+    requirements = champion / "requirements.txt"
     cache = pytestconfig.cache.mkdir("fresh-environment")
     folder = cache / sha256_file(requirements)[:16]
     python = folder / "bin" / "python"
@@ -100,9 +96,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def jpeg(tiles: NDArray[np.uint8]) -> bytes:
+def jpeg() -> bytes:
+    """A tile like those of training, so that the model does not abstain."""
     buffer = io.BytesIO()
-    Image.fromarray(tiles[0]).save(buffer, format="JPEG")
+    Image.fromarray(tissue(0)).save(buffer, format="JPEG", quality=98)
     return buffer.getvalue()
 
 
@@ -112,11 +109,11 @@ def expected(package: Package, classifier: TileClassifier, jpeg: bytes) -> float
 
 
 def test_the_champion_scores_a_jpeg(
-    python: Path, store: tuple[str, Path], environment: dict[str, str], jpeg: bytes, expected: float, tmp_path: Path
+    python: Path, champion: Path, environment: dict[str, str], jpeg: bytes, expected: float, tmp_path: Path
 ) -> None:
     (tmp_path / "tile.jpg").write_bytes(jpeg)
     done = subprocess.run(
-        [str(python), "-c", SCORE, store[0], MODEL_URI, "tile.jpg", *TRAINING_STACK],
+        [str(python), "-c", SCORE, str(champion), "tile.jpg", *TRAINING_STACK],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -125,7 +122,7 @@ def test_the_champion_scores_a_jpeg(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answer = json.loads(done.stdout.splitlines()[-1])
-    assert Path(answer["code"]).is_relative_to(store[1] / "code")
+    assert Path(answer["code"]).is_relative_to(champion / "code")
     assert answer["absent"] == TRAINING_STACK
     (row,) = answer["rows"]
     assert row["probability"] == pytest.approx(expected, abs=1e-5)
@@ -133,18 +130,18 @@ def test_the_champion_scores_a_jpeg(
 
 
 def test_the_champion_answers_over_http(
-    python: Path, store: tuple[str, Path], environment: dict[str, str], jpeg: bytes, expected: float, tmp_path: Path
+    python: Path, champion: Path, environment: dict[str, str], jpeg: bytes, expected: float, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [str(python), "-m", "mlflow", "models", "serve", "--model-uri", MODEL_URI, "--env-manager", "local"]
+    command = [str(python), "-m", "mlflow", "models", "serve", "--model-uri", str(champion), "--env-manager", "local"]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", address.rpartition(":")[2]],
             cwd=tmp_path,
-            env={**environment, "PATH": path, "MLFLOW_TRACKING_URI": store[0]},
+            env={**environment, "PATH": path},
             stdout=log,
             stderr=log,
             start_new_session=True,
