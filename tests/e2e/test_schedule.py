@@ -60,8 +60,12 @@ class Schedule:
             time.sleep(1)
 
     def ended(self) -> list[FlowRun]:
-        """List the runs that have ended, in the order of their start."""
-        return [run for run in self.runs() if run.state is not None and run.state.is_final()]
+        """List the runs that have ended, in the order of their start.
+
+        Runs that came due while nobody served, and are made up for by one, are left out.
+        """
+        final = [run for run in self.runs() if run.state is not None and run.state.is_final()]
+        return [run for run in final if run.state_name != "Skipped"]
 
     def runs(self) -> list[FlowRun]:
         """List the runs that have started, in the order of their start."""
