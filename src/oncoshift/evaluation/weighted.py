@@ -7,7 +7,7 @@ equals scikit-learn's with `sample_weight`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -30,18 +30,7 @@ MetricName = Literal[
     "brier",
     "ece",
 ]
-METRIC_NAMES: tuple[MetricName, ...] = (
-    "balanced_accuracy",
-    "accuracy",
-    "auroc",
-    "auprc",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "mcc",
-    "brier",
-    "ece",
-)
+METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)
 TITLES: dict[MetricName, str] = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",

@@ -219,7 +219,7 @@ def _gather_evidence(
         audit_size=str(_measure_audit(tiles, challenger, settings.evaluate.confidence)),
         phantom=settings.ingest.adapter == "phantom",
         abstained=served.abstained,
-        policy=_gather_policy(recorder, jobs, challenge, served, settings.evaluate),
+        policy=_gather_policy(recorder, jobs, challenge, tiles, served, settings.evaluate),
     )
 
 
@@ -239,7 +239,12 @@ def _measure_audit(tiles: EvaluationTiles, calls: _Calls, confidence: float) -> 
 
 
 def _gather_policy(
-    recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, served: _Served, settings: EvaluateSettings
+    recorder: RunRecorder,
+    jobs: ExperimentJobs,
+    challenge: Challenge,
+    tiles: EvaluationTiles,
+    served: _Served,
+    settings: EvaluateSettings,
 ) -> PolicyEvidence:
     """Gather the evidence for the gate's optional rules, on the audit set.
 
@@ -247,10 +252,11 @@ def _gather_policy(
         recorder: of the step.
         jobs: of the experiment.
         challenge: what to judge.
-        served: the challenger's answers on the audit tiles.
+        tiles: of the audit set.
+        served: the challenger's answers on them.
         settings: section `evaluate`.
     """
-    tiles, selection = jobs.load_tiles(("audit",)), challenge.selection
+    selection = challenge.selection
 
     def measure(calls: _Calls) -> Metrics:
         bins = settings.calibration_bins
