@@ -12,10 +12,9 @@ import yaml
 from mlflow import MlflowException
 
 from oncoshift.retraining.naming import SETTINGS, describe_commit
+from oncoshift.settings import flatten_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Run
 
@@ -101,14 +100,7 @@ def _compare_settings(client: MlflowClient, earlier: Run, run: Run) -> list[str]
 def _read_settings(client: MlflowClient, run_id: str) -> dict[str, object]:
     with TemporaryDirectory() as scratch:
         text = Path(client.download_artifacts(run_id, SETTINGS, scratch)).read_text(encoding="utf-8")
-    return _flatten(yaml.safe_load(text))
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    return flatten_values(yaml.safe_load(text))
 
 
 def _compare_commits(earlier: Run, run: Run) -> list[str]:

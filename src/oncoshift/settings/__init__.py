@@ -17,7 +17,14 @@ from oncoshift.settings.judging import (
     TrackingSettings,
     TuneSettings,
 )
-from oncoshift.settings.loading import dump_settings, flatten, load_settings, parse_settings, replace_values
+from oncoshift.settings.loading import (
+    dump_settings,
+    flatten,
+    flatten_values,
+    load_settings,
+    parse_settings,
+    replace_values,
+)
 from oncoshift.settings.training import ModelSettings, TrainSettings
 from oncoshift.settings.tree import Settings
 
@@ -42,6 +49,7 @@ __all__ = [
     "TuneSettings",
     "dump_settings",
     "flatten",
+    "flatten_values",
     "load_settings",
     "parse_settings",
     "replace_values",

@@ -6,13 +6,16 @@ Later sources win: defaults below < params.yaml < preset < `--set`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from oncoshift.errors import SettingsError
 from oncoshift.settings.files import dump, expand, find_preset, merge, parse_override, read_mapping, unflatten
 from oncoshift.settings.tree import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _EXPANDED_LATE = ("tune.storage", "tracking.uri")
 """Settings whose `${NAME}` is expanded only where they are used, since it may hold a password."""
@@ -65,6 +68,11 @@ def dump_settings(settings: Settings) -> str:
 
 def flatten(settings: Settings) -> dict[str, Any]:
     """Map dotted keys to values, for run parameters; the reverse of `unflatten`."""
+    return flatten_values(settings.model_dump(mode="json"))
+
+
+def flatten_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Map the dotted keys of nested values to them, for settings of any version."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -74,7 +82,7 @@ def flatten(settings: Settings) -> dict[str, Any]:
         else:
             flat[prefix] = value
 
-    walk("", settings.model_dump(mode="json"))
+    walk("", values)
     return flat
 
 

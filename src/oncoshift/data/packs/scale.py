@@ -7,7 +7,6 @@ the packs are the same as without a scale.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from oncoshift.data.parquet import read_table
 from oncoshift.data.tables import SCALE
 from oncoshift.errors import DataError
 from oncoshift.files import read_json, write_json
-from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
+from oncoshift.serving.images import UnreadableImageError, decode
 from oncoshift.serving.scale import compute_crop, resample
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def read_scale(folder: Path) -> float | None:
         return None
 
 
-class ScaledReader:
+class ScaledReader(FileReader):
     """A reader of tiles from their files that resamples those of another scale.
 
     Args:
@@ -108,23 +107,9 @@ class ScaledReader:
     """
 
     def __init__(self, base: Path, side: int, crops: Mapping[str, float]) -> None:
-        self._base, self._side, self._crops = base, side, crops
-        self._plain = FileReader(base, side)
+        super().__init__(base, side)
+        self._crops = crops
 
-    def __call__(self, tile: TileSource) -> NDArray[np.uint8]:
-        """See `Reader`.
-
-        Raises:
-            DataError: the file is gone, or changed since ingest.
-        """
+    def _decode(self, data: bytes, tile: TileSource) -> NDArray[np.uint8]:
         crop = self._crops.get(tile.tile_id)
-        if crop is None:
-            return self._plain(tile)
-        path = self._base / tile.path
-        try:
-            data = read_image_file(path)
-            if hashlib.sha256(data).hexdigest() != tile.sha256:
-                raise DataError(f"{path}: changed since ingest; run `dvc repro`")
-            return resample(decode(data), crop, self._side)
-        except UnreadableImageError as error:
-            raise DataError(f"{path}: {error}; it could be read at ingest: run `dvc repro --force ingest`") from None
+        return super()._decode(data, tile) if crop is None else resample(decode(data), crop, self._side)

@@ -80,9 +80,12 @@ class FileReader:
         if hashlib.sha256(data).hexdigest() != tile.sha256:
             raise DataError(f"{path}: changed since ingest; run `dvc repro`")
         try:
-            return read_tile(data, self._side)
+            return self._decode(data, tile)
         except UnreadableImageError as error:
             raise DataError(f"{path}: {error}; ingest could read it: run `dvc repro --force ingest`") from None
+
+    def _decode(self, data: bytes, tile: TileSource) -> NDArray[np.uint8]:  # noqa: ARG002 - for subclasses
+        return read_tile(data, self._side)
 
 
 class PackReader:
