@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,11 +26,10 @@ def check_champions(context: Context) -> tuple[list[str], list[str]]:
     Returns:
         What was settled, and the problems that are left; a line each.
     """
-    from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.registry.manual import find_manual_change
     from oncoshift.registry.store import has_store, open_client
 
-    uri = resolve_tracking_uri(context.project, context.settings.tracking, os.environ)
+    uri = context.tracking_uri
     settled: list[str] = []
     problems: list[str] = []
     if not has_store(uri):

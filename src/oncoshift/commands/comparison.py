@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -128,12 +127,11 @@ def _compare_named(context: Context, runs: Sequence[str]) -> None:
 
 def _find_finished_runs(context: Context) -> Sequence[Run]:
     """Find the finished retrainings, newest first; a missing store has none, and is not created."""
-    from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.registry.store import has_store
     from oncoshift.registry.tracking import Tracker
 
     settings = context.settings
-    uri = resolve_tracking_uri(context.project, settings.tracking, os.environ)
+    uri = context.tracking_uri
     if not has_store(uri):
         return []
     tracker = Tracker(uri, settings.tracking.experiment)

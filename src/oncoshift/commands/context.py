@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,13 @@ class Context:
         from oncoshift.experiments import find_project
 
         return find_project(self.params.parent)
+
+    @property
+    def tracking_uri(self) -> str:
+        """The URI of MLflow's store that the settings or the environment name."""
+        from oncoshift.experiments import resolve_tracking_uri
+
+        return resolve_tracking_uri(self.project, self.settings.tracking, os.environ)
 
     def need_project_params(self) -> None:
         """Check that the settings are the project's, for commands that make experiments.

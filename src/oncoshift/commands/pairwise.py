@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,15 +54,13 @@ def _open_tracker(context: Context) -> Tracker:
         RegistryError: there is none yet.
     """
     from oncoshift.errors import RegistryError
-    from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.registry.store import has_store
     from oncoshift.registry.tracking import Tracker
 
-    tracking = context.settings.tracking
-    uri = resolve_tracking_uri(context.project, tracking, os.environ)
+    uri = context.tracking_uri
     if not has_store(uri):
         raise RegistryError(f"{uri}: no runs to compare yet: `oncoshift retrain` makes them")
-    return Tracker(uri, tracking.experiment)
+    return Tracker(uri, context.settings.tracking.experiment)
 
 
 def _save(tracker: Tracker, a: RunPredictions, b: RunPredictions, found: Comparison) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -59,7 +58,7 @@ def pull(context: Context) -> None:
     given = context.arguments
     name = f"oncoshift-{given.target}" if given.target else None
     uri = given.model or f"models:/{name or context.settings.registered_model}@champion"
-    store = _find_uri(context) if is_in_store(uri) else None
+    store = context.tracking_uri if is_in_store(uri) else None
     for line in run(uri, store, given.dest, given.um_per_pixel):
         print(line, file=sys.stderr)
     print(f"{uri}: pulled into {given.dest}; README.md is its card, and example.py shows how to run it")
@@ -151,13 +150,13 @@ def relocate(context: Context) -> None:
     from oncoshift.registry.store import hold_store
     from oncoshift.secrets import remove_credentials
 
-    database = find_database(_find_uri(context))
+    database = find_database(context.tracking_uri)
     if database is None:
-        raise RegistryError(f"{remove_credentials(_find_uri(context))}: is a server; only an embedded store moves")
+        raise RegistryError(f"{remove_credentials(context.tracking_uri)}: is a server; only an embedded store moves")
     if not database.is_file():
         raise RegistryError(f"{database}: is not there")
     check_whole(database)
-    with hold_store(_find_uri(context)):
+    with hold_store(context.tracking_uri):
         done = run(database)
     if done is None:
         print(f"{database}: names no other project's artifacts; nothing was changed")
@@ -184,12 +183,6 @@ def _choose_model_name(context: Context) -> str:
     return context.arguments.model or context.settings.registered_model
 
 
-def _find_uri(context: Context) -> str:
-    from oncoshift.experiments import resolve_tracking_uri
-
-    return resolve_tracking_uri(context.project, context.settings.tracking, os.environ)
-
-
 def open_registry(context: Context) -> MlflowClient:
     """Open the registry that the settings name.
 
@@ -200,7 +193,7 @@ def open_registry(context: Context) -> MlflowClient:
     from oncoshift.registry.store import has_store, open_client
     from oncoshift.secrets import remove_credentials
 
-    uri = _find_uri(context)
+    uri = context.tracking_uri
     if not has_store(uri):
         raise RegistryError(f"{remove_credentials(uri)}: there is no store, so there are no registered models")
     return open_client(uri)

@@ -228,14 +228,13 @@ def _describe_machine() -> dict[str, str]:
 
 
 def _describe_experiment(context: Context) -> dict[str, str]:
-    from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.secrets import remove_credentials
 
     settings, project = context.settings, context.project
     return {
         "project": str(project),
         "settings": f"valid; {settings.target} from {', '.join(settings.sources)}",
-        "tracking": remove_credentials(resolve_tracking_uri(project, settings.tracking, os.environ)),
+        "tracking": remove_credentials(context.tracking_uri),
     }
 
 

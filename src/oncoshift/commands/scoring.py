@@ -96,13 +96,12 @@ def _score_to_folder(context: Context) -> int:
 
 def locate_model(context: Context) -> tuple[str, str | None]:
     """Return the URIs of the model and its store; a model in a folder needs no store."""
-    from oncoshift.experiments import resolve_tracking_uri
     from oncoshift.registry.loading import is_in_store
 
     uri = context.arguments.model or f"models:/{context.settings.registered_model}@champion"
     if not is_in_store(uri):
         return uri, None
-    return uri, resolve_tracking_uri(context.project, context.settings.tracking, os.environ)
+    return uri, context.tracking_uri
 
 
 def _find_files(given: Sequence[Path]) -> list[Path]:
