@@ -19,62 +19,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from served_model import make_tiles, save_model
 
-from oncoshift.registry.artifacts import TrainingTiles
-from oncoshift.registry.folder import Package, save_folder
 from oncoshift.registry.loading import load_identified
 from oncoshift.scoring.inputs import TileInput
 from oncoshift.scoring.output import open_scores
 from oncoshift.scoring.run import BATCH_TILES, score_tiles
-from oncoshift.serving.classifier import build_classifier
-from oncoshift.serving.config import GRAPH, ServedConfig
+from oncoshift.serving.config import GRAPH
 from oncoshift.serving.network import OnnxNetwork
-from oncoshift.serving.tissue import TissueLimits
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.pyfunc import PyFuncModel
-    from numpy.typing import NDArray
 
 SIDE, RAW_SIDE, DISTINCT = 224, 256, 32
-LIMITS = TissueLimits(32, 0.05, 0.0, 0.02, 0.5, 0.05)
-COLOURS = np.array([[200, 120, 170], [110, 60, 140], [245, 240, 245]])
-
-
-def make_tiles(side: int) -> NDArray[np.uint8]:
-    """Make tiles of pink, violet and white spots, uint8 [DISTINCT, side, side, 3]."""
-    rng = np.random.default_rng(0)
-    spots = COLOURS[rng.integers(0, 3, (DISTINCT, side // 4, side // 4))].repeat(4, axis=1).repeat(4, axis=2)
-    return np.clip(spots + rng.normal(0, 8, spots.shape), 0, 255).astype(np.uint8)
-
-
-def save(folder: Path, backbone: str) -> None:
-    """Save a model with random weights."""
-    torch.manual_seed(0)
-    tiles = make_tiles(SIDE)
-    config = ServedConfig("oncoshift-bench", "kidney", ("lung",), backbone, 256, 0.5, SIDE, limits=LIMITS)
-    names = np.array([str(number) for number in range(len(tiles))])
-    training = TrainingTiles(tiles, np.repeat("kidney", len(tiles)), names)
-    save_folder(
-        Package(config, build_classifier(backbone, 256, 0.5).state_dict(), "", list(tiles[:2]), training), folder
-    )
 
 
 def write_tiles(folder: Path, count: int) -> None:
     """Write JPEG files."""
     folder.mkdir()
-    for number, tile in enumerate(make_tiles(RAW_SIDE)):
+    for number, tile in enumerate(make_tiles(DISTINCT, RAW_SIDE)):
         for copy in range(number, count, DISTINCT):
             Image.fromarray(tile).save(folder / f"{copy:06d}.jpg", quality=90)
 
 
 def time_network(network: OnnxNetwork, count: int) -> float:
     """Run the bare network; return tiles per second."""
-    batch = np.resize(make_tiles(SIDE), (BATCH_TILES, SIDE, SIDE, 3))
+    batch = np.resize(make_tiles(DISTINCT, SIDE), (BATCH_TILES, SIDE, SIDE, 3))
     network(batch)
     began = time.perf_counter()
     for _ in range(count // BATCH_TILES):
@@ -109,7 +83,7 @@ def main() -> None:
     bare, scored = [], []
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        save(root / "model", given.backbone)
+        save_model(root / "model", make_tiles(DISTINCT, SIDE), given.backbone)
         write_tiles(root / "tiles", count)
         network = OnnxNetwork(root / "model" / "artifacts" / GRAPH)
         model, _ = load_identified(str(root / "model"))

@@ -26,15 +26,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import requests
-import torch
 from PIL import Image
+from served_model import make_tiles, save_model
 
-from oncoshift.registry.artifacts import TrainingTiles
-from oncoshift.registry.folder import Package, save_folder
-from oncoshift.serving.classifier import TileClassifier
-from oncoshift.serving.config import GRAPH, ServedConfig
+from oncoshift.serving.config import GRAPH
 from oncoshift.serving.network import OnnxNetwork
-from oncoshift.serving.tissue import TissueLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,15 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 224
-LIMITS = TissueLimits(32, 0.05, 0.0, 0.02, 0.5, 0.05)
-COLOURS = np.array([[200, 120, 170], [110, 60, 140], [245, 240, 245]])
-
-
-def make_tiles(count: int) -> NDArray[np.uint8]:
-    """Make tiles of pink, violet and white spots, uint8 [count, SIDE, SIDE, 3]."""
-    rng = np.random.default_rng(0)
-    spots = COLOURS[rng.integers(0, 3, (count, SIDE // 4, SIDE // 4))].repeat(4, axis=1).repeat(4, axis=2)
-    return np.clip(spots + rng.normal(0, 8, spots.shape), 0, 255).astype(np.uint8)
 
 
 def encode(tile: NDArray[np.uint8]) -> str:
@@ -58,17 +45,6 @@ def encode(tile: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(tile).save(buffer, "JPEG", quality=90)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def save(folder: Path, tiles: NDArray[np.uint8]) -> None:
-    """Save a model with random weights."""
-    torch.manual_seed(0)
-    config = ServedConfig("oncoshift-bench", "kidney", ("lung",), "resnet18", 256, 0.5, SIDE, limits=LIMITS)
-    names = np.array([str(number) for number in range(len(tiles))])
-    training = TrainingTiles(tiles, np.repeat("kidney", len(tiles)), names)
-    save_folder(
-        Package(config, TileClassifier("resnet18", 256, 0.5).state_dict(), "", list(tiles[:2]), training), folder
-    )
 
 
 def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
@@ -133,8 +109,8 @@ def time_network(network: OnnxNetwork, tiles: NDArray[np.uint8], rounds: int) ->
 
 def measure(folder: Path, rounds: int) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield the figures of each way and size of request."""
-    tiles = make_tiles(32)
-    save(folder, tiles)
+    tiles = make_tiles(32, SIDE)
+    save_model(folder, tiles, "resnet18")
     network = OnnxNetwork(folder / "artifacts" / GRAPH, "cpu")
     for size in (1, 16):
         yield f"network, {size} a batch", time_network(network, tiles[:size], max(rounds // size, 5))

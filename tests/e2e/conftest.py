@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from mlflow import MlflowClient
+from support.ports import find_free_port
 
 from oncoshift.cli import main
 from oncoshift.versioning import repro
@@ -166,9 +166,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     It is shared, since starting one takes longer than the flows' trainings.
     """
     folder = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(find_free_port())
     command = [sys.executable, "-m", "flows.server", port]
     environment = os.environ | {"PREFECT_HOME": str(folder)}
     pipe = subprocess.PIPE

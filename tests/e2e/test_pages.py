@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import pytest
 from e2e.conftest import Project
 from mlflow.artifacts import download_artifacts
+from support.ports import find_free_port
 
 from oncoshift.registry.views import RETRAININGS, TRAININGS, build_artifact_path, build_run_path, build_view_path
 from oncoshift.retraining import prepare, recipe, recorded
@@ -63,9 +63,7 @@ def project(browser: str, tmp_path_factory: pytest.TempPathFactory, with_data: P
 @pytest.fixture(scope="module")
 def address(project: Project) -> Iterator[str]:
     """Address of MLflow's server on the project's store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = find_free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{project.root}/mlruns/mlflow.db"]
     with subprocess.Popen(command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}) as server:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from support.ports import find_free_port
 
 if TYPE_CHECKING:
     import subprocess
@@ -30,9 +30,7 @@ class Schedule:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = str(probe.getsockname()[1])
+        self.port = str(find_free_port())
         self.server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

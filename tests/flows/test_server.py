@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from support.ports import find_free_port
 
 from flows.server import ServerError, ensure_server, guard
 from oncoshift.errors import UnavailableError
@@ -75,9 +76,7 @@ def test_a_port_that_is_taken_is_told_before_a_server_starts() -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The process of a server started as `ensure_server` does, and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     home = tmp_path_factory.mktemp("prefect")
     environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}
     process = subprocess.Popen(

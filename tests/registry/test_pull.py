@@ -6,7 +6,6 @@ import json
 import os
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.ports import find_free_port
 from support.tiny_tiles import tissue
 
 from oncoshift.cli import main
@@ -65,9 +65,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> Path:
 @pytest.fixture(scope="module")
 def server(uri: str, champion: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an MLflow server on the tests' store, as `make ui` starts it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(find_free_port())
     folder = tmp_path_factory.mktemp("server")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     with (folder / "log").open("w") as log:

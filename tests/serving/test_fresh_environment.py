@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from urllib.parse import urlparse
 
 import pytest
 from PIL import Image
+from support.ports import find_free_port
 from support.tiny_tiles import tissue
 
 from oncoshift.files import hold_lock, sha256_file
@@ -132,9 +132,7 @@ def test_the_champion_scores_a_jpeg(
 def test_the_champion_answers_over_http(
     python: Path, champion: Path, environment: dict[str, str], jpeg: bytes, expected: float, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    address = f"http://127.0.0.1:{find_free_port()}"
     command = [str(python), "-m", "mlflow", "models", "serve", "--model-uri", str(champion), "--env-manager", "local"]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     with (tmp_path / "server.log").open("w") as log:

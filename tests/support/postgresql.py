@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, text
+from support.ports import find_free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,9 +53,7 @@ def _running_server() -> Iterator[str]:
         command = [str(binaries[-1] / name), "--pgdata", str(folder / "data"), *arguments]
         subprocess.run(command, check=True, user=owner, cwd=folder, stdout=subprocess.DEVNULL)
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     try:
         run("initdb", "--username", "test", "--auth", "trust", "--no-sync")
         options = f"-h 127.0.0.1 -p {port} -k {folder} -F"
