@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.cli import main
-from oncoshift.errors import RegistryError
+from oncoshift.errors import OncoshiftError, RegistryError
 from oncoshift.secrets import has_password, remove_credentials
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def test_doctor_shows_no_password(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    main(["doctor"])
+    code = main(["doctor"])
     said = "".join(capsys.readouterr())
+    assert code == OncoshiftError.exit_code
     assert remove_credentials(uri) in said
     assert "hunter2" not in said

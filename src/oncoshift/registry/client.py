@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from oncoshift.errors import RegistryError, UnavailableError
@@ -104,6 +105,28 @@ def check_server(uri: str) -> None:
         ) from error
     if fault := _explain_refusal(answer):
         raise RegistryError(f"{shown}: {fault}")
+
+
+def check_database(uri: str) -> None:
+    """Check that a database server accepts a connection; MLflow itself tries for 100 seconds.
+
+    Args:
+        uri: SQLAlchemy URL of the database.
+
+    Raises:
+        UnavailableError: it cannot be reached, or refuses.
+        RegistryError: the URL is invalid, or the database's driver is not installed.
+    """
+    shown = remove_credentials(uri)
+    try:
+        create_engine(uri, poolclass=NullPool).connect().close()
+    except OperationalError as error:
+        raise UnavailableError(
+            f"{shown}: the database does not answer ({shorten_error(error)}); start it, or see tracking.uri and "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise RegistryError(f"{shown}: {shorten_error(error)}; see tracking.uri, or install the driver") from error
 
 
 def _explain_refusal(answer: requests.Response) -> str | None:

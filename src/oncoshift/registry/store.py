@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
 
 from oncoshift.errors import RegistryError
 from oncoshift.files import hold_lock
-from oncoshift.registry.client import check_server, make_patient_client
+from oncoshift.registry.client import check_database, check_server, make_patient_client
 from oncoshift.registry.embedded import (
     SQLITE,
     check_absent,
@@ -56,11 +57,11 @@ def open_client(uri: str) -> MlflowClient:
     """Open a client for tracking and registry; check that the store is intact and this project's.
 
     Args:
-        uri: `sqlite:///<path>`, or the address of an MLflow server.
+        uri: `sqlite:///<path>`, or the address of an MLflow server or of its database.
 
     Raises:
         RegistryError: the database is damaged, names another project's artifacts, or is of another
-            MLflow version; or the server refuses, or is not an MLflow server.
+            MLflow version or without a driver; or the server refuses, or is not an MLflow server.
         UnavailableError: no server answers, or the database stays locked.
     """
     database = find_database(uri)
@@ -69,6 +70,8 @@ def open_client(uri: str) -> MlflowClient:
         check_whole(database)
     elif uri.startswith(("http://", "https://")):
         check_server(uri)
+    elif uri.partition("://")[0].partition("+")[0] in DATABASE_ENGINES:
+        check_database(uri)
     try:
         client = make_patient_client(uri)
         client.search_experiments(max_results=1)
