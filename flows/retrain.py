@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from flows import PROJECT
+from flows.approval import ask_for_approval, is_resumed
 from flows.logs import log_errors_in_one_line
 from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, holding_run_lock, is_scheduled
 from flows.server import ensure_server
@@ -31,9 +32,11 @@ from oncoshift.errors import OncoshiftError, SettingsError, TrainingInterrupted
 from oncoshift.experiments import hold_experiment
 from oncoshift.files import FULL
 from oncoshift.program import run_program
+from oncoshift.registry.tracking import Tracker
 from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_run_path, build_view_path
 from oncoshift.retraining import prepare, recipe, recorded
-from oncoshift.retraining.summary import REPORT
+from oncoshift.retraining.approval import answer_request
+from oncoshift.retraining.summary import REPORT, Outcome
 from oncoshift.secrets import remove_credentials
 from oncoshift.settings import load_settings
 from oncoshift.training.interruption import stop_on_sigterm
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from oncoshift.retraining.summary import Outcome
+    from oncoshift.retraining.session import RetrainingPlan
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,8 +117,9 @@ def retrain(
             overrides.
 
     Returns:
-        A state named Promoted, Refused or Unchanged with the `Outcome` as its data; or Stopped,
-        after SIGTERM.
+        A state named Promoted, Refused, Awaiting or Unchanged with the `Outcome` as its data; or
+        Stopped, after SIGTERM. With `gate.approval: human`, a scheduled run is suspended until a
+        person has answered.
     """
     log_errors_in_one_line()
     with holding_run_lock(str(flow_run.id)):
@@ -135,9 +139,20 @@ def retrain(
             name_run(f"{plan.settings.target} ← {', '.join(plan.settings.sources)}")
             with hold_experiment(plan.layout):
                 ensure_gpu_limit()
-                return publish(recipe.retrain(plan, STEPS))
+                return publish(await_approval(plan, recipe.retrain(plan, STEPS)))
         except TrainingInterrupted as stopped:
             return Cancelled(name="Stopped", message=str(stopped))
+
+
+def await_approval(plan: RetrainingPlan, outcome: Outcome) -> Outcome:
+    """Have a person decide on a version that awaits approval, if this run can wait for that."""
+    if outcome.summary.action == "await":
+        name_run(f"{outcome.summary.target}: version {outcome.summary.version} awaits approval")
+        if (answer := ask_for_approval(outcome.summary)) is not None:
+            tracker = Tracker(plan.uri, plan.settings.tracking.experiment)
+            outcome = Outcome(answer_request(tracker, outcome.summary, answer))
+    # A resumed run finds the retraining finished, by itself.
+    return Outcome(outcome.summary) if is_resumed() else outcome
 
 
 def publish(outcome: Outcome) -> State[Outcome]:

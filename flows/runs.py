@@ -129,6 +129,7 @@ def skip_missed_runs(deployment: UUID) -> int:
             sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
             limit=_PAGE,
         )
+        missed = [run for run in missed if run.state_name != "Resuming"]  # a person has answered it
         for run in missed[:-1]:
             client.set_flow_run_state(run.id, Cancelled(name="Skipped", message=_MISSED))
     return len(missed[:-1])

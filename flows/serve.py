@@ -22,6 +22,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import httpx
+from mlflow import MlflowException
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.runner import Runner
 from prefect.schedules import Cron
@@ -29,6 +31,7 @@ from prefect.settings import get_current_settings
 from pydantic import ValidationError
 
 from flows import PROJECT
+from flows.approval import resume_answered_runs
 from flows.retrain import retrain
 from flows.runs import RUNNER, end_dead_runs, ensure_gpu_limit, skip_missed_runs
 from flows.server import ensure_server
@@ -39,11 +42,14 @@ from oncoshift.secrets import remove_credentials
 from oncoshift.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
+
+    from oncoshift.settings import Settings
 
 _LAST_PORT = 65535
 _POLL_SECONDS = 0.2
+_ANSWERS_SECONDS = 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -80,7 +86,16 @@ def check_arguments(given: argparse.Namespace) -> None:
         raise SettingsError(f"--name {given.name!r}: use letters, digits, dots, dashes and underscores")
     if not 0 < given.port <= _LAST_PORT:
         raise SettingsError(f"--port {given.port}: must be from 1 to {_LAST_PORT}")
-    load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides), trusted=False)
+    load_own_settings(given)
+
+
+def load_own_settings(given: argparse.Namespace) -> Settings:
+    """Load the settings that the scheduled runs will have.
+
+    Raises:
+        SettingsError: a setting is invalid.
+    """
+    return load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides), trusted=False)
 
 
 def serve(given: argparse.Namespace) -> None:
@@ -108,6 +123,7 @@ def serve(given: argparse.Namespace) -> None:
         os.environ[RUNNER] = str(os.getpid())
         runner = StoppableRunner(name=given.name, pause_on_shutdown=False)
         served = cast("UUID", runner.add_flow(retrain, **build_deployment(given)))
+        runner.look_for_answers = lambda: resume_answered_runs(str(served), lambda: load_own_settings(given))
         if missed := skip_missed_runs(served):
             print(f"{missed} runs that were due while nothing served them are skipped; the last one runs", flush=True)
         asyncio.run(runner.start())
@@ -130,13 +146,18 @@ class StoppableRunner(Runner):
     Prefect's own runner exits at once, in the middle of its event loop, and leaves its run behind.
     """
 
+    look_for_answers: Callable[[], list[str]] = list
+    """Resumes suspended runs that are answered, and returns their names."""
+
     _stopping: asyncio.Task[None] | None = None
 
     async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
         """Run until stopped; `Runner.start` routes SIGTERM to `handle_sigterm`."""
         self._event_loop = asyncio.get_running_loop()
         self._event_loop.add_signal_handler(signal.SIGINT, self._end)
+        looking = asyncio.create_task(self._keep_looking_for_answers())
         await super().start(run_once=run_once, webserver=webserver)
+        looking.cancel()
         if self._stopping is not None:
             await self._stopping
 
@@ -148,6 +169,18 @@ class StoppableRunner(Runner):
         if self._stopping is None or self._stopping.done():
             print("stopping: a running retraining ends with a checkpoint", flush=True)
             self._stopping = self._event_loop.create_task(self._end_runs_and_stop())
+
+    async def _keep_looking_for_answers(self) -> None:
+        trouble = ""
+        while True:
+            await asyncio.sleep(_ANSWERS_SECONDS)
+            try:
+                for run in await asyncio.to_thread(self.look_for_answers):
+                    print(f"run {run!r} goes on: its request for approval is settled", flush=True)
+            except (OncoshiftError, MlflowException, httpx.HTTPError) as error:
+                if str(error) != trouble:
+                    print(f"cannot look for answers to requests for approval, and tries again: {error}", flush=True)
+                trouble = str(error)
 
     async def _end_runs_and_stop(self) -> None:
         """Ask the runs to end, wait for them, and stop; `astop` would overwrite their states."""

@@ -50,6 +50,8 @@ COMMANDS = (
             comparison.add_compare),
     Command("models", "list the versions of a registered model", registry.models, registry.add_model),
     Command("promote", "make a version champion", registry.promote, registry.add_promote),
+    Command("approve", "approve or refuse a version that passed the gate (gate.approval: human)", registry.approve,
+            registry.add_approve),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
     Command("pull", "write the champion into a folder that runs by itself", registry.pull, registry.add_pull),
     Command("audit", "print every decision and change of a model, as JSON lines", registry.audit, registry.add_audit),

@@ -19,6 +19,8 @@ from oncoshift.serving.config import ServedConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mlflow import MlflowClient
+
 
 @event.listens_for(Engine, "connect")
 def _write_without_waiting_for_the_disk(connection: Any, _: object) -> None:
@@ -54,3 +56,27 @@ def make_package() -> Callable[[str], Package]:
         return Package(config, state, "# card", list(tiles))
 
     return make
+
+
+@pytest.fixture
+def client(tracker: Tracker) -> MlflowClient:
+    return tracker.client
+
+
+@pytest.fixture
+def make_model(client: MlflowClient, unique: Callable[[str], str]) -> Callable[[], str]:
+    """A function that makes a registered model with three versions, none of them live."""
+
+    def make() -> str:
+        name = unique("oncoshift-organ")
+        client.create_registered_model(name)
+        for _ in range(3):
+            client.create_model_version(name, "file:///nowhere", run_id="0" * 32)
+        return name
+
+    return make
+
+
+@pytest.fixture
+def name(make_model: Callable[[], str]) -> str:
+    return make_model()

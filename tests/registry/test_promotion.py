@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.unplugged import PlugPulledError, Unplugged
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry.audit import read_lines
@@ -23,58 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow import MlflowClient
-
-    from oncoshift.registry.tracking import Tracker
-
-WRITES = ("set_", "delete_")
-
-
-class PlugPulledError(Exception):
-    """A simulated end of the process."""
-
-
-class Unplugged:
-    """A client that dies instead of performing write number `last`, counted from 0."""
-
-    def __init__(self, client: MlflowClient, last: int) -> None:
-        self._client, self._left = client, last
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-        if not name.startswith(WRITES):
-            return method
-
-        def write(*arguments: Any, **options: Any) -> Any:
-            if self._left == 0:
-                raise PlugPulledError
-            self._left -= 1
-            return method(*arguments, **options)
-
-        return write
-
-
-@pytest.fixture
-def client(tracker: Tracker) -> MlflowClient:
-    return tracker.client
-
-
-@pytest.fixture
-def make_model(client: MlflowClient, unique: Callable[[str], str]) -> Callable[[], str]:
-    """A function that makes a registered model with three versions, none of them live."""
-
-    def make() -> str:
-        name = unique("oncoshift-organ")
-        client.create_registered_model(name)
-        for _ in range(3):
-            client.create_model_version(name, "file:///nowhere", run_id="0" * 32)
-        return name
-
-    return make
-
-
-@pytest.fixture
-def name(make_model: Callable[[], str]) -> str:
-    return make_model()
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oncoshift.registry.history import RETRAINING_TAG
 from oncoshift.registry.tracking import Tracker
-from oncoshift.retraining.changes import RETRAINING_TAG, find_changes
+from oncoshift.retraining.changes import find_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,6 +31,14 @@ def add_promote(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="even if the gate refused it or it was rolled back")
 
 
+def add_approve(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `approve`."""
+    parser.add_argument("version", help="version that awaits approval")
+    parser.add_argument("--model", help="default: oncoshift-<target>")
+    parser.add_argument("--reason", required=True, help="reason, kept with the version")
+    parser.add_argument("--refuse", action="store_true", help="refuse it")
+
+
 def add_rollback(parser: argparse.ArgumentParser) -> None:
     """Add the options of `rollback`."""
     parser.add_argument("--model", help="default: oncoshift-<target>")
@@ -84,7 +92,8 @@ def models(context: Context) -> None:
         events = [
             f"{event.at[:16].replace('T', ' ')} {event.kind} by {event.by}: {event.reason}" for event in row.events
         ]
-        gate = row.gate + (f", rolled back: {row.withdrawn}" if row.withdrawn else "")
+        gate = row.gate + (f", {row.approval}" if row.approval else "")
+        gate += f", rolled back: {row.withdrawn}" if row.withdrawn else ""
         cells = (row.version, ", ".join(row.aliases), gate, row.created, row.run_id[:8], "\n".join(events))
         table.add_row(*(Text(cell) for cell in cells))  # people typed names and reasons: no markup
     print_table(table)
@@ -117,6 +126,25 @@ def _promote_elsewhere(context: Context, name: str) -> None:
     copy = copy_version(open_registry(context), name, given.version, target, by, reason)
     run(target.client, name, copy, reason, by, force=given.force)
     print(f"{name}: version {given.version} is version {copy} of {remove_credentials(given.to)}, and champion there")
+
+
+def approve(context: Context) -> None:
+    """Answer a request for approval; a flow run that waits for the answer goes on by itself."""
+    from oncoshift.errors import RegistryError
+    from oncoshift.registry.answers import Answer
+    from oncoshift.registry.tracking import Tracker
+    from oncoshift.retraining.approval import answer_by_version
+    from oncoshift.user import find_user_name
+
+    given, name = context.arguments, _choose_model_name(context)
+    answer = Answer(not given.refuse, find_user_name(), _read_reason(context))
+    tracker = Tracker(open_registry(context).tracking_uri, context.settings.tracking.experiment)
+    approval = answer_by_version(tracker, name, given.version, answer)
+    if (approval.state == "approved") != answer.approve:
+        raise RegistryError(
+            f"{name} version {given.version}: {approval.words}; `oncoshift promote --force` would overrule that"
+        )
+    print(f"{name}: version {given.version} was {approval.words}")
 
 
 def rollback(context: Context) -> None:

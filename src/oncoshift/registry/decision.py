@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from oncoshift.markdown import escape
 from oncoshift.registry.policy import PolicyEvidence, Reason, check_policy
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from oncoshift.evaluation.intervals import Interval
+    from oncoshift.registry.history import Action
     from oncoshift.selection.verdict import Verdict
     from oncoshift.settings import GateSettings, SelectSettings
-
-Action = Literal["promote", "refuse"]
 
 MIN_GROUPS_PER_CLASS = 2
 """With one group in a class, resampling groups cannot show how that class's metrics vary."""
@@ -91,6 +90,8 @@ class Decision:
         flags: notes that are not conditions, such as that the data are made up.
         champion: version that was champion and that the challenger was compared with, or None.
         at: time of the decision, ISO 8601 in UTC.
+        approve_until: end of the time in which a person may approve the version, ISO 8601 in UTC;
+            empty where none need to.
     """
 
     promote: bool
@@ -98,11 +99,14 @@ class Decision:
     flags: tuple[str, ...] = field(default=())
     champion: str | None = None
     at: str = ""
+    approve_until: str = ""
 
     @property
     def action(self) -> Action:
         """The decision in a word, for the version's tag."""
-        return "promote" if self.promote else "refuse"
+        if not self.promote:
+            return "refuse"
+        return "await" if self.approve_until else "promote"
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON values."""
@@ -112,13 +116,14 @@ class Decision:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read the values that `to_dict` wrote."""
         reasons = tuple(Reason(**reason) for reason in values["reasons"])
-        champion, at = values.get("champion"), values.get("at", "")
-        return cls(values["promote"], reasons, tuple(values["flags"]), champion, at)
+        known = {name: values[name] for name in ("champion", "at", "approve_until") if name in values}
+        return cls(values["promote"], reasons, tuple(values["flags"]), **known)
 
     def to_markdown(self) -> str:
         """Render as a Markdown section with a table, failed conditions first."""
         failed = sum(not reason.passed for reason in self.reasons)
         outcome = "all conditions hold" if self.promote else f"{failed} of {len(self.reasons)} conditions failed"
+        outcome += f"; a person must approve until {self.approve_until}" if self.action == "await" else ""
         ordered = sorted(self.reasons, key=lambda reason: reason.passed)
         rows = [
             f"| {'passed' if reason.passed else '**failed**'} | {escape(reason.check)} | {_format_cell(reason.value)} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oncoshift.registry.approval import APPROVAL_TAG, Approval
 from oncoshift.registry.audit import append_line
 from oncoshift.registry.history import GATE_TAG, get_version
 from oncoshift.registry.lock import changing_aliases
@@ -14,26 +15,37 @@ if TYPE_CHECKING:
     from oncoshift.registry.decision import Decision
 
 
-def record_decision(client: MlflowClient, name: str, version: str | int, decision: Decision) -> None:
+def record_decision(
+    client: MlflowClient, name: str, version: str | int, decision: Decision, retraining: str = ""
+) -> None:
     """Record the gate's decision with the version, for `promote` to respect, and in the audit log.
+
+    A person's answer to the same request for approval stays.
 
     Args:
         client: client of the registry.
         name: name of the registered model.
         version: version that was judged.
         decision: the decision; its machine form is the artifact gate.json of the gate's run.
+        retraining: id of the MLflow run of the retraining, for a request for approval.
 
     Raises:
         RegistryError: no such model or version.
     """
     with changing_aliases(client) as client:
+        present = get_version(client, name, version).tags
+        approval, action = Approval.read(present), decision.action
         tags = {f"{GATE_TAG}.{_slug(reason.check)}": reason.outcome for reason in decision.reasons}
-        for old in get_version(client, name, version).tags:
-            if old.startswith(f"{GATE_TAG}.") and old not in tags:
+        if decision.action == "await":
+            if approval is None or approval.until != decision.approve_until:
+                approval = Approval("awaited", decision.approve_until, decision.champion, retraining)
+            tags |= approval.to_tags()
+            action = approval.action
+        for old in present:
+            if old.startswith((f"{GATE_TAG}.", APPROVAL_TAG)) and old not in tags:
                 client.delete_model_version_tag(name, str(version), old)
-        for key, text in tags.items():
+        for key, text in {**tags, GATE_TAG: action}.items():
             client.set_model_version_tag(name, str(version), key, text)
-        client.set_model_version_tag(name, str(version), GATE_TAG, decision.action)
         entry = {"kind": "gate", "version": str(version), **decision.to_dict()}
         append_line(client, name, decision.at, entry)
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.approval import APPROVAL_TAG, Approval
 from oncoshift.registry.client import shorten_error
+from oncoshift.registry.times import add_time, get_time
 from oncoshift.registry.tracking import quote_text
 
 if TYPE_CHECKING:
@@ -28,10 +30,13 @@ CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 GATE_TAG = "oncoshift.gate"
 WITHDRAWN_TAG = "oncoshift.withdrawn"
 EVENT_TAG = "oncoshift.event."
+RETRAINING_TAG = "oncoshift.retraining"
+"""Tag of a version: id of the run of the retraining that registered it."""
+
+Action = Literal["promote", "refuse", "await"]
+"""What the gate decided: promote, refuse, or await a person's approval."""
 
 Kind = Literal["challenge", "promote", "rollback", "manual", "removed", "undo", "copied"]
-
-_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # MLflow allows no + in a tag's name
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ class VersionRow:
     Attributes:
         version: its number.
         aliases: its present aliases.
-        gate: promote, refuse, or empty without a decision of the gate.
+        gate: promote, refuse, await, or empty without a decision of the gate.
+        approval: until when a person may approve it, or who did; empty where none was asked for.
         withdrawn: why it was rolled back, or empty.
         created: time of registration, ISO 8601 in UTC.
         run_id: id of the run that made it.
@@ -84,6 +90,7 @@ class VersionRow:
     version: str
     aliases: tuple[str, ...]
     gate: str
+    approval: str
     withdrawn: str
     created: str
     run_id: str
@@ -173,19 +180,28 @@ def get_version(client: MlflowClient, name: str, version: str | int) -> ModelVer
 
 def choose_time(events: Sequence[Event]) -> str:
     """Choose the time of a new event: now, but after all others, as clocks of machines differ."""
-    now = datetime.now(UTC)
-    if events:
-        last = datetime.strptime(max(event.at for event in events), _TIME).replace(tzinfo=UTC)
-        now = max(now, last + timedelta(microseconds=1))
-    return now.strftime(_TIME)
+    return max([get_time(), *(add_time(event.at, microseconds=1) for event in events)])
+
+
+def explain_refusal(version: ModelVersion) -> str | None:
+    """Explain why a version must not become champion unless forced; None if it may."""
+    withdrawn, gate = version.tags.get(WITHDRAWN_TAG), version.tags.get(GATE_TAG)
+    if withdrawn is not None:
+        return f"was rolled back ({withdrawn}); force it to go back"
+    if gate == "await":
+        return f"awaits approval; `oncoshift approve {version.version}` gives it"
+    if gate == "refuse" and APPROVAL_TAG in version.tags:
+        return f"passed the gate, but was not approved; its tags {APPROVAL_TAG}.* say why"
+    return f"the gate refused it; its tags {GATE_TAG}.* say why" if gate == "refuse" else None
 
 
 def _make_row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
-    number = str(version.version)
+    number, approval = str(version.version), Approval.read(version.tags)
     return VersionRow(
         version=number,
         aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
         gate=version.tags.get(GATE_TAG, ""),
+        approval=approval.words if approval else "",
         withdrawn=version.tags.get(WITHDRAWN_TAG, ""),
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         run_id=version.run_id or "",

@@ -13,11 +13,11 @@ from oncoshift.registry.changes import begin_change, finish_change, read_whole_h
 from oncoshift.registry.history import (
     CHALLENGER,
     CHAMPION,
-    GATE_TAG,
     PREVIOUS,
     WITHDRAWN_TAG,
     Event,
     choose_time,
+    explain_refusal,
     find_recorded_champion,
     get_version,
     read_aliases,
@@ -70,7 +70,8 @@ def promote(
         version: version to promote.
         reason: reason, for the history.
         by: person or program, for the history.
-        force: whether to promote a version that the gate refused or that was rolled back.
+        force: whether to promote a version that the gate refused, that nobody approved or that was
+            rolled back.
         expected: champion that the decision was made against, None for none; it must still be the
             champion. Default: any.
 
@@ -79,24 +80,22 @@ def promote(
 
     Raises:
         ChampionMovedError: another version than the expected one is champion.
-        RegistryError: no such model or version, or the version is refused or withdrawn.
+        RegistryError: no such model or version, or the version is refused, not approved or
+            withdrawn.
     """
     with changing_aliases(client) as client:
         finished = finish_change(client, name)
         events = read_whole_history(client, name)
         champion = find_recorded_champion(events)
         target = get_version(client, name, version)
-        version, tags = str(target.version), target.tags
+        version = str(target.version)
         if version == champion:
             return finished is not None and finished.kind == "promote"  # asked again after a crash
         if expected not in (ANY_CHAMPION, champion):
             judged, live = (f"version {each}" if each else "no version" for each in (expected, champion))
             raise ChampionMovedError(f"{name}: {live} is champion now; version {version} was judged against {judged}")
-        if not force and tags.get(GATE_TAG) == "refuse":
-            raise RegistryError(f"{name} version {version}: the gate refused it; its tags {GATE_TAG}.* say why")
-        if not force and WITHDRAWN_TAG in tags:
-            why = tags[WITHDRAWN_TAG]
-            raise RegistryError(f"{name} version {version}: was rolled back ({why}); force it to go back")
+        if not force and (why := explain_refusal(target)) is not None:
+            raise RegistryError(f"{name} version {version}: {why}")
         begin_change(client, name, Event("promote", version, champion, by, reason, choose_time(events)))
         return True
 

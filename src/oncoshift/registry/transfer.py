@@ -19,7 +19,16 @@ from oncoshift.errors import RegistryError
 from oncoshift.registry.changes import begin_change, finish_change
 from oncoshift.registry.client import shorten_error
 from oncoshift.registry.digests import SUMS_TAG, check_sums
-from oncoshift.registry.history import EVENT_TAG, GATE_TAG, WITHDRAWN_TAG, Event, choose_time, get_version, list_events
+from oncoshift.registry.history import (
+    EVENT_TAG,
+    RETRAINING_TAG,
+    WITHDRAWN_TAG,
+    Event,
+    choose_time,
+    explain_refusal,
+    get_version,
+    list_events,
+)
 from oncoshift.registry.lock import changing_aliases
 from oncoshift.registry.packaging import MODEL_TAG
 from oncoshift.registry.tracking import KEY_TAG, quote_text
@@ -30,9 +39,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from oncoshift.registry.tracking import Tracker
-
-RETRAINING_TAG = "oncoshift.retraining"
-"""Tag of a version: id of the retraining's run."""
 
 _STAYS = (EVENT_TAG, KEY_TAG, MODEL_TAG, RETRAINING_TAG, WITHDRAWN_TAG)
 """Tags that are about this registry, and are not copied."""
@@ -60,8 +66,8 @@ def copy_version(source: MlflowClient, name: str, version: str, target: Tracker,
     sums = original.tags.get(SUMS_TAG)
     if sums is None:
         raise RegistryError(f"{name} version {version}: was registered without digests; retrain, and copy the result")
-    if original.tags.get(GATE_TAG) == "refuse" or WITHDRAWN_TAG in original.tags:
-        raise RegistryError(f"{name} version {version}: was refused or rolled back, and is not copied")
+    if (why := explain_refusal(original)) is not None:
+        raise RegistryError(f"{name} version {version}: is not copied: {why}")
     try:
         copy = _find_copy(target.client, name, sums) or _copy(source, original, target, sums)
         with TemporaryDirectory() as scratch:

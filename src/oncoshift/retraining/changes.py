@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from mlflow import MlflowException
 
+from oncoshift.registry.history import RETRAINING_TAG
 from oncoshift.retraining.naming import SETTINGS, describe_commit
 from oncoshift.settings import flatten_values
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Run
-
-RETRAINING_TAG = "oncoshift.retraining"
-"""Tag of a version with the id of the retraining's run that made it."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ tasks; nothing here imports Prefect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.files import DamagedFileError
-from oncoshift.registry.history import find_champion
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
+from oncoshift.retraining.approval import refresh_summary
 from oncoshift.retraining.prepare import is_data_current, open_jobs, remove_force_stamp
 from oncoshift.retraining.session import Session, compute_retraining_key, log_start, open_session
 from oncoshift.retraining.summary import REPORT, Outcome, Summary
@@ -106,9 +106,8 @@ def find_previous_outcome(session: Session) -> Outcome | None:
         session.say(f"{error}; it is rebuilt from the results of the steps")
         return None
     client = recorder.tracker.client
-    # A person may have moved the champion since.
-    champion = find_champion(client, summary.model)
-    return Outcome(replace(summary, champion=champion), client.get_run(recorder.run).info.end_time)
+    summary = refresh_summary(recorder, summary)
+    return Outcome(summary, client.get_run(recorder.run).info.end_time)
 
 
 def run_steps(session: Session, steps: Steps) -> Summary:

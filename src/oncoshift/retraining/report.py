@@ -202,10 +202,12 @@ def _describe_decision(summary: Summary) -> dict[str, Any]:
     decision, verdict = summary.gate, summary.verdict
     failed = sum(not reason.passed for reason in decision.reasons)
     gate_words = f"{failed} of {len(decision.reasons)} conditions failed" if failed else "all conditions hold"
+    gate_words += f"; {summary.approval.words}" if summary.approval else ""
     kinds = {"trust": "good", "doubt": "open", "refuse": "bad"}
+    gate_kinds = {"promote": "good", "await": "open", "refuse": "bad"}
     boxes = [
-        {"kind": "good" if decision.promote else "bad", "title": "gate",
-         "value": f"{decision.action} version {summary.version}", "words": gate_words},
+        {"kind": gate_kinds[summary.action], "title": "gate",
+         "value": f"{summary.action} version {summary.version}", "words": gate_words},
         {"kind": kinds[verdict.kind.value], "title": "verdict without labels", "value": verdict.kind.value,
          "words": verdict.reasons[0] if verdict.reasons else ""},
         {"kind": "", "title": "gain in balanced accuracy", "value": summary.gain or "–",
@@ -216,7 +218,7 @@ def _describe_decision(summary: Summary) -> dict[str, Any]:
     return {
         "boxes": boxes,
         "verdict": {"kind": verdict.kind.value, "reasons": verdict.reasons},
-        "gate": {"action": decision.action, "rows": _list_conditions(decision), "flags": decision.flags},
+        "gate": {"action": summary.action, "rows": _list_conditions(decision), "flags": decision.flags},
         "version": summary.version,
         "model": summary.model,
         "champion": f"version {summary.champion}" if summary.champion else "none",

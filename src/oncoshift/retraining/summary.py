@@ -11,14 +11,16 @@ from rich.text import Text
 
 from oncoshift.files import DamagedFileError
 from oncoshift.markdown import escape
+from oncoshift.registry.approval import Approval
 from oncoshift.registry.decision import Decision
-from oncoshift.registry.history import find_champion
+from oncoshift.registry.history import find_champion, get_version
 from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_view_path
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
     from oncoshift.evaluation.weighted import MetricName
+    from oncoshift.registry.history import Action
     from oncoshift.registry.policy import Reason
     from oncoshift.retraining.session import Session
     from oncoshift.steps.evaluate import EvaluatedMethod, Evaluation
@@ -90,6 +92,8 @@ class Summary:
         champion: version that is champion, or None.
         run: id of the retraining's MLflow run.
         experiment: id of its MLflow experiment.
+        approval: a person's approval of the version, as it stood when this was written; None if
+            none was asked for.
     """
 
     target: str
@@ -108,6 +112,12 @@ class Summary:
     champion: str | None
     run: str
     experiment: str
+    approval: Approval | None = None
+
+    @property
+    def action(self) -> Action:
+        """What became of the version: the gate's decision, or a person's after it."""
+        return self.gate.action if self.approval is None else self.approval.action
 
     @classmethod
     def from_steps(
@@ -115,6 +125,7 @@ class Summary:
     ) -> Self:
         """Summarise the results of a session's steps."""
         settings, recorder = session.settings, session.recorder
+        client, model = recorder.tracker.client, settings.registered_model
         methods = {"source-only": settings.retrain.control, "adapted": settings.train.method}
         return cls(
             target=settings.target,
@@ -136,11 +147,12 @@ class Summary:
                 for finding in list_findings(trained.history, trained.job.settings)
             ),
             gate=decision,
-            model=settings.registered_model,
+            model=model,
             version=version,
-            champion=find_champion(recorder.tracker.client, settings.registered_model),
+            champion=find_champion(client, model),
             run=recorder.run,
             experiment=recorder.tracker.experiment_id,
+            approval=Approval.read(get_version(client, model, version).tags),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,6 +178,7 @@ class Summary:
                 "verdict": verdict,
                 "findings": tuple(values["findings"]),
                 "gate": Decision.from_dict(values["gate"]),
+                "approval": Approval(**values["approval"]) if values["approval"] else None,
             }
             return cls(**{**values, **parts})
         except (KeyError, TypeError, ValueError) as error:
@@ -186,13 +199,14 @@ class Summary:
         recorder.save_sealed(SUMMARY, self.to_dict())
         text = self.to_markdown()
         recorder.save_text("summary.md", text)
-        tags = {"oncoshift.champion": self.champion or "none", "mlflow.note.content": self.to_note()}
+        tags = {"oncoshift.gate": self.action, "oncoshift.champion": self.champion or "none"}
+        tags["mlflow.note.content"] = self.to_note()
         tags["oncoshift.findings"] = "; ".join(self.findings)[:4000] or "none"
         recorder.set_tags(tags)
 
     def to_note(self) -> str:
         """Render the run's description; the UI folds one that is higher than 100 pixels."""
-        gate = f"Gate: **{self.gate.action}** version {self.version}"
+        gate = f"Gate: **{self.action}** version {self.version}"
         parts = [gate, f"verdict: **{self.verdict.kind.value}**", f"gain: **{self._gain}**"]
         parts += [
             f"[report]({build_artifact_path(self.experiment, self.run, REPORT)})",
@@ -213,7 +227,8 @@ class Summary:
         lines += ["", f"Gain in balanced accuracy, paired: {self._gain}.", ""]
         lines += [f"Picked: {self.picked}. Verdict without labels: **{self.verdict.kind.value}**.", ""]
         lines += [f"- {escape(reason)}" for reason in self.verdict.reasons]
-        lines += ["", f"Gate: **{self.gate.action}** for version {self.version}; champion: {self._champion}.", ""]
+        lines += ["", f"Gate: **{self.action}** for version {self.version}; champion: {self._champion}.", ""]
+        lines += [f"- Approval: {escape(self.approval.words)}"] if self.approval else []
         lines += [f"- {_choose_mark(reason)} {reason.check}: {escape(reason.words)}" for reason in self.gate.reasons]
         lines += [f"- {escape(flag)}" for flag in self.gate.flags]
         if self.findings:
@@ -238,7 +253,8 @@ class Summary:
             f"picked: {self.picked}",
             f"verdict without labels: {self.verdict.kind.value}",
             *(f"  {reason}" for reason in self.verdict.reasons),
-            f"gate: {self.gate.action} version {self.version}",
+            f"gate: {self.action} version {self.version}",
+            *([f"  approval: {self.approval.words}"] if self.approval else []),
             *(f"  {_choose_mark(reason)} {reason.check}: {reason.words}" for reason in self.gate.reasons),
             *(f"  ! {flag}" for flag in self.gate.flags),
             f"champion of {self.model}: {self._champion}",
@@ -261,7 +277,7 @@ class Summary:
         if not self.champion:
             return "none yet"
         live = f"version {self.champion}"
-        if self.champion == self.version and not self.gate.promote:
+        if self.champion == self.version and self.action == "refuse":
             # Demoting it would leave no champion, or one not judged on the present data: a person
             # decides.
             return f"{live}, judged again and refused; it is live until a better one comes or `oncoshift rollback`"
@@ -292,10 +308,10 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """Outcome in one word: Unchanged, Promoted or Refused."""
-        if not self.trained:
+        """Outcome in one word: Unchanged, Promoted, Refused or Awaiting."""
+        if not self.trained and self.summary.action != "await":
             return "Unchanged"
-        return "Promoted" if self.summary.gate.promote else "Refused"
+        return {"promote": "Promoted", "refuse": "Refused", "await": "Awaiting"}[self.summary.action]
 
     @property
     def champion(self) -> str:
@@ -309,6 +325,7 @@ class Outcome:
         summary = self.summary
         if self.unchanged_since_ms is None:
             words = f"{summary.model}: the gate says {summary.gate.action} for version {summary.version}"
+            words += f" ({summary.approval.words})" if summary.approval else ""
         else:
             ended = datetime.fromtimestamp(self.unchanged_since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
             words = f"Nothing was trained: data, settings and code are those of the retraining that ended {ended}"
@@ -325,6 +342,8 @@ class Outcome:
         lines = summary.to_lines()
         if summary.champion not in (None, summary.version):
             lines.append(f"live is version {summary.champion}, not {summary.version}: `oncoshift models` says why")
+        if summary.action == "await":
+            lines.append(f"approve:  oncoshift approve {summary.version} --reason WHY   (or --refuse)")
         lines += ["", "look:  make ui   (MLflow on http://127.0.0.1:5000)"]
         if summary.champion:
             lines.append(f"pull:  oncoshift score --model models:/{summary.model}@champion TILE.jpg")

@@ -149,6 +149,10 @@ class GateSettings(Section):
     max_map_similarity: Share | None = Field(
         None, description="largest similarity of attribution maps to those of randomised parameters; null: no bound"
     )
+    approval: Literal["none", "human"] = Field(
+        "none", description="human: what passes becomes champion only when a person has approved it"
+    )
+    approval_hours: float = Field(72.0, gt=0, description="hours to approve; a version that nobody approves is refused")
     without_audit: Literal["refuse", "trust"] = Field(
         "refuse", description="with fewer groups: refuse, or promote what the verdict without labels trusts"
     )

@@ -24,13 +24,15 @@ from oncoshift.evaluation.intervals import Interval, bootstrap_differences, boot
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.files import DamagedFileError
+from oncoshift.registry.answers import settle_approval
 from oncoshift.registry.decision import Decision, GateEvidence, decide
 from oncoshift.registry.gate_record import record_decision
-from oncoshift.registry.history import WITHDRAWN_TAG, choose_time, find_champion
+from oncoshift.registry.history import WITHDRAWN_TAG, find_champion
 from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
 from oncoshift.registry.policy import PolicyEvidence, Reason
 from oncoshift.registry.promotion import promote
+from oncoshift.registry.times import add_time, get_time
 from oncoshift.selection.consensus import kappa
 from oncoshift.steps.calibration import fit_job
 from oncoshift.steps.register import ACTOR
@@ -75,17 +77,22 @@ class JudgedVersion:
     def record(self, recorder: RunRecorder) -> None:
         """Save the decision in run, parent and registry, and promote the version if it passed.
 
+        Where a person must approve, it is promoted only if an interrupted gate had asked, and the
+        answer has come since.
+
         Raises:
             ChampionMovedError: another version has become champion since; judge again.
         """
         decision, client = self.decision, recorder.tracker.client
         recorder.save_sealed("gate.json", decision.to_dict())
-        record_decision(client, self.name, self.version, decision)
+        record_decision(client, self.name, self.version, decision, (recorder.parent or recorder).run)
         update_card(client, self.name, self.version, {"Gate": decision.to_markdown()})
         for place in (recorder, recorder.outer):
             place.save_text("gate.md", decision.to_markdown())
             place.set_tags({"oncoshift.gate": decision.action, "oncoshift.version": self.version})
-        if decision.promote:
+        if decision.action == "await":
+            settle_approval(client, self.name, self.version)
+        elif decision.promote:
             reason = f"passed the gate of retraining {recorder.key}"
             promote(client, self.name, self.version, reason, ACTOR, expected=decision.champion)
 
@@ -166,11 +173,14 @@ def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, s
     withdrawn = client.get_model_version(challenge.name, challenge.version).tags.get(WITHDRAWN_TAG)
     if withdrawn is not None:
         words = f"version {challenge.version} was rolled back ({withdrawn}); only a person brings it back"
-        return Decision(False, (Reason("not rolled back", False, None, None, words),), at=choose_time(()))
+        return Decision(False, (Reason("not rolled back", False, None, None, words),), at=get_time())
     champion = find_champion(client, challenge.name)
     evidence = _gather_evidence(recorder, jobs, challenge, champion, settings)
     decision = decide(settings.gate, settings.select, evidence)
-    return replace(decision, champion=champion, at=choose_time(()))
+    at = get_time()
+    awaits = decision.promote and settings.gate.approval == "human"
+    until = add_time(at, hours=settings.gate.approval_hours) if awaits else ""
+    return replace(decision, champion=champion, at=at, approve_until=until)
 
 
 def _gather_evidence(

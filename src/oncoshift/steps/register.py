@@ -17,6 +17,7 @@ from oncoshift.methods.factory import list_member_settings
 from oncoshift.registry.artifacts import TrainingTiles
 from oncoshift.registry.card import CardFacts, render_card, render_judgement, render_summary
 from oncoshift.registry.folder import Package
+from oncoshift.registry.history import RETRAINING_TAG
 from oncoshift.registry.packaging import describe_model, log_and_register, update_card
 from oncoshift.registry.promotion import set_challenger
 from oncoshift.serving.config import ServedConfig
@@ -79,7 +80,7 @@ def run(
         # The same weights with another temperature or threshold are another model.
         f"{job.id}{forced}/{calibration.temperature:g}/{calibration.threshold:g}",
         _build_package(jobs, selection, calibration, render_card(facts)),
-        tags={"oncoshift.job": job.id, "oncoshift.retraining": retraining},
+        tags={"oncoshift.job": job.id, RETRAINING_TAG: retraining},
     )
     number = str(version.version)
     # After registration: the same model may be picked again by other rules, and judged on other
