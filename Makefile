@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types docs ui serve bench clean
+.PHONY: demo test test-slow lint types docs ui serve bench clean
 
 # constraints.txt is the whole resolution; pip takes every version from it.
 $(READY): pyproject.toml constraints.txt
@@ -18,6 +18,9 @@ demo: $(READY)            ## the main job on the made-up data set: retrain, prov
 # In the order of folders: else the few long tests of tests/e2e come last, and one core waits for the other.
 test: lint types docs     ## everything that CI runs
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(READY)       ## the tests that take minutes each and that CI leaves out
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.filters import (
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings
 
 
+_PAGE = 200
+
+
 class ApprovalInput(RunInput):
     """The form that Prefect's UI shows."""
 
@@ -70,7 +74,8 @@ def ask_for_approval(summary: Summary) -> Answer | None:
 
 def is_resumed() -> bool:
     """Return whether the current run was suspended before."""
-    return bool((flow_run.run_count or 0) > 1)
+    with get_client(sync_client=True) as client:
+        return any(state.is_paused() for state in client.read_flow_run_states(UUID(flow_run.id)))
 
 
 def resume_answered_runs(deployment: str, load: Callable[[], Settings]) -> list[str]:
@@ -111,6 +116,7 @@ def _list_suspended(deployment: str) -> list[FlowRun]:
             flow_run_filter=FlowRunFilter(state=paused),
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
             sort=FlowRunSort.ID_DESC,
+            limit=_PAGE,
         )
 
 

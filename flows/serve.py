@@ -115,15 +115,15 @@ def serve(given: argparse.Namespace) -> None:
         ensure_gpu_limit()
         api = remove_credentials(get_current_settings().api.url or "")
         print(f"Prefect's UI: {api.removesuffix('/api')}", flush=True)
-        prefect = Path(sys.executable).with_name("prefect")
-        start = f"{shlex.quote(str(prefect))} deployment run {shlex.quote(f'{retrain.name}/{given.name}')}"
-        print(f"to start a run at once: PREFECT_API_URL={shlex.quote(api)} {start}", flush=True)
         # This logger repeats that a run waits for the one before it.
         logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)
         os.environ[RUNNER] = str(os.getpid())
         runner = StoppableRunner(name=given.name, pause_on_shutdown=False)
         served = cast("UUID", runner.add_flow(retrain, **build_deployment(given)))
         runner.look_for_answers = lambda: resume_answered_runs(str(served), lambda: load_own_settings(given))
+        prefect = Path(sys.executable).with_name("prefect")
+        start = f"{shlex.quote(str(prefect))} deployment run {shlex.quote(f'{retrain.name}/{given.name}')}"
+        print(f"to start a run at once: PREFECT_API_URL={shlex.quote(api)} {start}", flush=True)
         if missed := skip_missed_runs(served):
             print(f"{missed} runs that were due while nothing served them are skipped; the last one runs", flush=True)
         asyncio.run(runner.start())

@@ -23,6 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+# Else each of the hundreds of processes that tests start would compile the whole package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -62,6 +62,7 @@ def files_that_hold(text: str, *folders: Path) -> list[Path]:
     return [path for path in files if text in str(path) or text.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_no_password_is_written_or_said(project: Project, server: tuple[str, Path]) -> None:
     host, kept = server
     (project.root / "presets" / "shared.yaml").write_text(yaml.safe_dump({"tune": {"storage": STORAGE}}))

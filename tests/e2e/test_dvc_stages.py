@@ -41,6 +41,7 @@ def test_dvc_repro_trains_evaluates_and_explains_once(project: Project, monkeypa
     assert repro(project.root) == ["explain"]
 
 
+@pytest.mark.slow
 def test_dvc_repro_makes_only_the_tiles_that_are_new(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.root)
     assert main(["phantom"]) == 0

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
 from e2e.schedule import Schedule
 from prefect.client.schemas.objects import StateType
 
@@ -18,6 +19,7 @@ def epochs_done(project: Project) -> int:
     return project.log.read_text().count("erm seed 0: epoch")
 
 
+@pytest.mark.slow
 def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(project: Project) -> None:
     project.change(
         train={"epochs": 16, "steps_per_epoch": 2}, tune={"trials": 0}, retrain={"seeds": 1}, select={"verdict": False}
