@@ -41,6 +41,17 @@ def test_a_tile_that_became_a_pipe_is_named_and_nobody_waits_for_it(split_layout
         FileReader(split_layout.folder, 32)(TileSource(0, tile_id, "g", path, ""))
 
 
+def test_a_tile_comes_with_its_bytes_and_its_scale_if_any_has_one(split_layout: Layout) -> None:
+    table = split_layout.tiles / "tiles.parquet"
+    tiles = pd.read_parquet(table)
+    last, first = tiles["tile_id"].iloc[[-1, 0]]
+    raw = read_raw_tiles(split_layout, [last, first])
+    assert list(raw) == ["image"]
+    assert raw["image"][1] == (split_layout.folder / tiles["path"][0]).read_bytes()
+    write_table(tiles.assign(um_per_pixel=[0.5] + [float("nan")] * (len(tiles) - 1)), table)
+    assert read_raw_tiles(split_layout, [last, first])["um_per_pixel"].fillna(0).tolist() == [0, 0.5]
+
+
 def test_a_phantoms_notice_that_is_not_utf8_is_one_of_other_settings(tmp_path: Path) -> None:
     root = tmp_path / "raw"
     settings = PhantomSettings(organs=("lung",), groups_per_class=2, tiles_per_group=1, tile_size=64)

@@ -1,10 +1,14 @@
-"""The original files of tiles: their paths, and their bytes as a deployed model receives them."""
+"""The original files of tiles: their paths, and what a deployed model receives of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+import pyarrow.parquet as pq
+
 from oncoshift.data.parquet import read_table
+from oncoshift.data.tables import SCALE
 from oncoshift.errors import DataError
 from oncoshift.serving.images import UnreadableImageError, read_image_file
 
@@ -28,13 +32,22 @@ def find_tile_paths(layout: Layout, tile_ids: Sequence[str]) -> list[Path]:
     return [layout.folder / path for path in paths]
 
 
-def read_raw_tiles(layout: Layout, tile_ids: Sequence[str]) -> list[bytes]:
-    """Read the bytes of the image files of some tiles, in their order.
+def read_raw_tiles(layout: Layout, tile_ids: Sequence[str]) -> pd.DataFrame:
+    """Read some tiles as a deployed model receives them, in their order.
+
+    Returns:
+        Columns image, the bytes of the file, and, if any tile of the data set declares its scale,
+        um_per_pixel, which is null for the others.
 
     Raises:
         DataError: a tile is unknown, or its file is gone.
     """
-    return [_read(path) for path in find_tile_paths(layout, tile_ids)]
+    tiles = pd.DataFrame({"image": [_read(path) for path in find_tile_paths(layout, tile_ids)]})
+    table = layout.tiles / "tiles.parquet"
+    if SCALE not in pq.read_schema(table).names:
+        return tiles
+    scales = read_table(table, ("tile_id", SCALE), stage="ingest").set_index("tile_id")[SCALE]
+    return tiles.assign(**{SCALE: scales.loc[list(tile_ids)].to_numpy()})
 
 
 def _read(path: Path) -> bytes:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-import pandas as pd
 
 from oncoshift.data.parquet import read_table
 from oncoshift.data.raw import read_raw_tiles
@@ -41,6 +40,7 @@ from oncoshift.training.diagnostics import list_findings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import EvaluationTiles
@@ -188,8 +188,8 @@ def _gather_evidence(
 ) -> GateEvidence:
     uri = recorder.tracker.uri
     tiles = jobs.load_tiles(("audit",))
-    images = read_raw_tiles(jobs.layout, tiles.tile_ids.tolist())
-    served = _predict_as_served(challenge.name, challenge.version, uri, images)
+    raw = read_raw_tiles(jobs.layout, tiles.tile_ids.tolist())
+    served = _predict_as_served(challenge.name, challenge.version, uri, raw)
     challenger = served.calls
 
     def compare_with(other: _Calls) -> Interval:
@@ -208,7 +208,7 @@ def _gather_evidence(
     levels, too_few = _compute_levels(tiles, challenger, settings.evaluate)
     if not too_few:
         of_champion = (
-            None if champion is None else compare_with(_predict_as_served(challenge.name, champion, uri, images).calls)
+            None if champion is None else compare_with(_predict_as_served(challenge.name, champion, uri, raw).calls)
         )
         gains = compare_with(_predict_job(jobs, challenge.control, tiles, settings.evaluate)), of_champion
     agreement = None
@@ -314,13 +314,13 @@ def _measure_agreement(jobs: ExperimentJobs, challenge: Challenge, champion: str
     """Compute kappa of two versions on unlabelled target tiles, evenly spaced over training."""
     splits = jobs.layout.splits
     ids = read_table(splits / "target_train.parquet", ("tile_id",), stage="split")["tile_id"].tolist()
-    images = read_raw_tiles(jobs.layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
-    versions = (_predict_as_served(challenge.name, each, uri, images).calls for each in (challenge.version, champion))
+    raw = read_raw_tiles(jobs.layout, ids[:: -(-len(ids) // UNLABELLED_TILES)])
+    versions = (_predict_as_served(challenge.name, each, uri, raw).calls for each in (challenge.version, champion))
     return kappa(*((calls.probabilities >= calls.threshold).astype(np.float64) for calls in versions))
 
 
-def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -> _Served:
-    """Predict with a registered version from raw image bytes.
+def _predict_as_served(name: str, version: str, uri: str, raw: pd.DataFrame) -> _Served:
+    """Predict with a registered version from raw image bytes, and their scale if it is known.
 
     A tile on which the model abstains has a probability, too, so it counts.
 
@@ -329,7 +329,7 @@ def _predict_as_served(name: str, version: str, uri: str, images: list[bytes]) -
     """
     model = load_served(f"models:/{name}/{version}", uri)
     began = time.perf_counter()
-    table = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
+    table = cast("pd.DataFrame", model.predict(raw))
     seconds = time.perf_counter() - began
     if table["error"].notna().any():
         raise RegistryError(f"{name} version {version} cannot read an audit tile: {table['error'].dropna().iloc[0]}")
