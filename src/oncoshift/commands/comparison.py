@@ -55,7 +55,7 @@ class Row:
         method_accuracy: balanced accuracy of the method.
         gain: method minus control, paired.
         verdict: verdict without labels: trust, doubt or refuse.
-        gate: decision of the gate: promote or refuse.
+        gate: decision of the gate: promote, refuse or await.
         version: version of the registered model.
         test_set: hash of the test split; only rows with the same hash can be compared.
     """
@@ -178,12 +178,16 @@ def _build_table(target: str, rows: Sequence[Row]) -> Table:
     from rich.text import Text
 
     table = Table(title=f"{target}: balanced accuracy on test tiles", title_justify="left")
-    of_run, results = ("run", "backbone", "variant", "seeds"), ("source-only", "adapted", "gain", "verdict", "gate")
+    of_run, results = (
+        ("run", "backbone", "variant", "seeds"),
+        ("source-only", "adapted", "gain", "verdict", "gate"),
+    )
     for column in (*of_run, *results, "version", "test set"):
         table.add_column(column, overflow="fold")  # names that are cut can look alike
     for row in rows:
         cells = (
-            row.run, row.backbone, row.variant, row.seeds, f"{row.control} {row.control_accuracy or '–'}",
+            f"{row.run}\n{row.run_id[:_DIGITS]}, {row.started[:16].replace('T', ' ')} UTC",
+            row.backbone, row.variant, row.seeds, f"{row.control} {row.control_accuracy or '–'}",
             f"{row.method} {row.method_accuracy or '–'}", str(row.gain or "–"), row.verdict, row.gate, row.version,
             row.test_set[:_DIGITS],
         )  # fmt: skip
