@@ -7,7 +7,8 @@ whose request was answered by `oncoshift approve`, or is too old.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from prefect import get_client
@@ -19,14 +20,18 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.input.run_input import keyset_from_paused_state
 from prefect.runtime import deployment as own_deployment
 from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows import PROJECT
+from oncoshift.errors import RegistryError
 from oncoshift.experiments import resolve_tracking_uri
 from oncoshift.registry.answers import Answer
 from oncoshift.registry.approval import Approval
@@ -36,7 +41,8 @@ from oncoshift.registry.store import open_client
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prefect.client.schemas.objects import FlowRun
+    from mlflow import MlflowClient
+    from prefect.client.schemas.objects import FlowRun, State
 
     from oncoshift.retraining.summary import Summary
     from oncoshift.settings import Settings
@@ -53,29 +59,33 @@ class ApprovalInput(RunInput):
     reason: str = Field(min_length=1, description="why, for the history")
 
 
-def ask_for_approval(summary: Summary) -> Answer | None:
-    """Suspend the current run until somebody has answered; in the resumed run, return the answer.
+def ask_for_approval(summary: Summary) -> None:
+    """Suspend the current run until somebody has answered.
+
+    It does nothing where nothing could resume the run, as no schedule started it, or where another
+    run of the schedule asks already.
 
     Args:
         summary: of a retraining whose version awaits approval.
-
-    Returns:
-        The answer; None where nothing could resume the run, as no schedule started it, or where
-        another run of the schedule asks already.
     """
-    if own_deployment.id is None or summary.approval is None:
-        return None
-    if not is_resumed() and _list_suspended(own_deployment.id):
-        return None
+    approval = summary.approval
+    if own_deployment.id is None or approval is None or _list_suspended(own_deployment.id):
+        return
     form = ApprovalInput.with_initial_data(description=summary.to_markdown())
-    given = suspend_flow_run(wait_for_input=form, key=_build_key(summary.version, summary.approval))
-    return Answer(given.approve, given.by, given.reason)
+    # Resumed, the run starts anew, and `read_own_answer` finds the answer.
+    suspend_flow_run(wait_for_input=form, key=f"{summary.version}-{''.join(filter(str.isdigit, approval.until))}")
 
 
-def is_resumed() -> bool:
-    """Return whether the current run was suspended before."""
+def read_own_answer() -> tuple[str, Answer] | None:
+    """Read the version that the current run asked for, and the answer; None unless it did."""
     with get_client(sync_client=True) as client:
-        return any(state.is_paused() for state in client.read_flow_run_states(UUID(flow_run.id)))
+        states = client.read_flow_run_states(UUID(flow_run.id))
+    asked = [state for state in states if state.is_paused()]
+    if not asked:
+        return None
+    last = max(asked, key=lambda state: state.timestamp)
+    given = cast("ApprovalInput", ApprovalInput.load(keyset_from_paused_state(last), UUID(flow_run.id)))
+    return _read_version(last), Answer(given.approve, f"{given.by} (as entered in Prefect)", given.reason)
 
 
 def resume_answered_runs(deployment: str, load: Callable[[], Settings]) -> list[str]:
@@ -100,13 +110,23 @@ def resume_answered_runs(deployment: str, load: Callable[[], Settings]) -> list[
     resumed = []
     with get_client(sync_client=True) as client:
         for run in suspended:
-            version = _read_version(run)
-            approval = Approval.read(get_version(registry, settings.registered_model, version).tags)
-            if approval is None or approval.is_due():
-                # Prefect wants the form filled; the answer in the registry is the one that counts.
-                client.resume_flow_run(run.id, run_input={"approve": False, "by": "-", "reason": "see the registry"})
-                resumed.append(run.name)
+            if run.state is None or not _is_due(registry, settings.registered_model, _read_version(run.state)):
+                continue
+            # Prefect wants the form filled; the answer in the registry is the one that counts.
+            given = {"approve": False, "by": "-", "reason": "see the registry"}
+            with suppress(ObjectNotFound):  # somebody has deleted the run
+                if client.resume_flow_run(run.id, run_input=given).status == SetStateStatus.ACCEPT:
+                    resumed.append(run.name)
     return resumed
+
+
+def _is_due(registry: MlflowClient, model: str, version: str) -> bool:
+    """Return whether a request is settled, or too old, or gone with its version."""
+    try:
+        approval = Approval.read(get_version(registry, model, version).tags)
+    except RegistryError:
+        return True
+    return approval is None or approval.is_due()
 
 
 def _list_suspended(deployment: str) -> list[FlowRun]:
@@ -120,11 +140,5 @@ def _list_suspended(deployment: str) -> list[FlowRun]:
         )
 
 
-def _build_key(version: str, approval: Approval) -> str:
-    """Build the key of a request, in which Prefect allows letters, digits and dashes."""
-    return f"{version}-{''.join(filter(str.isdigit, approval.until))}"
-
-
-def _read_version(run: FlowRun) -> str:
-    key = run.state.state_details.pause_key if run.state else None
-    return (key or "").partition("-")[0]
+def _read_version(state: State[Any]) -> str:
+    return (state.state_details.pause_key or "").partition("-")[0]

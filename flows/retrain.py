@@ -22,13 +22,13 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from flows import PROJECT
-from flows.approval import ask_for_approval, is_resumed
+from flows.approval import ask_for_approval, read_own_answer
 from flows.logs import log_errors_in_one_line
 from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, holding_run_lock, is_scheduled
 from flows.server import ensure_server
 from oncoshift import cli
 from oncoshift.commands.retraining import show
-from oncoshift.errors import OncoshiftError, SettingsError, TrainingInterrupted
+from oncoshift.errors import OncoshiftError, RegistryError, SettingsError, TrainingInterrupted
 from oncoshift.experiments import hold_experiment
 from oncoshift.files import FULL
 from oncoshift.program import run_program
@@ -139,20 +139,29 @@ def retrain(
             name_run(f"{plan.settings.target} ← {', '.join(plan.settings.sources)}")
             with hold_experiment(plan.layout):
                 ensure_gpu_limit()
-                return publish(await_approval(plan, recipe.retrain(plan, STEPS)))
+                resumed = settle_own_request(plan)
+                outcome = recipe.retrain(plan, STEPS)
+                if outcome.summary.action == "await":
+                    name_run(f"{outcome.summary.target}: version {outcome.summary.version} awaits approval")
+                    ask_for_approval(outcome.summary)
+                # A resumed run finds the retraining finished, by itself.
+                return publish(Outcome(outcome.summary) if resumed else outcome)
         except TrainingInterrupted as stopped:
             return Cancelled(name="Stopped", message=str(stopped))
 
 
-def await_approval(plan: RetrainingPlan, outcome: Outcome) -> Outcome:
-    """Have a person decide on a version that awaits approval, if this run can wait for that."""
-    if outcome.summary.action == "await":
-        name_run(f"{outcome.summary.target}: version {outcome.summary.version} awaits approval")
-        if (answer := ask_for_approval(outcome.summary)) is not None:
-            tracker = Tracker(plan.uri, plan.settings.tracking.experiment)
-            outcome = Outcome(answer_request(tracker, outcome.summary, answer))
-    # A resumed run finds the retraining finished, by itself.
-    return Outcome(outcome.summary) if is_resumed() else outcome
+def settle_own_request(plan: RetrainingPlan) -> bool:
+    """Settle what this run asked for before it was suspended; return whether it was."""
+    if (found := read_own_answer()) is None:
+        return False
+    version, answer = found
+    tracker = Tracker(plan.uri, plan.settings.tracking.experiment)
+    try:
+        approval = answer_request(tracker, plan.settings.registered_model, version, answer)
+        plan.say(f"version {version}: {approval.words}")
+    except RegistryError as error:  # its version is gone, or was judged again
+        plan.say(str(error))
+    return True
 
 
 def publish(outcome: Outcome) -> State[Outcome]:

@@ -188,7 +188,7 @@ def test_people_score_promote_and_roll_back(
     monkeypatch.chdir(project.root)
     assert main(["score", "data/raw/kidney/benign"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "path,probability,label,error"
+    assert printed[0] == "path,probability,label,shift,abstain,error"
     assert len(printed[1:]) == 24
     assert main(["score", "data/raw/kidney/benign", "--model", "models:/oncoshift-skin@champion"]) == 2
 

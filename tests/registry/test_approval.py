@@ -16,7 +16,7 @@ from oncoshift.registry.audit import read_lines
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.gate_record import record_decision
 from oncoshift.registry.history import get_version, list_events, list_versions, read_aliases
-from oncoshift.registry.promotion import ChampionMovedError, promote, rollback
+from oncoshift.registry.promotion import promote, rollback
 from oncoshift.registry.times import add_time, get_time
 
 if TYPE_CHECKING:
@@ -104,9 +104,33 @@ def test_what_awaits_approval_is_not_promoted_in_passing(client: MlflowClient, a
 
 def test_an_approval_against_another_champion_is_no_promotion(client: MlflowClient, asked: str) -> None:
     promote(client, asked, "3", "by hand", "ben")
-    with pytest.raises(ChampionMovedError, match="version 3 is champion now; version 2 was judged against version 1"):
-        settle_approval(client, asked, "2", YES)
-    assert read_aliases(client, asked)["champion"] == "3"
+    approval = settle_approval(client, asked, "2", YES)
+    assert approval.state == "overtaken"
+    assert approval.words.endswith("but version 3 is champion now, and it was judged against version 1")
+    assert (find_gate(client, asked), read_aliases(client, asked)["champion"]) == ("refuse", "3")
+    rollback(client, asked, "a mistake", "ben")
+    assert settle_approval(client, asked, "2").state == "overtaken", "nothing is promoted later, unattended"
+    assert read_aliases(client, asked)["champion"] == "1"
+
+
+def test_a_promotion_left_out_by_a_kill_is_not_made_up_for_after_other_changes(
+    client: MlflowClient, make_model: Callable[[], str]
+) -> None:
+    states = set()
+    for last in range(30):
+        name = make_model()
+        promote(client, name, "1", "gate", "flow")
+        ask(client, name)
+        try:
+            settle_approval(Unplugged(client, last), name, "2", YES)  # type: ignore[arg-type]
+            break
+        except PlugPulledError:
+            promote(client, name, "3", "by hand", "ben")
+            rollback(client, name, "a mistake", "ben")
+        states.add(settle_approval(client, name, "2").state)
+        expected = {"awaited": "1", "overtaken": "1", "approved": "2"}
+        assert read_aliases(client, name)["champion"] == expected[settle_approval(client, name, "2").state]
+    assert states == {"awaited", "overtaken", "approved"}
 
 
 def test_a_version_rolled_back_after_its_approval_stays_out(client: MlflowClient, asked: str) -> None:

@@ -77,6 +77,7 @@ def test_a_holder_elsewhere_is_replaced_when_it_stays_silent(
     finally:
         patience.reset(token)
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "CONFIRM_SECONDS", 0.0)
     with hold_lease(client):
         assert list_locks(client)[0].startswith(f"{LOCK} 4 held ")
 
@@ -85,6 +86,7 @@ def test_a_holder_that_was_suspended_for_too_long_changes_nothing(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "CONFIRM_SECONDS", 0.0)
     with hold_lease(client) as slow:
         slow.confirm()
         (name,) = list_locks(client)

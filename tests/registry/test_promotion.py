@@ -11,7 +11,7 @@ import pytest
 from support.unplugged import PlugPulledError, Unplugged
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.audit import read_lines
+from oncoshift.registry.audit import EXPERIMENT, HEAD_TAG, read_lines
 from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.gate_record import record_decision
@@ -35,7 +35,7 @@ def state(client: MlflowClient, name: str) -> tuple[dict[str, str], Any]:
     rows = list_versions(client, name)
     events = [(str(event.kind), event.version, event.replaced) for event in list_events(client, name)]
     audited = [json.loads(line)["entry"]["version"] for line in read_lines(client, name)]
-    tags = client.get_registered_model(name).tags
+    tags = {key: text for key, text in client.get_registered_model(name).tags.items() if key != HEAD_TAG}
     return aliases(client, name), ([row.withdrawn for row in rows], events, audited, tags)
 
 
@@ -173,11 +173,11 @@ def force_back(client: Any, name: str) -> None:
 
 # Aliases before the change, and how many writes the change itself needs.
 CHANGES = [
-    pytest.param({}, to_third, 6, id="first promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, to_third, 7, id="promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, from_challenger, 13, id="challenge and promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, go_back, 8, id="rollback"),
-    pytest.param({"previous": "2", "champion": "1", "withdrawn": "2"}, force_back, 8, id="forced return"),
+    pytest.param({}, to_third, 7, id="first promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, to_third, 8, id="promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, from_challenger, 15, id="challenge and promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, go_back, 9, id="rollback"),
+    pytest.param({"previous": "2", "champion": "1", "withdrawn": "2"}, force_back, 9, id="forced return"),
 ]
 
 
@@ -267,4 +267,19 @@ def test_a_line_of_the_audit_log_that_was_changed_is_noticed(client: MlflowClien
     run = client.search_runs([audit.experiment_id], f"attributes.run_name = '{name}'")[0]
     client.set_tag(run.info.run_id, "line.00000001", lines[1].replace("gate", "fate"))
     with pytest.raises(RegistryError, match="line 2 or 3 was changed or removed"):
+        read_lines(client, name)
+
+
+def test_the_last_line_of_the_audit_log_that_was_removed_is_noticed_and_a_log_in_the_trash_goes_on(
+    client: MlflowClient, name: str
+) -> None:
+    promote(client, name, "1", "gate", "flow")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
+    client.delete_run(run.info.run_id)
+    promote(client, name, "2", "gate", "flow")
+    assert len(read_lines(client, name)) == 2
+    client.delete_tag(run.info.run_id, "line.00000001")
+    with pytest.raises(RegistryError, match="has 1 lines; line 2 was changed or removed"):
         read_lines(client, name)

@@ -139,10 +139,18 @@ def test_the_threshold_decides_the_label(
     package: Package, classifier: TileClassifier, tiles: NDArray[np.uint8]
 ) -> None:
     labels = {}
-    for threshold in (0.0, 1.01):
+    for threshold in (0.0, 1.0):
         predictor = TilePredictor(replace(package.config, threshold=threshold), EagerNetwork(classifier, "cpu"))
         labels[threshold] = {result.label for result in predictor.predict(list(tiles))}
-    assert labels == {0.0: {"malignant"}, 1.01: {"benign"}}
+    assert labels == {0.0: {"malignant"}, 1.0: {"benign"}}
+
+
+@pytest.mark.parametrize("threshold", [50, -0.1, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(
+    predictor: TilePredictor, tiles: NDArray[np.uint8], threshold: float
+) -> None:
+    with pytest.raises(ValueError, match="must be a probability, from 0 to 1"):
+        predictor.predict(list(tiles), threshold=threshold)
 
 
 def test_temperature_divides_the_logits(

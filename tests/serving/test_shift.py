@@ -130,3 +130,12 @@ def test_real_lung_tiles_are_judged(shared: Path) -> None:
     results = network_of(around(0, 1)).predict([file.read_bytes() for file in files])
     assert len(results) > 30
     assert [result.abstain for result in results] == [None] * len(results)
+
+
+@pytest.mark.parametrize("lung", [["one slide"] * 40, ["one slide"] * 38 + ["another"] * 2], ids=["one", "nearly one"])
+@pytest.mark.parametrize("kidney", [["patient"] * 40, [f"patient {number // 4}" for number in range(40)]])
+def test_an_organ_of_one_slide_does_not_make_everything_near(kidney: list[str], lung: list[str]) -> None:
+    features = np.concatenate([around(0, 40, 1), around(1, 40, 2)])
+    reference = ShiftReference.fit(features, np.repeat(["kidney", "lung"], 40), np.array([*kidney, *lung]))
+    assert np.median(reference.measure(around(0, 50, 3))) < 1
+    assert reference.measure(around(2, 50, 5)).min() > 1.5

@@ -133,13 +133,13 @@ def approve(context: Context) -> None:
     from oncoshift.errors import RegistryError
     from oncoshift.registry.answers import Answer
     from oncoshift.registry.tracking import Tracker
-    from oncoshift.retraining.approval import answer_by_version
+    from oncoshift.retraining.approval import answer_request
     from oncoshift.user import find_user_name
 
     given, name = context.arguments, _choose_model_name(context)
     answer = Answer(not given.refuse, find_user_name(), _read_reason(context))
     tracker = Tracker(open_registry(context).tracking_uri, context.settings.tracking.experiment)
-    approval = answer_by_version(tracker, name, given.version, answer)
+    approval = answer_request(tracker, name, given.version, answer)
     if (approval.state == "approved") != answer.approve:
         raise RegistryError(
             f"{name} version {given.version}: {approval.words}; `oncoshift promote --force` would overrule that"

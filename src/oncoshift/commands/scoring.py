@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from oncoshift.commands.context import Context
 
-COLUMNS = ("path", "probability", "label", "error")
+ANSWERED = ("probability", "label", "shift", "abstain", "error")
+COLUMNS = ("path", *ANSWERED)
 
 BATCH_IMAGES = 64
 BATCH_BYTES = 2**26
@@ -146,14 +147,14 @@ def _score_batch(model: PyFuncModel, batch: Sequence[tuple[Path, bytes | None, s
     import pandas as pd
 
     images = [data for _, data, _ in batch if data is not None]
-    scored = iter(cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images}))).itertuples() if images else ())
+    answers: Iterator[dict[Any, Any]] = iter(())
+    if images:
+        table = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
+        # A model of an earlier version answers with fewer columns.
+        answers = iter(table.reindex(columns=list(ANSWERED)).to_dict("records"))
     for file, data, fault in batch:
-        path = _as_cell(file)
-        if data is None:
-            yield {"path": path, "probability": None, "label": None, "error": fault}
-        else:
-            one = next(scored)
-            yield {"path": path, "probability": one.probability, "label": one.label, "error": one.error}
+        row = dict.fromkeys(ANSWERED) | {"error": fault} if data is None else next(answers)
+        yield {"path": _as_cell(file), **{name: None if value != value else value for name, value in row.items()}}
 
 
 def _make_writer(as_json: bool) -> Callable[[Row], object]:

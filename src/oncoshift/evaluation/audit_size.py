@@ -84,6 +84,8 @@ def measure_audit(
     low_at, high_at = _compute_interval(expected[:, None] * sizes, sizes, confidence)
     enough = int(np.argmax((high_at - low_at).mean(axis=0) <= ENOUGH_WIDTH))
     missing = sizes[:, enough] - total
+    if float((high - low).mean()) <= ENOUGH_WIDTH:
+        missing = np.zeros_like(total)
     return AuditSize(
         (int(total[0]), int(total[1])),
         (int(right[0]), int(right[1])),

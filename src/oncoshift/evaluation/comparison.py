@@ -154,6 +154,7 @@ def compare_predictions(
             confidence=settings.confidence,
             thresholds=(second.thresholds, first.thresholds),
             bins=settings.calibration_bins,
+            same_seeds=np.array_equal(first.seeds, second.seeds),
         )
     except TooFewGroupsError as error:
         note = str(error)

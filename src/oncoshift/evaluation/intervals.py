@@ -123,11 +123,9 @@ def bootstrap_differences(
     names: Sequence[MetricName] = METRIC_NAMES,
     thresholds: tuple[Threshold, Threshold] = (0.5, 0.5),
     bins: int = 10,
+    same_seeds: bool = True,
 ) -> dict[MetricName, Interval]:
     """Compute intervals of metric(a) − metric(b), both measured on the same resampled groups.
-
-    If a and b have equally many rows, row k of both must be of the same seed: seeds are then drawn
-    in pairs too.
 
     Args:
         labels: [N], 0 benign, 1 malignant.
@@ -140,6 +138,8 @@ def bootstrap_differences(
         names: of the metrics.
         thresholds: probabilities from which the models of a and of b call a tile malignant.
         bins: number of bins of the calibration error.
+        same_seeds: whether row k of a and row k of b are of the same seed, where there are equally
+            many; seeds are then drawn in pairs too.
 
     Returns:
         The interval of each difference, by name.
@@ -152,7 +152,7 @@ def bootstrap_differences(
     rng = np.random.default_rng(seed)
     drawn = resample_groups(labels, groups, resamples, rng)
     shares_a = draw_seeds(len(a), resamples, rng)
-    shares_b = shares_a if len(a) == len(b) else draw_seeds(len(b), resamples, rng)
+    shares_b = shares_a if same_seeds and len(a) == len(b) else draw_seeds(len(b), resamples, rng)
     means = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
     contrast = _Contrast(means, np.concatenate([shares_a, -shares_b]))
     cut = np.concatenate([_spread(thresholds[0], len(a)), _spread(thresholds[1], len(b))])

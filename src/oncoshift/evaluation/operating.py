@@ -70,7 +70,11 @@ def fit_calibration(
     scale = settings.calibration == "temperature"
     temperature = round(fit_temperature(labels, probabilities), 4) if scale else 1.0
     scaled = Calibration(temperature).apply(probabilities)
-    return Calibration(temperature, round(choose_threshold(labels, scaled, settings), 6))
+    threshold = choose_threshold(labels, scaled, settings)
+    rounded = round(threshold, 6)
+    if not 0 < rounded < 1 or not np.array_equal(scaled >= rounded, scaled >= threshold):
+        rounded = threshold  # saturated probabilities lie closer to each other than that
+    return Calibration(temperature, rounded)
 
 
 def fit_temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:

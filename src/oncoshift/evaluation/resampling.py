@@ -98,6 +98,6 @@ def _check_kinds(kinds: NDArray[np.int64]) -> None:
         holding = [int((kinds == kind).sum()), int((kinds == 3).sum())]
         if max(holding) < 2:
             raise TooFewGroupsError(
-                f"no interval: {name} tiles come from {sum(holding)} group(s), too few to resample; "
-                "label at least two patients, slides or originals of each class"
+                f"no interval: {name} tiles come from {sum(holding)} group(s), {holding[1]} of them with both classes, "
+                "too few to resample; label at least two patients, slides or originals with one class, or two with both"
             )

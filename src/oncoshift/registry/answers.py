@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING
 from oncoshift.errors import RegistryError
 from oncoshift.registry.approval import Approval
 from oncoshift.registry.audit import append_line
-from oncoshift.registry.changes import finish_change
-from oncoshift.registry.history import GATE_TAG, get_version, read_events
+from oncoshift.registry.changes import begin_change, finish_change, read_whole_history
+from oncoshift.registry.history import (
+    GATE_TAG,
+    WITHDRAWN_TAG,
+    Event,
+    choose_time,
+    find_recorded_champion,
+    get_version,
+)
 from oncoshift.registry.lock import changing_aliases
-from oncoshift.registry.promotion import promote
 from oncoshift.registry.times import get_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -48,28 +57,48 @@ def settle_approval(client: MlflowClient, name: str, version: str | int, answer:
         The approval as it stands now.
 
     Raises:
-        ChampionMovedError: the version is approved, but another one than the gate compared it with
-            has become champion.
         RegistryError: no such version, or no approval was asked for.
     """
     with changing_aliases(client) as client:
         finish_change(client, name)
-        tags = get_version(client, name, version).tags
-        approval = Approval.read(tags)
+        events = read_whole_history(client, name)
+        target = get_version(client, name, version)
+        version, approval = str(target.version), Approval.read(target.tags)
         if approval is None:
             raise RegistryError(f"{name} version {version}: no approval was asked for; `oncoshift models` lists all")
         if approval.state == "awaited":
             approval = _answer(approval, answer)
         if approval.state == "awaited":
             return approval
+        champion = find_recorded_champion(events)
+        done = champion == version or any(
+            event.kind == "promote" and event.version == version and event.at > approval.at for event in events
+        )
+        if approval.state == "approved" and not done and (why := _find_obstacle(approval, target, events)):
+            said = f"approved by {approval.by} ({approval.reason}), but {why}"
+            approval = replace(approval, state="overtaken", reason=said)
         for key, text in {**approval.to_tags(), GATE_TAG: approval.action}.items():
-            if tags.get(key) != text:
-                client.set_model_version_tag(name, str(version), key, text)
-        append_line(client, name, approval.at, {"kind": "approval", "version": str(version), **asdict(approval)})
-    if approval.state == "approved" and not _was_promoted(client, name, version, approval):
-        reason = f"approved by {approval.by}: {approval.reason}"
-        promote(client, name, version, reason, approval.by, expected=approval.champion)
+            if target.tags.get(key) != text:
+                client.set_model_version_tag(name, version, key, text)
+        append_line(client, name, approval.at, {"kind": "approval", "version": version, **asdict(approval)})
+        if approval.state == "approved" and not done:
+            reason = f"approved by {approval.by}: {approval.reason}"
+            event = Event("promote", version, champion, approval.by, reason, choose_time(events))
+            begin_change(client, name, event)
     return approval
+
+
+def _find_obstacle(approval: Approval, target: ModelVersion, events: Sequence[Event]) -> str | None:
+    """Find what keeps an approved version from becoming champion: what happened since the gate."""
+    champion = find_recorded_champion(events)
+    if champion != approval.champion:
+        judged, live = (f"version {each}" if each else "no version" for each in (approval.champion, champion))
+        return f"{live} is champion now, and it was judged against {judged}"
+    if WITHDRAWN_TAG in target.tags:
+        return "it was rolled back before"
+    # A promotion that a killed process left out is not made up for after other changes.
+    changed = any(event.changes_champion and event.at > approval.at for event in events)
+    return "the champion has changed since" if changed else None
 
 
 def _answer(approval: Approval, answer: Answer | None) -> Approval:
@@ -81,8 +110,3 @@ def _answer(approval: Approval, answer: Answer | None) -> Approval:
     return replace(
         approval, state="approved" if answer.approve else "refused", by=answer.by, reason=answer.reason, at=now
     )
-
-
-def _was_promoted(client: MlflowClient, name: str, version: str | int, approval: Approval) -> bool:
-    events = read_events(get_version(client, name, version))
-    return any(event.kind == "promote" and event.at > approval.at for event in events)

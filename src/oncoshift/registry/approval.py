@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from oncoshift.registry.history import Action
 
-State = Literal["awaited", "approved", "refused", "timed out"]
+State = Literal["awaited", "approved", "refused", "timed out", "overtaken"]
 
 APPROVAL_TAG = "oncoshift.approval"
 
@@ -25,6 +25,7 @@ _ACTIONS: dict[State, Action] = {
     "approved": "promote",
     "refused": "refuse",
     "timed out": "refuse",
+    "overtaken": "refuse",
 }
 
 
@@ -33,7 +34,7 @@ class Approval:
     """A request for approval, and its answer if there is one.
 
     Attributes:
-        state: whether it is answered, and how.
+        state: whether it is answered, and how; overtaken by what happened since the gate.
         until: end of the time to answer, ISO 8601 in UTC.
         champion: version that was champion when the gate decided, or None.
         retraining: id of the MLflow run of the retraining that asked.
@@ -80,6 +81,8 @@ class Approval:
         """The state in a sentence."""
         if self.state == "awaited":
             return f"a person must approve until {shorten_time(self.until)}"
+        if self.state == "overtaken":
+            return f"overtaken: {self.reason}"
         if self.state == "timed out":
             return f"nobody approved until {shorten_time(self.until)}"
         return f"{self.state} by {self.by} on {shorten_time(self.at)}: {self.reason}"

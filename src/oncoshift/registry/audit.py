@@ -1,9 +1,10 @@
 """The audit log: every decision and change of a registered model, in the order they were made.
 
 It is a run of the experiment `oncoshift-audit`, whose tags are the lines: they lie in the tracking
-database beside the registry, so they need no artifact store, survive the deletion of versions and
-runs, and two writers cannot lose each other's line. Each line has the SHA-256 of the line before
-it, so a line that was changed or removed is noticed.
+database beside the registry, so they need no artifact store, survive the deletion of versions,
+and two writers cannot lose each other's line. Each line has the SHA-256 of the line before it, and
+a tag of the registered model has the number of lines and the SHA-256 of the last. So a line that
+was changed or removed by hand is noticed; whoever can write to the store can also forge it all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import ViewType
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry.store import ensure_experiment, find_artifact_root
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "oncoshift-audit"
 
+HEAD_TAG = "oncoshift.audit"
+"""Tag of a registered model: number of lines of its log, and SHA-256 of the last."""
+
 _LINE_TAG = "line."
 _PREVIOUS = "previous"
 _LONGEST = 300
@@ -36,10 +42,12 @@ def append_line(client: MlflowClient, name: str, at: str, entry: Mapping[str, An
     Args:
         client: client of the store; the caller holds its lock.
         name: name of the registered model.
-        at: time, ISO 8601 in UTC, by which lines are ordered.
+        at: time, ISO 8601 in UTC.
         entry: JSON values.
     """
     run = _find_run(client, name) or _start_run(client, name)
+    if run.info.lifecycle_stage == "deleted":
+        client.restore_run(run.info.run_id)
     if run.info.status != "FINISHED":
         client.set_terminated(run.info.run_id)
     lines = _read_lines(run)
@@ -47,7 +55,9 @@ def append_line(client: MlflowClient, name: str, at: str, entry: Mapping[str, An
     if any(json.loads(line) == {**values, _PREVIOUS: json.loads(line)[_PREVIOUS]} for line in lines):
         return
     values[_PREVIOUS] = _hash_line(lines[-1]) if lines else ""
-    client.set_tag(run.info.run_id, f"{_LINE_TAG}{len(lines):08d}", json.dumps(values, ensure_ascii=False))
+    line = json.dumps(values, ensure_ascii=False)
+    client.set_tag(run.info.run_id, f"{_LINE_TAG}{len(lines):08d}", line)
+    client.set_registered_model_tag(name, HEAD_TAG, f"{len(lines) + 1} {_hash_line(line)}")
 
 
 def read_lines(client: MlflowClient, name: str) -> list[str]:
@@ -63,6 +73,10 @@ def read_lines(client: MlflowClient, name: str) -> list[str]:
         if json.loads(line)[_PREVIOUS] != previous:
             raise RegistryError(f"audit log of {name}: line {number - 1} or {number} was changed or removed")
         previous = _hash_line(line)
+    count, _, digest = _read_model_tags(client, name).get(HEAD_TAG, "0 ").partition(" ")
+    # After a kill the tag may be a line behind.
+    if len(lines) < int(count) or (int(count) and _hash_line(lines[int(count) - 1]) != digest):
+        raise RegistryError(f"audit log of {name}: has {len(lines)} lines; line {count} was changed or removed")
     return lines
 
 
@@ -71,8 +85,14 @@ def _find_run(client: MlflowClient, name: str) -> Run | None:
     if experiment is None:
         return None
     key = quote_text(f"audit-{name}")
-    found = client.search_runs([experiment.experiment_id], f"tags.`{KEY_TAG}` = {key}", max_results=1)
+    query = f"tags.`{KEY_TAG}` = {key}"
+    found = client.search_runs([experiment.experiment_id], query, ViewType.ALL, max_results=1)  # also in the trash
     return found[0] if found else None
+
+
+def _read_model_tags(client: MlflowClient, name: str) -> dict[str, str]:
+    models = client.search_registered_models(f"name = {quote_text(name)}")
+    return dict(models[0].tags) if models else {}
 
 
 def _start_run(client: MlflowClient, name: str) -> Run:

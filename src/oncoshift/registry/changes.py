@@ -30,11 +30,14 @@ from oncoshift.registry.history import (
     read_aliases,
     record_event,
 )
+from oncoshift.registry.times import add_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow import MlflowClient
+
+    from oncoshift.registry.history import Kind
 
 INTENT_TAG = "oncoshift.intent"
 
@@ -100,6 +103,10 @@ def begin_change(client: MlflowClient, name: str, event: Event) -> None:
 
 def _complete_change(client: MlflowClient, name: str, event: Event) -> None:
     """Make a recorded change; each step can be repeated, however many were done before."""
+    if event.kind == "undo":
+        undone = _derive_undone(event)
+        record_event(client, name, undone)
+        append_line(client, name, undone.at, asdict(undone))
     if event.kind == "challenge":
         client.set_registered_model_alias(name, CHALLENGER, event.version)
     elif event.kind == "manual" and event.replaced is not None:
@@ -109,6 +116,13 @@ def _complete_change(client: MlflowClient, name: str, event: Event) -> None:
     record_event(client, name, event)
     append_line(client, name, event.at, asdict(event))
     client.delete_registered_model_tag(name, INTENT_TAG)
+
+
+def _derive_undone(undo: Event) -> Event:
+    """Derive the change outside oncoshift that an event undoes, which the history lacks."""
+    kind: Kind = "removed" if undo.replaced is None else "manual"
+    at, version = add_time(undo.at, microseconds=-1), undo.replaced or undo.version
+    return Event(kind, version, undo.version, UNKNOWN, "the alias was moved outside oncoshift", at)
 
 
 def _move_champion(client: MlflowClient, name: str, event: Event) -> None:

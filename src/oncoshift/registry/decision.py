@@ -50,7 +50,7 @@ class GateEvidence:
             control, paired by group; None where there are too few groups for an interval.
         gain_over_champion: the same against the present champion; None also where there is no
             champion.
-        groups: number of audit groups by class name.
+        groups: number of audit groups by class name; one with tiles of both counts in each.
         selection: validator that picked the challenger; `oracle` has read target labels.
         source_accuracy: balanced accuracy of the challenger on source validation tiles.
         verdict: verdict on the challenger without labels.
@@ -61,6 +61,7 @@ class GateEvidence:
         phantom: whether the data are made up.
         abstained: number of audit tiles on which the challenger abstains.
         policy: evidence for the optional rules; None: they are not judged.
+        distinct_groups: number of audit groups; None: no group has tiles of both classes.
     """
 
     balanced_accuracy: Interval
@@ -78,6 +79,7 @@ class GateEvidence:
     phantom: bool = False
     abstained: int = 0
     policy: PolicyEvidence | None = None
+    distinct_groups: int | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         _check_selection(evidence.selection),
         _check_source(settings, select.source_floor, evidence.source_accuracy),
     )
-    groups = _check_groups(settings, evidence.groups)
+    groups = _check_groups(settings, evidence.groups, evidence.distinct_groups)
     floors = (
         _check_floor("balanced accuracy", evidence.balanced_accuracy, settings.min_balanced_accuracy),
         _check_floor("AUROC", evidence.auroc, settings.min_auroc),
@@ -220,8 +222,8 @@ def _check_source(settings: GateSettings, floor: float, accuracy: float) -> Reas
     return Reason("source accuracy", reached or allowed, accuracy, floor, words)
 
 
-def _check_groups(settings: GateSettings, groups: Mapping[str, int]) -> tuple[Reason, Reason]:
-    total, least = sum(groups.values()), settings.min_audit_groups
+def _check_groups(settings: GateSettings, groups: Mapping[str, int], distinct: int | None) -> tuple[Reason, Reason]:
+    total, least = sum(groups.values()) if distinct is None else distinct, settings.min_audit_groups
     smallest = min(groups.values(), default=0) if len(groups) > 1 else 0
     return (
         Reason("audit groups", total >= least, total, least, f"{total} ({_list_groups(groups)}), must reach {least}"),

@@ -36,8 +36,14 @@ if TYPE_CHECKING:
 LOCK = "oncoshift.lock"
 """First word of the registered model's name."""
 
-LEASE_SECONDS = 90.0
-"""A holder that has not confirmed its lease for so long counts as dead; a call may take 60 s."""
+LEASE_SECONDS = 180.0
+"""A holder that has not confirmed its lease for so long counts as dead.
+
+A write comes at most `CONFIRM_SECONDS` after a confirmation, is tried again for a minute, and its
+last attempt may take another.
+"""
+
+CONFIRM_SECONDS = 30.0
 
 _FREE = "free"
 _NAME = re.compile(rf"{re.escape(LOCK)} (\d+) (?:{_FREE}|held (\S+)-(\d+)-(\d+)-\S+)")
@@ -88,7 +94,7 @@ class Lease:
             LeaseLostError: another process has taken it.
         """
         began = time.monotonic()
-        if began - self._confirmed < LEASE_SECONDS / 3:
+        if began - self._confirmed < CONFIRM_SECONDS:
             return
         try:
             self._client.update_registered_model(self._name, f"{_NOTE} {time.time():.3f}")

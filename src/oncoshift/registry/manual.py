@@ -13,13 +13,11 @@ from oncoshift.registry.changes import (
     finish_change,
 )
 from oncoshift.registry.history import (
-    PREVIOUS,
     Event,
     choose_time,
     find_recorded_champion,
     get_model,
     list_events,
-    read_aliases,
 )
 from oncoshift.registry.lock import changing_aliases
 
@@ -67,10 +65,6 @@ def undo_manual_change(client: MlflowClient, name: str, reason: str, by: str) ->
         recorded = find_recorded_champion(events)
         if recorded is None:
             raise RegistryError(f"{name}: its history has no champion to go back to; use --record")
-        previous = read_aliases(client, name).get(PREVIOUS)
-        begin_change(client, name, change)
         undo = Event("undo", recorded, change.champion, by, reason, choose_time([*events, change]))
         begin_change(client, name, undo)
-        if previous not in (None, recorded):
-            client.set_registered_model_alias(name, PREVIOUS, previous)
         return undo

@@ -118,8 +118,8 @@ def hold_store(uri: str) -> Iterator[None]:
     """Hold an embedded store's lock, so that finding an entry, or else creating it, is one step.
 
     It keeps threads and processes apart. The lock is the operating system's, so a killed process
-    holds it no longer. A server has no such lock: there, two processes should not do the same job
-    at once.
+    holds it no longer. A server has no such lock: there, two processes that do the same job at once
+    may make an entry twice. Aliases have a lock there, too: see `lock.changing_aliases`.
 
     Raises:
         RegistryError: the database's folder cannot be written to.

@@ -16,6 +16,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.approval import APPROVAL_TAG
 from oncoshift.registry.changes import begin_change, finish_change
 from oncoshift.registry.client import shorten_error
 from oncoshift.registry.digests import SUMS_TAG, check_sums
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from oncoshift.registry.tracking import Tracker
 
-_STAYS = (EVENT_TAG, KEY_TAG, MODEL_TAG, RETRAINING_TAG, WITHDRAWN_TAG)
+_STAYS = (APPROVAL_TAG, EVENT_TAG, KEY_TAG, MODEL_TAG, RETRAINING_TAG, WITHDRAWN_TAG)
 """Tags that are about this registry, and are not copied."""
 
 

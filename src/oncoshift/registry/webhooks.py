@@ -36,8 +36,10 @@ def add_webhook(client: MlflowClient, url: str, secret: str | None) -> Webhook:
     check_is_server(client)
     found = [webhook for webhook in list_webhooks(client) if webhook.url == url]
     try:
-        if found:
+        if found and secret is not None:
             return client.update_webhook(found[0].webhook_id, secret=secret, status="ACTIVE")
+        for webhook in found:  # MLflow cannot take a secret away
+            client.delete_webhook(webhook.webhook_id)
         name = f"oncoshift-{len(list_webhooks(client)) + 1}"
         note = "Changes of champion, challenger and previous; filter by alias."
         return client.create_webhook(name, url, list(EVENTS), description=note, secret=secret)

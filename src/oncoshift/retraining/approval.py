@@ -6,21 +6,21 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from oncoshift.errors import RegistryError
 from oncoshift.files import DamagedFileError
 from oncoshift.registry.answers import settle_approval
-from oncoshift.registry.approval import Approval
-from oncoshift.registry.history import find_champion, get_version
-from oncoshift.registry.promotion import ChampionMovedError
+from oncoshift.registry.history import find_champion
 from oncoshift.registry.tracking import KEY_TAG
 from oncoshift.retraining.summary import Summary
 from oncoshift.steps.recorder import RunRecorder
 
 if TYPE_CHECKING:
     from oncoshift.registry.answers import Answer
+    from oncoshift.registry.approval import Approval
     from oncoshift.registry.tracking import Tracker
 
 
-def answer_by_version(tracker: Tracker, model: str, version: str, answer: Answer) -> Approval:
+def answer_request(tracker: Tracker, model: str, version: str, answer: Answer) -> Approval:
     """Answer a request for approval, and bring the summary of the retraining that asked up to date.
 
     Args:
@@ -33,24 +33,14 @@ def answer_by_version(tracker: Tracker, model: str, version: str, answer: Answer
         The approval as it stands now; the first answer counts.
 
     Raises:
-        ChampionMovedError: see `settle_approval`.
         RegistryError: see `settle_approval`.
     """
     approval = settle_approval(tracker.client, model, version, answer)
+    run = tracker.client.get_run(approval.retraining)
+    recorder = RunRecorder(tracker, run.info.run_id, run.data.tags[KEY_TAG])
     with suppress(DamagedFileError):  # then the next retraining writes it again
-        recorder = _open_recorder(tracker, approval.retraining)
         refresh_summary(recorder, Summary.read(recorder))
     return approval
-
-
-def answer_request(tracker: Tracker, summary: Summary, answer: Answer) -> Summary:
-    """Answer the request of a retraining, and return its summary with the answer.
-
-    Raises:
-        ChampionMovedError: see `settle_approval`.
-    """
-    settle_approval(tracker.client, summary.model, summary.version, answer)
-    return refresh_summary(_open_recorder(tracker, summary.run), summary)
 
 
 def refresh_summary(recorder: RunRecorder, summary: Summary) -> Summary:
@@ -62,13 +52,10 @@ def refresh_summary(recorder: RunRecorder, summary: Summary) -> Summary:
     if approval is not None:
         try:
             approval = settle_approval(client, summary.model, summary.version)
-        except ChampionMovedError:
-            approval = Approval.read(get_version(client, summary.model, summary.version).tags)
+        except RegistryError:  # the version was deleted, or judged again by other rules
+            if approval.state == "awaited":
+                approval = replace(approval, state="overtaken", reason="its version asks for no approval any more")
     now = replace(summary, champion=find_champion(client, summary.model), approval=approval)
     if approval != summary.approval:
         now.record(recorder)
     return now
-
-
-def _open_recorder(tracker: Tracker, run: str) -> RunRecorder:
-    return RunRecorder(tracker, run, tracker.client.get_run(run).data.tags[KEY_TAG])

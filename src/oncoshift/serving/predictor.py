@@ -156,7 +156,8 @@ class TilePredictor:
                 resamples the images of another; one without a scale ignores it.
 
         Raises:
-            ValueError: batch_size is below 1, or there are not as many scales as images.
+            ValueError: batch_size is below 1, threshold is no probability, or there are not as many
+                scales as images.
         """
         if um_per_pixel is not None and len(um_per_pixel) != len(images):
             raise ValueError(f"{len(um_per_pixel)} scales of {len(images)} images")
@@ -164,6 +165,8 @@ class TilePredictor:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
         least = self.config.threshold if threshold is None else threshold
+        if not 0 <= least <= 1:
+            raise ValueError(f"threshold {least}: must be a probability, from 0 to 1")
         starts = range(0, len(images), batch_size)
         return [
             result

@@ -35,8 +35,8 @@ class ShiftReference:
         features: float16 [N, D], of length 1.
         organs: int64 [N], numbers of the tiles' organs, from 0.
         scales: float32, by organ, the `PERCENTILE` of its tiles' distances from those of other
-            groups.
-        distances: float32 [N], sorted: these distances as multiples of the scales.
+            groups; an organ whose other groups have too few tiles has the median of the others'.
+        distances: float32 [≤ N], sorted: these distances as multiples of the scales.
     """
 
     features: NDArray[np.float16]
@@ -56,15 +56,15 @@ class ShiftReference:
         """
         unit = _scale(features)
         names, numbers = np.unique(organs, return_inverse=True)
-        scales = np.ones(len(names), np.float32)
-        distances = np.empty(len(unit), np.float32)
-        for organ in range(len(names)):
-            rows = np.flatnonzero(numbers == organ)
-            similar = unit[rows] @ unit[rows].T
-            similar[groups[rows][:, None] == groups[rows][None, :]] = -1  # the least there is
-            own = 1 - _find_neighbour(similar)
-            scales[organ] = max(float(np.percentile(own, PERCENTILE)), 1e-6)
-            distances[rows] = own / scales[organ]
+        rows = [np.flatnonzero(numbers == organ) for organ in range(len(names))]
+        own = [_measure_own(unit[each], groups[each]) for each in rows]
+        if not any(map(len, own)):  # each organ has one group: each tile counts as one of its own
+            own = [_measure_own(unit[each], each.astype(np.str_)) for each in rows]
+        if not any(map(len, own)):  # one tile each
+            own = [np.ones(1, np.float32) for _ in rows]
+        scales = np.array([np.percentile(each, PERCENTILE) if len(each) else np.nan for each in own], np.float32)
+        scales = np.maximum(np.where(np.isnan(scales), np.nanmedian(scales), scales), np.float32(1e-6))
+        distances = np.concatenate([each / scale for each, scale in zip(own, scales, strict=True)])
         return cls(unit.astype(np.float16), numbers.astype(np.int64), scales, np.sort(distances))
 
     @classmethod
@@ -96,6 +96,19 @@ def _scale(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale features [N, D] to length 1."""
     scaled: NDArray[np.float32] = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     return scaled
+
+
+def _measure_own(unit: NDArray[np.float32], groups: NDArray[np.str_]) -> NDArray[np.float32]:
+    """Measure how far tiles [N, D] of an organ are from those of other groups.
+
+    Returns:
+        [≤ N], of the tiles that have enough neighbours in other groups.
+    """
+    others = groups[:, None] != groups[None, :]
+    measured = others.sum(axis=1) >= max(1, min(NEIGHBOURS, len(unit) - 1))
+    similar = np.where(others, unit @ unit.T, np.float32(-1))  # the least there is
+    found: NDArray[np.float32] = 1 - _find_neighbour(similar[measured])
+    return found
 
 
 def _find_neighbour(similar: NDArray[np.float32]) -> NDArray[np.float32]:

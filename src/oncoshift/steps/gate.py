@@ -85,6 +85,8 @@ class JudgedVersion:
         """
         decision, client = self.decision, recorder.tracker.client
         recorder.save_sealed("gate.json", decision.to_dict())
+        # An interrupted gate finds its decision by this tag, so it precedes a request for approval.
+        recorder.set_tags({"oncoshift.version": self.version})
         record_decision(client, self.name, self.version, decision, (recorder.parent or recorder).run)
         update_card(client, self.name, self.version, {"Gate": decision.to_markdown()})
         for place in (recorder, recorder.outer):
@@ -178,7 +180,8 @@ def _decide(recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, s
     evidence = _gather_evidence(recorder, jobs, challenge, champion, settings)
     decision = decide(settings.gate, settings.select, evidence)
     at = get_time()
-    awaits = decision.promote and settings.gate.approval == "human"
+    asks = settings.gate.approval == "human" and champion != challenge.version
+    awaits = decision.promote and asks
     until = add_time(at, hours=settings.gate.approval_hours) if awaits else ""
     return replace(decision, champion=champion, at=at, approve_until=until)
 
@@ -221,6 +224,7 @@ def _gather_evidence(
         gain_over_control=gains[0],
         gain_over_champion=gains[1],
         groups={name: len(np.unique(tiles.groups[tiles.labels == label])) for label, name in enumerate(LABELS)},
+        distinct_groups=len(np.unique(tiles.groups)),
         selection=settings.select.validator,
         source_accuracy=challenge.selection.source_accuracy,
         verdict=challenge.selection.verdict,
