@@ -98,7 +98,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 @pytest.fixture
 def store(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRecorder:
     """The run of a finished retraining, after which version 3 became champion."""
-    monkeypatch.setattr("oncoshift.retraining.recipe.find_champion", lambda *_: "3")
+    monkeypatch.setattr("oncoshift.retraining.approval.find_champion", lambda *_: "3")
     recorder = RunRecorder(tracker, tracker.find_or_start_run(str(tmp_path), "retrain"), str(tmp_path))
     tracker.finish(recorder.run)
     return recorder

@@ -78,6 +78,7 @@ def write_artifacts(
     tiles = np.stack([resize(tile, config.tile_size) for tile in examples])
     batch = torch.from_numpy(tiles)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # else only its owner could read it
     onnx = export_onnx(eager.module, batch, folder / GRAPH)
     forms: dict[str, Network] = {
         "safetensors": EagerNetwork.load(config, folder / WEIGHTS, "cpu"),

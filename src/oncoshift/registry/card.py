@@ -128,8 +128,9 @@ def _render_limits(facts: CardFacts) -> str:
 def describe_scope(facts: CardFacts) -> str:
     """Describe on which tiles the model can be used, in plain text."""
     return (
-        f"It knows {facts.target} tiles at the magnification and from the scanners of its training data, and "
-        "answers benign or malignant even for other tissue, background or artefacts."
+        f"It knows {facts.target} tiles at the magnification and from the scanners of its training data. It abstains "
+        "on what shows no H&E tissue or is far from its training tiles, and still calls some other tissue and some "
+        "artefacts benign or malignant."
     )
 
 

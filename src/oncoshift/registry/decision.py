@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from oncoshift.selection.verdict import Verdict
     from oncoshift.settings import GateSettings, SelectSettings
 
+CONTRADICTION = "Contradiction"
+"""First word of the note that labels contradict the verdict without them."""
+
 MIN_GROUPS_PER_CLASS = 2
 """With one group in a class, resampling groups cannot show how that class's metrics vary."""
 
@@ -128,8 +131,8 @@ class Decision:
         outcome += f"; a person must approve until {self.approve_until}" if self.action == "await" else ""
         ordered = sorted(self.reasons, key=lambda reason: reason.passed)
         rows = [
-            f"| {'passed' if reason.passed else '**failed**'} | {escape(reason.check)} | {_format_cell(reason.value)} "
-            f"| {_format_cell(reason.limit)} | {escape(reason.words)} |"
+            f"| {reason.mark if reason.passed else '**failed**'} | {escape(reason.check)} "
+            f"| {_format_cell(reason.value)} | {_format_cell(reason.limit)} | {escape(reason.words)} |"
             for reason in ordered
         ]
         head = ["| | check | value | limit | |", "|---|---|---:|---:|---|"]
@@ -190,7 +193,7 @@ def _note_verdict(verdict: Verdict, usable: bool | None) -> str:
     if (verdict.kind is Kind.TRUST and usable is False) or (verdict.kind is Kind.REFUSE and usable is True):
         outcome = "holds the floors" if usable else "misses a floor"
         return (
-            f"Contradiction: {said} On the audit set the model {outcome}. Labels decide; find out why the two differ."
+            f"{CONTRADICTION}: {said} On the audit set the model {outcome}. Labels decide; find out why the two differ."
         )
     return said
 

@@ -33,9 +33,16 @@ class Reason:
     words: str
 
     @property
+    def mark(self) -> Literal["passed", "recorded", "failed"]:
+        """The outcome in a word; a value without a bound is recorded."""
+        if not self.passed:
+            return "failed"
+        return "recorded" if self.value is not None and self.limit is None else "passed"
+
+    @property
     def outcome(self) -> str:
         """The outcome in a line, for a tag."""
-        return f"{'passed' if self.passed else 'FAILED'}: {self.words}"
+        return f"{self.mark if self.passed else 'FAILED'}: {self.words}"
 
 
 @dataclass(frozen=True)

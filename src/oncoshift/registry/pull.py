@@ -12,6 +12,7 @@ import torch
 
 from oncoshift.errors import RegistryError
 from oncoshift.models.export import export_script
+from oncoshift.registry.card import replace_sections
 from oncoshift.registry.loading import find_folder
 from oncoshift.serving.classifier import IMAGENET_MEAN, IMAGENET_STD
 from oncoshift.serving.config import CONFIG, LABELS, WEIGHTS, ServedConfig
@@ -44,6 +45,14 @@ print(table.to_string(index=False))
 '''
 
 
+_SECTIONS = {
+    "Gate": "Decided after this card was written: `oncoshift audit` has the decision, where the model is registered.",
+    "Load": "```sh\npip install -r requirements.txt\npython example.py TILE.png …\n```\n\n`model/` is an MLflow model "
+    "for `mlflow.pyfunc.load_model`; `wsinfer/`, if it is there, is for WSInfer and QuPath.",
+}
+"""Sections of the card that differ in a folder that runs by itself."""
+
+
 def pull(uri: str, tracking_uri: str | None, folder: Path, um_per_pixel: float | None = None) -> list[str]:
     """Write a model with its requirements, card, an example and a WSInfer model.
 
@@ -69,7 +78,8 @@ def pull(uri: str, tracking_uri: str | None, folder: Path, um_per_pixel: float |
         made = Path(scratch) / "pulled"
         shutil.copytree(source, made / "model", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(made / "model" / "requirements.txt", made)
-        shutil.copy(made / "model" / "artifacts" / "card.md", made / "README.md")
+        card = (made / "model" / "artifacts" / "card.md").read_text(encoding="utf-8")
+        (made / "README.md").write_text(replace_sections(card, _SECTIONS), encoding="utf-8")
         (made / "example.py").write_text(_EXAMPLE, encoding="utf-8")
         missing = _write_wsinfer(made / "model" / "artifacts", made / "wsinfer", um_per_pixel)
         if folder.exists():

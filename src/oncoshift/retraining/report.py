@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 from oncoshift.data.names import escape_unprintable
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
+from oncoshift.registry.decision import CONTRADICTION
 from oncoshift.retraining.changes import find_changes, list_datasets, read_profile
 from oncoshift.retraining.naming import list_retraining_parameters
 from oncoshift.retraining.session import BEFORE_TAG
@@ -203,6 +204,7 @@ def _describe_decision(summary: Summary) -> dict[str, Any]:
     failed = sum(not reason.passed for reason in decision.reasons)
     gate_words = f"{failed} of {len(decision.reasons)} conditions failed" if failed else "all conditions hold"
     gate_words += f"; {summary.approval.words}" if summary.approval else ""
+    gate_words += "".join(f". {flag}" for flag in decision.flags if flag.startswith(CONTRADICTION))
     kinds = {"trust": "good", "doubt": "open", "refuse": "bad"}
     gate_kinds = {"promote": "good", "await": "open", "refuse": "bad"}
     boxes = [
@@ -229,7 +231,7 @@ def _list_conditions(decision: Decision) -> list[dict[str, str]]:
     """List the gate's conditions, failed ones first."""
     return [
         {
-            "outcome": "passed" if reason.passed else "failed",
+            "outcome": reason.mark,
             "check": reason.check,
             "value": _format_cell(reason.value),
             "limit": _format_cell(reason.limit),

@@ -285,7 +285,7 @@ class Summary:
 
 
 def _choose_mark(reason: Reason) -> str:
-    return "✓" if reason.passed else "✗"
+    return {"passed": "✓", "recorded": "·", "failed": "✗"}[reason.mark]
 
 
 @dataclass(frozen=True)
