@@ -98,9 +98,11 @@ def test_json_is_an_object_a_line(model_folder: Path, given: Path, capsys: pytes
     (given / "text.png").write_text("no image")
     assert main(["score", "--json", "--model", str(model_folder), "tiles"]) == 0
     first, *_, last = map(json.loads, capsys.readouterr().out.splitlines())
-    assert first == {"path": "tiles/0.png", "probability": pytest.approx(0.5, abs=0.5), "label": first["label"],
-                     "error": None}  # fmt: skip
-    assert (last["probability"], last["label"]) == (None, None)
+    assert list(first) == ["path", "probability", "label", "shift", "abstain", "error"]
+    assert (first["path"], first["error"]) == ("tiles/0.png", None)
+    assert first["probability"] == pytest.approx(0.5, abs=0.5)
+    assert (last["probability"], last["label"], last["shift"], last["abstain"]) == (None, None, None, None)
+    assert last["error"]
 
 
 def test_batches_end_by_bytes_as_well(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
