@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    import pandas as pd
     from mlflow.pyfunc import PyFuncModel
 
     from oncoshift.commands.context import Context
+    from oncoshift.scoring.run import Predict
 
 ANSWERED = ("probability", "label", "shift", "abstain", "error")
 COLUMNS = ("path", *ANSWERED)
@@ -144,17 +144,13 @@ def _read_batches(files: Sequence[Path]) -> Iterator[list[tuple[Path, bytes | No
 
 
 def _score_batch(model: PyFuncModel, batch: Sequence[tuple[Path, bytes | None, str | None]]) -> Iterator[Row]:
-    import pandas as pd
+    from oncoshift.scoring.run import predict_rows
 
     images = [data for _, data, _ in batch if data is not None]
-    answers: Iterator[dict[Any, Any]] = iter(())
-    if images:
-        table = cast("pd.DataFrame", model.predict(pd.DataFrame({"image": images})))
-        # A model of an earlier version answers with fewer columns.
-        answers = iter(table.reindex(columns=list(ANSWERED)).to_dict("records"))
+    answers = predict_rows(cast("Predict", model.predict), images, [None] * len(images))
     for file, data, fault in batch:
         row = dict.fromkeys(ANSWERED) | {"error": fault} if data is None else next(answers)
-        yield {"path": _as_cell(file), **{name: None if value != value else value for name, value in row.items()}}
+        yield {"path": _as_cell(file), **{name: row[name] for name in ANSWERED}}
 
 
 def _make_writer(as_json: bool) -> Callable[[Row], object]:

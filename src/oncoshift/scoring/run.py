@@ -85,7 +85,7 @@ def score_batch(predict: Predict, tiles: Sequence[Tile]) -> list[Row]:
     waiting: list[Row] = []
 
     def flush() -> None:
-        for row, answer in zip(waiting, _predict(predict, images, scales), strict=True):
+        for row, answer in zip(waiting, predict_rows(predict, images, scales), strict=True):
             row.update(answer)
         images.clear()
         scales.clear()
@@ -107,7 +107,14 @@ def score_batch(predict: Predict, tiles: Sequence[Tile]) -> list[Row]:
     return rows
 
 
-def _predict(predict: Predict, images: Sequence[bytes], scales: Sequence[float | None]) -> Iterator[Row]:
+def predict_rows(predict: Predict, images: Sequence[bytes], scales: Sequence[float | None]) -> Iterator[Row]:
+    """Predict a batch of image files; yield a row for each, with None for what has no value.
+
+    Args:
+        predict: of the model.
+        images: the bytes of the files.
+        scales: µm per pixel of each, None where it is unknown.
+    """
     import pandas as pd
 
     if not images:
