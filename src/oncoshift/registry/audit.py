@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import ViewType
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.history import find_model
 from oncoshift.registry.store import ensure_experiment, find_artifact_root
 from oncoshift.registry.tracking import KEY_TAG, quote_text
 
@@ -73,7 +74,8 @@ def read_lines(client: MlflowClient, name: str) -> list[str]:
         if json.loads(line)[_PREVIOUS] != previous:
             raise RegistryError(f"audit log of {name}: line {number - 1} or {number} was changed or removed")
         previous = _hash_line(line)
-    count, _, digest = _read_model_tags(client, name).get(HEAD_TAG, "0 ").partition(" ")
+    model = find_model(client, name)
+    count, _, digest = ("0 " if model is None else model.tags.get(HEAD_TAG, "0 ")).partition(" ")
     # After a kill the tag may be a line behind.
     if len(lines) < int(count) or (int(count) and _hash_line(lines[int(count) - 1]) != digest):
         raise RegistryError(f"audit log of {name}: has {len(lines)} lines; line {count} was changed or removed")
@@ -88,11 +90,6 @@ def _find_run(client: MlflowClient, name: str) -> Run | None:
     query = f"tags.`{KEY_TAG}` = {key}"
     found = client.search_runs([experiment.experiment_id], query, ViewType.ALL, max_results=1)  # also in the trash
     return found[0] if found else None
-
-
-def _read_model_tags(client: MlflowClient, name: str) -> dict[str, str]:
-    models = client.search_registered_models(f"name = {quote_text(name)}")
-    return dict(models[0].tags) if models else {}
 
 
 def _start_run(client: MlflowClient, name: str) -> Run:

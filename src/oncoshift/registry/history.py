@@ -166,6 +166,12 @@ def get_model(client: MlflowClient, name: str) -> RegisteredModel:
         raise RegistryError(f"no registered model {name!r}: {shorten_error(error)}") from error
 
 
+def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """Find a registered model, or None."""
+    models = client.search_registered_models(f"name = {quote_text(name)}")
+    return models[0] if models else None
+
+
 def get_version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
     """Get a version of a registered model.
 

@@ -11,9 +11,9 @@ from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.layout import SPLITS
-from oncoshift.registry.history import find_champion
+from oncoshift.registry.history import find_champion, find_model
 from oncoshift.registry.source import read_git_tags
-from oncoshift.registry.tracking import Tracker, quote_text
+from oncoshift.registry.tracking import Tracker
 from oncoshift.registry.views import save_views
 from oncoshift.retraining.naming import list_retraining_parameters, name_retraining
 from oncoshift.settings.training import RUNTIME_SETTINGS
@@ -151,8 +151,7 @@ def log_start(session: Session) -> None:
 
 def _find_present_champion(client: MlflowClient, name: str) -> str | None:
     """Find the champion; None also before the first retraining, when there is no model."""
-    models = client.search_registered_models(f"name = {quote_text(name)}")
-    return find_champion(client, name) if models else None
+    return None if find_model(client, name) is None else find_champion(client, name)
 
 
 def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
