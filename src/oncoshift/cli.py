@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncoshift import __version__
-from oncoshift.commands import comparison, leaks, registry, retraining, scoring, settings, stages, tuning, webhooks
+from oncoshift.commands import (
+    comparison,
+    leaks,
+    registry,
+    retraining,
+    scoring,
+    settings,
+    stages,
+    tuning,
+    watching,
+    webhooks,
+)
 from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
 from oncoshift.program import run_program
@@ -61,6 +72,8 @@ COMMANDS = (
             registry.relocate),
     Command("score", "score images with a registered model: CSV or JSON on stdout, or Parquet",
             scoring.score, scoring.add_score),
+    Command("watch", "compare new unlabelled tiles with what the champion was trained on", watching.watch,
+            watching.add_watch),
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
     Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",
             leaks.leaks, leaks.add_leaks),

@@ -1,4 +1,4 @@
-"""The files of a served model: weights, network, configuration, and the training tiles' distances.
+"""The files of a served model: weights, network, configuration, profile of its training tiles.
 
 Each form of the network is compared with the classifier before anything is registered.
 """
@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save_file
+from scipy.special import expit
 
+from oncoshift.data.parquet import write_table
 from oncoshift.files import sha256_file
 from oncoshift.models.export import export_onnx, export_program, measure_difference
 from oncoshift.serving.classifier import build_classifier
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
     from oncoshift.serving.network import Network
 
+PROFILE = "profile.parquet"
+"""A row for each tile of `REFERENCE`: organ, group (a number, as names may be those of patients),
+the model's probability, and the measurements of the file. New batches are compared with it."""
+
 COMPARED_TILES = 32
 """Training tiles on which the forms of the network are compared, at most."""
 
@@ -43,11 +50,14 @@ class TrainingTiles:
         images: RGB uint8 [N, S, S, 3], normalised.
         organs: str [N].
         groups: str [N], patients, slides or originals.
+        measured: measurements of the original files, a row each (see `serving.tissue`); None:
+            batches cannot be compared with them.
     """
 
     images: NDArray[np.uint8]
     organs: NDArray[np.str_]
     groups: NDArray[np.str_]
+    measured: pd.DataFrame | None = None
 
 
 def write_artifacts(
@@ -87,14 +97,25 @@ def write_artifacts(
     }
     if training is not None:
         tiles = np.concatenate([tiles, training.images[:COMPARED_TILES]])
-        _fit_shift(onnx, training).save(folder / REFERENCE)
+        describe_training(folder, onnx, config, training)
     differences = {form: measure_difference(f"{config.name}: {form}", net, eager, tiles) for form, net in forms.items()}
     files = {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.name != PROGRAM}
     (folder / CONFIG).write_text(replace(config, files=files).to_json(), encoding="utf-8")
     return differences
 
 
-def _fit_shift(network: Network, training: TrainingTiles) -> ShiftReference:
+def describe_training(folder: Path, network: Network, config: ServedConfig, training: TrainingTiles) -> None:
+    """Write what a model says of its training tiles: `REFERENCE` and, if measured, `PROFILE`."""
     starts = range(0, len(training.images), _BATCH)
-    features = np.concatenate([network(training.images[start : start + _BATCH]).features for start in starts])
-    return ShiftReference.fit(features, training.organs, training.groups)
+    outputs = [network(training.images[start : start + _BATCH]) for start in starts]
+    features = np.concatenate([output.features for output in outputs])
+    ShiftReference.fit(features, training.organs, training.groups).save(folder / REFERENCE)
+    if training.measured is None:
+        return
+    logits = np.concatenate([output.logits for output in outputs]).astype(np.float64)
+    columns = {
+        "organ": training.organs,
+        "group": np.unique(training.groups, return_inverse=True)[1],
+        "probability": expit((logits[:, 1] - logits[:, 0]) / config.temperature),
+    }
+    write_table(pd.DataFrame(columns).join(training.measured.reset_index(drop=True)), folder / PROFILE)

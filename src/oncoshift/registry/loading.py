@@ -126,6 +126,12 @@ def find_folder(uri: str, tracking_uri: str | None = None) -> Path:
     return _find(uri, tracking_uri)[1]
 
 
+def find_identified(uri: str, tracking_uri: str | None = None) -> tuple[Path, ModelIdentity]:
+    """Find a model's folder and say which it is, without running its code; see `find_folder`."""
+    found, folder = _find(uri, tracking_uri)
+    return folder, ModelIdentity(found.name, found.version, digest_folder(folder))
+
+
 def _find(uri: str, tracking_uri: str | None) -> tuple[_StoredModel, Path]:
     found = _find_in_store(uri, tracking_uri) if is_in_store(uri) else _StoredModel(uri, uri, None)
     folder = _fetch(uri, found, tracking_uri)

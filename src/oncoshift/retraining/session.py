@@ -157,7 +157,9 @@ def _find_present_champion(client: MlflowClient, name: str) -> str | None:
 def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     """Hash settings, data (audit and test too) and code; an equal key means nothing to retrain."""
     who_tunes = {"workers", "storage", "heartbeat_seconds"}
-    how_it_runs: dict[str, Any] = {"train": set(RUNTIME_SETTINGS), "tune": who_tunes, "tracking": True}
+    how_it_runs: dict[str, Any] = {
+        "train": set(RUNTIME_SETTINGS), "tune": who_tunes, "watch": True, "tracking": True
+    }  # fmt: skip
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = fingerprint_weights(plan.settings.model.weights)

@@ -73,10 +73,18 @@ class TileInput:
         Raises:
             DataError: there are none, or they cannot be listed.
         """
-        total = sum(1 for _ in self._list(frozenset(), names_only=True))
+        total = sum(1 for _ in self.list_tiles())
         if not total:
             raise DataError(f"{self.path}: no tiles in it; a tile is a PNG, JPEG, TIFF, BMP or WebP file")
         return total
+
+    def list_tiles(self) -> Iterator[Tile]:
+        """Yield the tiles in a fixed order without opening them; those of an archive have no bytes.
+
+        Raises:
+            DataError: they cannot be listed.
+        """
+        return self._list(frozenset(), names_only=True)
 
     def read(self, done: frozenset[str]) -> Iterator[Tile]:
         """Yield the tiles in a fixed order, except those that are done.

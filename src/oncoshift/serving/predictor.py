@@ -12,7 +12,7 @@ import functools
 import hashlib
 import importlib.util
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -54,6 +54,7 @@ class TileResult:
         explanation: the attribution of the probability, if it was asked for; see `encode_map`.
         scale: whether the tile was resampled to the model's scale; None for a model without one, or
             if the image could not be used.
+        features: float32 [D], the trunk's pooled features; None if the image could not be used.
     """
 
     label: str | None = None
@@ -63,6 +64,7 @@ class TileResult:
     error: str | None = None
     explanation: str | None = None
     scale: str | None = None
+    features: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
 class PreparedTile(NamedTuple):
@@ -245,7 +247,7 @@ class TilePredictor:
                 shift = self._reference.rank(distances[row])
                 abstain = abstain or self._find_distance_fault(float(distances[row]))
             label = LABELS[probability >= threshold] if abstain is None else None
-            yield TileResult(label, probability, shift, abstain, scale=each.scale)
+            yield TileResult(label, probability, shift, abstain, scale=each.scale, features=features[row])
 
     def _find_distance_fault(self, distance: float) -> str | None:
         if distance < LIMIT:

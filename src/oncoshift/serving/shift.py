@@ -77,9 +77,17 @@ class ShiftReference:
         """Write an .npz file."""
         np.savez(path, features=self.features, organs=self.organs, scales=self.scales, distances=self.distances)
 
-    def measure(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the distances [M] of tiles with features [M, D]; 1 is at the rim of an organ."""
+    def measure(self, features: NDArray[np.float32], others: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Return the distances [M] of tiles with features [M, D]; 1 is at the rim of an organ.
+
+        Args:
+            features: of the tiles.
+            others: [M, N], which training tiles count for each; None: all. A training tile itself
+                is measured from those of other groups.
+        """
         similar = _scale(features) @ self.features.T.astype(np.float32)
+        if others is not None:
+            similar = np.where(others, similar, np.float32(-1))
         by_organ = [
             (1 - _find_neighbour(similar[:, self.organs == organ])) / scale for organ, scale in enumerate(self.scales)
         ]

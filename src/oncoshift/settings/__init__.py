@@ -16,6 +16,7 @@ from oncoshift.settings.judging import (
     SelectSettings,
     TrackingSettings,
     TuneSettings,
+    WatchSettings,
 )
 from oncoshift.settings.loading import (
     dump_settings,
@@ -47,6 +48,7 @@ __all__ = [
     "TrackingSettings",
     "TrainSettings",
     "TuneSettings",
+    "WatchSettings",
     "dump_settings",
     "flatten",
     "flatten_values",

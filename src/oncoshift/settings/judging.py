@@ -1,4 +1,4 @@
-"""Sections about tuning, selection, retraining, evaluation, explanation, the gate and tracking."""
+"""Sections about models: tuning, selection, evaluation, explanation, gate, watching, tracking."""
 
 from __future__ import annotations
 
@@ -161,6 +161,25 @@ class GateSettings(Section):
     )
 
 
+class WatchSettings(Section):
+    """Watching of unlabelled batches: how they are compared, and the limits of alarms."""
+
+    tiles: int = Field(1000, ge=20, description="most tiles of a batch that are looked at, spread over its groups")
+    permutations: int = Field(1999, ge=199, description="most permutations of groups in each test")
+    false_alarms: float = Field(
+        0.05, gt=0, lt=0.5, description="share of unchanged batches that may raise an alarm, over all tests of a batch"
+    )
+    least_shift: float = Field(
+        0.5,
+        ge=0,
+        description="least distance of an alarm by stain, quality or embedding; 1: that of a training group",
+    )
+    least_share: Share = Field(
+        0.1, description="least change of an alarm by the share of malignant tiles or of abstentions"
+    )
+    cool_down_hours: float = Field(24.0, ge=0, description="hours in which drift starts no second retraining")
+
+
 class TrackingSettings(Section):
     """MLflow: where runs, artifacts and the registry are kept."""
 
@@ -181,4 +200,5 @@ class JudgingSections(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     explain: ExplainSettings = ExplainSettings()
     gate: GateSettings = GateSettings()
+    watch: WatchSettings = WatchSettings()
     tracking: TrackingSettings = TrackingSettings()

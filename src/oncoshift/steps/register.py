@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from oncoshift.registry.history import RETRAINING_TAG
 from oncoshift.registry.packaging import describe_model, log_and_register, update_card
 from oncoshift.registry.promotion import set_challenger
 from oncoshift.serving.config import ServedConfig
+from oncoshift.serving.tissue import Measurements
 from oncoshift.versioning import read_stage_outs
 
 if TYPE_CHECKING:
@@ -118,14 +119,21 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, calibration: Cali
 
 
 def _load_training_tiles(jobs: ExperimentJobs, pack: Pack) -> TrainingTiles:
-    """Load evenly spaced training tiles, from which the served model measures shift."""
+    """Load evenly spaced training tiles, with which the served model and `watch` compare others."""
     splits = [
         read_table(jobs.layout.splits / f"{name}.parquet", ("tile_id", "organ", "group"), stage="split")
         for name in ("source_train", "target_train")
     ]
     tiles = pd.concat([split.iloc[:: -(-len(split) // (SHIFT_TILES // 2))] for split in splits])
-    images = pack.images[pack.rows(tiles["tile_id"].tolist())]
-    return TrainingTiles(images, tiles["organ"].to_numpy(np.str_), tiles["group"].to_numpy(np.str_))
+    ids = tiles["tile_id"].tolist()
+    columns = ("tile_id", *(field.name for field in fields(Measurements)))
+    measured = read_table(jobs.layout.tiles / "measurements.parquet", columns, stage="ingest")
+    return TrainingTiles(
+        pack.images[pack.rows(ids)],
+        tiles["organ"].to_numpy(np.str_),
+        tiles["group"].to_numpy(np.str_),
+        measured.drop_duplicates("tile_id").set_index("tile_id").loc[ids],
+    )
 
 
 def collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
