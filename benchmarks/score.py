@@ -27,7 +27,7 @@ from served_model import make_tiles, save_model
 from oncoshift.registry.loading import load_identified
 from oncoshift.scoring.inputs import TileInput
 from oncoshift.scoring.output import open_scores
-from oncoshift.scoring.run import BATCH_TILES, score_tiles
+from oncoshift.scoring.run import BATCH_TILES, count_network_threads, score_tiles
 from oncoshift.serving.config import GRAPH
 from oncoshift.serving.network import OnnxNetwork
 
@@ -76,7 +76,7 @@ def main() -> None:
     """Print the table and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=("resnet18", "resnet50"), default="resnet50")
-    parser.add_argument("--tiles", type=int, default=1024)
+    parser.add_argument("--tiles", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     count = given.tiles // BATCH_TILES * BATCH_TILES
@@ -86,7 +86,7 @@ def main() -> None:
         save_model(root / "model", make_tiles(DISTINCT, SIDE), given.backbone)
         write_tiles(root / "tiles", count)
         network = OnnxNetwork(root / "model" / "artifacts" / GRAPH)
-        model, _ = load_identified(str(root / "model"))
+        model, _ = load_identified(str(root / "model"), threads=count_network_threads())
         time_scoring(model, root / "tiles", root / "warm", count)
         for number in range(given.rounds):
             bare.append(time_network(network, count))

@@ -152,6 +152,7 @@ def test_a_person_is_told_so_without_a_prefect_server(project: Project, prefect_
     assert len(parents(project)) == 1
 
 
+@pytest.mark.slow
 def test_a_changed_gate_judges_again_and_trains_nothing(project: Project) -> None:
     output = project.run("--set", "gate.min_audit_groups=3")
     assert output.count("already trained; nothing that it depends on has changed") == 6

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TRIALS, EPOCHS = 3, 6
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def two_seeds(project: Project) -> None:

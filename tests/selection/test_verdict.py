@@ -58,7 +58,7 @@ def test_organs_that_agree_loosely_leave_a_doubt() -> None:
     # Two models that are right on 92 % each agree to a kappa of about (1 − 2 · .08) squared = .71.
     verdict = JUDGE(Evidence(0.95, model(0.95, 0), alone(0.92, 0.92)))
     assert verdict.kind is Kind.DOUBT
-    assert any("single source organs (2 of 2)" in reason for reason in verdict.reasons)
+    assert any("the 2 of 2 models from single source organs" in reason for reason in verdict.reasons)
 
 
 def test_two_organs_that_contradict_one_another_are_refused() -> None:
@@ -77,6 +77,7 @@ def test_constant_predictors_that_agree_with_one_another_are_refused() -> None:
     verdict = JUDGE(Evidence(0.95, constant, find_consensus(np.stack([constant, constant, constant]))))
     assert verdict.kind is Kind.REFUSE
     assert any("100.0% of the target is called malignant" in reason for reason in verdict.reasons)
+    assert any("3 of 3 put every tile into one class" in reason for reason in verdict.reasons)
 
 
 def test_a_model_that_lost_its_sources_is_refused_with_that_reason_alone() -> None:

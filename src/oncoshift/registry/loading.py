@@ -13,7 +13,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
 import mlflow.pyfunc
@@ -97,14 +97,26 @@ def load_served(uri: str, tracking_uri: str | None = None) -> PyFuncModel:
     return load_identified(uri, tracking_uri)[0]
 
 
-def load_identified(uri: str, tracking_uri: str | None = None) -> tuple[PyFuncModel, ModelIdentity]:
-    """Load a model and say which one it is; see `load_served`."""
+def load_identified(uri: str, tracking_uri: str | None = None, threads: int = 0) -> tuple[PyFuncModel, ModelIdentity]:
+    """Load a model and say which one it is.
+
+    Args:
+        uri: see `load_served`.
+        tracking_uri: see `load_served`.
+        threads: for one call of `predict` on the CPU, which a model from before there was this
+            choice ignores; 0: one a core.
+
+    Raises:
+        RegistryError: see `load_served`.
+        UnavailableError: see `load_served`.
+    """
     found, folder = _find(uri, tracking_uri)
     # MLflow's own guard covers what the model's code loads through MLflow, and child processes.
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(False)  # type: ignore[no-untyped-call]
     try:
-        _check_loader(uri, folder)
-        model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
+        known = _check_loader(uri, folder).get("config") or {}
+        config = {"threads": threads} if "threads" in known else None
+        model: PyFuncModel = mlflow.pyfunc.load_model(str(folder), model_config=config)
         return model, ModelIdentity(found.name, found.version, digest_folder(folder))
     except RegistryError:
         raise
@@ -192,11 +204,16 @@ def _naming_errors(uri: str) -> Iterator[None]:
         raise RegistryError(f"{uri}: {shorten_error(error)}; `oncoshift models` lists what there is") from error
 
 
-def _check_loader(uri: str, folder: Path) -> None:
-    """Refuse a model whose loader is not that of models-from-code: most others use pickle."""
-    flavour = Model.load(folder).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
+def _check_loader(uri: str, folder: Path) -> dict[str, Any]:
+    """Refuse a model whose loader is not that of models-from-code: most others use pickle.
+
+    Returns:
+        The model's entry for MLflow's pyfunc.
+    """
+    flavour: dict[str, Any] = Model.load(folder).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
     if flavour.get(mlflow.pyfunc.MAIN) != _LOADER or mlflow.pyfunc.model.MODEL_CODE_PATH not in flavour:
         raise RegistryError(
             f"{uri}: not an oncoshift model: its MLmodel asks for a pickle or a loader of another library, and a "
             "pickle runs whatever its author wants; nothing of it was loaded"
         )
+    return flavour

@@ -8,7 +8,7 @@ from oncoshift.registry.loading import is_in_store, load_identified
 from oncoshift.scoring.inputs import TileInput
 from oncoshift.scoring.output import open_scores
 from oncoshift.scoring.record import record_scores
-from oncoshift.scoring.run import score_tiles
+from oncoshift.scoring.run import count_network_threads, score_tiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def run_scoring(
     """
     tiles = TileInput(source)
     tiles.count()  # before the model is loaded, which takes seconds
-    model, identity = load_identified(uri, store)
+    model, identity = load_identified(uri, store, count_network_threads())
     with open_scores(out, identity, source) as scores:
         scored = score_tiles(lambda images: cast("pd.DataFrame", model.predict(images)), tiles, scores, progress)
         totals = scores.sum_up()

@@ -1,8 +1,8 @@
-"""Scoring in several threads: some read and decode tiles while the network runs on others.
+"""Scoring in several threads, which share the cores.
 
 A model's `predict` decodes a batch and classifies it. Decoders and the network release Python's
-global lock, so a few threads with a batch each keep the network busy. Rows are written in the order
-of the input.
+global lock, so a few threads with a batch each keep the cores busy, and none waits for another.
+Rows are written in the order of the input.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from oncoshift.parallel import count_usable_cores
 from oncoshift.serving.limits import UnreadableImageError
+from oncoshift.training.memory import keeping_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,16 +66,30 @@ def score_tiles(predict: Predict, source: TileInput, scores: Scores, progress: P
     """
     total, earlier = source.count(), scores.list_done()
     done, rows, began = 0, list[Row](), time.monotonic()
-    for batch in _map_ahead(lambda tiles: score_batch(predict, tiles), _split(source.read(earlier))):
-        rows += batch
-        done += len(batch)
-        progress(min(len(earlier) + done, total), total)
-        if len(rows) >= PART_TILES or time.monotonic() - began >= PART_SECONDS:
-            scores.write(rows)
-            rows, began = [], time.monotonic()
+    with keeping_freed_memory():
+        for batch in _map_ahead(lambda tiles: score_batch(predict, tiles), _split(source.read(earlier))):
+            rows += batch
+            done += len(batch)
+            progress(min(len(earlier) + done, total), total)
+            if len(rows) >= PART_TILES or time.monotonic() - began >= PART_SECONDS:
+                scores.write(rows)
+                rows, began = [], time.monotonic()
     if rows:
         scores.write(rows)
     return done
+
+
+def count_network_threads() -> int:
+    """Count the threads that the network should have for each of the batches scored at once.
+
+    More would wait for one another, and for the threads that decode.
+    """
+    return -(-count_usable_cores() // _count_batches())
+
+
+def _count_batches() -> int:
+    """Count the batches that are scored at once."""
+    return min(max(count_usable_cores(), 2), MAX_THREADS)
 
 
 def score_batch(predict: Predict, tiles: Sequence[Tile]) -> list[Row]:
@@ -143,7 +158,7 @@ def _split(tiles: Iterable[Tile]) -> Iterator[list[Tile]]:
 
 def _map_ahead(work: Callable[[list[Tile]], list[Row]], batches: Iterable[list[Tile]]) -> Iterator[list[Row]]:
     """Apply `work` to batches in threads, in order, with one batch more in line than threads."""
-    threads = min(max(count_usable_cores(), 2), MAX_THREADS)
+    threads = _count_batches()
     waiting: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -34,12 +34,15 @@ class Consensus:
         majority: indices of the models in the best majority, ascending.
         strength: least kappa within the majority, −1 to 1; higher is better.
         probabilities: the majority's mean probability of malignant, float64 [N].
+        constant: indices of the models that put every tile into one class, ascending; they agree
+            with none.
     """
 
     agreement: NDArray[np.float64]
     majority: tuple[int, ...]
     strength: float
     probabilities: NDArray[np.float64]
+    constant: tuple[int, ...] = ()
 
     @property
     def dissenters(self) -> tuple[int, ...]:
@@ -65,7 +68,9 @@ def find_consensus(alone: NDArray[np.float64]) -> Consensus:
     count, agreement = len(p), pairwise_kappa(p)
     majorities = combinations(range(count), max(2, count // 2 + 1))
     strength, majority = max((_least_agreement(agreement, members), members) for members in majorities)
-    return Consensus(agreement, majority, strength, p[list(majority)].mean(axis=0))
+    malignant = p > 0.5
+    constant = tuple(np.flatnonzero(malignant.all(axis=1) | ~malignant.any(axis=1)).tolist())
+    return Consensus(agreement, majority, strength, p[list(majority)].mean(axis=0), constant)
 
 
 def pairwise_kappa(models: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -121,12 +121,14 @@ class ConsensusRule:
     def _check_consensus(self, evidence: Evidence) -> list[tuple[Kind, str]]:
         if evidence.consensus is None:
             return [(Kind.DOUBT, "one source organ: no independent model to compare with; add a source organ")]
-        strength = evidence.consensus.strength
+        strength, constant = evidence.consensus.strength, len(evidence.consensus.constant)
         agreement = evidence.consensus.agreement_with(evidence.probabilities)
         limits = (self.refuse_strength, self.trust_strength), (self.refuse_agreement, self.trust_agreement)
         count, of = len(evidence.consensus.majority), len(evidence.consensus.agreement)
+        told = f"; {constant} of {of} put every tile into one class" if constant else ""
+        single = f"the {count} of {of} models from single source organs that agree best{told}: kappa"
         return [
-            _grade(strength, limits[0], f"models from single source organs ({count} of {of}) agree with kappa"),
+            _grade(strength, limits[0], single),
             _grade(agreement, limits[1], "the model agrees with them with kappa"),
         ]
 

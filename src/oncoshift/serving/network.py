@@ -49,20 +49,20 @@ class OnnxNetwork:
         device: cpu or cuda.
     """
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
+    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
         """Load a graph.
 
         Args:
             path: the .onnx file.
             device: cpu; cuda; or auto, which is cuda where ONNX Runtime has it.
+            threads: for one batch on the CPU; 0: as many as OMP_NUM_THREADS says, or one a core.
 
         Raises:
             ValueError: there is no such device, or ONNX Runtime cannot use it.
         """
         self.device = _choose_device(device)
         options = onnxruntime.SessionOptions()
-        # As torch does; 0 is a thread for each core.
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
         providers = [_PROVIDERS[self.device], *([] if self.device == "cpu" else [_PROVIDERS["cpu"]])]
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
 

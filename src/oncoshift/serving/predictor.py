@@ -106,12 +106,13 @@ class TilePredictor:
         self._normalize = None if config.reference is None else normalizer(config.reference)
 
     @classmethod
-    def open(cls, folder: Path, device: str = "auto") -> Self:
+    def open(cls, folder: Path, device: str = "auto", threads: int = 0) -> Self:
         """Open a folder of config.json, model.onnx and what else belongs to a model.
 
         Args:
             folder: `artifacts` of a registered model.
             device: auto, cpu or cuda; see `OnnxNetwork`.
+            threads: see `OnnxNetwork`.
 
         Raises:
             ValueError: a file is not the one that config.json names, or there is no such device.
@@ -122,7 +123,7 @@ class TilePredictor:
         for name in (GRAPH, REFERENCE):
             _check_file(folder / name, config)
         reference = ShiftReference.load(folder / REFERENCE) if REFERENCE in config.files else None
-        return cls(config, OnnxNetwork(folder / GRAPH, device), reference, folder / WEIGHTS)
+        return cls(config, OnnxNetwork(folder / GRAPH, device, threads), reference, folder / WEIGHTS)
 
     @classmethod
     def load(cls, config: Path, weights: Path, device: str | None = None) -> Self:

@@ -44,14 +44,18 @@ class ServedTileClassifier(PythonModel):
     - explain: whether to explain each probability; needs torch, torchvision and safetensors, and
       says so in `error` where they are missing
 
-    Model config, given to `mlflow.pyfunc.load_model`: device, one of auto, cpu and cuda. auto is
-    cuda where ONNX Runtime has it, which takes the package onnxruntime-gpu.
+    Model config, given to `mlflow.pyfunc.load_model`:
+
+    - device: one of auto, cpu and cuda; auto is cuda where ONNX Runtime has it, which takes the
+      package onnxruntime-gpu
+    - threads: for one call on the CPU; 0: as many as OMP_NUM_THREADS says, or one a core
     """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model; MLflow calls this once."""
-        device = (context.model_config or {}).get("device", "auto")
-        self._predictor = TilePredictor.open(Path(context.artifacts["config.json"]).parent, device)
+        config = {"device": "auto", "threads": 0} | (context.model_config or {})
+        folder = Path(context.artifacts["config.json"]).parent
+        self._predictor = TilePredictor.open(folder, config["device"], config["threads"])
 
     def predict(
         self,
