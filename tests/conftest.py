@@ -51,6 +51,17 @@ def as_many_threads_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def exports_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports of equal networks, made once in the session."""
+    from support.exports import exporting_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        export = exporting_once(tmp_path_factory.mktemp("exports"))
+        patch.setattr("oncoshift.registry.artifacts.export_program", export)
+        yield
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real tiles and ImageNet weights; tests that need it are skipped without it."""
     folder = Path(os.environ.get("ONCOSHIFT_SHARED", PROJECT.parent / "shared"))

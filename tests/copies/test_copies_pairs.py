@@ -184,7 +184,7 @@ def test_disguised_real_tiles_are_found_and_others_left_apart(shared: Path, orga
     assert len(found) >= 0.95 * len(expected)
 
 
-@pytest.mark.parametrize("organ", ["lung", "colon"])
+@pytest.mark.parametrize("organ", ["lung", pytest.param("colon", marks=pytest.mark.slow)])
 def test_groups_of_real_copies(shared: Path, organ: str) -> None:
     listed = pd.read_csv(shared / "data" / "tiles.csv")
     listed = listed[listed["organ"] == organ]

@@ -120,7 +120,7 @@ def layouts(tiles: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathF
         ("cdan_mcc", "none"),
         pytest.param("mdd", "none", marks=pytest.mark.slow),
         pytest.param("dann_multi", "none", marks=pytest.mark.slow),
-        ("self_training", "none"),
+        pytest.param("self_training", "none", marks=pytest.mark.slow),
         pytest.param("adabn", "none", marks=pytest.mark.slow),
     ],
 )

@@ -30,7 +30,9 @@ class PulledPlugError(Exception):
     """A simulated error in a hook, as pruning raises one."""
 
 
-@pytest.mark.parametrize("method", ["erm", pytest.param("mdd", marks=pytest.mark.slow), "cdan_mcc"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("erm", marks=pytest.mark.slow), pytest.param("mdd", marks=pytest.mark.slow), "cdan_mcc"]
+)
 def test_two_processes_train_as_one(
     world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], method: str
 ) -> None:
@@ -60,6 +62,7 @@ def test_label_shift_is_that_of_the_whole_batch(
         assert other["target_malignant_estimate"] == pytest.approx(row["target_malignant_estimate"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_hook_ends_all_processes_and_a_second_start_goes_on(
     world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any]
 ) -> None:

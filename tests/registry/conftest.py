@@ -29,6 +29,11 @@ def _write_without_waiting_for_the_disk(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _exports(exports_made_once: None) -> None:
+    """Nearly all tests here register the same network."""
+
+
 @pytest.fixture(scope="session")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
