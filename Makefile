@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint types docs ui serve bench clean
+.PHONY: demo test test-slow lint types docs ui up down serve bench clean
 
 # constraints.txt is the whole resolution; pip takes every version from it.
 $(READY): pyproject.toml constraints.txt
@@ -51,7 +51,13 @@ bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/serve.py
 
-serve: $(READY)           ## the retraining flow on its schedule, until stopped
+up: $(READY)              ## MLflow, Prefect and the schedules of prefect.yaml, until `make down`
+	$(BIN)/python -m flows.up
+
+down:                     ## ends what `make up` started; a training ends with a checkpoint
+	$(BIN)/python -m flows.up --down
+
+serve: $(READY)           ## the schedules of prefect.yaml with a Prefect server, until stopped
 	$(BIN)/python -m flows.serve
 
 clean:                    ## all that was derived: runs, experiments, packs; not data/raw, not the registry

@@ -31,6 +31,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows import PROJECT
+from flows.parameters import load_chosen_settings
 from oncoshift.errors import RegistryError
 from oncoshift.experiments import resolve_tracking_uri
 from oncoshift.registry.answers import Answer
@@ -39,8 +40,6 @@ from oncoshift.registry.history import get_version
 from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mlflow import MlflowClient
     from prefect.client.schemas.objects import FlowRun, State
 
@@ -62,14 +61,16 @@ class ApprovalInput(RunInput):
 def ask_for_approval(summary: Summary) -> None:
     """Suspend the current run until somebody has answered.
 
-    It does nothing where nothing could resume the run, as no schedule started it, or where another
-    run of the schedule asks already.
+    It does nothing where nothing could resume the run, as it is of no deployment, or where another
+    run of the deployment asks for the same model already.
 
     Args:
         summary: of a retraining whose version awaits approval.
     """
     approval = summary.approval
-    if own_deployment.id is None or approval is None or _list_suspended(own_deployment.id):
+    if own_deployment.id is None or approval is None:
+        return
+    if summary.model in {_load(run).registered_model for run in _list_suspended(own_deployment.id)}:
         return
     form = ApprovalInput.with_initial_data(description=summary.to_markdown())
     # Resumed, the run starts anew, and `read_own_answer` finds the answer.
@@ -88,12 +89,11 @@ def read_own_answer() -> tuple[str, Answer] | None:
     return _read_version(last), Answer(given.approve, f"{given.by} (as entered in Prefect)", given.reason)
 
 
-def resume_answered_runs(deployment: str, load: Callable[[], Settings]) -> list[str]:
+def resume_answered_runs(deployment: str) -> list[str]:
     """Resume the suspended runs whose request is answered in the registry, or too old.
 
     Args:
         deployment: id of the deployment whose runs to resume.
-        load: loads the settings of the experiment, which name model and registry.
 
     Returns:
         Names of the runs.
@@ -102,14 +102,11 @@ def resume_answered_runs(deployment: str, load: Callable[[], Settings]) -> list[
         RegistryError: see `open_client`.
         SettingsError: the settings have become invalid.
     """
-    suspended = _list_suspended(deployment)
-    if not suspended:
-        return []
-    settings = load()
-    registry = open_client(resolve_tracking_uri(PROJECT, settings.tracking, os.environ))
     resumed = []
     with get_client(sync_client=True) as client:
-        for run in suspended:
+        for run in _list_suspended(deployment):
+            settings = _load(run)
+            registry = open_client(resolve_tracking_uri(PROJECT, settings.tracking, os.environ))
             if run.state is None or not _is_due(registry, settings.registered_model, _read_version(run.state)):
                 continue
             # Prefect wants the form filled; the answer in the registry is the one that counts.
@@ -118,6 +115,10 @@ def resume_answered_runs(deployment: str, load: Callable[[], Settings]) -> list[
                 if client.resume_flow_run(run.id, run_input=given).status == SetStateStatus.ACCEPT:
                     resumed.append(run.name)
     return resumed
+
+
+def _load(run: FlowRun) -> Settings:
+    return load_chosen_settings(run.parameters, trusted=False)
 
 
 def _is_due(registry: MlflowClient, model: str, version: str) -> bool:

@@ -15,20 +15,22 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import httpx
-from prefect import flow, get_client, get_run_logger, task
+from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed
+from prefect.states import Completed
 
 from flows import PROJECT
 from flows.approval import ask_for_approval, read_own_answer
-from flows.logs import log_errors_in_one_line
-from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, holding_run_lock, is_scheduled
+from flows.endings import StoppableTask, ending_in_a_state
+from flows.parameters import Method, Preset, collect_overrides, load_chosen_settings
+from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, is_scheduled
 from flows.server import ensure_server
 from oncoshift import cli
 from oncoshift.commands.retraining import show
-from oncoshift.errors import OncoshiftError, RegistryError, SettingsError, TrainingInterrupted
+from oncoshift.errors import OncoshiftError, RegistryError, SettingsError
 from oncoshift.experiments import hold_experiment
 from oncoshift.files import FULL
 from oncoshift.program import run_program
@@ -39,13 +41,14 @@ from oncoshift.retraining.approval import answer_request
 from oncoshift.retraining.summary import REPORT, Outcome
 from oncoshift.secrets import remove_credentials
 from oncoshift.settings import load_settings
+from oncoshift.settings.base import Organ
 from oncoshift.training.interruption import stop_on_sigterm
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.client.schemas.objects import TaskRun
     from prefect.tasks import Task
 
     from oncoshift.retraining.session import RetrainingPlan
@@ -77,7 +80,7 @@ RETRYING: dict[str, Any] = {
 
 def as_task(name: str, step: Callable[P, R], run_name: str | None = None) -> Task[P, R]:
     """Wrap a step of the recipe in a Prefect task."""
-    return task(name=name, task_run_name=run_name, **RETRYING)(step)
+    return StoppableTask(step, name=name, task_run_name=run_name, **RETRYING)
 
 
 def hold_gpu(step: Callable[P, R]) -> Callable[P, R]:
@@ -103,51 +106,61 @@ STEPS = recipe.Steps(
 )
 
 
-@flow(name="retrain")
+def name_retraining() -> str:
+    """Name the current run by what it does."""
+    try:
+        target = load_chosen_settings(flow_run.parameters, trusted=not is_scheduled()).target
+    except SettingsError:  # the flow says what is wrong
+        return "retrain"
+    return f"retrain {target}"
+
+
+@flow(name="retrain", flow_run_name=name_retraining, validate_parameters=False)
+@ending_in_a_state
 def retrain(
-    preset: str | None = None, overrides: list[str] | None = None, force: bool = False, name: str | None = None
+    target: Organ | None = None,
+    sources: list[Organ] | None = None,
+    method: Method | None = None,
+    preset: Preset | None = None,
+    overrides: list[str] | None = None,
+    force: bool = False,
+    name: str | None = None,
 ) -> State[Outcome]:
-    """Retrain one experiment, unless nothing has changed.
+    """Adapt the classifier of one target, judge it and promote it, unless nothing has changed.
 
     Args:
-        preset: a file of presets/; None for params.yaml alone.
-        overrides: `section.key=value` settings on top.
+        target: organ to adapt to, such as kidney. Nothing here: as in preset or params.yaml.
+        sources: labelled organs to learn from, such as lung. Nothing here: as in preset or
+            params.yaml.
+        method: how to adapt. Nothing here: as in preset or params.yaml.
+        preset: settings on top of params.yaml, from the folder presets/ or from tuning.
+        overrides: any other settings on top of those, such as train.epochs=20.
         force: train again even if nothing has changed.
-        name: of the experiment's folder in experiments/; None: derived from preset, target and
-            overrides.
+        name: folder of the experiment in experiments/. Nothing here: derived from the above.
 
     Returns:
-        A state named Promoted, Refused, Awaiting or Unchanged with the `Outcome` as its data; or
-        Stopped, after SIGTERM. With `gate.approval: human`, a scheduled run is suspended until a
-        person has answered.
+        A state named Promoted, Refused, Awaiting or Unchanged with the `Outcome` as its data. With
+        `gate.approval: human`, a scheduled run is suspended until a person has answered.
     """
-    log_errors_in_one_line()
-    with holding_run_lock(str(flow_run.id)):
-        # Replaces Prefect's handler, which would end a training without a checkpoint.
-        stop_on_sigterm()
-        try:
-            plan = prepare.make_plan(
-                PROJECT,
-                preset=preset,
-                overrides=tuple(overrides or ()),
-                force=force,
-                environ=os.environ,
-                say=get_run_logger().info,
-                name=name,
-                trusted=not is_scheduled(),
-            )
-            name_run(f"{plan.settings.target} ← {', '.join(plan.settings.sources)}")
-            with hold_experiment(plan.layout):
-                ensure_gpu_limit()
-                resumed = settle_own_request(plan)
-                outcome = recipe.retrain(plan, STEPS)
-                if outcome.summary.action == "await":
-                    name_run(f"{outcome.summary.target}: version {outcome.summary.version} awaits approval")
-                    ask_for_approval(outcome.summary)
-                # A resumed run finds the retraining finished, by itself.
-                return publish(Outcome(outcome.summary) if resumed else outcome)
-        except TrainingInterrupted as stopped:
-            return Cancelled(name="Stopped", message=str(stopped))
+    plan = prepare.make_plan(
+        PROJECT,
+        preset=preset,
+        overrides=collect_overrides(target, sources, method, overrides),
+        force=force,
+        environ=os.environ,
+        say=get_run_logger().info,
+        name=name,
+        trusted=not is_scheduled(),
+    )
+    with hold_experiment(plan.layout):
+        ensure_gpu_limit()
+        resumed = settle_own_request(plan)
+        outcome = recipe.retrain(plan, STEPS)
+        if outcome.summary.action == "await":
+            name_run(f"retrain {outcome.summary.target}: version {outcome.summary.version} awaits approval")
+            ask_for_approval(outcome.summary)
+        # A resumed run finds the retraining finished, by itself.
+        return publish(Outcome(outcome.summary) if resumed else outcome)
 
 
 def settle_own_request(plan: RetrainingPlan) -> bool:
@@ -179,7 +192,7 @@ def publish(outcome: Outcome) -> State[Outcome]:
     for name, path in paths.items():
         link = f"{base.rstrip('/')}/{path}"
         create_link_artifact(link, name, key=f"{key}-{name}", description="needs `make ui`, or the MLflow server")
-    name_run(f"{summary.target}: {outcome.name.lower()}, {outcome.champion}")
+    name_run(f"retrain {summary.target}: {outcome.name.lower()}, {outcome.champion}")
     return Completed(name=outcome.name, message=outcome.message, data=outcome)
 
 
@@ -203,9 +216,8 @@ def run_once(given: argparse.Namespace) -> None:
     load_settings(PROJECT / "params.yaml", preset=given.preset, overrides=tuple(given.overrides))
     with ensure_server() as own:
         end_dead_runs(own=own)
-        state = retrain(given.preset, given.overrides, given.force, given.name, return_state=True)
-    if state.is_cancelled():
-        raise TrainingInterrupted(state.message or "")
+        chosen: dict[str, Any] = {"preset": given.preset, "overrides": given.overrides}
+        state = retrain(**chosen, force=given.force, name=given.name, return_state=True)
     outcome: Any = state.result()
     show(outcome)
 

@@ -8,6 +8,7 @@ lock, which the operating system releases however the process ends.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import deployment as own_deployment
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 
@@ -115,7 +117,7 @@ def end_dead_runs(*, own: bool, pending: bool = False, waiting: UUID | str | Non
 
 
 def skip_missed_runs(deployment: UUID) -> int:
-    """Skip all but the last of the runs that were due while nothing served a deployment.
+    """Skip runs that were due while nothing served a deployment, but the last of equal parameters.
 
     Returns:
         The number of skipped runs.
@@ -130,9 +132,11 @@ def skip_missed_runs(deployment: UUID) -> int:
             limit=_PAGE,
         )
         missed = [run for run in missed if run.state_name != "Resuming"]  # a person has answered it
-        for run in missed[:-1]:
-            client.set_flow_run_state(run.id, Cancelled(name="Skipped", message=_MISSED))
-    return len(missed[:-1])
+        last = {json.dumps(run.parameters, sort_keys=True): run.id for run in missed}
+        skipped = [run.id for run in missed if run.id not in last.values()]
+        for run_id in skipped:
+            client.set_flow_run_state(run_id, Cancelled(name="Skipped", message=_MISSED))
+    return len(skipped)
 
 
 @contextmanager
@@ -162,8 +166,8 @@ def ensure_gpu_limit() -> None:
 
 
 def is_scheduled() -> bool:
-    """Return whether `flows.serve` started this process, so its parameters come from the server."""
-    return RUNNER in os.environ
+    """Return whether the current run is of a deployment, so its parameters come from the server."""
+    return own_deployment.id is not None
 
 
 class _BusyError(Exception):

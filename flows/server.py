@@ -1,12 +1,12 @@
 """The project's own Prefect server, which runs for the duration of a block.
 
-    python -m flows.server PORT [--ui]      (started by `ensure_server`; not for users)
+    python -m flows.server PORT [--ui] [--lasting]      (not for users)
 
 Prefect's temporary server and `prefect server start` end at the first SIGTERM, which a scheduler
 sends to all processes at once; the flow then waits minutes for a server that is gone. They also
 accept requests from any web page open in a browser on this machine. This server ends with its
 parent and never earlier, and answers only requests that are addressed to it and come from its own
-pages.
+pages. `--lasting` is for `flows.up`: it has no parent, and ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from oncoshift.errors import OncoshiftError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
+    import uvicorn
+
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -67,8 +69,7 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
         ui: whether the project's own server serves Prefect's UI and runs schedules.
 
     Yields:
-        Whether the server is the project's own and therefore new, so no other process holds a slot
-        in it.
+        Whether the server is the project's own, so that all its runs are of this machine.
 
     Raises:
         ServerError: the port is taken, or the project's own server does not start.
@@ -77,9 +78,9 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
     configured = get_current_settings().api.url
     if configured is not None:
         check_server_answers(configured)
-        yield False
+        yield OWN_SERVER in os.environ
         return
-    port = _find_free_port(port)
+    port = find_free_port(port)
     os.environ[OWN_SERVER] = "1"
     try:
         with _run_own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{build_address(port)}/api"}):
@@ -92,6 +93,18 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
 def build_address(port: int) -> str:
     """Build the address of the project's own server."""
     return f"http://{_HOST}:{port}"
+
+
+def build_environment(port: int) -> dict[str, str]:
+    """Build the environment variables of the project's own server."""
+    return {
+        "PREFECT_SERVER_API_HOST": _HOST,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_UI_API_URL": f"{build_address(port)}/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{build_address(port)},http://localhost:{port}",
+        # A run ends itself if the server has lost its lease, as it would at a restart.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
 
 
 def check_server_answers(url: str) -> None:
@@ -117,13 +130,23 @@ def _read_first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _find_free_port(port: int | None) -> int:
+def find_free_port(port: int | None, option: str = "--port") -> int:
+    """Check that a port is free, or find one.
+
+    Args:
+        port: to check; None: find one.
+        option: which names another.
+
+    Raises:
+        ServerError: it is taken.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port or 0))
         except OSError as error:
-            raise ServerError(f"port {port} cannot be used: {error.strerror}; name another with --port") from None
+            words = f"port {port} cannot be used: {error.strerror}; name another with {option}"
+            raise ServerError(words) from None
         return int(probe.getsockname()[1])
 
 
@@ -132,12 +155,7 @@ def _run_own_server(port: int, *, ui: bool) -> Iterator[None]:
     log = Path(get_current_settings().home) / ("serve.log" if ui else "server.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flows.server", str(port), *(["--ui"] if ui else [])]
-    environment = os.environ | {
-        "PREFECT_SERVER_API_HOST": _HOST,
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_UI_API_URL": f"{build_address(port)}/api",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{build_address(port)},http://localhost:{port}",
-    }
+    environment = os.environ | build_environment(port)
     with (
         log.open("w", encoding="utf-8") as errors,
         subprocess.Popen(
@@ -204,10 +222,9 @@ def guard(app: App, port: int) -> App:
     return guarded
 
 
-def _serve(port: int, *, ui: bool) -> None:
+def _serve_for_parent(port: int, *, ui: bool) -> None:
     """Serve until stdin, which the parent holds open, ends; print a line when ready."""
     import uvicorn
-    from prefect.server.api.server import create_app
 
     class Server(uvicorn.Server):
         """A server that ignores signals and reports when it is ready."""
@@ -223,9 +240,7 @@ def _serve(port: int, *, ui: bool) -> None:
     # Prefect's output goes to the log; stdout carries the one line alone.
     ready = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    app = guard(create_app(final=True, ephemeral=not ui), port)
-    config = uvicorn.Config(app, host=_HOST, port=port, log_level="warning", timeout_graceful_shutdown=3)
-    server = Server(config)
+    server = Server(_configure(port, ui=ui))
 
     def end_with_parent() -> None:
         while os.read(sys.stdin.fileno(), 4096):
@@ -236,15 +251,29 @@ def _serve(port: int, *, ui: bool) -> None:
     server.run()
 
 
+def _configure(port: int, *, ui: bool) -> uvicorn.Config:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = guard(create_app(final=True, ephemeral=not ui), port)
+    return uvicorn.Config(app, host=_HOST, port=port, log_level="warning", timeout_graceful_shutdown=3)
+
+
 def main() -> None:
-    """Serve for a parent process, which handles the signals."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    """Serve for a parent process, which handles the signals, or until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m flows.server", description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--ui", action="store_true")
+    parser.add_argument("--lasting", action="store_true")
     given = parser.parse_args()
-    _serve(given.port, ui=given.ui)
+    if given.lasting:
+        import uvicorn
+
+        uvicorn.Server(_configure(given.port, ui=given.ui)).run()
+        return
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _serve_for_parent(given.port, ui=given.ui)
 
 
 if __name__ == "__main__":

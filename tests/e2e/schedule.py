@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psutil
+import yaml
+from e2e.conftest import REPOSITORY
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
@@ -36,12 +38,16 @@ class Schedule:
     """
 
     def __init__(self, project: Project, cron: str = "* * * * *") -> None:
-        self.project, self.cron = project, cron
+        self.project = project
+        listed = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+        (retrain,) = (each for each in listed["deployments"] if each["name"] == "retrain")
+        retrain["schedules"] = [{"slug": "test", "cron": cron}]
+        (project.root / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [retrain]}))
         self.port = str(find_free_port())
         self.server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.server = self.project.start("--cron", self.cron, "--port", self.port, module="flows.serve")
+        self.server = self.project.start("--port", self.port, module="flows.serve")
         self.wait_until(lambda: "to start a run at once: " in self.project.log.read_text(), "its Prefect server")
 
     def end(self, number: signal.Signals, send: Callable[[int, signal.Signals], None] = os.killpg) -> int:

@@ -20,7 +20,7 @@ NEVER = "0 0 1 1 *"
 
 def start_run(schedule: Schedule) -> None:
     with schedule.open_client() as client:
-        deployment = client.read_deployment_by_name("retrain/scheduled")
+        deployment = client.read_deployment_by_name("retrain/retrain")
         client.create_flow_run_from_deployment(deployment.id)
 
 
@@ -54,7 +54,7 @@ def test_a_person_decides(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
         schedule.start()
         start_run(schedule)
         schedule.wait_until(lambda: count(schedule, "Suspended") == 1, "a run that waits for a person")
-        assert find_suspended(schedule).name == "kidney: version 1 awaits approval"
+        assert find_suspended(schedule).name == "retrain kidney: version 1 awaits approval"
         assert find_aliases(project) == {"challenger": "1"}
 
         start_run(schedule)
@@ -77,7 +77,7 @@ def test_a_person_decides(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
         schedule.wait_until(lambda: count(schedule, "Promoted") == 2, "the run that was answered in the UI")
         assert find_aliases(project) == {"champion": "2", "previous": "1"}
         last = [run for run in schedule.ended() if run.state_name == "Promoted"][-1]
-        assert last.name == "kidney: promoted, version 2 is champion"
+        assert last.name == "retrain kidney: promoted, version 2 is champion"
         (gate,) = {
             run.data.tags["oncoshift.gate"]
             for run in project.client.search_runs([project.client.get_experiment_by_name("oncoshift").experiment_id])

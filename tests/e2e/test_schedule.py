@@ -44,8 +44,11 @@ def test_a_schedule_that_was_killed_or_stopped_goes_on_when_it_is_started_again(
         killed, stopped, promoted, unchanged = schedule.ended()[:4]
         assert (killed.state_name, stopped.state_name) == ("Crashed", "Stopped")
         assert stopped.state_type == StateType.CANCELLED
-        assert (promoted.state_name, promoted.name) == ("Promoted", "kidney: promoted, version 1 is champion")
-        assert (unchanged.state_name, unchanged.name) == ("Unchanged", "kidney: unchanged, version 1 is champion")
+        assert (promoted.state_name, promoted.name) == ("Promoted", "retrain kidney: promoted, version 1 is champion")
+        assert (unchanged.state_name, unchanged.name) == (
+            "Unchanged",
+            "retrain kidney: unchanged, version 1 is champion",
+        )
         assert unchanged.state is not None
         assert str(unchanged.state.message).startswith("Nothing was trained: data, settings and code are those of")
         assert schedule.end(signal.SIGTERM, os.kill) == 0

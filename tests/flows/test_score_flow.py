@@ -26,7 +26,8 @@ def test_paths_are_within_the_project_and_the_model_is_the_champion(
     monkeypatch.setattr(module, "run_scoring", run)
     monkeypatch.setattr(module, "get_run_logger", Mock())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
-    module.score_project_tiles("new", str(tmp_path / "scores.parquet"), None, None, ("target=lung", "sources=[colon]"))
+    settings = module.load_chosen_settings({"target": "lung", "overrides": ["sources=[colon]"]}, trusted=True)
+    module.score_project_tiles("new", str(tmp_path / "scores.parquet"), None, settings)
     source, out, uri, store, experiment, _ = run.call_args.args
     assert (source, out) == (PROJECT / "new", tmp_path / "scores.parquet")
     assert (uri, store, experiment) == ("models:/oncoshift-lung@champion", "http://mlflow", "oncoshift")

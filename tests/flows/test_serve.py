@@ -1,4 +1,4 @@
-"""The schedule's command line is checked before a server starts, and is passed on to the runner."""
+"""One process serves a project, and at a signal lets its runs end before it ends itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from prefect.schedules import Schedule
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from flows import serve
@@ -17,47 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_schedule_is_a_cron_expression_that_survives_a_restart() -> None:
-    told = serve.build_deployment(
-        serve.parse_arguments(["--cron", "*/5 * * * *", "--preset", "real", "--set", "target=lung"])
-    )
-    assert told["parameters"] == {"preset": "real", "overrides": ["target=lung"]}
-    assert told["concurrency_limit"] == 1
-    schedule = told["schedule"]
-    assert isinstance(schedule, Schedule)
-    assert (schedule.cron, schedule.timezone, schedule.slug) == ("*/5 * * * *", "UTC", "scheduled")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--cron", "bad"], "--cron 'bad': Invalid cron string"),
-        (["--cron", "99 * * * *"], "--cron '99 * * * *': Invalid cron string"),
-        (["--timezone", "Mars/Base"], "--timezone 'Mars/Base': Invalid timezone"),
-        (["--port", "0"], "--port 0: must be from 1 to 65535"),
-        (["--port", "99999"], "--port 99999: must be"),
-        (["--name", "a/b"], "--name 'a/b': use letters, digits, dots"),
-        (["--preset", "nope"], "--preset nope: unknown"),
-        (["--preset", "/etc/hostname.yaml"], "/etc/hostname.yaml"),
-        (["--set", "train.lr=-1"], "train.lr: -1 is not allowed"),
-        (["--set", "model.weights=${HOME}"], "model.weights=${HOME}"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line_and_starts_no_server(
-    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(serve, "ensure_server", lambda *_, **__: pytest.fail("a server started"))
-    assert serve.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1
-    assert said.startswith("error: ")
-    assert words in said
-
-
 def test_one_process_serves_a_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with temporary_settings({PREFECT_HOME: tmp_path}), hold_lock(tmp_path / "serve-scheduled.lock"):
+    with temporary_settings({PREFECT_HOME: tmp_path}), hold_lock(tmp_path / "serve.lock"):
         assert serve.main([]) == 2
-    assert "another `python -m flows.serve` serves 'scheduled' here" in capsys.readouterr().err
+    assert "another `python -m flows.serve` serves" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["0", "99999"])
+def test_a_port_that_is_none_is_said_before_a_server_starts(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main(["--port", port]) == 2
+    assert capsys.readouterr().err == f"error: --port {port}: must be from 1 to 65535\n"
 
 
 class Handle:

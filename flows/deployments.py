@@ -1,0 +1,117 @@
+"""Deployments as prefect.yaml lists them: flows with parameters, schedules and triggers.
+
+The file means what it means to `prefect deploy`, whose functions read its schedules and triggers.
+Work pools, builds and pulls are for workers and are ignored here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
+from prefect.cli.deploy._triggers import _initialize_deployment_triggers
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.exceptions import MissingFlowError
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.schema_tools.validation import validate
+from pydantic import ValidationError
+
+from flows.parameters import load_chosen_settings
+from oncoshift.errors import OncoshiftError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from prefect.events import DeploymentTriggerTypes
+
+_SERVED = ("description", "tags", "version", "concurrency_limit", "paused", "parameters")
+
+
+@dataclass(frozen=True)
+class ServedDeployment:
+    """A deployment to serve.
+
+    Attributes:
+        flow: Its flow.
+        options: For `Runner.add_flow`, among them name, parameters and schedules.
+        triggers: The events that start it.
+    """
+
+    flow: Flow[..., Any]
+    options: dict[str, Any]
+    triggers: list[DeploymentTriggerTypes]
+
+    @property
+    def name(self) -> str:
+        """Flow and name, as Prefect writes them."""
+        return f"{self.flow.name}/{self.options['name']}"
+
+
+def read_deployments(path: Path) -> list[ServedDeployment]:
+    """Read the deployments of a prefect.yaml, and check what their runs would be given.
+
+    Raises:
+        SettingsError: one line with the file, the deployment, and what is wrong in it.
+    """
+    try:
+        listed = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file; it lists what runs when") from None
+    except (KeyError, TypeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: expected a mapping with the list `deployments`: {_to_line(error)}") from None
+    return [_read_deployment(each, f"{path}, deployment {each.get('name')}") for each in listed]
+
+
+def _read_deployment(given: dict[str, Any], where: str) -> ServedDeployment:
+    try:
+        flow = load_flow_from_entrypoint(given["entrypoint"], use_placeholder_flow=False)
+        schedules = [
+            DeploymentScheduleCreate.model_validate(_schedule_config_to_deployment_schedule(each))
+            for each in given.get("schedules") or ()
+        ]
+        triggers = _initialize_deployment_triggers(given["name"], [*(given.get("triggers") or ())])
+        options = {key: given[key] for key in _SERVED if key in given}
+        options |= {"name": given["name"], "schedules": schedules}
+        served = ServedDeployment(flow, options, triggers)
+        for parameters in _list_parameters(served):
+            _check_parameters(flow, parameters)
+    except (KeyError, ImportError, MissingFlowError, OncoshiftError, TypeError, ValueError) as error:
+        raise SettingsError(f"{where}: {_to_line(error)}") from None
+    return served
+
+
+def _list_parameters(served: ServedDeployment) -> Iterator[dict[str, Any]]:
+    """List the parameters of the runs that schedules start, or of one started by hand."""
+    given = served.options.get("parameters") or {}
+    schedules: list[DeploymentScheduleCreate] = served.options["schedules"]
+    yield from ({**given, **schedule.parameters} for schedule in schedules)
+    if not schedules:
+        yield given
+
+
+def _check_parameters(flow: Flow[..., Any], parameters: dict[str, Any]) -> None:
+    """Check parameters as the server will, and the settings that they choose.
+
+    Raises:
+        SettingsError: the flow has no such parameter, or a value is not allowed.
+    """
+    schema = flow.parameters.model_dump_for_openapi()
+    if unknown := parameters.keys() - schema["properties"].keys():
+        known = ", ".join(schema["properties"])
+        raise SettingsError(f"parameter {', '.join(sorted(unknown))}: unknown; {flow.name} has {known}")
+    if errors := validate(parameters, schema, allow_none_with_default=True):
+        raise SettingsError(f"parameter {errors[0].json_path.removeprefix('$.')}: {errors[0].message}")
+    load_chosen_settings(parameters, trusted=False)
+
+
+def _to_line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        return f"{field}: {first['msg'].removeprefix('Value error, ')}"
+    return " ".join(str(error).split())
