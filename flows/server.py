@@ -100,6 +100,7 @@ def build_environment(port: int) -> dict[str, str]:
     return {
         "PREFECT_SERVER_API_HOST": _HOST,
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_UI_URL": build_address(port),
         "PREFECT_UI_API_URL": f"{build_address(port)}/api",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{build_address(port)},http://localhost:{port}",
         # A run ends itself if the server has lost its lease, as it would at a restart.

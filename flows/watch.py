@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from flows import PROJECT
-from flows.logs import log_errors_in_one_line
+from flows.endings import ending_in_a_state
+from flows.parameters import Preset, load_chosen_settings
 from flows.retrain import as_task, hold_gpu, name_run
-from flows.runs import end_dead_runs, ensure_gpu_limit
+from flows.runs import end_dead_runs, ensure_gpu_limit, is_scheduled
 from flows.server import ensure_server
 from oncoshift import cli
 from oncoshift.commands.watching import show
@@ -29,11 +30,13 @@ from oncoshift.experiments import resolve_tracking_uri
 from oncoshift.program import run_program
 from oncoshift.registry.store import open_client
 from oncoshift.registry.times import get_time
-from oncoshift.settings import load_settings
+from oncoshift.settings.base import Organ
 from oncoshift.watching.job import Watched, watch_batch
 
 if TYPE_CHECKING:
     import argparse
+
+    from oncoshift.settings import Settings
 
 EVENT = "oncoshift.drift"
 """Event of a batch past a limit; its resource is `oncoshift.model.<registered model>`."""
@@ -42,31 +45,38 @@ REPORTED = "oncoshift.drift_reported"
 """Tag of a batch's run in MLflow: when its event was emitted."""
 
 
-@flow(name="watch")
+@flow(name="watch", flow_run_name="watch {batch}", validate_parameters=False)
+@ending_in_a_state
 def watch(
-    batch: str, model: str | None = None, preset: str | None = None, overrides: list[str] | None = None
+    batch: str,
+    target: Organ | None = None,
+    model: str | None = None,
+    preset: Preset | None = None,
+    overrides: list[str] | None = None,
 ) -> Watched:
     """Compare a batch with the training tiles of a registered model.
 
     Args:
         batch: a folder, a CSV or an archive; a relative path is within the project.
-        model: a model URI; None: the champion of the settings' target.
-        preset: a file of presets/; None for params.yaml alone.
-        overrides: `section.key=value` settings on top.
+        target: organ of the batch. Nothing here: as in preset or params.yaml.
+        model: URI of another model than the target's champion.
+        preset: settings on top of params.yaml, from the folder presets/ or from tuning.
+        overrides: any other settings on top of those.
     """
-    log_errors_in_one_line()
     ensure_gpu_limit()
-    watched = as_task("watch", hold_gpu(watch_project_batch))(batch, model, preset, tuple(overrides or ()))
-    as_task("report", report_drift)(watched, preset, tuple(overrides or ()))
+    settings = load_chosen_settings(
+        {"target": target, "preset": preset, "overrides": overrides}, trusted=not is_scheduled()
+    )
+    watched = as_task("watch", hold_gpu(watch_project_batch))(batch, model, settings)
+    as_task("report", report_drift)(watched, settings)
     outcome = watched.outcome
     create_markdown_artifact(outcome.to_markdown(), key="watch", description=f"{outcome.batch}: {outcome.words}")
     name_run(f"watch {outcome.batch}: {', '.join(outcome.alarms) or 'no drift'}")
     return watched
 
 
-def watch_project_batch(batch: str, model: str | None, preset: str | None, overrides: tuple[str, ...]) -> Watched:
+def watch_project_batch(batch: str, model: str | None, settings: Settings) -> Watched:
     """Watch a batch with a model of the project's store."""
-    settings = load_settings(PROJECT / "params.yaml", preset=preset, overrides=overrides)
     return watch_batch(
         PROJECT / batch,
         model or f"models:/{settings.registered_model}@champion",
@@ -77,12 +87,11 @@ def watch_project_batch(batch: str, model: str | None, preset: str | None, overr
     )
 
 
-def report_drift(watched: Watched, preset: str | None, overrides: tuple[str, ...]) -> None:
+def report_drift(watched: Watched, settings: Settings) -> None:
     """Emit the event of a batch that has passed a limit, once for each run in MLflow."""
     outcome = watched.outcome
     if watched.run is None or not outcome.alarms:
         return
-    settings = load_settings(PROJECT / "params.yaml", preset=preset, overrides=overrides)
     client = open_client(resolve_tracking_uri(PROJECT, settings.tracking, os.environ))
     if REPORTED in client.get_run(watched.run).data.tags:
         return
@@ -111,8 +120,9 @@ def run_once(given: argparse.Namespace) -> None:
     """Run the flow with a server and print what was found."""
     with ensure_server() as own:
         end_dead_runs(own=own)
-        watched = watch(str(given.batch.absolute()), given.model, given.preset, given.overrides)
-    show(watched)
+        chosen: dict[str, Any] = {"model": given.model, "preset": given.preset, "overrides": given.overrides}
+        watched = watch(str(given.batch.absolute()), **chosen)
+    show(cast("Watched", watched))
 
 
 if __name__ == "__main__":

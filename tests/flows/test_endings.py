@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows.endings import StoppableTask, ending_in_a_state
 from oncoshift.errors import DataError, TrainingInterrupted
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    home = tmp_path_factory.mktemp("prefect")
-    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_HOME: home}):
-        yield
+pytestmark = pytest.mark.usefixtures("lasting_server")
 
 
 def stop() -> None:
@@ -54,7 +45,8 @@ def sound(number: int) -> int:
     Args:
         number: any.
     """
-    return StoppableTask(lambda each: 2 * each, name="double")(number)
+    doubled: int = StoppableTask(lambda each: 2 * each, name="double")(number)
+    return doubled
 
 
 def test_what_sigterm_stopped_is_shown_as_stopped_flow_and_task_alike() -> None:

@@ -1,0 +1,140 @@
+"""Drift starts one retraining in a cool-down; a receiver is told of what somebody should know."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect import get_client
+from prefect.cli.deploy._triggers import _initialize_deployment_triggers
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.sorting import AutomationSort, FlowRunSort
+from prefect.events import emit_event
+from prefect.states import Completed, Failed, Pending, Running, Suspended
+
+from flows.automations import NOTIFY_URL, bring_up_to_date, build_notifications, build_trigger_automations
+from flows.retrain import retrain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, State
+
+pytestmark = pytest.mark.usefixtures("lasting_server")
+
+TRIGGER = {
+    "name": "retrain at drift",
+    "expect": ["oncoshift.drift"],
+    "match": {"prefect.resource.id": "oncoshift.model.*"},
+    "for_each": ["prefect.resource.id"],
+    "within": 86400,
+}
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """Messages that a local receiver has got."""
+    messages: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv(NOTIFY_URL, f"json://127.0.0.1:{server.server_port}/hook")
+        yield messages
+        server.shutdown()
+
+
+@pytest.fixture
+def client() -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as opened:
+        yield opened
+
+
+def wait_until(reached: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline, f"never reached: {what}"
+        time.sleep(0.2)
+
+
+def list_runs(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
+    own = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    return client.read_flow_runs(deployment_filter=own, sort=FlowRunSort.ID_DESC, limit=10)
+
+
+def report_drift(model: str) -> None:
+    emit_event("oncoshift.drift", resource={"prefect.resource.id": f"oncoshift.model.{model}"}, payload={"batch": "b"})
+
+
+def test_drift_starts_one_retraining_for_each_model_in_a_cool_down(client: SyncPrefectClient) -> None:
+    deployment = client.create_deployment(flow_id=client.create_flow(retrain), name="at-drift")
+
+    def register() -> None:
+        bring_up_to_date(build_trigger_automations(deployment, _initialize_deployment_triggers("retrain", [TRIGGER])))
+
+    register()
+    report_drift("oncoshift-kidney")
+    wait_until(lambda: len(list_runs(client, deployment)) == 1, "a retraining")
+    register()  # as a restart of `flows.serve` does
+    for model in ("oncoshift-kidney", "oncoshift-lung"):
+        report_drift(model)
+    wait_until(lambda: len(list_runs(client, deployment)) == 2, "a retraining for the other model")
+    time.sleep(2)  # the events are taken in their order: the second of the first model came before
+    assert len(list_runs(client, deployment)) == 2
+
+
+def test_a_receiver_is_told_of_failure_approval_promotion_and_drift(
+    received: list[dict[str, Any]], client: SyncPrefectClient
+) -> None:
+    bring_up_to_date(build_notifications(["retrain"]))
+    ends: list[State[Any]] = [
+        Failed(message="no tiles of liver"),
+        Suspended(),
+        Completed(name="Promoted", message="version 4"),
+        Completed(name="Unchanged"),
+    ]
+    for end in ends:
+        run = client.create_flow_run(retrain, name=f"retrain kidney {end.name}", state=Pending())
+        for state in (Running(), end):
+            client.set_flow_run_state(run.id, state, force=True)
+    report_drift("oncoshift-kidney")
+    wait_until(lambda: len(received) >= 4, "four messages")
+    time.sleep(2)
+    assert {message["title"] for message in received} == {
+        "retrain kidney Failed · Failed",
+        "retrain kidney Suspended · Suspended",
+        "retrain kidney Promoted · Promoted",
+        "oncoshift.model.oncoshift-kidney · drift",
+    }
+    (failed,) = (message for message in received if "Failed" in message["title"])
+    assert failed["message"].startswith("no tiles of liver\nhttp://127.0.0.1:")
+
+
+def test_an_automation_stays_until_its_definition_changes(
+    received: list[dict[str, Any]], client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_automations() -> dict[str, UUID]:
+        return {each.name: each.id for each in client.read_automations(sort=AutomationSort.NAME_ASC, limit=100)}
+
+    bring_up_to_date(build_notifications(["retrain"]))
+    before = list_automations()
+    assert len(before) == 4
+    bring_up_to_date(build_notifications(["retrain", "score"]))
+    assert list_automations() == before
+    monkeypatch.delenv(NOTIFY_URL)
+    bring_up_to_date(build_notifications(["retrain"]))
+    assert list_automations() == {}
