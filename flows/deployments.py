@@ -67,7 +67,7 @@ def read_deployments(path: Path) -> list[ServedDeployment]:
 
 def _read_deployment(given: dict[str, Any], where: str) -> ServedDeployment:
     try:
-        flow = load_flow_from_entrypoint(given["entrypoint"], use_placeholder_flow=False)
+        flow: Flow[..., Any] = load_flow_from_entrypoint(given["entrypoint"], use_placeholder_flow=False)
         schedules = [
             DeploymentScheduleCreate.model_validate(_schedule_config_to_deployment_schedule(each))
             for each in given.get("schedules") or ()

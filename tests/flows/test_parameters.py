@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect.runtime import flow_run
 
-from flows import parameters, retrain, score
+from flows import retrain, score
 from flows.parameters import collect_overrides, list_presets, load_chosen_settings
 from oncoshift.errors import SettingsError
 from oncoshift.methods.registry import METHODS
@@ -63,4 +63,3 @@ def test_a_run_of_a_server_reads_no_file_outside_the_project(tmp_path: Path) -> 
     assert load_chosen_settings(given, trusted=True).seed == 1
     with pytest.raises(SettingsError, match="lies outside"):
         load_chosen_settings(given, trusted=False)
-    assert parameters.PROJECT.is_dir()

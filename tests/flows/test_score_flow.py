@@ -9,6 +9,7 @@ import pytest
 
 from flows import PROJECT
 from flows import score as module
+from flows.parameters import load_chosen_settings
 from oncoshift.registry.loading import ModelIdentity
 from oncoshift.scoring.job import Outcome
 from oncoshift.scoring.output import Totals
@@ -26,7 +27,7 @@ def test_paths_are_within_the_project_and_the_model_is_the_champion(
     monkeypatch.setattr(module, "run_scoring", run)
     monkeypatch.setattr(module, "get_run_logger", Mock())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
-    settings = module.load_chosen_settings({"target": "lung", "overrides": ["sources=[colon]"]}, trusted=True)
+    settings = load_chosen_settings({"target": "lung", "overrides": ["sources=[colon]"]}, trusted=True)
     module.score_project_tiles("new", str(tmp_path / "scores.parquet"), None, settings)
     source, out, uri, store, experiment, _ = run.call_args.args
     assert (source, out) == (PROJECT / "new", tmp_path / "scores.parquet")
