@@ -12,15 +12,12 @@ build/ and prints tables; every candidate is in build/selection/candidates.csv a
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,15 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from frozen_features import BUILD, ORGANS, SHARED, Spec, build, experiment, features, training_data
 from scipy.stats import spearmanr
 from selection_picture import draw
-from torch import Tensor, nn
+from torch import Tensor
 
-from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
-from oncoshift.files import atomic
-from oncoshift.methods.factory import wrap_network
-from oncoshift.models.network import AdaptationNet
-from oncoshift.models.weights import load_trunk
 from oncoshift.selection.consensus import Consensus, find_consensus
 from oncoshift.selection.dev import DomainFeatures, deep_embedded_validation
 from oncoshift.selection.ensv import ensemble_agreement
@@ -47,26 +40,18 @@ from oncoshift.selection.rule import score_row
 from oncoshift.selection.seeds_agreement import seeds_agreement
 from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict
-from oncoshift.serving.classifier import Trunk, normalise
-from oncoshift.serving.images import decode
-from oncoshift.settings import SelectSettings, TrainSettings, parse_settings
-from oncoshift.training.devices import pick_precision
+from oncoshift.settings import SelectSettings
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from oncoshift.methods.base import Method
-    from oncoshift.settings import Settings
+    from oncoshift.data.tables import TrainingData
+    from oncoshift.models.network import AdaptationNet
 
-SHARED = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared"))
-BUILD = Path("build/selection")
-CHUNK = 32
-ORGANS = ("lung", "colon", "breast", "kidney")
+
 METHODS = ("erm", "dann", "mcc", "dann_mcc", "cdan", "dann_multi", "mdd", "cdan_mcc", "self_training")
-DOMAIN_HEAD = {"weight": 1.0, "max_lambda": 1.0}
-"""Settings of every method with a domain or auxiliary head: the plain form, not tuned."""
 LR = 1e-3
 OTHER_LR = 2e-4
 STEPS = 400
@@ -87,50 +72,6 @@ RULE = SelectSettings()
 """The rule by which a retraining picks and judges by default."""
 
 
-def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.float32]:
-    """Return pooled ImageNet ResNet50 features, float32 [M, 2048], cached in `folder`."""
-    weights = shared / "weights" / "resnet50_imagenet.safetensors"
-    precision = pick_precision(TrainSettings(), torch.device("cpu"))
-    key = hashlib.sha256(weights.read_bytes() + "".join([*tiles["sha256"], precision]).encode()).hexdigest()[:32]
-    path = folder / f"{key}.npy"
-    if path.is_file():
-        cached: NDArray[np.float32] = np.load(path)
-        return cached
-    trunk = Trunk("resnet50").eval().to(memory_format=torch.channels_last)
-    load_trunk(trunk, "resnet50", str(weights))
-    values = np.empty((len(tiles), trunk.width), np.float32)
-    for first in range(0, len(tiles), CHUNK):
-        part = tiles["path"].iloc[first : first + CHUNK]
-        images = np.stack([decode((shared / "data" / "tiles" / name).read_bytes()) for name in part])
-        x = normalise(torch.from_numpy(images)).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            values[first : first + len(part)] = trunk(x).float().numpy()
-        print(f"\rfeatures: {first + len(part)} of {len(tiles)} tiles", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values)
-    return values
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One model to train.
-
-    Attributes:
-        target: Organ without labels.
-        sources: Labelled organs.
-        method: One of METHODS.
-        lr: Learning rate.
-        seed: Seed of the training.
-    """
-
-    target: str
-    sources: tuple[str, ...]
-    method: str
-    lr: float
-    seed: int
-
-
 @dataclass(frozen=True)
 class Trained:
     """What is kept of one trained model; it holds no label of the target.
@@ -144,74 +85,6 @@ class Trained:
     spec: Spec
     probabilities: NDArray[np.float64]
     scores: dict[str, float]
-
-
-class Pooled(nn.Module):
-    """A stand-in for the frozen trunk, as the inputs here are its outputs."""
-
-    def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:  # noqa: ARG002
-        """Return the input."""
-        return x
-
-
-def experiment(spec: Spec, steps: int) -> Settings:
-    """Return the settings of one model's training: a head on frozen features."""
-    return parse_settings(
-        {
-            "target": spec.target,
-            "sources": spec.sources,
-            "seed": spec.seed,
-            "model": {"backbone": "resnet50", "freeze": "all"},
-            "train": {
-                "method": spec.method,
-                "epochs": 1,
-                "steps_per_epoch": steps,
-                "optimizer": "adamw",
-                "lr": spec.lr,
-                "augment": False,
-                "precision": "32-true",
-                "device": "cpu",
-                "threads": 1,
-            },
-            **dict.fromkeys(("dann", "cdan", "dann_multi", "mdd"), DOMAIN_HEAD),
-        }
-    )
-
-
-@cache
-def empty_net() -> AdaptationNet:
-    """Return the network without its frozen trunk; cached, since making a ResNet50 is slow."""
-    settings = experiment(Spec("lung", ("colon",), "erm", 1e-3, 0), 1)
-    net = AdaptationNet(settings.model)
-    net.classifier.trunk = Pooled()  # type: ignore[assignment]  # stands for it
-    net.frozen = ()
-    return net
-
-
-def build(spec: Spec, settings: Settings) -> Method:
-    """Build the method around a freshly initialised head."""
-    torch.manual_seed(spec.seed)
-    net = empty_net()
-    for module in net.modules():
-        if isinstance(module, nn.Linear):
-            module.reset_parameters()
-    return wrap_network(net, settings)
-
-
-def training_data(tiles: pd.DataFrame, spec: Spec) -> TrainingData:
-    """Hold out every fifth group of each source organ and label; drop the target's labels."""
-    labels = np.asarray(tiles["label"] == "malignant", np.int64)
-    organs = tiles["organ"].map({organ: number for number, organ in enumerate(spec.sources)}).to_numpy(np.float64)
-    number = tiles.groupby(["organ", "label"])["group"].transform(lambda group: pd.factorize(group, sort=True)[0])
-    held_out = (number % 5 == 4).to_numpy()
-    none = np.empty((len(tiles), 1, 1, 3), np.uint8)
-
-    def source(mask: NDArray[np.bool_]) -> SourceTiles:
-        rows = np.flatnonzero(mask & np.isfinite(organs))
-        return SourceTiles(none, rows, labels[rows], organs[rows].astype(np.int64), spec.sources)
-
-    target = np.flatnonzero(tiles["organ"] == spec.target)
-    return TrainingData(source(~held_out), source(held_out), TargetTiles(none, target))
 
 
 def train(spec: Spec, steps: int) -> Trained:

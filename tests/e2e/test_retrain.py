@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from oncoshift.cli import main
 from oncoshift.registry.audit import read_lines
@@ -130,6 +133,28 @@ def test_champion_is_pulled_and_scores(project: Project) -> None:
     scored = model.predict(pd.DataFrame({"image": [tile.read_bytes()]}))
     assert 0 <= scored["probability"].iloc[0] <= 1
     assert (scored["label"].iloc[0] in ("benign", "malignant")) == (scored["abstain"].iloc[0] is None)
+
+
+def test_drift_of_new_tiles_is_one_event_in_prefect(project: Project, prefect_server: str) -> None:
+    batch = project.root / "incoming" / "dark"
+    batch.mkdir(parents=True)
+    for tile in (project.root / "data/raw/kidney").glob("*/*.png"):
+        dark = np.asarray(Image.open(tile)) * 0.5
+        Image.fromarray(dark.astype(np.uint8)).save(batch / f"{tile.parent.name}-{tile.name}")
+    for _ in range(2):
+        code = project.start(str(batch), module="flows.watch").wait(400)
+        assert code == 0, project.log.read_text()[-6000:]
+    assert "drift: " in project.log.read_text()
+    assert "judged before" in project.log.read_text()
+    experiment = project.client.get_experiment_by_name("oncoshift watch")
+    (run,) = project.client.search_runs([experiment.experiment_id])
+    assert "watch/stain_shift" in run.data.metrics
+    found = httpx.post(f"{prefect_server}/events/filter", json={"filter": {"event": {"name": ["oncoshift.drift"]}}})
+    (event,) = found.json()["events"]
+    assert event["resource"]["prefect.resource.id"] == f"oncoshift.model.{MODEL}"
+    assert event["payload"]["batch"] == "dark"
+    assert "stain" in event["payload"]["alarms"]
+    assert (project.root / "runs" / "watch" / f"{MODEL}.html").is_file()
 
 
 def test_second_run_finds_nothing_to_do_however_it_would_be_done(project: Project) -> None:

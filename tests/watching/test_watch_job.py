@@ -91,7 +91,7 @@ def test_other_limits_judge_again(store: Store, tmp_path: Path) -> None:
     batch = write_batch(tmp_path / "limits", 900)
     first = watch(batch, store)
     assert watch(batch, store, replace_values(SETTINGS, {"watch.least_share": 0.2})).run != first.run
-    assert watch(batch, store, replace_values(SETTINGS, {"watch.cool_down_hours": 1.0})).run == first.run
+    assert watch(batch, store, replace_values(SETTINGS, {"train.epochs": 1})).run == first.run
 
 
 def test_groups_that_are_unknown_are_said(store: Store, tmp_path: Path) -> None:

@@ -177,7 +177,6 @@ class WatchSettings(Section):
     least_share: Share = Field(
         0.1, description="least change of an alarm by the share of malignant tiles or of abstentions"
     )
-    cool_down_hours: float = Field(24.0, ge=0, description="hours in which drift starts no second retraining")
 
 
 class TrackingSettings(Section):

@@ -145,7 +145,7 @@ def _read_measured(client: MlflowClient, tags: Mapping[str, str]) -> tuple[float
 
 def _compute_key(batch: Batch, model: ModelIdentity, standing: Standing, settings: Settings) -> str:
     """Hash all that the outcome depends on."""
-    limits = settings.watch.model_dump(mode="json", exclude={"cool_down_hours"})
+    limits = settings.watch.model_dump(mode="json")
     bootstrap = [settings.evaluate.bootstrap, settings.evaluate.confidence, settings.gate.min_balanced_accuracy]
     return fingerprint_value([batch.digest, model.digest, standing.verdict, standing.measured, limits, bootstrap])
 

@@ -52,7 +52,7 @@ def draw_batch(reference: Profile, batch: Profile, outcome: Outcome) -> Figure:
         each.spines[["top", "right"]].set_visible(False)
     handles = [axes[0, 0].plot([], [], "o", color=colour)[0] for colour in (_TRAINED, _BATCH)]
     labels = [f"training tiles ({len(trained.tiles)})", f"{outcome.batch} ({len(found.tiles)} of {outcome.total})"]
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(outcome.words, fontsize=12)
     return figure
 
@@ -85,7 +85,7 @@ def draw_history(rows: Sequence[Row]) -> Figure:
     for name, colour in (("malignant_share", OKABE_ITO[0]), ("abstain_share", OKABE_ITO[4])):
         middle.plot(places, [row.get(name) for row in rows], "o-", color=colour, label=name.replace("_", " "))
     middle.set(ylim=(-0.03, 1.03), ylabel="share of tiles")
-    middle.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+    middle.legend(loc="lower center", bbox_to_anchor=(0.5, 0.97), ncols=2, frameon=False, fontsize=8)
     for place, row in zip(places, rows, strict=True):
         point, low, high = (row.get(f"balanced_accuracy{end}") for end in ("", "_low", "_high"))
         if np.isnan(point):
@@ -164,5 +164,5 @@ def _draw_estimate(axes: Axes, outcome: Outcome) -> None:
         axes.plot(found.point, 0, "o", color=OKABE_ITO[2], markersize=9)
     else:
         axes.text(0.5, 0, "withheld", ha="center", va="center")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-1, 1), yticks=[], title="balanced accuracy, estimated without labels")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-1, 1), yticks=[], title="balanced accuracy, estimated")
     axes.set_xlabel(textwrap.fill(found.words, 60), fontsize=8)

@@ -80,7 +80,7 @@ def compare(reference: Profile, batch: Profile, settings: WatchSettings) -> tupl
         settings: section `watch`.
     """
     trained, found = _match_sizes(reference, batch), batch.usable
-    compared = [_compare_shares("abstained", reference, batch, settings)]
+    compared = []
     if len(found.tiles):
         compared += [
             _compare_measures("stain", STAIN, trained, found, settings),
@@ -88,6 +88,7 @@ def compare(reference: Profile, batch: Profile, settings: WatchSettings) -> tupl
             _compare_embeddings(trained, found, settings),
             _compare_shares("malignant", trained, found, settings),
         ]
+    compared.append(_compare_shares("abstained", trained, batch, settings))
     adjusted = false_discovery_control([each.p for each in compared]).tolist()
     return tuple(
         Signal(
@@ -113,8 +114,7 @@ def _match_sizes(reference: Profile, batch: Profile) -> Profile:
     The mean of few tiles varies more than that of many.
     """
     size = int(batch.tiles["group"].value_counts().median())
-    usable = reference.usable
-    return usable.select(usable.tiles.groupby("group").cumcount() < size)
+    return reference.select(reference.tiles.groupby("group").cumcount() < size)
 
 
 def _compare_measures(
