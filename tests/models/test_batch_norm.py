@@ -137,6 +137,12 @@ def test_who_does_not_say_which_rows_are_sources_is_refused() -> None:
         DomainBatchNorm2d.like(plain(), per_domain=True)(torch.zeros(2, CHANNELS, 1, 1))
 
 
+def test_what_was_frozen_stays_frozen() -> None:
+    replaced = [DomainBatchNorm2d.like(plain().requires_grad_(kept), per_domain=False) for kept in (True, False)]
+    assert [norm.weight.requires_grad for norm in replaced] == [True, False]
+    assert [norm.bias.requires_grad for norm in replaced] == [True, False]
+
+
 def test_replacing_keeps_weights_statistics_and_names() -> None:
     module = nn.Sequential(nn.Conv2d(1, CHANNELS, 1), nn.Sequential(plain(), nn.ReLU()))
     before = deepcopy(module.state_dict())

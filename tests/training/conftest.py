@@ -35,8 +35,8 @@ def stripes(count: int, tint: tuple[int, int, int], seed: int) -> tuple[NDArray[
     return tiles, labels.astype(np.int64)
 
 
-@pytest.fixture(scope="session")
-def data() -> TrainingData:
+def draw_data() -> TrainingData:
+    """Draw source and target tiles, and divide the source tiles into training and validation."""
     first, first_labels = stripes(48, (180, 120, 160), 0)
     second, second_labels = stripes(48, (150, 150, 190), 1)
     target, _ = stripes(32, (120, 60, 60), 2)
@@ -51,23 +51,33 @@ def data() -> TrainingData:
     return TrainingData(source(~held_out), source(held_out), TargetTiles(images, np.arange(96, 128)))
 
 
+def make_stripes_job(folder: Path, **changes: object) -> Job:
+    """Make a job on the stripes; keywords are dotted settings with `__`."""
+    values: dict[str, dict[str, object]] = {
+        "model": {"bottleneck": 16},
+        "train": {"epochs": 3, "steps_per_epoch": 4, "batch_size": 12, "threads": 1, "device": "cpu"},
+    }
+    top: dict[str, object] = {"sources": ["lung", "colon"]}
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            values.setdefault(section, {})[name] = value
+        else:
+            top[section] = value
+    settings: Settings = parse_settings({**values, **top})
+    return Job(settings, "data", "pack", folder / "jobs", folder / "features")
+
+
+@pytest.fixture(scope="session")
+def data() -> TrainingData:
+    return draw_data()
+
+
 @pytest.fixture
 def make_job(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A function that makes a job on the stripes; keywords are dotted settings with `__`."""
+    """The function `make_stripes_job`, with a folder of the test as its default."""
 
     def make(folder: Path = tmp_path, **changes: object) -> Job:
-        values: dict[str, dict[str, object]] = {
-            "model": {"bottleneck": 16},
-            "train": {"epochs": 3, "steps_per_epoch": 4, "batch_size": 12, "threads": 1, "device": "cpu"},
-        }
-        top: dict[str, object] = {"sources": ["lung", "colon"]}
-        for key, value in changes.items():
-            section, _, name = key.partition("__")
-            if name:
-                values.setdefault(section, {})[name] = value
-            else:
-                top[section] = value
-        settings: Settings = parse_settings({**values, **top})
-        return Job(settings, "data", "pack", folder / "jobs", folder / "features")
+        return make_stripes_job(folder, **changes)
 
     return make

@@ -46,12 +46,13 @@ class DomainBatchNorm2d(nn.BatchNorm2d):
 
     @classmethod
     def like(cls, norm: nn.BatchNorm2d, per_domain: bool) -> Self:
-        """Make one with the weights and statistics of another, for both domains."""
+        """Make one with the weights and statistics of another, frozen if that is."""
         made = cls(norm.num_features, norm.eps, norm.momentum, per_domain)
         made.load_state_dict(norm.state_dict(), strict=False)
         if per_domain:
             made.source_mean.copy_(cast("Tensor", norm.running_mean))
             made.source_var.copy_(cast("Tensor", norm.running_var))
+        made.requires_grad_(norm.weight.requires_grad)
         return made.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:

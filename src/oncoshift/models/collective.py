@@ -37,6 +37,12 @@ def reduce_any(flag: bool, device: torch.device) -> bool:
     return bool(flags > 0)
 
 
+def wait_for_all() -> None:
+    """Wait until every rank is here; every rank must call this."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature

@@ -11,7 +11,7 @@ from oncoshift.serving.trunks import PARTS, TRUNKS
 from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, StainVariant
 
 RUNTIME_SETTINGS = frozenset(
-    {"device", "processes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"}
+    {"device", "processes", "nodes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"}
 )
 """Settings of section `train` that change no more of a job's network than rounding and the draws of
 dropout.
@@ -96,7 +96,12 @@ class TrainSettings(Section):
         "auto", description="auto: bf16-mixed where the device supports it natively, else 32-true"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
-    processes: int = Field(1, ge=1, description="number of GPUs, or of CPU processes, that share each batch (DDP)")
+    processes: int = Field(
+        1, ge=1, description="number of GPUs, or of CPU processes, of each machine that share each batch (DDP)"
+    )
+    nodes: int = Field(
+        1, ge=1, description="number of machines that share each batch; above 1, torchrun or srun starts the processes"
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of torch; null: one where only heads train, else torch's default"
     )
@@ -121,12 +126,16 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _check_batch_parts(self) -> Self:
-        parts = self.processes * self.micro_batches
+        parts = self.ranks * self.micro_batches
         if self.batch_size % parts:
-            raise ValueError(
-                f"batch_size {self.batch_size} cannot be cut into processes × micro_batches = {parts} equal parts"
-            )
+            factors = "nodes × processes × micro_batches" if self.nodes > 1 else "processes × micro_batches"
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {factors} = {parts} equal parts")
         return self
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes, on all machines, that share each batch."""
+        return self.nodes * self.processes
 
 
 class TrainingSections(Section):

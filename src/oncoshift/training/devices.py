@@ -103,7 +103,7 @@ def explaining_out_of_memory(settings: TrainSettings, side: int, device: torch.d
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        parts, share = settings.micro_batches, settings.batch_size // settings.processes
+        parts, share = settings.micro_batches, settings.batch_size // settings.ranks
         size = f"{share} source tiles of {side} × {side} and as many of the target"
         more = next((k for k in range(parts + 1, share + 1) if share % k == 0), None)
         advice = f"set train.micro_batches to {more}, or " if more else ""

@@ -1,4 +1,8 @@
-"""Training in several processes on one machine: starting them, relaying messages, ending them."""
+"""Training in several processes.
+
+On one machine they are ours to start, listen to and end. On several machines a cluster's launcher
+starts them: torchrun (also in Kubeflow), srun, jsrun or mpirun.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,15 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_fabric.plugins.environments import (
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from torch import multiprocessing
 
-from oncoshift.errors import OncoshiftError, ProcessLostError
+from oncoshift.errors import OncoshiftError, ProcessLostError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +31,60 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Event
 
+    from lightning_fabric.plugins.environments import ClusterEnvironment
+
+    from oncoshift.settings import TrainSettings
+
     Report = Callable[[dict[str, float]], None]
     Work = Callable[[Any, Report, Callable[[], bool]], None]
 
+_LAUNCHERS = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
+"""What Fabric knows to start processes, in its own order; torchrun may run within SLURM."""
+
 _PATIENCE = 10.0
 """Seconds that a process has to exit before it is killed."""
+
+
+def is_first_process(settings: TrainSettings) -> bool:
+    """Tell whether this process writes results, as the first of several machines' does."""
+    launcher = _detect_launcher(settings)
+    return launcher is None or launcher.global_rank() == 0
+
+
+def find_launcher(settings: TrainSettings) -> ClusterEnvironment | None:
+    """Find the launcher that started this process as one of several machines' processes.
+
+    Args:
+        settings: section `train`; with `nodes` 1 the processes are ours, whatever a cluster's
+            variables say.
+
+    Returns:
+        What knows rank, number of processes and the first machine's address; None if `nodes` is 1.
+
+    Raises:
+        SettingsError: no launcher started this process, or it started another number of them.
+    """
+    launcher = _detect_launcher(settings)
+    if launcher is None and settings.nodes > 1:
+        raise SettingsError(
+            f"train.nodes {settings.nodes}: no launcher started this process; start `oncoshift train` on every machine "
+            "by torchrun or srun, or set train.nodes to 1"
+        )
+    if launcher is not None and launcher.world_size() != settings.ranks:
+        raise SettingsError(
+            f"train.nodes {settings.nodes} × train.processes {settings.processes} is {settings.ranks}, but "
+            f"{launcher.world_size()} processes were started; set them to what was started"
+        )
+    return launcher
+
+
+def _detect_launcher(settings: TrainSettings) -> ClusterEnvironment | None:
+    if settings.nodes == 1:
+        return None
+    try:
+        return next((kind() for kind in _LAUNCHERS if kind.detect()), None)
+    except RuntimeError as error:  # SLURM's --ntasks without --ntasks-per-node
+        raise SettingsError(f"train.nodes {settings.nodes}: {' '.join(str(error).split())}") from None
 
 
 def run_ranks(work: Work, argument: Any, ranks: int, report: Report, stopped: Callable[[], bool]) -> None:

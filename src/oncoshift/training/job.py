@@ -29,9 +29,11 @@ from oncoshift.files import (
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.methods.factory import build_method, list_member_settings, list_trained_organs, select_method_settings
 from oncoshift.methods.registry import METHODS
+from oncoshift.models.collective import wait_for_all
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.training.devices import pick_device, pick_precision, using_one_thread
+from oncoshift.training.distributed import is_first_process
 from oncoshift.training.ensemble import average_histories
 from oncoshift.training.epoch import Epoch
 from oncoshift.training.features import FeatureCache, make_inputs
@@ -195,13 +197,15 @@ def train_job(
 
     Raises:
         DataError: one of those organs has no tiles.
-        SettingsError: there are fewer GPUs than processes.
+        SettingsError: see `Trainer.fit`.
         TrainingError: see `Trainer.fit`; or the folder holds the checkpoint of another job.
         TrainingInterrupted: SIGTERM came; the checkpoint holds all progress.
         WeightsError: pretrained weights are missing or do not match the network.
     """
     folder = job.folder / job.id
     folder.mkdir(parents=True, exist_ok=True)
+    if not is_first_process(job.settings.train):
+        return _train_along(job, folder, data)
     # Two workers may meet at one job, say if a slow trial was taken for dead; the second waits and
     # finds it finished.
     with hold_lock(folder):
@@ -250,17 +254,37 @@ def _train(
         return done
     with atomic(folder / "job.json") as temporary:
         temporary.write_text(json.dumps(job.identity, indent=1))
-    settings = job.settings
-    train = _train_members if METHODS[settings.train.method].member else _train_network
-    state, history = train(job, data.only(list_trained_organs(settings)), lambda row: on_epoch(Epoch(row)), on_features)
+    state, history = _train_state(job, data, lambda row: on_epoch(Epoch(row)), on_features)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
         digest = xxh3_file(temporary).hexdigest()
-    device = pick_device(settings.train.device)
-    ran = {"device": str(device), "precision": pick_precision(settings.train, device)}
+    device = pick_device(job.settings.train.device)
+    ran = {"device": str(device), "precision": pick_precision(job.settings.train, device)}
     write_json(folder / "done.json", {"history": history, "weights": digest, **ran})
+    wait_for_all()
     drop_checkpoint(job)
     return TrainedJob(job, folder, [Epoch(row) for row in history], digest)
+
+
+def _train_along(job: Job, folder: Path, data: TrainingData) -> TrainedJob:
+    """Train as one of the processes on several machines whose first alone writes the folder.
+
+    The folder is on storage that the machines share, so all find the same: the result, the
+    checkpoint to go on from, or neither.
+    """
+    with suppress(DamagedFileError, FileNotFoundError):
+        return read_trained(job, folder)
+    _train_state(job, data, lambda _row: None, None)
+    wait_for_all()
+    return read_trained(job, folder)
+
+
+def _train_state(
+    job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """Train a network, or an ensemble's members; return as `_train_network` does."""
+    train = _train_members if METHODS[job.settings.train.method].member else _train_network
+    return train(job, data.only(list_trained_organs(job.settings)), on_row, on_features)
 
 
 def _train_network(

@@ -16,7 +16,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from oncoshift.errors import TrainingError, TrainingInterrupted
 from oncoshift.models.batch_norm import replace_batch_norm
-from oncoshift.models.collective import reduce_any
+from oncoshift.models.collective import reduce_any, wait_for_all
 from oncoshift.training.average import WeightAverage
 from oncoshift.training.checkpoint import (
     Checkpoint,
@@ -33,7 +33,7 @@ from oncoshift.training.devices import (
     pick_device,
     pick_precision,
 )
-from oncoshift.training.distributed import discard_figures, run_ranks
+from oncoshift.training.distributed import discard_figures, find_launcher, run_ranks
 from oncoshift.training.interruption import interruptible
 from oncoshift.training.loader import Loader
 from oncoshift.training.memory import keeping_freed_memory
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from lightning_fabric.plugins.environments import ClusterEnvironment
     from torch import Tensor
 
     from oncoshift.data.tables import TrainingData
@@ -102,19 +103,22 @@ class Trainer:
             One row of figures an epoch.
 
         Raises:
-            SettingsError: there are fewer GPUs than processes.
+            SettingsError: there are fewer GPUs than processes, or no launcher started those of
+                several machines.
             TrainingError: the loss is not finite (the message names the tiles of the batch), or
                 memory does not suffice.
             TrainingInterrupted: SIGTERM came; the checkpoint holds all progress.
         """
-        ranks, device = self.settings.processes, pick_device(self.settings.device)
-        check_processes(ranks, device)
+        ranks, device = self.settings.ranks, pick_device(self.settings.device)
+        check_processes(self.settings.processes, device)
+        launcher = find_launcher(self.settings)
         _log.info("%s: %d process(es) on %s, %s", self.job, ranks, device, pick_precision(self.settings, device))
         with interruptible() as stopped:
-            if ranks == 1:
-                _Run(self, stopped).finish()
+            if ranks == 1 or launcher is not None:
+                _Run(self, stopped, launcher).finish()
             else:
                 run_ranks(_run_rank, replace(self, on_epoch=discard_figures), ranks, self.on_epoch, stopped)
+            wait_for_all()  # the first has written the last checkpoint
             if stopped():  # it came after the last step, so nothing has handled it yet
                 raise TrainingInterrupted(
                     f"training was asked to end as it ended; {self.checkpoint} holds all of it: start it again"
@@ -141,20 +145,23 @@ class _Check(NamedTuple):
 class _Run:
     """A training in progress in this process, which is the only one or a rank of several."""
 
-    def __init__(self, trainer: Trainer, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, trainer: Trainer, stopped: Callable[[], bool], launcher: ClusterEnvironment | None = None
+    ) -> None:
         self.trainer, self.stopped = trainer, stopped
         settings, method = trainer.settings, trainer.method
         device = pick_device(settings.device)
         self.fabric = Fabric(
             accelerator=device.type,
             devices=settings.processes,
+            num_nodes=settings.nodes,
             # Buffers are functions of the whole batch, so they are the same on every rank.
-            strategy=DDPStrategy(broadcast_buffers=False) if settings.processes > 1 else "auto",
+            strategy=DDPStrategy(broadcast_buffers=False) if settings.ranks > 1 else "auto",
             precision=pick_precision(settings, device),
-            plugins=[LightningEnvironment()],  # the processes are ours, whatever a cluster's variables say
+            plugins=[launcher or LightningEnvironment()],
         )
         self.fabric.launch()
-        if settings.processes > 1:
+        if settings.ranks > 1:
             replace_batch_norm(method.net, per_domain=False)
         optimizer = build_optimizer(method.parameters(), settings)
         method.to(memory_format=torch.channels_last)
