@@ -28,8 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROBE_SECONDS = 10
-_DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""MLflow's own retries are silent and ignore signals, so this module retries around its calls."""
+_DEFAULTS = {
+    # MLflow's own retries are silent and ignore signals, so this module retries around its calls.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    # A server that keeps artifacts in S3 would send its clients there, where most have no way.
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+}
+"""Environment of MLflow's client, where the user sets none."""
 
 
 def make_patient_client(uri: str) -> MlflowClient:
@@ -78,7 +85,7 @@ class _PatientClient:
 
 
 def check_server(uri: str) -> None:
-    """Check within seconds that an MLflow server accepts requests, and set its client's timeouts.
+    """Check within seconds that an MLflow server accepts requests, and set its client's defaults.
 
     Raises:
         UnavailableError: nothing answers.
