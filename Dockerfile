@@ -1,4 +1,4 @@
-# Two images from one file:
+# Three images from one file:
 #   docker build --target train -t oncoshift-train .
 #   oncoshift trains and tracks; mount params.yaml and data at /project, and name an MLflow server by
 #   MLFLOW_TRACKING_URI, or keep the embedded store in a volume: its artifact paths are those of the container.
@@ -7,15 +7,34 @@
 #   docker build --target serve -t oncoshift-serve .
 #   serves the model in build/model, with that model's own requirements and nothing of the training stack. To follow
 #   the registry instead: -e MODEL_URI=models:/oncoshift-kidney@champion -e MLFLOW_TRACKING_URI=http://mlflow:5000
+#
+#   docker build --target server -t oncoshift-server .
+#   MLflow and Prefect as servers on PostgreSQL and S3, and Prefect's worker for Kubernetes; see compose.yaml.
 
-ARG PYTHON=3.11
+ARG PYTHON=3.11.14-slim-bookworm
 
-FROM python:${PYTHON}-slim AS base
+FROM python:${PYTHON} AS base
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONUNBUFFERED=1 \
-    MLFLOW_DISABLE_TELEMETRY=true
+    MLFLOW_DISABLE_TELEMETRY=true \
+    PREFECT_SERVER_ANALYTICS_ENABLED=false
 RUN useradd --create-home --uid 1000 oncoshift
+
+
+FROM base AS server
+COPY constraints.txt /tmp/constraints.txt
+# Names alone: constraints.txt has the versions that were tested together. Neither torch nor oncoshift is among them.
+# hadolint ignore=DL3013
+RUN pip install --constraint /tmp/constraints.txt \
+    asyncpg boto3 fastapi "mlflow[auth]" prefect prefect-kubernetes psycopg2-binary sqlalchemy
+ENV HEALTH_URL=http://127.0.0.1:5000/health
+USER 1000:1000
+WORKDIR /home/oncoshift
+EXPOSE 4200 5000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(os.environ['HEALTH_URL'])"]
+CMD ["mlflow", "server", "--help"]
 
 
 FROM base AS train
@@ -27,14 +46,13 @@ RUN apt-get update \
 WORKDIR /opt/oncoshift
 COPY constraints.txt pyproject.toml README.md ./
 COPY src ./src
-RUN pip install --constraint constraints.txt ".[platform]"
-COPY --chown=oncoshift params.yaml dvc.yaml /project/
+RUN pip install --constraint constraints.txt ".[platform]" psycopg2-binary
+COPY --chown=oncoshift params.yaml dvc.yaml prefect.yaml /project/
 COPY --chown=oncoshift .dvc/config /project/.dvc/config
 COPY --chown=oncoshift presets /project/presets
 COPY --chown=oncoshift flows /project/flows
 RUN chown oncoshift /project /project/.dvc
-ENV PREFECT_SERVER_ANALYTICS_ENABLED=false \
-    DVC_NO_ANALYTICS=true
+ENV DVC_NO_ANALYTICS=true
 USER 1000:1000
 WORKDIR /project
 ENTRYPOINT ["oncoshift"]

@@ -43,7 +43,7 @@ def _running_server() -> Iterator[str]:
     """Start a server on a free port of this machine, for as long as the block runs."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("initdb") or "").parent]
     if not (binaries[-1] / "initdb").is_file():
-        pytest.skip("PostgreSQL absent: `apt-get install postgresql`, or set ONCOSHIFT_TEST_POSTGRESQL to a server's URL")
+        pytest.skip("PostgreSQL absent: apt-get install postgresql, or set ONCOSHIFT_TEST_POSTGRESQL to a server's URL")
     owner = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
     folder = Path(mkdtemp(prefix="oncoshift-postgresql-"))
     if owner is not None:
