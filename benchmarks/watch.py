@@ -79,8 +79,11 @@ CONFIG = ServedConfig(
 )
 GROUPS, TILES = 24, 2
 """Groups of a batch, and tiles of each."""
-SEEDS, UNCHANGED = 3, 40
-"""Divisions of the groups, and unchanged batches of each."""
+SEEDS, UNCHANGED = (3, 4, 5), 40
+"""Divisions of the groups, and unchanged batches of each.
+
+The default of `watch.least_shift` was set with seeds 0 to 2 in view, so others are measured.
+"""
 FEATURES, BATCHES = Path("build/watch/features.npz"), Path("build/watch/batches.csv")
 COSTLY = 0.05
 """Loss of balanced accuracy from which a shift must be found."""
@@ -451,7 +454,7 @@ def main() -> None:
     began = time.monotonic()
     tiles, trunk = read_tiles(), FrozenTrunk(FEATURES)
     rows = []
-    for seed in range(1 if quick else SEEDS):
+    for seed in SEEDS[:1] if quick else SEEDS:
         rows += run_seed(seed, tiles, trunk)
         trunk.save()
     table = tabulate(rows)

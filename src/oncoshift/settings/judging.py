@@ -170,7 +170,7 @@ class WatchSettings(Section):
         0.05, gt=0, lt=0.5, description="share of unchanged batches that may raise an alarm, over all tests of a batch"
     )
     least_shift: float = Field(
-        0.5,
+        0.3,
         ge=0,
         description="least distance of an alarm by stain, quality or embedding; 1: that of a training group",
     )
