@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
@@ -43,7 +44,6 @@ from oncoshift.files import hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from uuid import UUID
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
@@ -214,7 +214,17 @@ def _end_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
 
 
 def _free_gpu(client: SyncPrefectClient) -> None:
-    """Free all slots of the limit `GPU`; leases of killed runs were lost with their server."""
-    with suppress(ObjectNotFound):
-        if client.read_global_concurrency_limit_by_name(GPU).active_slots:
-            client.update_global_concurrency_limit(GPU, GlobalConcurrencyLimitUpdate(active_slots=0))
+    """Free all slots of the limit `GPU`, which killed runs have left taken.
+
+    Their leases end first: one that expired later would free the slot of whoever has it then.
+    """
+    try:
+        limit = client.read_global_concurrency_limit_by_name(GPU)
+    except ObjectNotFound:
+        return
+    for lease in (Path(get_current_settings().home) / "concurrency_leases").glob("*-*.json"):
+        with suppress(FileNotFoundError):  # the server ends leases, too
+            if str(limit.id) in json.loads(lease.read_text(encoding="utf-8"))["resource_ids"]:
+                client.release_concurrency_slots_with_lease(UUID(lease.stem))
+    if client.read_global_concurrency_limit_by_name(GPU).active_slots:
+        client.update_global_concurrency_limit(GPU, GlobalConcurrencyLimitUpdate(active_slots=0))

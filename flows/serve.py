@@ -156,11 +156,13 @@ class StoppableRunner(Runner):
         """Ask the runs to end, wait for them, and stop; `astop` would overwrite their states."""
         while not self.started:  # a signal may arrive during startup
             await asyncio.sleep(_POLL_SECONDS)
-        runs = self._process_manager
-        for run in runs.flow_run_ids():
-            if (process := runs.get(run)) is not None and process.is_alive():
-                process.graceful_kill()
-        while runs.flow_run_ids():
+        self._scheduled_run_poller.stopping = True  # else a run that waits would start now
+        runs, asked = self._process_manager, set()
+        while running := runs.flow_run_ids():
+            for run in running - asked:  # one that was about to start appears later
+                if (process := runs.get(run)) is not None and process.is_alive():
+                    process.graceful_kill()
+                    asked.add(run)
             await asyncio.sleep(_POLL_SECONDS)
         await self.astop()
 

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ _POLL_SECONDS = 1
 _STOP_SECONDS = 240
 """How long a training may take to end its step and write a checkpoint."""
 _LONGEST_PAUSE_SECONDS = 60
+_SERVICE = "ONCOSHIFT_SERVICE"
+"""Environment variable by which the processes of a service, and what they start, are known."""
 _TAIL = 1500
 
 
@@ -90,11 +93,12 @@ class Service:
 
     def start(self) -> None:
         """Start it in a session of its own, which no signal to this process's group reaches."""
+        end_leftovers(self.name)
         with self.log.open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 self.command,
                 cwd=_REPOSITORY,
-                env=os.environ | self.environment,
+                env=os.environ | self.environment | {_SERVICE: _build_mark(self.name)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -215,6 +219,7 @@ def down() -> None:
             process.wait(_STOP_SECONDS)
         except psutil.TimeoutExpired:
             raise UpError(f"{name} (process {process.pid}) has not ended; see {_get_folder()}") from None
+        end_leftovers(name)
 
 
 def find_process(name: str) -> psutil.Process | None:
@@ -232,6 +237,19 @@ def find_process(name: str) -> psutil.Process | None:
     except psutil.NoSuchProcess:
         return None
     return None
+
+
+def end_leftovers(name: str) -> None:
+    """Kill what a killed service has left behind, such as workers that keep its port."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(_SERVICE) == _build_mark(name):
+                process.kill()
+                process.wait(_POLL_SECONDS)
+
+
+def _build_mark(name: str) -> str:
+    return str(_get_folder() / name)
 
 
 def _record(name: str, process: psutil.Process) -> None:

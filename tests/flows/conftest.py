@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Prefect server with its services, as `flows.serve` starts it, for this process."""
     home = tmp_path_factory.mktemp("prefect")

@@ -116,6 +116,17 @@ def test_a_run_that_waits_for_the_gpu_of_a_killed_one_gets_it(home: Path, monkey
         assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 0
 
 
+def test_the_lease_of_a_killed_run_does_not_outlive_it(home: Path) -> None:
+    """Else it would free, when it expires, the place of the run that holds the GPU then."""
+    with ensure_server(), get_client(sync_client=True) as client:
+        ensure_gpu_limit()
+        client.increment_concurrency_slots_with_lease([GPU], slots=1, mode="concurrency", lease_duration=60)
+        assert len(list((home / "concurrency_leases").glob("*-*.json"))) == 1
+        end_dead_runs(own=True)
+        assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 0
+        assert list((home / "concurrency_leases").glob("*-*.json")) == []
+
+
 def test_a_restart_gives_a_deployments_places_back_and_makes_up_for_missed_runs_by_one(home: Path) -> None:
     with ensure_server(), get_client(sync_client=True) as client:
         flow_id = client.create_flow(nothing)
@@ -135,9 +146,12 @@ def test_a_restart_gives_a_deployments_places_back_and_makes_up_for_missed_runs_
             for n in (3, 1, 2)
         ]
         later = client.create_flow_run_from_deployment(deployment, state=Scheduled(scheduled_time=in_the_past(-60)))
+        other = client.create_flow_run_from_deployment(
+            deployment, state=Scheduled(scheduled_time=in_the_past(4)), parameters={"target": "lung"}
+        )
         assert skip_missed_runs(deployment) == 2
-        states = [client.read_flow_run(run.id).state_name for run in (*due, later)]
-        assert states == ["Skipped", "Scheduled", "Skipped", "Scheduled"], "the last of those that are due is done"
+        states = [client.read_flow_run(run.id).state_name for run in (*due, later, other)]
+        assert states == ["Skipped", "Scheduled", "Skipped", "Scheduled", "Scheduled"], "the last of equal ones is done"
         limit = client.read_deployment(deployment).global_concurrency_limit
         assert limit is not None
         assert limit.active_slots == 1

@@ -49,6 +49,7 @@ def test_a_signal_ends_the_runs_before_the_runner_and_is_heeded_however_early_it
     runner = serve.StoppableRunner(name="test", pause_on_shutdown=False)
     manager = SimpleNamespace(flow_run_ids=lambda: set(runs), get=runs.get)
     runner._process_manager = manager  # type: ignore[assignment]
+    runner._scheduled_run_poller = poller = SimpleNamespace(stopping=False)  # type: ignore[assignment]
 
     async def stop() -> None:
         steps.append("stopped")
@@ -65,7 +66,11 @@ def test_a_signal_ends_the_runs_before_the_runner_and_is_heeded_however_early_it
         runner.started = True
         await asyncio.sleep(0.5)
         assert (runs["a"].asked, steps) == (1, []), "the run is asked once, and waited for"
-        del runs["a"]
+        assert poller.stopping, "no other run starts"
+        runs["late"] = Handle()
+        await asyncio.sleep(0.5)
+        assert (runs["late"].asked, runs["a"].asked) == (1, 1), "but one that was about to"
+        runs.clear()
         assert runner._stopping is not None
         await runner._stopping
 
