@@ -157,7 +157,8 @@ class StoppableRunner(Runner):
         while not self.started:  # a signal may arrive during startup
             await asyncio.sleep(_POLL_SECONDS)
         self._scheduled_run_poller.stopping = True  # else a run that waits would start now
-        runs, asked = self._process_manager, set()
+        runs = self._process_manager
+        asked: set[UUID] = set()
         while running := runs.flow_run_ids():
             for run in running - asked:  # one that was about to start appears later
                 if (process := runs.get(run)) is not None and process.is_alive():
