@@ -10,6 +10,7 @@ import logging
 import os
 from pathlib import Path
 
+from oncoshift.logs import log_as_json
 from oncoshift.proxies import spare_loopback
 
 PROJECT = Path(os.environ.get("ONCOSHIFT_PROJECT", Path(__file__).resolve().parent.parent))
@@ -23,5 +24,6 @@ for _name, _value in {
 
 spare_loopback()
 
+log_as_json(("stderr",))  # before Prefect, which then adds no handler of its own
 for _name in ("alembic", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)

@@ -13,6 +13,7 @@ from prefect.tasks import Task
 from flows.logs import log_errors_in_one_line
 from flows.runs import holding_run_lock
 from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.logs import step as log_step
 from oncoshift.training.interruption import find_interruption, stop_on_sigterm
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def ending_in_a_state(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     @wraps(flow)
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
         log_errors_in_one_line()
+        log_step.set(str(flow_run.flow_name))
         with holding_run_lock(str(flow_run.id)):
             # Replaces Prefect's handler, which would end a training without a checkpoint.
             stop_on_sigterm()

@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 
 from oncoshift.errors import OncoshiftError
+from oncoshift.logs import log_as_json
 
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 def log_errors_in_one_line() -> None:
-    """Make Prefect log the message of an `OncoshiftError` once instead of a traceback per task."""
+    """Make Prefect log the message of an `OncoshiftError` once instead of a traceback per task.
+
+    Where logs are to be JSON, what a flow prints becomes so, too.
+    """
+    log_as_json()
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         if _drop_traceback not in logger.filters:

@@ -8,6 +8,7 @@ packages.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from oncoshift import __version__
 from oncoshift.commands import (
+    backup,
     comparison,
+    doctor,
+    gc,
     leaks,
     registry,
     retraining,
@@ -28,6 +32,7 @@ from oncoshift.commands import (
 )
 from oncoshift.commands.context import Context
 from oncoshift.errors import OncoshiftError
+from oncoshift.logs import FORMAT_VARIABLE, FORMATS, log_as_json, step
 from oncoshift.program import run_program
 
 if TYPE_CHECKING:
@@ -44,12 +49,14 @@ class Command:
         run: runs it; raises `OncoshiftError` for what the user can fix; returns an exit code unless
             it is 0.
         add_arguments: adds the command's own options to its parser.
+        prints_data: whether its stdout is for programs, which `--log-format json` leaves as it is.
     """
 
     name: str
     help: str
     run: Callable[[Context], int | None]
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
+    prints_data: bool = False
 
 
 COMMANDS = (
@@ -65,22 +72,28 @@ COMMANDS = (
             registry.add_approve),
     Command("rollback", "go back to the previous champion", registry.rollback, registry.add_rollback),
     Command("pull", "write the champion into a folder that runs by itself", registry.pull, registry.add_pull),
-    Command("audit", "print every decision and change of a model, as JSON lines", registry.audit, registry.add_audit),
+    Command("audit", "print every decision and change of a model, as JSON lines", registry.audit, registry.add_audit,
+            prints_data=True),
     Command("webhook", "have an MLflow server report changes of a champion to an address", webhooks.webhook,
             webhooks.add_webhook),
     Command("relocate", "after a project was copied or moved: correct the artifact paths in its MLflow database",
             registry.relocate),
+    Command("backup", "save registry, runs, artifacts, studies, data and settings as one folder", backup.backup,
+            backup.add_backup),
+    Command("restore", "restore a backup into an empty place, after checking every file", backup.restore,
+            backup.add_restore),
+    Command("gc", "list what nothing needs any more, with sizes and reasons; --delete removes it", gc.gc, gc.add_gc),
     Command("score", "score images with a registered model: CSV or JSON on stdout, or Parquet",
-            scoring.score, scoring.add_score),
+            scoring.score, scoring.add_score, prints_data=True),
     Command("watch", "compare new unlabelled tiles with what the champion was trained on", watching.watch,
             watching.add_watch),
     Command("groups", "join images that are copies of one original to groups", leaks.groups, leaks.add_groups),
     Command("leaks", "find copies of one original on two sides of a split; exit code 3 if there are any",
             leaks.leaks, leaks.add_leaks),
     Command("settings", "print all settings with the preset and --set, or their JSON schema", settings.settings,
-            settings.add_settings),
-    Command("doctor", "say what is installed and set, and what is missing", retraining.doctor,
-            retraining.add_doctor),
+            settings.add_settings, prints_data=True),
+    Command("doctor", "say what is installed and set, and what is wrong, with its remedy; --fix mends what is safe",
+            doctor.doctor, doctor.add_doctor),
     Command("phantom", "write the made-up data set to ingest.root", stages.phantom),
     Command("code", "stage: write the hashes of the code behind each stage, for DVC to compare", stages.code),
     Command("ingest", "stage: open and check every tile, write data/tiles", stages.ingest, stages.add_ingest),
@@ -131,6 +144,9 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="one setting on top of those, e.g. model.backbone=resnet18; may be repeated",
     )  # fmt: skip
+    common.add_argument(
+        "--log-format", choices=FORMATS, help=f"json: one JSON object a line, also by {FORMAT_VARIABLE}; default: text"
+    )
     parser = argparse.ArgumentParser(prog="oncoshift", description="Adapt a tissue classifier to an unlabelled organ.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
@@ -140,7 +156,7 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in commands:
         subparser = subparsers.add_parser(command.name, parents=[common], help=command.help, description=command.help)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, prints_data=command.prints_data)
         if command.add_arguments is not None:
             command.add_arguments(subparser)
     return parser
@@ -155,10 +171,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int | None:
         arguments = build_parser().parse_args(argv)
+        _begin_logs(arguments)
         code: int | None = arguments.run(Context(arguments))
         return code
 
-    return run_program(run)
+    return run_program(run, streams=("stderr",))
+
+
+def _begin_logs(arguments: argparse.Namespace) -> None:
+    """Choose the format of logs, for this process and those that it starts."""
+    if arguments.log_format is not None:
+        os.environ[FORMAT_VARIABLE] = arguments.log_format
+    step.set(arguments.command)
+    data = arguments.prints_data or getattr(arguments, "json", False)
+    log_as_json(("stderr",) if data else ("stderr", "stdout"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A program that ends with one prints its message without a traceback. The exit co
 what to do:
 
 - 0: done
-- 1: `oncoshift score --strict` met images that it could not score
+- 1: `oncoshift score --strict` met images that it could not score; `oncoshift doctor` warns
 - 2: a mistake to fix (settings, data, the command line); a retry would end the same way
 - 3: `oncoshift leaks` found copies on two sides of a split
 - 69: a server or a database does not answer; try again later

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from oncoshift.errors import CRASHED, INTERRUPTED, READER_GONE, OncoshiftError
 from oncoshift.files import FULL
+from oncoshift.logs import log_as_json
 from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _REMEDIES = {
     errno.EACCES: "give this user the right to it, or work in another folder",
@@ -26,17 +27,19 @@ _REMEDIES = {
 """Errors of the operating system that any read or write may raise → what the user can do."""
 
 
-def run_program(body: Callable[[], int | None]) -> int:
+def run_program(body: Callable[[], int | None], streams: Sequence[str] = ("stderr", "stdout")) -> int:
     """Run a program to its end.
 
     Args:
         body: the program; returns an exit code unless it is 0.
+        streams: those that become JSON where logs are to be JSON.
 
     Returns:
         The exit code; `oncoshift.errors` lists them. An unexpected exception prints its traceback
         and is a crash.
     """
     show_any_text()
+    log_as_json(streams)
     try:
         code = body() or 0
         sys.stdout.flush()

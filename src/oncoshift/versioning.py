@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ruamel.yaml import YAML
@@ -23,14 +24,17 @@ from ruamel.yaml.error import YAMLError
 from oncoshift.errors import OncoshiftError
 from oncoshift.files import atomic, hold_lock
 from oncoshift.layout import Layout
+from oncoshift.logs import FORMAT_VARIABLE
 from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
 REMOTE = "embedded"
 REMOTE_FOLDER = ".dvc-remote"
 _TAIL = 20
+_UNUSED = "Removing "
+"""Beginning of a line in which `dvc gc --dry` names an object."""
 _REMOTE_URL = re.compile(r"remote\.(.+)\.url=")
 _RUNNING = re.compile(r"Running stage '([^']+)':")
 _REMEDIES = {
@@ -140,6 +144,47 @@ def push(folder: Path) -> None:
     _run_dvc(folder, "push", *(["--remote", REMOTE] if _list_remotes(folder) == [REMOTE] else []))
 
 
+def find_cache(folder: Path) -> Path:
+    """Find the folder of DVC's cache, which the experiments of a project share."""
+    return Path(_run_dvc(folder, "cache", "dir")[-1])
+
+
+def check_out(folder: Path) -> None:
+    """Bring to its place what dvc.lock and .dvc files name and DVC's cache has."""
+    _run_dvc(folder, "checkout", "--allow-missing")
+
+
+def list_unused(folders: Sequence[Path], needed: Iterable[str]) -> list[Path]:
+    """List the objects of DVC's cache that nothing names; nothing is removed.
+
+    Args:
+        folders: experiments that share the cache.
+        needed: DVC hashes that count as named.
+    """
+    cache = find_cache(folders[0])
+    with TemporaryDirectory(prefix="oncoshift-") as scratch:
+        # DVC keeps what a project names, so one that names the needed hashes joins the others.
+        keeper = Path(scratch)
+        (keeper / ".dvc").mkdir()
+        (keeper / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n")
+        for digest in needed:
+            if (cache / "files" / "md5" / digest[:2] / digest[2:]).is_file():
+                (keeper / f"{digest}.dvc").write_text(f"outs:\n- md5: {digest}\n  hash: md5\n  path: {digest}\n")
+        projects = [str(folder.resolve()) for folder in (*folders[1:], keeper)]
+        lines = _run_dvc(folders[0], "gc", "--workspace", "--dry", "--force", "--projects", *projects)
+    return [Path(line.removeprefix(_UNUSED)) for line in lines if line.startswith(_UNUSED)]
+
+
+def read_raw_hash(project: Path, path: Path) -> str | None:
+    """Read the DVC hash of raw data from the .dvc file beside them; None if there is no such file.
+
+    Raises:
+        DvcError: the .dvc file is damaged.
+    """
+    pointer = _locate_pointer(project, path)
+    return _read_pointer_hash(pointer) if pointer is not None and pointer.is_file() else None
+
+
 def _list_remotes(folder: Path) -> list[str]:
     """List the configured remotes; `dvc remote list` would wrap long lines."""
     return [match[1] for line in _run_dvc(folder, "config", "--list") if (match := _REMOTE_URL.match(line))]
@@ -176,6 +221,7 @@ def _run_dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | Non
     # active.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true", "PYTHONUNBUFFERED": "1"}
+    environment.pop(FORMAT_VARIABLE, None)  # this process says what they print
     lines: list[str] = []
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:

@@ -6,20 +6,18 @@ import itertools
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-import torch
 from sqlalchemy import Engine, event
+from support.tiny_package import make_package
 
-from oncoshift.registry.folder import Package
 from oncoshift.registry.tracking import Tracker
-from oncoshift.serving.classifier import TileClassifier
-from oncoshift.serving.config import ServedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow import MlflowClient
+
+    from oncoshift.registry.folder import Package
 
 
 @event.listens_for(Engine, "connect")
@@ -51,16 +49,9 @@ def unique() -> Callable[[str], str]:
     return lambda prefix: f"{prefix}-{next(numbers)}"
 
 
-@pytest.fixture(scope="session")
-def make_package() -> Callable[[str], Package]:
-    def make(name: str) -> Package:
-        torch.manual_seed(0)
-        state = TileClassifier("resnet18", 16, 0.5).state_dict()
-        config = ServedConfig(name, "kidney", ("lung",), "resnet18", 16, 0.5, tile_size=32)
-        tiles = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-        return Package(config, state, "# card", list(tiles))
-
-    return make
+@pytest.fixture(scope="session", name="make_package")
+def _make_package() -> Callable[[str], Package]:
+    return make_package
 
 
 @pytest.fixture

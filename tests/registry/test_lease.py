@@ -10,6 +10,7 @@ import pytest
 from oncoshift.errors import UnavailableError
 from oncoshift.registry import lease
 from oncoshift.registry.lease import LOCK, LeaseLostError, hold_lease
+from oncoshift.registry.processes import identify_machine
 from oncoshift.registry.store import open_client
 from oncoshift.registry.waiting import patience
 
@@ -56,7 +57,7 @@ def test_one_thread_at_a_time_holds_it(uri: str, client: MlflowClient) -> None:
 
 
 def test_a_holder_that_ended_on_this_machine_is_replaced_at_once(client: MlflowClient) -> None:
-    machine = lease._identify_machine()
+    machine = identify_machine()
     client.create_registered_model(f"{LOCK} 7 held {machine}-1-0-aa")  # process 1 started at another time
     with hold_lease(client):
         assert list_locks(client)[0].startswith(f"{LOCK} 8 held {machine}-")

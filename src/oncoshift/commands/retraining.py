@@ -1,18 +1,14 @@
-"""Commands about the retraining flow: start it, and check the machine and its requirements."""
+"""Command `retrain`: it starts the retraining flow, unless there is nothing to do."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from oncoshift.commands.champions import add_champions, check_champions
 from oncoshift.errors import CRASHED, INTERRUPTED, OncoshiftError, TrainingInterrupted, UnavailableError
 
 if TYPE_CHECKING:
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
 
 _STOP_SECONDS = 90
 """Time that the flow may take to end its step and write its checkpoint before it is killed."""
-
-_PLATFORM = ("torch", "torchvision", "mlflow", "prefect", "optuna", "dvc", "captum", "staintools")
 
 
 class FlowError(OncoshiftError):
@@ -171,82 +165,3 @@ def _run(command: Sequence[str], folder: Path) -> int:
             process.wait()
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)
-
-
-def add_doctor(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `doctor`."""
-    add_champions(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def doctor(context: Context) -> int:
-    """Report what is installed and set, what would stop a retraining, and champions moved by hand.
-
-    Returns:
-        0, or 2 where there is something to mend.
-    """
-    from oncoshift.retraining.inputs import check_inputs
-
-    problems: list[str] = []
-    found = {**_list_packages(), **_describe_machine()}
-    try:
-        found |= _describe_experiment(context)
-        found["data"] = _describe_data(context)
-        settled, problems = check_champions(context)
-        found |= {"settled": "; ".join(settled)} if settled else {}
-        check_inputs(context.project, context.settings)
-    except OncoshiftError as error:
-        problems.append(str(error))
-    if context.arguments.json:
-        print(json.dumps({**found, "problems": problems}, indent=2, ensure_ascii=False))
-        return OncoshiftError.exit_code if problems else 0
-    for name, words in found.items():
-        print(f"{name}: {words}")
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return OncoshiftError.exit_code if problems else 0
-
-
-def _list_packages() -> dict[str, str]:
-    found = {}
-    for name in _PLATFORM:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = 'absent; pip install "oncoshift[platform]"'
-    return found
-
-
-def _describe_machine() -> dict[str, str]:
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return {
-        "device": f"{device}, {os.cpu_count()} cores",
-        "git": shutil.which("git") or "absent; runs will not name a commit",
-    }
-
-
-def _describe_experiment(context: Context) -> dict[str, str]:
-    from oncoshift.secrets import remove_credentials
-
-    settings, project = context.settings, context.project
-    return {
-        "project": str(project),
-        "settings": f"valid; {settings.target} from {', '.join(settings.sources)}",
-        "tracking": remove_credentials(context.tracking_uri),
-    }
-
-
-def _describe_data(context: Context) -> str:
-    """Describe where the data set is and what it contains."""
-    from oncoshift.retraining.inputs import count_tiles_by_organ
-
-    settings = context.settings.ingest
-    raw = context.project / settings.root
-    if settings.adapter == "phantom" and not raw.exists():
-        return f"{raw} is made on the first run"
-    organs = count_tiles_by_organ(settings, raw)
-    if organs is None:
-        return f"{raw} is there; what is in it is seen when `oncoshift ingest` has unpacked it"
-    return f"{raw}: {', '.join(f'{count} tiles of {organ}' for organ, count in sorted(organs.items()))}"

@@ -13,19 +13,18 @@ only suspended for so long notices before its next write: see `Lease.confirm`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import OncoshiftError, RegistryError
+from oncoshift.registry.processes import identify_machine, read_start
 from oncoshift.registry.waiting import retry_while_transient
 
 if TYPE_CHECKING:
@@ -113,6 +112,17 @@ def is_lock_in_use(client: MlflowClient) -> bool:
     return bool(_list_locks(client))
 
 
+def find_dead_lock(client: MlflowClient) -> str | None:
+    """Find a lock whose holder on this machine has ended; the next change would take it over."""
+    return next((lock.name for lock in _list_locks(client) if lock.holder is not None and _is_gone(lock.holder)), None)
+
+
+def free_dead_lock(client: MlflowClient) -> None:
+    """Free the lock of a holder that has ended."""
+    if (name := find_dead_lock(client)) is not None:
+        Lease(client, name).release()
+
+
 @contextmanager
 def hold_lease(client: MlflowClient) -> Iterator[Lease]:
     """Hold the store's lock during the block.
@@ -157,7 +167,7 @@ def _take(client: MlflowClient, watch: _Watch) -> str:
     lock = max(locks, key=lambda each: each.turn)
     if lock.holder is not None and not _is_gone(lock.holder) and not watch.has_expired(lock):
         machine, process, _ = lock.holder
-        where = "this machine" if machine == _identify_machine() else "another machine"
+        where = "this machine" if machine == identify_machine() else "another machine"
         raise _HeldError(f"the registry: process {process} on {where} is changing aliases")
     name = f"{LOCK} {lock.turn + 1} held {_identify_process()}"
     try:
@@ -205,30 +215,10 @@ def _exists(client: MlflowClient, name: str) -> bool:
 def _identify_process() -> str:
     """Identify this process and this hold: machine, process id, start time, random digits."""
     process = os.getpid()
-    return f"{_identify_machine()}-{process}-{_read_start(process) or 0}-{secrets.token_hex(4)}"
-
-
-def _identify_machine() -> str:
-    """Identify the kernel and its set of process ids, which a container has for itself."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        text = boot + os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the target is no path
-    except OSError:  # not Linux: no process is looked up
-        text = secrets.token_hex(8)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{identify_machine()}-{process}-{read_start(process) or 0}-{secrets.token_hex(4)}"
 
 
 def _is_gone(holder: tuple[str, int, int]) -> bool:
     """Tell whether a holder is a process of this machine that has ended."""
     machine, process, started = holder
-    return machine == _identify_machine() and _read_start(process) != started
-
-
-def _read_start(process: int) -> int | None:
-    """Read when a process started, in clock ticks since boot; None if it has ended."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    state, start = fields[0], fields[19]
-    return None if state in "ZX" else int(start)
+    return machine == identify_machine() and read_start(process) != started

@@ -95,9 +95,24 @@ def _relocate(database: Path) -> Relocation | None:
         folder, former = find_artifact_folder(database), tuple(dict.fromkeys(elsewhere.values()))
         if not folder.is_dir() and any(each.is_dir() for each in former):
             raise RegistryError(f"{folder}: is not there; first copy {former[0]} to it, or move it there")
-        backup = _back_up(database)
+        backup = back_up(database)
         places = sum(_replace_prefix(connection, root, folder.as_uri()) for root in elsewhere)
     return Relocation(former, folder, places, backup)
+
+
+def rename_roots(database: Path, roots: Sequence[str], folder: Path) -> int:
+    """Make a database name another folder instead of given artifact locations, in one transaction.
+
+    Args:
+        database: that no other process uses yet.
+        roots: artifact locations of experiments, as the database has them.
+        folder: where the files are now.
+
+    Returns:
+        The number of changed entries.
+    """
+    with open_database(database) as connection, connection:
+        return sum(_replace_prefix(connection, root, folder.as_uri()) for root in roots if root != folder.as_uri())
 
 
 def _find_foreign_places(connection: sqlite3.Connection, database: Path) -> dict[str, Path]:
@@ -107,7 +122,7 @@ def _find_foreign_places(connection: sqlite3.Connection, database: Path) -> dict
         owner = _OWNER.search(place)
         root = place[: owner.start()] if owner else place
         within.setdefault(root, []).append(place[len(root) + 1 :])
-    folders = {root: _parse_local_folder(root) for root in within}
+    folders = {root: parse_local_folder(root) for root in within}
     return {root: folder for root, folder in folders.items() if folder and _is_foreign(folder, within[root], database)}
 
 
@@ -118,7 +133,8 @@ def _list_places(connection: sqlite3.Connection) -> Iterator[str]:
                 yield place
 
 
-def _parse_local_folder(place: str) -> Path | None:
+def parse_local_folder(place: str) -> Path | None:
+    """Return the folder that an artifact location means; None if it is not on this machine."""
     parts = urlsplit(place)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
@@ -141,7 +157,8 @@ def _is_foreign(folder: Path, within: Sequence[str], database: Path) -> bool:
     return was_here and not folder.exists()
 
 
-def _back_up(database: Path) -> Path:
+def back_up(database: Path) -> Path:
+    """Copy a database to a file beside it that is named by the time, and return the copy's path."""
     path = database.with_name(f"{database.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
     with open_database(database) as connection, closing(sqlite3.connect(path)) as backup:
         connection.backup(backup)

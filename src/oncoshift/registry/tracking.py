@@ -30,6 +30,7 @@ from mlflow.utils.validation import (
 from oncoshift.errors import OncoshiftError, RegistryError
 from oncoshift.files import DamagedFileError, open_json, seal_json
 from oncoshift.registry.embedded import find_database, wait_until_writable
+from oncoshift.registry.processes import PROCESS_TAG, describe_process
 from oncoshift.registry.store import ensure_experiment, find_artifact_root, hold_store, open_client
 from oncoshift.registry.waiting import trying_once
 
@@ -105,6 +106,8 @@ class Tracker:
             run = self.find_run(key) or self.client.create_run(
                 self.experiment_id, run_name=name, tags={**self._tags, **(tags or {}), **nesting, KEY_TAG: key}
             )
+        if run.info.status != "FINISHED":
+            self.client.set_tag(run.info.run_id, PROCESS_TAG, describe_process())
         if run.info.status not in ("RUNNING", "FINISHED"):
             self.client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)

@@ -11,6 +11,7 @@ from oncoshift.experiments import locate_experiment, prepare_experiment, resolve
 from oncoshift.files import atomic, sweep
 from oncoshift.fingerprint import fingerprint_stages, fingerprint_value
 from oncoshift.layout import Layout
+from oncoshift.logs import working_on
 from oncoshift.phantom import is_written, write_phantom
 from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import RetrainingPlan
@@ -101,6 +102,7 @@ def remove_force_stamp(plan: RetrainingPlan) -> None:
         (plan.layout.folder / "runs" / "forced.txt").unlink(missing_ok=True)
 
 
+@working_on("data")
 def prepare_data(plan: RetrainingPlan) -> ExperimentJobs:
     """Version the raw data, and bring the stages `ingest`, `split` and `normalize` up to date.
 

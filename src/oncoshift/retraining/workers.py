@@ -26,6 +26,7 @@ import torch
 
 from oncoshift.errors import OncoshiftError, TrainingInterrupted, UnavailableError
 from oncoshift.layout import Layout
+from oncoshift.logs import log_as_json
 from oncoshift.parallel import count_usable_cores
 from oncoshift.program import show_any_text
 from oncoshift.retraining.prepare import open_jobs
@@ -253,6 +254,7 @@ def _end_with_parent() -> None:
 def main() -> int:
     """Run the task of the input; return 0 when no trial is left, or an error's exit code."""
     show_any_text()
+    log_as_json(("stderr",))  # the parent reads stdout, and says what is in it
     stop_on_sigterm()  # once: when the input ends, this process sends itself a second one
     try:
         task = WorkerTask(**json.loads(sys.stdin.readline()))

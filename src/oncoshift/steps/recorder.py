@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 from oncoshift.data.names import as_path_cell, as_text_cell
 from oncoshift.errors import TrainingInterrupted
+from oncoshift.logs import working_on
 from oncoshift.secrets import remove_credentials
 from oncoshift.training.interruption import find_interruption
 
@@ -165,11 +166,9 @@ class RunRecorder(Recorder):
             f"{self.key}/{name}", title or name, parent=self.run, tags={"oncoshift.step": name.split("-")[0]}
         )
         nested = self.open_nested(run)
+        sampling = self.tracker.sampling_system_metrics(run) if system_metrics else nullcontext()
         try:
-            if system_metrics:
-                with self.tracker.sampling_system_metrics(run):
-                    yield nested
-            else:
+            with working_on(name), sampling:
                 yield nested
         except BaseException as error:
             stop = find_interruption(error)

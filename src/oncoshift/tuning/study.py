@@ -122,7 +122,7 @@ class SharedStudy:
         local = url.startswith("sqlite")
         self._patience = 0 if local else _PATIENCE_SECONDS
         options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if local else {"pool_pre_ping": True}
-        with study_lock(url), _silencing_optuna():
+        with study_lock(url), silencing_optuna():
             self._storage = RDBStorage(
                 url,
                 engine_kwargs=options,
@@ -152,7 +152,7 @@ class SharedStudy:
 
     def _claim(self, space: Space, first: Mapping[str, Any], trials: int) -> Claim:
         """Claim once; if cut short, it leaves a trial that the next claim requeues."""
-        with study_lock(self._url), _silencing_optuna():
+        with study_lock(self._url), silencing_optuna():
             self._requeue()
             past = self._trials()
             running = sum(trial.state == TrialState.RUNNING for trial in past)
@@ -351,7 +351,7 @@ def _count_deaths(trial: FrozenTrial) -> int:
 
 
 @contextmanager
-def _silencing_optuna() -> Iterator[None]:
+def silencing_optuna() -> Iterator[None]:
     """Silence Optuna's warnings that heartbeats are experimental and meant for `Study.optimize`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
