@@ -49,6 +49,7 @@ bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/serve.py
 
 up: $(READY)              ## MLflow, Prefect and the schedules of prefect.yaml, until `make down`
