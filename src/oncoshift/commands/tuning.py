@@ -25,8 +25,9 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
 def tune(context: Context) -> None:
     """Run or resume the study; a retraining with the same settings uses its result."""
     from oncoshift.experiments import hold_experiment
-    from oncoshift.registry.store import open_client
+    from oncoshift.registry.waiting import waiting_for
     from oncoshift.retraining.prepare import make_plan, prepare_data
+    from oncoshift.retraining.recipe import check_stores
     from oncoshift.retraining.recorded import run_study
     from oncoshift.retraining.session import log_start, open_session
     from oncoshift.retraining.workers import TuningError
@@ -54,8 +55,8 @@ def tune(context: Context) -> None:
     if section.trials == 0:
         raise SettingsError("tune.trials is 0, so there is nothing to tune; give --trials")
     stop_on_sigterm()
-    open_client(plan.uri)  # reports an unreachable store before the data step
-    with hold_experiment(plan.layout):
+    check_stores(plan)
+    with hold_experiment(plan.layout), waiting_for(60 * plan.settings.tracking.wait_minutes):
         session = open_session(plan, prepare_data(plan))
         log_start(session)
         best = locate_best_preset(plan.layout)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import ViewType
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.client import find_or_make
 from oncoshift.registry.history import find_model
 from oncoshift.registry.store import ensure_experiment, find_artifact_root
 from oncoshift.registry.tracking import KEY_TAG, quote_text
@@ -46,7 +47,7 @@ def append_line(client: MlflowClient, name: str, at: str, entry: Mapping[str, An
         at: time, ISO 8601 in UTC.
         entry: JSON values.
     """
-    run = _find_run(client, name) or _start_run(client, name)
+    run = find_or_make(lambda: _find_run(client, name), lambda: _start_run(client, name))
     if run.info.lifecycle_stage == "deleted":
         client.restore_run(run.info.run_id)
     if run.info.status != "FINISHED":

@@ -8,7 +8,7 @@ import re
 from functools import wraps
 from http import HTTPStatus
 from inspect import ismethod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import requests
 from mlflow import MlflowClient
@@ -16,16 +16,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy import NullPool, create_engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from oncoshift.errors import RegistryError, UnavailableError
 from oncoshift.proxies import spare_loopback
 from oncoshift.registry.embedded import SQLITE
-from oncoshift.registry.waiting import retry_while_transient
+from oncoshift.registry.waiting import WAIT_SECONDS, explain_unavailable, retry_while_transient
 from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PROBE_SECONDS = 10
 _DEFAULTS = {
@@ -37,6 +37,22 @@ _DEFAULTS = {
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
 }
 """Environment of MLflow's client, where the user sets none."""
+
+_ONCE = frozenset({"create_logged_model", "create_model_version", "create_run", "log_outputs"})
+"""Calls that make a second entry if they are repeated because the first one's answer was lost.
+
+They are tried once; `find_or_make` repeats them.
+"""
+
+_RESTARTING = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+"""Answers of a proxy whose server is away."""
+
+# MLflow copies files in threads, and of their errors it keeps the text alone.
+_LOST_IN_THREAD = re.compile(
+    r"failures occurred while (?:down|up)loading .*(?:ConnectionError|Max retries|timed out)", re.DOTALL
+)
+
+T = TypeVar("T")
 
 
 def make_patient_client(uri: str) -> MlflowClient:
@@ -64,8 +80,13 @@ class _PatientClient:
 
         @wraps(attribute)
         def call(*arguments: Any, **options: Any) -> Any:
+            seconds = 0 if name in _ONCE else WAIT_SECONDS
             try:
-                return retry_while_transient(lambda: attribute(*arguments, **options), self._explain_transient)
+                return retry_while_transient(
+                    lambda: attribute(*arguments, **options),
+                    lambda error: explain_lost_store(self._uri, error),
+                    seconds,
+                )
             except MlflowException as error:
                 if fault := _find_database_fault(error):
                     raise RegistryError(f"{self._uri}: {fault}") from error
@@ -73,22 +94,49 @@ class _PatientClient:
 
         return call
 
-    def _explain_transient(self, error: Exception) -> str | None:
-        for link in _iterate_causes(error):
-            if isinstance(link, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
-                return f"{self._uri}: the MLflow server does not answer ({_explain_lost_connection(error)})"
-            if isinstance(link, OperationalError):
-                if "locked" in str(link.orig):
-                    return f"{self._uri}: another process is writing to it"
-                return None if self._uri.startswith(SQLITE) else f"{self._uri}: {shorten_error(link)}"
-        return None
+
+def explain_lost_store(uri: str, error: Exception) -> str | None:
+    """Describe an error of a store that is away or locked; None for others.
+
+    Args:
+        uri: the store, without credentials.
+        error: raised by MLflow.
+    """
+    for link in _iterate_causes(error):
+        if isinstance(link, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
+            return f"{uri}: the MLflow server does not answer ({_explain_lost_connection(error)})"
+        if isinstance(link, OperationalError | InterfaceError):
+            if "locked" in str(link.orig):
+                return f"{uri}: another process is writing to it"
+            return None if uri.startswith(SQLITE) else f"{uri}: {shorten_error(link)}"
+    if _LOST_IN_THREAD.search(str(error)):
+        return f"{uri}: the MLflow server does not answer (the connection broke)"
+    return None
+
+
+def find_or_make(find: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """Find an entry of a store, or make it, so that it is made once though an answer may be lost.
+
+    Args:
+        find: returns the entry, or None.
+        make: calls one of `_ONCE`.
+
+    Raises:
+        UnavailableError: the store does not come back in time.
+    """
+
+    def attempt() -> T:
+        found = find()
+        return make() if found is None else found
+
+    return retry_while_transient(attempt, explain_unavailable)
 
 
 def check_server(uri: str) -> None:
     """Check within seconds that an MLflow server accepts requests, and set its client's defaults.
 
     Raises:
-        UnavailableError: nothing answers.
+        UnavailableError: nothing answers, or a proxy whose server is away.
         RegistryError: it refuses, answers with an error, or is not an MLflow server.
     """
     spare_loopback()
@@ -111,7 +159,8 @@ def check_server(uri: str) -> None:
             "MLFLOW_TRACKING_URI"
         ) from error
     if fault := _explain_refusal(answer):
-        raise RegistryError(f"{shown}: {fault}")
+        kind = UnavailableError if answer.status_code in _RESTARTING else RegistryError
+        raise kind(f"{shown}: {fault}")
 
 
 def check_database(uri: str) -> None:

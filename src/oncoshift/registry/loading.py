@@ -24,11 +24,13 @@ from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from oncoshift.errors import OncoshiftError, RegistryError
-from oncoshift.registry.client import shorten_error
+from oncoshift.registry.client import explain_lost_store, shorten_error
 from oncoshift.registry.digests import SUMS, SUMS_TAG, check_sums, digest_folder
 from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.fetching import fetch_version
 from oncoshift.registry.store import open_client
+from oncoshift.registry.waiting import retry_while_transient
+from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,19 +157,31 @@ def _find(uri: str, tracking_uri: str | None) -> tuple[_StoredModel, Path]:
 
 
 def _fetch(uri: str, found: _StoredModel, tracking_uri: str | None) -> Path:
-    parsed = urlparse(found.location)
+    parsed, store = urlparse(found.location), remove_credentials(tracking_uri or "")
+
+    def explain_transient(error: Exception) -> str | None:
+        return explain_lost_store(store, error)
+
     if parsed.scheme not in ("", "file"):
-        with _naming_errors(uri):
-            return Path(
-                download_artifacts(artifact_uri=found.location, tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+        def download() -> Path:
+            place = download_artifacts(
+                artifact_uri=found.location, tracking_uri=tracking_uri, registry_uri=tracking_uri
             )
+            return Path(place)
+
+        with _naming_errors(uri):
+            return retry_while_transient(download, explain_transient)
     folder = Path(unquote(parsed.path) if parsed.scheme else found.location)
     if os.access(folder, os.R_OK) and folder.is_dir() and (not is_in_store(uri) or any(folder.iterdir())):
         return folder
     if found.version is not None and tracking_uri is not None and tracking_uri.startswith(("http://", "https://")):
         copy = Path(mkdtemp(prefix="oncoshift-model-"))
         atexit.register(shutil.rmtree, copy, ignore_errors=True)
-        fetch_version(tracking_uri, found.name, found.version, found.sums_digest, copy)
+        name, version = found.name, found.version
+        retry_while_transient(
+            lambda: fetch_version(tracking_uri, name, version, found.sums_digest, copy), explain_transient
+        )
         return copy
     recorded = f"{uri}: its files are recorded to be at {folder}" if is_in_store(uri) else str(folder)
     raise RegistryError(f"{recorded}: no such folder")

@@ -19,6 +19,7 @@ from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from oncoshift.registry.card import replace_sections
+from oncoshift.registry.client import find_or_make
 from oncoshift.registry.digests import SUMS_TAG, write_sums
 from oncoshift.registry.folder import Package, save_folder
 from oncoshift.registry.store import hold_store
@@ -69,7 +70,7 @@ def log_and_register(
         # The UI's link from the logged model to its version.
         link = json.dumps([{"name": name, "version": str(version.version)}])
         client.set_logged_model_tags(version.tags[MODEL_TAG], {MLFLOW_MODEL_VERSIONS: link})
-        _link_run(client, run_id, version.tags[MODEL_TAG])
+        link_run(client, run_id, version.tags[MODEL_TAG])
     return version
 
 
@@ -99,21 +100,25 @@ def describe_model(client: MlflowClient, name: str, text: str, tags: Mapping[str
 
 def _make_version(tracker: Tracker, run_id: str, key: str, package: Package, tags: Mapping[str, str]) -> ModelVersion:
     client, name = tracker.client, package.config.name
-    model = _find_model(tracker, name, key)
-    if model is None:
-        model = client.create_logged_model(tracker.experiment_id, name, run_id, tags={KEY_TAG: key})
+    model = find_or_make(
+        lambda: _find_model(tracker, name, key),
+        lambda: client.create_logged_model(tracker.experiment_id, name, run_id, tags={KEY_TAG: key}),
+    )
     if model.status != "READY":
         model = _upload(client, run_id, model, package)
     checked = {key: value for key, value in model.tags.items() if key == SUMS_TAG or key.startswith(DIFFERENCE_TAG)}
     _ensure_registered_model(client, name)
-    return client.create_model_version(
-        name,
-        # Not `models:/<id>`: MLflow would look that up in the process's global store.
-        source=model.artifact_location,
-        run_id=run_id,
-        tags={**tags, **checked, KEY_TAG: key, MODEL_TAG: model.model_id},
-        description=_shorten_card(package.card),
-        model_id=model.model_id,
+    return find_or_make(
+        lambda: find_version(client, name, key),
+        lambda: client.create_model_version(
+            name,
+            # Not `models:/<id>`: MLflow would look that up in the process's global store.
+            source=model.artifact_location,
+            run_id=run_id,
+            tags={**tags, **checked, KEY_TAG: key, MODEL_TAG: model.model_id},
+            description=_shorten_card(package.card),
+            model_id=model.model_id,
+        ),
     )
 
 
@@ -124,11 +129,18 @@ def _find_model(tracker: Tracker, name: str, key: str) -> LoggedModel | None:
     return min(found, key=lambda each: (each.creation_timestamp, each.model_id), default=None)
 
 
-def _link_run(client: MlflowClient, run_id: str, model_id: str) -> None:
+def link_run(client: MlflowClient, run_id: str, model_id: str) -> None:
     """Link a run to a logged model, also where an earlier run made the model."""
-    outputs = client.get_run(run_id).outputs
-    if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+
+    def find() -> bool | None:
+        outputs = client.get_run(run_id).outputs
+        return model_id in {output.model_id for output in (outputs.model_outputs if outputs else ())} or None
+
+    def link() -> bool:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        return True
+
+    find_or_make(find, link)
 
 
 def _upload(client: MlflowClient, run_id: str, model: LoggedModel, package: Package) -> LoggedModel:

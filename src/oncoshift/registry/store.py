@@ -29,7 +29,7 @@ from oncoshift.registry.embedded import (
     wait_until_writable,
 )
 from oncoshift.registry.relocation import check_location
-from oncoshift.registry.waiting import retry_while_transient
+from oncoshift.registry.waiting import retry_while_away, retry_while_transient
 from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def has_store(uri: str) -> bool:
 def open_client(uri: str) -> MlflowClient:
     """Open a client for tracking and registry; check that the store is intact and this project's.
 
+    A server that is away is waited for within `waiting.waiting_for` alone: a command says at once
+    that there is none.
+
     Args:
         uri: `sqlite:///<path>`, or the address of an MLflow server or of its database.
 
@@ -69,9 +72,9 @@ def open_client(uri: str) -> MlflowClient:
         _create_database(uri, database)
         check_whole(database)
     elif uri.startswith(("http://", "https://")):
-        check_server(uri)
+        retry_while_away(lambda: check_server(uri))
     elif uri.partition("://")[0].partition("+")[0] in DATABASE_ENGINES:
-        check_database(uri)
+        retry_while_away(lambda: check_database(uri))
     try:
         client = make_patient_client(uri)
         client.search_experiments(max_results=1)

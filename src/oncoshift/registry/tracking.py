@@ -29,6 +29,7 @@ from mlflow.utils.validation import (
 
 from oncoshift.errors import OncoshiftError, RegistryError
 from oncoshift.files import DamagedFileError, open_json, seal_json
+from oncoshift.registry.client import find_or_make
 from oncoshift.registry.embedded import find_database, wait_until_writable
 from oncoshift.registry.processes import PROCESS_TAG, describe_process
 from oncoshift.registry.store import ensure_experiment, find_artifact_root, hold_store, open_client
@@ -103,8 +104,10 @@ class Tracker:
         """
         nesting = {} if parent is None else {MLFLOW_PARENT_RUN_ID: parent}
         with hold_store(self.uri):
-            run = self.find_run(key) or self.client.create_run(
-                self.experiment_id, run_name=name, tags={**self._tags, **(tags or {}), **nesting, KEY_TAG: key}
+            labels = {**self._tags, **(tags or {}), **nesting, KEY_TAG: key}
+            run = find_or_make(
+                lambda: self.find_run(key),
+                lambda: self.client.create_run(self.experiment_id, run_name=name, tags=labels),
             )
         if run.info.status != "FINISHED":
             self.client.set_tag(run.info.run_id, PROCESS_TAG, describe_process())

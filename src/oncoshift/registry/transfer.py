@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry.approval import APPROVAL_TAG
 from oncoshift.registry.changes import begin_change, finish_change
-from oncoshift.registry.client import shorten_error
+from oncoshift.registry.client import find_or_make, shorten_error
 from oncoshift.registry.digests import SUMS_TAG, check_sums
 from oncoshift.registry.history import (
     EVENT_TAG,
@@ -31,7 +30,7 @@ from oncoshift.registry.history import (
     list_events,
 )
 from oncoshift.registry.lock import changing_aliases
-from oncoshift.registry.packaging import MODEL_TAG
+from oncoshift.registry.packaging import MODEL_TAG, link_run
 from oncoshift.registry.tracking import KEY_TAG, quote_text
 from oncoshift.secrets import remove_credentials
 
@@ -90,26 +89,32 @@ def _copy(source: MlflowClient, original: ModelVersion, target: Tracker, sums: s
     client, name = target.client, original.name
     run = target.find_or_start_run(f"copy-{sums}", f"{name} version {original.version}", tags={SUMS_TAG: sums})
     _copy_evidence(source, original, target, run)
-    model = client.create_logged_model(target.experiment_id, name, run, tags={SUMS_TAG: sums})
+    # If an answer is lost, a model without files is left over, which nothing refers to.
+    model = find_or_make(
+        lambda: None, lambda: client.create_logged_model(target.experiment_id, name, run, tags={SUMS_TAG: sums})
+    )
     with TemporaryDirectory() as scratch:
         folder = _download(source, original, scratch)
         check_sums(folder, f"{name} version {original.version}", sums)
         client.log_model_artifacts(model.model_id, str(folder))
-    client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+    link_run(client, run, model.model_id)
     client.finalize_logged_model(model.model_id, "READY")
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    copy = client.create_model_version(
-        name,
-        source=model.artifact_location,
-        run_id=run,
-        tags={key: text for key, text in original.tags.items() if not key.startswith(_STAYS)}
-        | {MODEL_TAG: model.model_id},
-        description=original.description,
-        model_id=model.model_id,
+    tags = {key: text for key, text in original.tags.items() if not key.startswith(_STAYS)}
+    copy = find_or_make(
+        lambda: _find_copy(client, name, sums),
+        lambda: client.create_model_version(
+            name,
+            source=model.artifact_location,
+            run_id=run,
+            tags=tags | {MODEL_TAG: model.model_id},
+            description=original.description,
+            model_id=model.model_id,
+        ),
     )
     target.finish(run)
     return copy

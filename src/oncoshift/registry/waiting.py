@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 patience: ContextVar[float | None] = ContextVar("patience", default=None)
-"""Seconds to wait for a store, instead of each call's own limit; None: the call's own."""
+"""Seconds to wait for a store, instead of each call's own limit; None: the call's own.
+
+A call whose own limit is 0 is never repeated.
+"""
+
+WAIT_SECONDS = 60.0
+"""Time for which a call is repeated."""
 
 TRY_SECONDS = 3.0
 """Time-out of a single try where it can be chosen, and time after which a wait is reported."""
@@ -30,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 def retry_while_transient(
-    attempt: Callable[[], T], explain_transient: Callable[[Exception], str | None], seconds: float = 60
+    attempt: Callable[[], T], explain_transient: Callable[[Exception], str | None], seconds: float = WAIT_SECONDS
 ) -> T:
     """Call `attempt`, again while it fails for a transient reason, and return its result.
 
@@ -40,18 +46,18 @@ def retry_while_transient(
     Args:
         attempt: a call that can be repeated, also after it was done in part.
         explain_transient: describes an error that may pass by itself; returns None for others.
-        seconds: time for which to try again.
+        seconds: time for which to try again, unless `patience` says another.
 
     Raises:
         UnavailableError: the error has not passed in time.
         TrainingInterrupted: SIGTERM was received.
     """
     began, told = time.monotonic(), False
-    limit = seconds if (set_limit := patience.get()) is None else set_limit
+    limit = seconds if seconds == 0 or (set_limit := patience.get()) is None else set_limit
     with stopping_at_once():
         while True:
             try:
-                return attempt()
+                done = attempt()
             except Exception as error:
                 if stop := find_interruption(error):
                     if stop is error:
@@ -62,10 +68,34 @@ def retry_while_transient(
                     raise
                 if waited >= limit:
                     raise UnavailableError(f"{words}; waited for {waited:.0f} s" if told else words) from error
+            else:
+                if told:
+                    _log.warning("it answers again, after %.0f s", time.monotonic() - began)
+                return done
             if waited >= TRY_SECONDS and not told:
                 _log.warning("%s; waiting for up to %.0f s", words, limit)
                 told = True
             time.sleep(min(2 * waited + 0.05, _PAUSE_SECONDS))  # most locks are brief
+
+
+def explain_unavailable(error: Exception) -> str | None:
+    """Describe an error that another wait has already found to be transient; None for others."""
+    return str(error) if isinstance(error, UnavailableError) else None
+
+
+def retry_while_away(attempt: Callable[[], T]) -> T:
+    """Call `attempt` once, or within `waiting_for` again while the store is away."""
+    return retry_while_transient(attempt, explain_unavailable, patience.get() or 0)
+
+
+@contextmanager
+def waiting_for(seconds: float) -> Iterator[None]:
+    """Let each call of the block wait so long for a store that has gone away, such as a restart."""
+    token = patience.set(seconds)
+    try:
+        yield
+    finally:
+        patience.reset(token)
 
 
 @contextmanager

@@ -10,14 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from oncoshift.experiments import resolve_url
 from oncoshift.files import DamagedFileError
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
+from oncoshift.registry.waiting import waiting_for
 from oncoshift.retraining.approval import refresh_summary
 from oncoshift.retraining.prepare import is_data_current, open_jobs, remove_force_stamp
 from oncoshift.retraining.session import Session, compute_retraining_key, log_start, open_session
 from oncoshift.retraining.summary import REPORT, Outcome, Summary
 from oncoshift.steps.recorder import RunRecorder
+from oncoshift.tuning.lock import study_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,11 +66,26 @@ def retrain(plan: RetrainingPlan, steps: Steps) -> Outcome:
         plan: of the retraining; the caller holds the lock of its experiment.
         steps: the functions of the steps.
     """
-    open_client(plan.uri)  # report an unreachable store now, not when the data are ready
-    session = open_session(plan, steps.data(plan))
-    outcome = find_previous_outcome(session) or Outcome(_run_steps_or_end_run(session, steps))
+    check_stores(plan)
+    with waiting_for(60 * plan.settings.tracking.wait_minutes):
+        session = open_session(plan, steps.data(plan))
+        outcome = find_previous_outcome(session) or Outcome(_run_steps_or_end_run(session, steps))
     remove_force_stamp(plan)
     return outcome
+
+
+def check_stores(plan: RetrainingPlan) -> None:
+    """Check that MLflow's store and the studies' database answer; from then on they are waited for.
+
+    Raises:
+        UnavailableError: one does not.
+        RegistryError: MLflow's store cannot be used.
+        SettingsError: `tune.storage` cannot be used.
+    """
+    open_client(plan.uri)
+    if plan.settings.tune.trials:
+        with study_lock(resolve_url(plan.settings.tune.storage, plan.project)):
+            pass
 
 
 def find_unchanged(plan: RetrainingPlan) -> Outcome | None:

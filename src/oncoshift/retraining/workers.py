@@ -29,6 +29,7 @@ from oncoshift.layout import Layout
 from oncoshift.logs import log_as_json
 from oncoshift.parallel import count_usable_cores
 from oncoshift.program import show_any_text
+from oncoshift.registry.waiting import waiting_for
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import RetrainingPlan, open_session
 from oncoshift.settings import TuneSettings, parse_settings
@@ -232,12 +233,13 @@ def run_task(task: WorkerTask) -> None:
         torch.set_num_threads(task.threads)
     project = Path(task.project)
     plan = RetrainingPlan(project, Layout(Path(task.folder), project), settings, task.uri, task.forced, _say)
-    session = open_session(plan, open_jobs(plan))
-    if session.key != task.key:
-        raise TuningError("code or data have changed since tuning began; start it again")
     tune = TuneSettings.model_validate(task.tune)
-    search = Search(settings, tune, session.jobs, plan.forced, plan.say)
-    search.work(session.recorder.open_nested(task.run), Budget(tune.trials, task.deadline))
+    with waiting_for(60 * settings.tracking.wait_minutes):
+        session = open_session(plan, open_jobs(plan))
+        if session.key != task.key:
+            raise TuningError("code or data have changed since tuning began; start it again")
+        search = Search(settings, tune, session.jobs, plan.forced, plan.say)
+        search.work(session.recorder.open_nested(task.run), Budget(tune.trials, task.deadline))
 
 
 def _say(line: str) -> None:

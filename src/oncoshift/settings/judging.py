@@ -188,6 +188,11 @@ class TrackingSettings(Section):
     )
     experiment: str = Field("oncoshift", description="name of the experiment in MLflow")
     system_metrics: bool = Field(True, description="whether to log the use of CPU, memory and GPU")
+    wait_minutes: float = Field(
+        10.0,
+        ge=4,  # the longest that a promotion waits for the lease of a process that died elsewhere
+        description="minutes that a retraining waits for MLflow's server, or a study's database, when it goes away",
+    )
 
 
 class JudgingSections(Section):

@@ -23,8 +23,9 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import TrialState
-from sqlalchemy import make_url
 
+from oncoshift.registry.waiting import patience
+from oncoshift.secrets import remove_credentials
 from oncoshift.tuning.lock import study_lock
 from oncoshift.tuning.patience import patiently
 from oncoshift.tuning.space import to_distributions
@@ -109,8 +110,8 @@ class SharedStudy:
             counts as dead.
         seed: of the sampler.
 
-    Once the study is open, every method waits for a server that is away, and raises
-    `DatabaseAwayError` if it stays away.
+    Once the study is open, and within `waiting.waiting_for` before, a server that is away is waited
+    for; `DatabaseAwayError` says that it stayed away.
 
     Raises:
         DatabaseAwayError: the database cannot be reached.
@@ -121,13 +122,18 @@ class SharedStudy:
         self._url, self._seed = url, seed
         local = url.startswith("sqlite")
         self._patience = 0 if local else _PATIENCE_SECONDS
-        options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if local else {"pool_pre_ping": True}
-        with study_lock(url), silencing_optuna():
+        self._options = {"connect_args": {"timeout": _BUSY_SECONDS}} if local else {"pool_pre_ping": True}
+        self._heartbeat_seconds = heartbeat_seconds
+        self._shown = remove_credentials(url)
+        patiently(lambda: self._open(name), self._patience and (patience.get() or 0), self._shown)
+
+    def _open(self, name: str) -> None:
+        with study_lock(self._url), silencing_optuna():
             self._storage = RDBStorage(
-                url,
-                engine_kwargs=options,
-                heartbeat_interval=heartbeat_seconds,
-                grace_period=_GRACE * heartbeat_seconds,
+                self._url,
+                engine_kwargs=self._options,
+                heartbeat_interval=self._heartbeat_seconds,
+                grace_period=_GRACE * self._heartbeat_seconds,
             )
             self._study = optuna.create_study(
                 storage=self._storage,
@@ -136,9 +142,7 @@ class SharedStudy:
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
                 load_if_exists=True,
             )
-        self._shown = make_url(url).render_as_string(hide_password=True)
-        self._id = self._storage.get_study_id_from_name(name)
-        self._heartbeat_seconds = heartbeat_seconds
+            self._id = self._storage.get_study_id_from_name(name)
 
     def claim(self, space: Space, first: Mapping[str, Any], trials: int) -> Claim:
         """Claim the next trial: a killed one if there is any, else a new one if trials are missing.
