@@ -126,7 +126,7 @@ class Project:
             moment: when the fault comes; None for none.
             meanwhile: causes the fault, given the process's id, which waits; by default the process
                 and its children are killed.
-            with_data: whether to bring the data up to date, for which DVC takes longer than all else.
+            with_data: whether to bring the data up to date, for which DVC takes longest of all.
         """
         here, there = multiprocessing.Pipe()
         log = self.root / "retrain.log"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from support.lossy import losing_answers
 from support.ports import find_free_port
 
 from oncoshift.errors import RegistryError
@@ -186,3 +187,24 @@ def test_a_damaged_version_is_not_copied(
     with pytest.raises(RegistryError, match="damaged"):
         copy_version(tracker.client, name, "1", production, "anna", "validated")
     assert production.client.search_model_versions(f"name = '{name}'") == []
+
+
+def test_nothing_is_made_twice_though_answers_are_lost(
+    server: str, make_package: Callable[[str], Package], unique: Callable[[str], str]
+) -> None:
+    name = unique("oncoshift-lossy")
+    with losing_answers(server, share=0.3) as address:
+        tracker = Tracker(address, name)
+        run = tracker.find_or_start_run(name, "retraining")
+        tracker.log_metrics(run, [(step, step, {"loss": 1.0}) for step in range(3)])
+        version = log_and_register(tracker, run, name, make_package(name))
+        promote(tracker.client, name, str(version.version), "better", "flow")
+        tracker.finish(run)
+    client = open_client(server)
+    experiment = client.get_experiment_by_name(name)
+    (kept,) = client.search_runs([experiment.experiment_id])
+    assert kept.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run, "loss")] == [0, 1, 2]
+    assert [model.status for model in client.search_logged_models([experiment.experiment_id])] == ["READY"]
+    assert len(client.search_model_versions(f"name = '{name}'")) == 1
+    assert [event.kind for event in list_events(client, name)] == ["promote"]

@@ -17,7 +17,7 @@ from oncoshift.errors import RegistryError, TrainingInterrupted, UnavailableErro
 from oncoshift.registry import waiting
 from oncoshift.registry.embedded import SQLITE
 from oncoshift.registry.store import hold_store, open_client
-from oncoshift.registry.waiting import patience, retry_while_transient
+from oncoshift.registry.waiting import patience, retry_while_transient, waiting_for
 from oncoshift.training.interruption import interruptible
 
 if TYPE_CHECKING:
@@ -182,3 +182,12 @@ def test_a_run_is_abandoned_without_a_wait(
     ended = tracker.client.get_run(run)
     assert (ended.info.status, ended.data.tags["why"]) == ("FAILED", "no reason")
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_a_server_that_comes_back_is_waited_for_once_a_retraining_has_begun(caplog: pytest.LogCaptureFixture) -> None:
+    with server(503, b"") as address:
+        with pytest.raises(UnavailableError, match="answers 503 Service Unavailable"):
+            open_client(address)
+        with waiting_for(0.5), pytest.raises(UnavailableError, match=r"503 .* waited for [01] s"):
+            open_client(address)
+    assert caplog.text.count("waiting for up to 0 s") == 1

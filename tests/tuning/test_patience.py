@@ -51,8 +51,9 @@ def test_it_is_asked_again_until_it_answers_and_that_is_said_once(caplog: pytest
         return "answer"
 
     assert patiently(operation, 120, "postgresql://host/studies") == "answer"
-    (line,) = [record.message for record in caplog.records]
-    assert line == "tune.storage: postgresql://host/studies does not answer (refused); waiting for up to 120 s"
+    away, back = [record.message for record in caplog.records]
+    assert away == "tune.storage: postgresql://host/studies does not answer (refused); waiting for up to 120 s"
+    assert back.startswith("it answers again, after ")
 
 
 def test_after_that_it_is_named_with_the_reason(clock: SimpleNamespace) -> None:
