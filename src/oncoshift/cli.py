@@ -27,7 +27,11 @@ from oncoshift.commands import (
     settings,
     stages,
     tuning,
+<<<<<<< HEAD
     watching,
+=======
+    users,
+>>>>>>> dcd3145 (On an MLflow server with users only a promoter moves the champion: oncoshift user makes them, with generated passwords)
     webhooks,
 )
 from oncoshift.commands.context import Context
@@ -76,6 +80,7 @@ COMMANDS = (
             prints_data=True),
     Command("webhook", "have an MLflow server report changes of a champion to an address", webhooks.webhook,
             webhooks.add_webhook),
+    Command("user", "make a user of an MLflow server: reader, trainer or promoter", users.user, users.add_user),
     Command("relocate", "after a project was copied or moved: correct the artifact paths in its MLflow database",
             registry.relocate),
     Command("backup", "save registry, runs, artifacts, studies, data and settings as one folder", backup.backup,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from support.ports import find_free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _START_SECONDS = 120
@@ -24,10 +25,12 @@ class MlflowServer:
     Args:
         folder: for its database, files and log.
         options: further options of `mlflow server`.
+        environ: further variables.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder, self._port, self._options = folder, find_free_port(), options
+    def __init__(self, folder: Path, options: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> None:
+        self.folder, self._port = folder, find_free_port()
+        self._options, self._environ = options, os.environ | (environ or {})
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True)
 
@@ -42,7 +45,9 @@ class MlflowServer:
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
         command += ["--artifacts-destination", str(self.folder / "files"), *self._options]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+            self._process = subprocess.Popen(
+                command, env=self._environ, cwd=self.folder, stdout=log, stderr=log, process_group=0
+            )
         for _ in range(10 * _START_SECONDS):
             assert self._process.poll() is None, (self.folder / "log").read_text()
             try:
