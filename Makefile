@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint types docs ui up down serve bench clean
+.PHONY: audit sbom demo test test-slow lint types docs ui up down serve bench clean
 
 # constraints.txt is the whole resolution; pip takes every version from it.
 $(READY): pyproject.toml constraints.txt
@@ -60,6 +60,18 @@ down:                     ## ends what `make up` started; a training ends with a
 
 serve: $(READY)           ## the schedules of prefect.yaml with a Prefect server, until stopped
 	$(BIN)/python -m flows.serve
+
+# In an environment of their own, or they would list and audit themselves.
+build/audit/.ready: Makefile
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	touch $@
+
+sbom: $(READY) build/audit/.ready    ## a CycloneDX list of all that is installed, in build/sbom.json
+	build/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
+
+audit: build/audit/.ready ## the known holes of the pinned versions; needs the network
+	build/audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
 
 clean:                    ## all that was derived: runs, experiments, packs; not data/raw, not the registry
 	rm -rf build/site runs experiments outputs/train outputs/evaluate outputs/explain data/tiles data/splits data/packs .prefect .mypy_cache .ruff_cache .pytest_cache

@@ -204,6 +204,14 @@ def test_a_damaged_index_of_dvc_is_told_with_the_remedy(
     assert version_raw(project, project / "data" / "raw") is not None
 
 
+def test_dvcs_index_which_it_unpickles_lies_where_nobody_else_can_write(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    version_raw(project, project / "data" / "raw")
+    assert list((project / ".dvc" / "tmp" / "site").rglob("cache.db"))
+
+
 def test_a_password_in_an_address_is_neither_said_nor_in_the_error(project: Path) -> None:
     (project / "dvc.yaml").write_text("stages: {a: {cmd: 'true', deps: ['http://me:hunter2@127.0.0.1:9/tiles']}}\n")
     lines: list[str] = []

@@ -27,11 +27,8 @@ from oncoshift.commands import (
     settings,
     stages,
     tuning,
-<<<<<<< HEAD
-    watching,
-=======
     users,
->>>>>>> dcd3145 (On an MLflow server with users only a promoter moves the champion: oncoshift user makes them, with generated passwords)
+    watching,
     webhooks,
 )
 from oncoshift.commands.context import Context

@@ -38,7 +38,7 @@ _UNUSED = "Removing "
 _REMOTE_URL = re.compile(r"remote\.(.+)\.url=")
 _RUNNING = re.compile(r"Running stage '([^']+)':")
 _REMEDIES = {
-    "file is not a database": "DVC's index is damaged; remove its folder, $DVC_SITE_CACHE_DIR or else /var/tmp/dvc: "
+    "file is not a database": "DVC's index is damaged; remove its folder, $DVC_SITE_CACHE_DIR or else .dvc/tmp/site: "
     "DVC makes it again",
 }
 """DVC messages that lack advice → what to do."""
@@ -222,6 +222,8 @@ def _run_dvc(folder: Path, *arguments: str, on_line: Callable[[str], None] | Non
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true", "PYTHONUNBUFFERED": "1"}
     environment.pop(FORMAT_VARIABLE, None)  # this process says what they print
+    # DVC unpickles its index. By default that lies below /var/tmp/dvc, where every user may write.
+    environment.setdefault("DVC_SITE_CACHE_DIR", str(folder.resolve() / ".dvc" / "tmp" / "site"))
     lines: list[str] = []
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:

@@ -102,6 +102,15 @@ class Project:
         """Address of its MLflow store."""
         return self.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.root}/mlruns/mlflow.db")
 
+    @property
+    def log(self) -> Path:
+        """File that holds what its retrainings have printed."""
+        return self.root / "retrain.log"
+
+    def said(self) -> str:
+        """Read what its retrainings have printed so far."""
+        return self.log.read_text(errors="replace")
+
     def change(self, values: Mapping[str, Any]) -> None:
         """Change settings; sections are merged."""
         for key, value in values.items():
@@ -129,13 +138,12 @@ class Project:
             with_data: whether to bring the data up to date, for which DVC takes longest of all.
         """
         here, there = multiprocessing.Pipe()
-        log = self.root / "retrain.log"
-        log.touch()
-        begun = log.stat().st_size
+        self.log.touch()
+        begun = self.log.stat().st_size
         gc.collect()
         data = prepare.prepare_data if with_data else prepare.open_jobs
         process = multiprocessing.get_context("fork").Process(
-            target=_live, args=(self.root, self.environ, log, there, moment, meanwhile is None, data)
+            target=_live, args=(self.root, self.environ, self.log, there, moment, meanwhile is None, data)
         )
         process.start()
         there.close()
@@ -152,7 +160,7 @@ class Project:
                     counts, seconds = said
         except EOFError:
             process.join()
-        return End(process.exitcode or 0, counts, seconds, log.read_bytes()[begun:].decode(errors="replace"))
+        return End(process.exitcode or 0, counts, seconds, self.log.read_bytes()[begun:].decode(errors="replace"))
 
 
 def _live(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 class MlflowServer:
@@ -67,7 +67,11 @@ class MlflowServer:
 
     def __enter__(self) -> Self:
         """Start it."""
-        self.start()
+        try:
+            self.start()
+        except AssertionError:
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -20,17 +21,27 @@ _LOST = "/api/2.0/mlflow/"
 _OF_THE_CONNECTION = frozenset({"connection", "transfer-encoding", "content-length"})
 
 
+@dataclass
+class LossyProxy:
+    """The proxy as its user sees it.
+
+    Attributes:
+        uri: its address.
+        lost: number of answers lost so far.
+    """
+
+    uri: str
+    lost: int = 0
+
+
 @contextmanager
-def losing_answers(uri: str, share: float, seed: int = 0) -> Iterator[str]:
-    """Run the proxy for as long as the block does.
+def losing_answers(uri: str, share: float, seed: int = 0) -> Iterator[LossyProxy]:
+    """Run a proxy for as long as the block does.
 
     Args:
         uri: the server.
         share: of the requests whose answers are lost.
         seed: of the choice.
-
-    Yields:
-        Its address.
     """
     draw, lock = random.Random(seed), threading.Lock()
     server = str(urlsplit(uri).netloc)
@@ -46,6 +57,7 @@ def losing_answers(uri: str, share: float, seed: int = 0) -> Iterator[str]:
             content = answer.read()
             with lock:
                 lost = self.path.startswith(_LOST) and draw.random() < share
+                state.lost += lost
             if lost:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -64,8 +76,9 @@ def losing_answers(uri: str, share: float, seed: int = 0) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        state = LossyProxy(f"http://127.0.0.1:{proxy.server_port}")
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{proxy.server_port}"
+            yield state
         finally:
             proxy.shutdown()
