@@ -32,7 +32,7 @@ def main() -> None:
     """Run the chosen faults, print what came of them, and write the table."""
     parser = argparse.ArgumentParser(prog="python -m faults")
     parser.add_argument("--only", choices=tuple(_FAULTS), action="append", help="some of the faults; default: all")
-    parser.add_argument("--rounds", type=int, default=4, help="retrainings that are killed 15 times each")
+    parser.add_argument("--rounds", type=int, default=3, help="retrainings that are killed 22 times each")
     parser.add_argument("--write", type=Path, help="the document whose table is replaced")
     given = parser.parse_args()
     rows: list[Seen] = []

@@ -31,7 +31,8 @@ class Moment:
 
     Attributes:
         stage: step of the recipe.
-        operation: number of the operation within the step, from 1, before which it is.
+        operation: number of the operation within the step, from 1, before which it is; the end of
+            the step if it has fewer, as when it goes on.
         delay: seconds after that, for what the step's child processes do.
     """
 
@@ -79,6 +80,9 @@ class Clock:
 
     def enter(self, stage: str) -> None:
         """Begin a stage, or another part of it."""
+        if stage != self.stage and self._moment is not None and self._moment.stage == self.stage:
+            self._moment = None
+            self._act()
         now = time.monotonic()
         self.seconds[self.stage] += now - self._entered
         self.stage, self._entered = stage, now
