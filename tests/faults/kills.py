@@ -44,9 +44,11 @@ def kill_in_all_stages(folder: Path, rounds: int, say: Callable[[str], None], se
         twin.grow(_FIRST_GROUPS + number)
         whole = twin.retrain()
         assert whole.code == 0, whole.output
+        ready = False
         for moment in _draw_moments(draw, whole):
             stage = moment.stage
-            end = project.retrain(moment, with_data=stage in STAGES[:2])
+            end = project.retrain(moment, with_data=not ready)
+            ready = stage != "data"
             kills[stage] += 1
             say(f"retraining {number}: {moment}")
             assert end.code == -signal.SIGKILL, end.output
