@@ -85,8 +85,9 @@ def registered(server: str, act_as: As) -> None:
     run = tracker.find_or_start_run("retraining", "retraining")
     if not tracker.client.search_registered_models(filter_string=f"name = '{MODEL}'"):
         tracker.client.create_registered_model(MODEL)
+        model = tracker.client.create_logged_model(tracker.experiment_id, MODEL, run)
         for _ in range(2):
-            tracker.client.create_model_version(MODEL, "file:///nowhere", run)
+            tracker.client.create_model_version(MODEL, model.artifact_location, run, model_id=model.model_id)
 
 
 @pytest.mark.usefixtures("registered")
