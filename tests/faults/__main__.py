@@ -79,7 +79,7 @@ def _restart_postgresql(folder: Path, _: int) -> Iterator[Seen]:
         restart_postgresql(below, mode, 20)
         yield (
             f"PostgreSQL restarted ({mode}, 20 s) under a study's two workers, then a worker killed",
-            "both waited; the study has each of its 6 trials once, all complete",
+            "both waited; the study has each of its 6 trials once, none lost",
         )
 
 

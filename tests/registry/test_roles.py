@@ -46,7 +46,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "MLFLOW_AUTH_ADMIN_PASSWORD": "of the administrator",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "k" * 32,
     }
-    with MlflowServer(folder / "server", ["--app-name", "basic-auth"], environ) as running:
+    with (
+        MlflowServer(folder / "server", ["--app-name", "basic-auth"], environ) as running,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("oncoshift.registry.client._PROBE_SECONDS", 180)  # on a busy machine it checks passwords slowly
         search = "/api/2.0/mlflow/experiments/search"  # the first one makes tables, longer than the probe of a client
         assert request(running.uri, "admin", "of the administrator", "POST", search, {"max_results": 1}) == 200
         yield running.uri
@@ -151,12 +155,11 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("kind", ["application/json", "", "text/plain"])
-def test_no_request_of_a_trainer_moves_the_champion(
-    server: str, passwords: dict[str, str], change: str, kind: str
-) -> None:
+def test_no_request_of_a_trainer_moves_the_champion(server: str, passwords: dict[str, str], change: str) -> None:
     method, path, body = CHANGES[change]
-    assert request(server, "trainer", passwords["trainer"], method, path, body, kind) == 403
+    assert request(server, "trainer", passwords["trainer"], method, path, body) == 403
+    if change == "champion":
+        assert request(server, "trainer", passwords["trainer"], method, path, body, kind="text/plain") == 403
 
 
 @pytest.mark.usefixtures("registered")

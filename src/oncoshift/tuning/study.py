@@ -24,6 +24,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateF
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import TrialState
 
+from oncoshift.registry.client import shorten_error
 from oncoshift.registry.waiting import patience
 from oncoshift.secrets import remove_credentials
 from oncoshift.tuning.lock import study_lock
@@ -229,7 +230,8 @@ class SharedStudy:
                     self._beat(trial.number)
                 except StorageInternalError as error:  # the database is busy or away; the next heartbeat may succeed
                     if not missed:
-                        _log.warning("trial %d: no heartbeat: %s", trial.number, error.__cause__ or error)
+                        words = shorten_error(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+                        _log.warning("trial %d: no heartbeat: %s", trial.number, words)
                     missed = True
                 else:
                     missed = False
