@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     As = Callable[[str], None]
 
+pytestmark = pytest.mark.slow  # the server checks a password for a fraction of a second at each request
 pytest.importorskip("flask_wtf", reason="MLflow's basic-auth: pip install flask-wtf")
 MODEL = "oncoshift-kidney"
 CONFIGURATION = """[mlflow]
