@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect import get_client
 from prefect.cli.deploy._triggers import _initialize_deployment_triggers
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import AutomationSort, FlowRunSort
 from prefect.events import emit_event
 from prefect.states import Completed, Failed, Pending, Running, Suspended
@@ -73,7 +75,7 @@ def wait_until(reached: Callable[[], bool], what: str) -> None:
 
 def list_runs(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
     own = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
-    return client.read_flow_runs(deployment_filter=own, sort=FlowRunSort.ID_DESC, limit=10)
+    return client.read_flow_runs(deployment_filter=own, sort=FlowRunSort.ID_DESC, limit=200)
 
 
 def report_drift(model: str) -> None:
@@ -95,6 +97,20 @@ def test_drift_starts_one_retraining_for_each_model_in_a_cool_down(client: SyncP
     wait_until(lambda: len(list_runs(client, deployment)) == 2, "a retraining for the other model")
     time.sleep(2)  # the events are taken in their order: the second of the first model came before
     assert len(list_runs(client, deployment)) == 2
+
+
+def test_overlapping_schedules_with_different_parameters_both_start(client: SyncPrefectClient) -> None:
+    """Prefect's issue 17550: of two schedules that are due together, one was lost."""
+    cron = CronSchedule(cron="0 2 * * *")
+    schedules = [DeploymentScheduleCreate(schedule=cron, slug=each, parameters={"target": each}) for each in "ab"]
+    made = client.create_deployment(flow_id=client.create_flow(retrain), name="overlap", schedules=schedules)
+
+    def list_targets_of_next_time() -> set[str]:
+        runs = list_runs(client, made)
+        first = min((run.expected_start_time for run in runs if run.expected_start_time), default=None)
+        return {run.parameters["target"] for run in runs if run.expected_start_time == first}
+
+    wait_until(lambda: list_targets_of_next_time() == {"a", "b"}, "a run for each at the same time")
 
 
 def test_a_receiver_is_told_of_failure_approval_promotion_and_drift(
