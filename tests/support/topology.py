@@ -1,4 +1,4 @@
-"""The servers of a team: PostgreSQL, an S3 store, MLflow with log-in, and Prefect."""
+"""The servers of a team: PostgreSQL, an S3 store, and MLflow with log-in."""
 
 from __future__ import annotations
 
@@ -100,29 +100,6 @@ def running_tracking(folder: Path) -> Iterator[Tracking]:
         made = Tracking(uri, s3, database, folder / "s3.log")
         _create_trainer(uri)
         yield made
-
-
-@contextmanager
-def running_prefect(database: str, folder: Path) -> Iterator[str]:
-    """Run a Prefect server on PostgreSQL for as long as the block does.
-
-    Args:
-        database: URL of the PostgreSQL server's first database.
-        folder: for its log.
-
-    Yields:
-        The address of its API.
-    """
-    port = str(find_free_port())
-    api = f"http://127.0.0.1:{port}/api"
-    url = make_url(create_database(database, "prefect")).set(drivername="postgresql+asyncpg")
-    settings = {
-        "PREFECT_API_DATABASE_CONNECTION_URL": url.render_as_string(hide_password=False),
-        "PREFECT_HOME": str(folder / "server"),
-    }
-    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
-    with _running(command, f"{api}/health", folder / "prefect.log", settings):
-        yield api
 
 
 def create_database(url: str, purpose: str) -> str:
