@@ -106,6 +106,23 @@ def test_a_listing_as_json_has_all_that_is_known(
     assert [(event["kind"], event["reason"]) for event in rows[1]["events"]] == [("promote", REASON)]
 
 
+def test_a_long_list_has_the_newest_and_those_with_an_alias(
+    run: Callable[..., int], name: str, tracker: Tracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker.client.create_model_version(name, "file:///nowhere", run_id="0" * 32)
+    assert run("promote", "1", "--model", name, "--reason", REASON) == 0
+    capsys.readouterr()
+
+    def listed(*options: str) -> list[str]:
+        assert run("models", name, "--json", *options) == 0
+        return [row["version"] for row in json.loads(capsys.readouterr().out)]
+
+    assert listed("--last", "1") == ["3", "1"]
+    assert listed("--last", "0") == listed() == ["3", "2", "1"]
+    assert run("models", name, "--last", "2") == 0
+    assert "older versions are left out" in capsys.readouterr().out
+
+
 def test_to_read_makes_no_store(
     run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

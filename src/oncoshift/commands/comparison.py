@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from oncoshift.commands.context import add_last
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
@@ -86,6 +88,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         help="two retrainings or trainings, by id, prefix of an id, or name; without: a list of all retrainings",
     )
     parser.add_argument("--json", action="store_true", help="as JSON, with all digits")
+    add_last(parser, "retrainings")
 
 
 def compare(context: Context) -> None:
@@ -109,6 +112,8 @@ def compare(context: Context) -> None:
         print_table(_build_table(settings.target, rows))
         if len({row.test_set for row in rows}) > 1:
             print("! not all were measured on the same test set: compare figures within one test set only")
+        if len(rows) == context.arguments.last:
+            print("older retrainings are left out; `--last 0` lists all")
     else:
         print(
             f"no retraining of {settings.target} has finished yet: `oncoshift retrain` does one; "
@@ -127,6 +132,8 @@ def _compare_named(context: Context, runs: Sequence[str]) -> None:
 
 def _find_finished_runs(context: Context) -> Sequence[Run]:
     """Find the finished retrainings, newest first; a missing store has none, and is not created."""
+    from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
+
     from oncoshift.registry.store import has_store
     from oncoshift.registry.tracking import Tracker
 
@@ -140,6 +147,7 @@ def _find_finished_runs(context: Context) -> Sequence[Run]:
         f"tags.`oncoshift.step` = 'retrain' and tags.`oncoshift.target` = '{settings.target}' "
         "and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
+        max_results=context.arguments.last or SEARCH_MAX_RESULTS_THRESHOLD,
     )
 
 

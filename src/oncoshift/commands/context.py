@@ -88,3 +88,15 @@ class Context:
         path = self.project / "params.yaml"
         if self.params.resolve() != path:
             raise SettingsError(f"{self.arguments.command} reads {path}; change settings by --preset or --set")
+
+
+def add_last(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the option that limits a list to its newest entries.
+
+    Args:
+        parser: of the command.
+        what: what the list has, in the plural.
+    """
+    parser.add_argument(
+        "--last", type=int, default=20, metavar="N", help=f"list the N newest {what}; 0: all; default: 20"
+    )

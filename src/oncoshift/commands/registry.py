@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oncoshift.commands.context import add_last
+
 if TYPE_CHECKING:
     import argparse
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options of `models`."""
     parser.add_argument("--json", action="store_true", help="print a JSON list with all details of each version")
+    add_last(parser, "versions; those with an alias are always listed")
     parser.add_argument("model", nargs="?", help="a registered model; default: oncoshift-<target>")
 
 
@@ -81,7 +84,7 @@ def models(context: Context) -> None:
     from oncoshift.registry.history import list_versions
 
     name = _choose_model_name(context)
-    rows = list_versions(open_registry(context), name)
+    rows = list_versions(open_registry(context), name, context.arguments.last)
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
         return
@@ -97,6 +100,8 @@ def models(context: Context) -> None:
         cells = (row.version, ", ".join(row.aliases), gate, row.created, row.run_id[:8], "\n".join(events))
         table.add_row(*(Text(cell) for cell in cells))  # people typed names and reasons: no markup
     print_table(table)
+    if context.arguments.last and len(rows) >= context.arguments.last:
+        print("older versions are left out; `--last 0` lists all")
 
 
 def promote(context: Context) -> None:

@@ -117,21 +117,39 @@ def find_recorded_champion(events: Sequence[Event]) -> str | None:
     return next((event.champion for event in reversed(events) if event.changes_champion), None)
 
 
-def list_versions(client: MlflowClient, name: str) -> list[VersionRow]:
-    """List all versions, newest first.
+def list_versions(client: MlflowClient, name: str, last: int = 0) -> list[VersionRow]:
+    """List versions, newest first.
+
+    Args:
+        client: of the registry.
+        name: of the model.
+        last: number of the newest versions, which are listed with those that have an alias; 0: all.
 
     Raises:
         RegistryError: no such model.
     """
     aliases = read_aliases(client, name)
+    versions = _read_last(client, name, last, set(aliases.values())) if last else _read_all(client, name)
+    rows = [_make_row(version, aliases) for version in versions]
+    return sorted(rows, key=lambda row: int(row.version), reverse=True)
+
+
+def _read_all(client: MlflowClient, name: str) -> list[ModelVersion]:
     versions: list[ModelVersion] = []
     token: str | None = ""
     while token is not None:
         page = client.search_model_versions(f"name = {quote_text(name)}", page_token=token or None)
         versions.extend(page)
         token = page.token or None
-    rows = [_make_row(version, aliases) for version in versions]
-    return sorted(rows, key=lambda row: int(row.version), reverse=True)
+    return versions
+
+
+def _read_last(client: MlflowClient, name: str, count: int, others: set[str]) -> list[ModelVersion]:
+    found = client.search_model_versions(
+        f"name = {quote_text(name)}", max_results=count, order_by=["version_number DESC"]
+    )
+    missing = others - {str(version.version) for version in found}
+    return [*found, *(get_version(client, name, number) for number in missing)]
 
 
 def record_event(client: MlflowClient, name: str, event: Event) -> None:
