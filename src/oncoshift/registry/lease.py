@@ -173,6 +173,8 @@ def _take(client: MlflowClient, watch: _Watch) -> str:
     try:
         client.rename_registered_model(lock.name, name)
     except (MlflowException, RegistryError) as error:
+        if isinstance(error, MlflowException) and error.error_code == "PERMISSION_DENIED":
+            raise
         if not _exists(client, name):  # else only the answer was lost
             raise _HeldError("the registry: other processes are changing aliases") from error
     _settle(client, name)
