@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import Engine, event
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry.embedded import SQLITE, find_database, open_database
@@ -182,6 +183,25 @@ def test_an_error_of_the_database_is_one_line(pristine: Path, tmp_path: Path) ->
         connection.execute("DROP TABLE registered_models")
     with pytest.raises(RegistryError, match=r"mlflow\.db: no such table: registered_models$"):
         promote(client, "oncoshift-kidney", "1", "", "")
+
+
+def test_a_full_disk_under_the_database_is_told_with_the_remedy(pristine: Path, tmp_path: Path) -> None:
+    database = Path(shutil.copy(pristine, tmp_path / "mlflow.db"))
+
+    def fill(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA max_page_count=1")  # SQLite raises it to the pages that there are
+
+    def write() -> None:
+        client = open_client(f"{SQLITE}{database}")
+        for number in range(50):
+            client.create_registered_model(f"model {number}", description=5000 * "x")
+
+    event.listen(Engine, "connect", fill)
+    try:
+        with pytest.raises(RegistryError, match=r"database or disk is full; make room, and start it again$"):
+            write()
+    finally:
+        event.remove(Engine, "connect", fill)
 
 
 def test_a_servers_address_is_no_database() -> None:

@@ -89,7 +89,8 @@ class _PatientClient:
                 )
             except MlflowException as error:
                 if fault := _find_database_fault(error):
-                    raise RegistryError(f"{self._uri}: {fault}") from error
+                    remedy = "; make room, and start it again" if "disk is full" in fault else ""
+                    raise RegistryError(f"{self._uri}: {fault}{remedy}") from error
                 raise
 
         return call
