@@ -34,7 +34,7 @@ docs: $(READY)            ## the documentation site, in build/site; a warning is
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ui: $(READY)              ## the MLflow UI on the embedded store
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port 5000
 
 bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[platform,dev,bench]"

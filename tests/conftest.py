@@ -22,6 +22,8 @@ settings.load_profile("repeatable")
 # they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Else each of MLflow's servers starts nine more processes, for jobs that nothing here asks for.
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 # Else each of the hundreds of processes that tests start would compile the whole package.
