@@ -71,21 +71,21 @@ def test_steps_follow_one_another_with_what_came_before(session: Any) -> None:
 
 
 def test_an_error_in_a_step_ends_the_retrainings_run(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, result in {"open_client": None, "open_session": session, "find_previous_outcome": None}.items():
+    for name, result in {"check_stores": None, "open_session": session, "find_previous_outcome": None}.items():
         monkeypatch.setattr(recipe, name, lambda *_, result=result: result)
     error = OSError("disk full")
     steps = Mock(tune=Mock(side_effect=error))
     with pytest.raises(OSError, match="disk full"):
-        retrain(Mock(forced=""), steps)
+        retrain(Mock(forced="", **{"settings.tracking.wait_minutes": 0}), steps)
     session.recorder.end.assert_called_once_with(error)
 
 
 def test_where_nothing_has_changed_no_step_is_taken_but_the_data(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = Mock()
-    for name, result in {"open_client": None, "open_session": session, "find_previous_outcome": outcome}.items():
+    for name, result in {"check_stores": None, "open_session": session, "find_previous_outcome": outcome}.items():
         monkeypatch.setattr(recipe, name, lambda *_, result=result: result)
     order: list[tuple[str, tuple[Any, ...]]] = []
-    assert retrain(Mock(forced=""), noted(order)) is outcome
+    assert retrain(Mock(forced="", **{"settings.tracking.wait_minutes": 0}), noted(order)) is outcome
     assert [name for name, _ in order] == ["data"]
 
 

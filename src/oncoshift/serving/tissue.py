@@ -281,20 +281,21 @@ def _hue_shares(image: NDArray[np.uint8], stained: NDArray[np.uint8]) -> tuple[f
     """Compute the chroma-weighted shares of stained pixels with a hue of H&E and of eosin."""
     import cv2
 
-    # In place, since clearing the pages of new arrays would take longer than the arithmetic.
+    # In place, since clearing the pages of new arrays would take longer than the arithmetic. NumPy
+    # multiplies and compares with numbers: OpenCV takes an image of four pixels for a number.
     red, green, blue = (cv2.LUT(plane, _DENSITY) for plane in cv2.split(image))
     # Three times x and y of eqs. 4 and 5, exactly 0 where green and blue are equal.
     y = cv2.subtract(green, blue)
-    y = cv2.multiply(y, 3**0.5, dst=y)
+    y *= np.float32(3**0.5)
     x = cv2.addWeighted(red, 2, cv2.add(green, blue, dst=green), -1, 0, dst=red)
     chroma = cv2.magnitude(x, y, magnitude=blue)
     total = _sum_where(chroma, stained)
     if total == 0:
         return 0.0, 0.0
-    above = cv2.bitwise_and(cv2.compare(y, 0.0, cv2.CMP_GT), stained)
+    above = cv2.bitwise_and((y > 0).view(np.uint8), stained)
     stain, eosin = (
-        _sum_where(chroma, cv2.bitwise_and(above, cv2.compare(y, cv2.multiply(x, slope, dst=green), cv2.CMP_GE)))
-        for slope in (float(np.tan(np.radians(hue))) for hue in (STAIN_HUE, EOSIN_HUE))
+        _sum_where(chroma, cv2.bitwise_and(above, (y >= x * slope).view(np.uint8)))
+        for slope in (np.float32(np.tan(np.radians(hue))) for hue in (STAIN_HUE, EOSIN_HUE))
     )
     return stain / total, eosin / total
 

@@ -149,3 +149,9 @@ def test_measuring_leaves_the_tile_as_it_was() -> None:
     measured = measure(tile)
     assert (measured.width, measured.height) == (300, 300)
     assert (tile == before).all()
+
+
+def test_an_image_of_a_few_pixels_is_measured() -> None:
+    for height, width in ((1, 1), (1, 4), (4, 1), (2, 3)):
+        found = measure(np.full((height, width, 3), (183, 140, 185), dtype=np.uint8))
+        assert (found.width, found.height, found.stain_share) == (width, height, 1.0)
