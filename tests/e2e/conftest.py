@@ -17,6 +17,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from support.ports import find_free_port
+from support.tiny_settings import TINY as COMMON
 
 from oncoshift.cli import main
 from oncoshift.versioning import repro
@@ -26,27 +27,11 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-TINY = {
-    "target": "kidney",
-    "sources": ["lung", "colon"],
+TINY = COMMON | {
     "phantom": {"organs": ["lung", "colon", "kidney"], "tile_size": 32, "groups_per_class": 8, "tiles_per_group": 3},
-    "split": {"audit_share": 0.35, "test_share": 0.35},
-    "normalize": {"variants": ["none"], "tile_size": 32},
-    "model": {"bottleneck": 16},
     "train": {"epochs": 2, "steps_per_epoch": 4, "batch_size": 8, "threads": 1},
     "tune": {"trials": 2, "epochs": 2, "heartbeat_seconds": 1},
-    "select": {"source_floor": 0.0},
     "retrain": {"seeds": 2},
-    "evaluate": {"bootstrap": 100},
-    "explain": {"tiles": 4, "steps": 4, "max_steps": 8, "checked_tiles": 1},
-    # The tiny model always passes the gate: these tests are about the flow.
-    "gate": {
-        "min_balanced_accuracy": 0.0,
-        "min_auroc": 0.0,
-        "min_sensitivity": 0.0,
-        "min_gain_over_control": -1.0,
-        "min_audit_groups": 2,
-    },
 }
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from faults.moments import Clock, Moment
+from support.tiny_settings import TINY
 
 from oncoshift.experiments import hold_experiment
 from oncoshift.phantom.write import write_phantom
@@ -36,28 +37,12 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = tuple(field.name for field in fields(Steps))
 
-_SETTINGS: dict[str, Any] = {
-    "target": "kidney",
-    "sources": ["lung", "colon"],
+_SETTINGS: dict[str, Any] = TINY | {
     "ingest": {"adapter": "folder"},
-    "split": {"audit_share": 0.35, "test_share": 0.35},
-    "normalize": {"variants": ["none"], "tile_size": 32},
-    "model": {"bottleneck": 16},
     "train": {"epochs": 3, "steps_per_epoch": 3, "batch_size": 8, "threads": 1},
     "tune": {"trials": 2, "epochs": 1, "heartbeat_seconds": 1},
-    "select": {"source_floor": 0.0},
     "retrain": {"seeds": 1},
-    "evaluate": {"bootstrap": 100},
-    "explain": {"tiles": 4, "steps": 4, "max_steps": 8, "checked_tiles": 1},
-    # The tiny model always passes the gate: each retraining promotes its version.
-    "gate": {
-        "min_balanced_accuracy": 0.0,
-        "min_auroc": 0.0,
-        "min_sensitivity": 0.0,
-        "min_gain_over_control": -1.0,
-        "non_inferiority_margin": 1.0,
-        "min_audit_groups": 2,
-    },
+    "gate": TINY["gate"] | {"non_inferiority_margin": 1.0},  # each retraining promotes its version
     "tracking": {"system_metrics": False},
 }
 
