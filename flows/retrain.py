@@ -1,4 +1,4 @@
-"""The retraining flow: data → tune → train → evaluate → select → explain → register → gate.
+"""The retraining flow: data → choose → tune → train → evaluate → select → explain → register → gate.
 
     python -m flows.retrain [--preset NAME] [--set KEY=VALUE] [--name NAME] [--force]
 
@@ -96,6 +96,7 @@ def hold_gpu(step: Callable[P, R]) -> Callable[P, R]:
 
 STEPS = recipe.Steps(
     data=as_task("data", prepare.prepare_data),
+    choose=as_task("choose", hold_gpu(recorded.choose)),
     tune=as_task("tune", hold_gpu(recorded.tune)),
     train=as_task("train", hold_gpu(recorded.train), "train-{method}-{number}"),
     evaluate=as_task("evaluate", recorded.evaluate),

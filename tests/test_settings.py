@@ -323,3 +323,27 @@ def test_flat_keys_and_values_round_trip() -> None:
 def test_a_presets_file_that_is_not_there_is_told_as_a_presets(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--preset nothere\.yaml: no such file; name one"):
         find_preset("nothere.yaml", tmp_path, trusted=True)
+
+
+def test_a_method_that_is_named_is_trained_and_not_chosen_among_others(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("retrain: {methods: [mcc, cdan]}\n")
+    assert load_settings(tmp_path / "params.yaml").retrain.methods == ("mcc", "cdan")
+    assert load_settings(tmp_path / "params.yaml", overrides=("train.method=cdan",)).retrain.methods == ()
+    both = ("train.method=cdan", "retrain.methods=[mdd]")
+    assert load_settings(tmp_path / "params.yaml", overrides=both).retrain.methods == ("mdd",)
+    assert load_settings(tmp_path / "params.yaml", overrides=("retrain.methods=null",)).retrain.methods == ()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("retrain.methods=[mcc, erm]", "retrain.methods names the control 'erm'"),
+        ("retrain.methods=[mcc, mcc]", "names mcc more than once"),
+        ("retrain.methods=[best]", "'best' is not allowed; input should be 'erm'"),
+        ("retrain.methods=[mcc, stain_aug]", "stain_aug changes tiles, and with model.freeze 'all'"),
+    ],
+)
+def test_methods_that_cannot_be_chosen_are_told(override: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(overrides=("model.freeze=all", override))
+    assert message in str(caught.value)

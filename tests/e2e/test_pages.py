@@ -33,8 +33,8 @@ pytestmark = pytest.mark.slow
 
 MODEL = "oncoshift-kidney"
 STEPS = recipe.Steps(
-    prepare.prepare_data, recorded.tune, recorded.train, recorded.evaluate, recorded.select, recorded.explain,
-    recorded.register, recorded.gate,
+    prepare.prepare_data, recorded.choose, recorded.tune, recorded.train, recorded.evaluate, recorded.select,
+    recorded.explain, recorded.register, recorded.gate,
 )  # fmt: skip
 PATIENCE_MS = 120_000
 

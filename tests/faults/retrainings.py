@@ -41,7 +41,7 @@ _SETTINGS: dict[str, Any] = TINY | {
     "ingest": {"adapter": "folder"},
     "train": {"epochs": 3, "steps_per_epoch": 3, "batch_size": 8, "threads": 1},
     "tune": {"trials": 2, "epochs": 1, "heartbeat_seconds": 1},
-    "retrain": {"seeds": 1},
+    "retrain": {"seeds": 1, "methods": ["dann", "mcc"], "screen_seeds": 1},
     "gate": TINY["gate"] | {"non_inferiority_margin": 1.0},  # each retraining promotes its version
     "tracking": {"system_metrics": False},
 }

@@ -44,6 +44,7 @@ def noted(order: list[tuple[str, tuple[Any, ...]]]) -> Steps:
 
     return Steps(
         data=step("data", lambda _plan: "jobs"),
+        choose=step("choose", lambda session: session),
         tune=step("tune", lambda _session: TUNED),
         train=step("train", trained),
         evaluate=step("evaluate", lambda *_: "evaluation"),
@@ -59,7 +60,7 @@ def test_steps_follow_one_another_with_what_came_before(session: Any) -> None:
     closed: Any = run_steps(session, noted(order))  # see the fixture
     _, evaluation, selection, version, decision = closed
     names = [name for name, _ in order]
-    assert names == ["tune", *["train"] * 4, "evaluate", "select", "explain", "register", "gate"]
+    assert names == ["choose", "tune", *["train"] * 4, "evaluate", "select", "explain", "register", "gate"]
     assert [arguments[2:] for name, arguments in order if name == "train"] == [
         ("erm", 0), ("erm", 1), ("dann", 0), ("dann", 1),
     ]  # fmt: skip
@@ -74,7 +75,7 @@ def test_an_error_in_a_step_ends_the_retrainings_run(session: Any, monkeypatch: 
     for name, result in {"check_stores": None, "open_session": session, "find_previous_outcome": None}.items():
         monkeypatch.setattr(recipe, name, lambda *_, result=result: result)
     error = OSError("disk full")
-    steps = Mock(tune=Mock(side_effect=error))
+    steps = Mock(choose=Mock(side_effect=error))
     with pytest.raises(OSError, match="disk full"):
         retrain(Mock(forced="", **{"settings.tracking.wait_minutes": 0}), steps)
     session.recorder.end.assert_called_once_with(error)

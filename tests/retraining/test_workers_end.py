@@ -40,7 +40,7 @@ def test_a_study_whose_workers_were_killed_is_to_be_started_again(
     settings = Settings()
     plan = RetrainingPlan(tmp_path, Layout(tmp_path), settings, "", "", lambda _line: None)
     session = SimpleNamespace(plan=plan, key="key")
-    search = SimpleNamespace(tune=settings.tune, study=SimpleNamespace(finished=0))
+    search = SimpleNamespace(settings=settings, tune=settings.tune, study=SimpleNamespace(finished=0))
     with pytest.raises(workers.TuningError, match="start it again") as raised:
         workers.run_workers(cast("Any", session), cast("Any", search), "run", Budget(4), 2)
     assert raised.value.exit_code == code

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncoshift.markdown import escape
+from oncoshift.markdown import escape, render_table
+from oncoshift.selection.choice import HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
+    from oncoshift.selection.choice import Choice
     from oncoshift.selection.verdict import Verdict
 
 RESEARCH_ONLY = (
@@ -42,6 +44,7 @@ class CardFacts:
         means: the same for the mean over `seeds`.
         split: split of labelled target tiles that the metrics were measured on.
         phantom: whether the data are made up.
+        choice: how the method was chosen; None if it was given.
     """
 
     name: str
@@ -60,6 +63,7 @@ class CardFacts:
     means: Mapping[str, str]
     split: str
     phantom: bool = False
+    choice: Choice | None = None
 
 
 def render_card(facts: CardFacts) -> str:
@@ -68,7 +72,7 @@ def render_card(facts: CardFacts) -> str:
         **render_judgement(facts),
         "Gate": NOT_JUDGED,
         "Use and limits": _render_limits(facts),
-        "Data": _render_table(("data set", "DVC digest"), facts.data.items()),
+        "Data": render_table(("data set", "DVC digest"), facts.data.items()),
         "Load": _render_example(facts.name),
     }
     return replace_sections(f"# {escape(facts.name)}\n\n{render_summary(facts)}\n", sections)
@@ -112,12 +116,15 @@ def _render_figures(facts: CardFacts) -> str:
     header = ("metric", f"this model (seed {facts.seed})", f"mean of {facts.method} over seeds {seeds}")
     rows = [(name, words, facts.means[name]) for name, words in facts.figures.items()]
     what = f"{escape(facts.target)}, {facts.split} tiles; intervals are bootstrapped over groups, not tiles."
-    return f"{what}\n\n{_render_table(header, rows)}"
+    return f"{what}\n\n{render_table(header, rows)}"
 
 
 def _render_verdict(facts: CardFacts) -> str:
     reasons = [f"- {escape(reason)}" for reason in facts.verdict.reasons]
-    return "\n".join([f"Picked: {facts.selection}.", "", f"**{facts.verdict.kind.value}**", "", *reasons])
+    lines = [f"Picked: {facts.selection}.", "", f"**{facts.verdict.kind.value}**", "", *reasons]
+    if facts.choice is not None:
+        lines += ["", f"Method: {facts.choice.words}.", "", render_table(HEADER, facts.choice.rows)]
+    return "\n".join(lines)
 
 
 def _render_limits(facts: CardFacts) -> str:
@@ -143,7 +150,3 @@ model = mlflow.pyfunc.load_model("models:/{name}@champion")
 with open("tile.jpg", "rb") as file:
     print(model.predict({{"image": [file.read()]}}))  # label, probability, shift, abstain, error
 ```"""
-
-
-def _render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(map(escape, cells))} |" for cells in (header, ["---"] * len(header), *rows))

@@ -85,11 +85,24 @@ TRAININGS = View(
     _CURVES,
 )
 
+CANDIDATES = View(
+    "candidates",
+    "Candidates",
+    "candidate",
+    (
+        *_list_columns("metrics", "candidate/agreement", "candidate/score"),
+        *_list_columns("tags", "oncoshift.verdict", "oncoshift.chosen"),
+        *_list_columns("params", "target", "sources", "method"),
+    ),
+    "attributes.start_time",
+    ("candidate/agreement", "candidate/score"),
+)
+
 
 def save_views(client: MlflowClient, experiment: str) -> None:
     """Save the views in an experiment, and links to them in its description unless it has one."""
     tags = client.get_experiment(experiment).tags
-    wanted = _KIND | {f"{_TAG}{view.key}": _format_envelope(view) for view in (TRAININGS, RETRAININGS)}
+    wanted = _KIND | {f"{_TAG}{view.key}": _format_envelope(view) for view in (TRAININGS, RETRAININGS, CANDIDATES)}
     wanted[NOTE] = tags.get(NOTE) or _render_note(experiment)
     for key, value in wanted.items():
         if tags.get(key) != value:
@@ -116,6 +129,7 @@ def _render_note(experiment: str) -> str:
     links = (
         f"[retrainings]({build_view_path(experiment, RETRAININGS)}), with the gain of each over its control",
         f"[trainings]({build_view_path(experiment, TRAININGS)}), best first",
+        f"[candidates]({build_view_path(experiment, CANDIDATES)}) of a choice among methods",
         f"[epoch by epoch]({build_view_path(experiment, TRAININGS, charts=True)})",
     )
     return " · ".join(links)  # the UI shows the first line alone

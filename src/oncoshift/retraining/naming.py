@@ -23,9 +23,13 @@ _COMMIT_DIGITS, _DATA_DIGITS = 10, 16
 
 
 def name_retraining(settings: Settings) -> str:
-    """Name a retraining, for example `kidney ← lung+colon · dann · 3 seeds`."""
+    """Name a retraining, for example `kidney ← lung+colon · dann · 3 seeds`.
+
+    Where a method is yet to be chosen, all that can be are named: `cdan/mcc`.
+    """
+    method = "/".join(settings.retrain.methods) or settings.train.method
     seeds = f"{settings.retrain.seeds} seed{'s' if settings.retrain.seeds > 1 else ''}"
-    return f"{settings.target} ← {'+'.join(settings.sources)} · {settings.train.method} · {seeds}"
+    return f"{settings.target} ← {'+'.join(settings.sources)} · {method} · {seeds}"
 
 
 def name_training(settings: Settings) -> str:
@@ -41,9 +45,13 @@ def list_retraining_parameters(settings: Settings, data: str, tags: Mapping[str,
         data: content hash of the training data.
         tags: tags of the run, which name its commit.
     """
-    first = settings.seed
+    first, candidates = settings.seed, settings.retrain.methods
+    common = _list_common(settings, data, tags)
+    if candidates:  # a parameter cannot change, and the method is yet to be chosen
+        common["candidates"] = ", ".join(candidates)
+        del common["method"]
     return {
-        **_list_common(settings, data, tags),
+        **common,
         "control": settings.retrain.control,
         "seeds": ", ".join(str(seed) for seed in range(first, first + settings.retrain.seeds)),
         "trials": str(settings.tune.trials),

@@ -1,4 +1,4 @@
-"""The recipe of a retraining: data → tune → train → evaluate → select → explain → register → gate.
+"""The recipe of a retraining, from data to gate; `Steps` has the steps in their order.
 
 Each step does its work once: see `recorded`. A retraining that was killed is simply started again:
 finished steps are found, unfinished ones resume. `flows/retrain.py` passes the steps as Prefect
@@ -40,6 +40,7 @@ class Steps:
 
     Attributes:
         data: brings the data up to date.
+        choose: returns the session with the method chosen of `retrain.methods`, or as it is.
         tune: returns the settings to train with.
         train: trains seed number n, from 0, of a method.
         evaluate: scores the jobs by method, control and adapted.
@@ -50,6 +51,7 @@ class Steps:
     """
 
     data: Callable[[RetrainingPlan], ExperimentJobs]
+    choose: Callable[[Session], Session]
     tune: Callable[[Session], Settings]
     train: Callable[[Session, Settings, str, int], TrainedJob]
     evaluate: Callable[[Session, Mapping[str, Sequence[TrainedJob]]], Evaluation]
@@ -131,6 +133,7 @@ def find_previous_outcome(session: Session) -> Outcome | None:
 def run_steps(session: Session, steps: Steps) -> Summary:
     """Run the steps of an open session, and return its summary."""
     log_start(session)
+    session = steps.choose(session)
     control, method = session.settings.retrain.control, session.settings.train.method
     numbers = range(session.settings.retrain.seeds)
     settings = steps.tune(session)
@@ -163,7 +166,7 @@ def _close(session: Session, evaluation: Evaluation, selection: Selection, versi
 
     summary = Summary.from_steps(session, evaluation, selection, version, decision)
     summary.record(session.recorder)
-    facts = collect_facts(session.jobs, selection, evaluation.methods[evaluation.method])
+    facts = collect_facts(session.jobs, selection, evaluation.methods[evaluation.method], session.choice)
     session.recorder.save_text(REPORT, render_report(session, summary, evaluation, facts))
     session.recorder.tracker.finish(session.recorder.run)
     return summary

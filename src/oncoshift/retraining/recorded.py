@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from oncoshift.console import report_tenths
 from oncoshift.data.loading import TRAINING_SPLITS
+from oncoshift.files import DamagedFileError
 from oncoshift.registry.promotion import ChampionMovedError
 from oncoshift.retraining.naming import SETTINGS, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
+from oncoshift.selection.choice import read_choice
 from oncoshift.settings import dump_settings, flatten, replace_values
+from oncoshift.steps import choose as choose_step
 from oncoshift.steps import cross_organ as cross_organ_step
 from oncoshift.steps import evaluate as evaluate_step
 from oncoshift.steps import explain as explain_step
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from oncoshift.registry.decision import Decision
+    from oncoshift.selection.choice import Choice
     from oncoshift.retraining.session import Session
     from oncoshift.settings import Settings, TuneSettings
     from oncoshift.steps.evaluate import Evaluation
@@ -44,6 +49,54 @@ _GATE_ATTEMPTS = 3
 
 SETTLED_TAG = "oncoshift.tuned"
 """Tag of a retraining's run with the values that tuning changed, by dotted key, as JSON."""
+
+
+def choose(session: Session) -> Session:
+    """Choose one of `retrain.methods`, and return the session that goes on with it.
+
+    A choice that was recorded before a crash stands. Where settings name no methods, the session is
+    returned as it is.
+
+    Raises:
+        SettingsError: see `steps.choose.run`.
+    """
+    settings = session.settings
+    if not settings.retrain.methods:
+        return session
+    with session.recorder.step("choose") as recorder:
+        choice = _find_choice(recorder)
+        if choice is None:
+            choice = choose_step.run(settings, lambda method: _screen(session, recorder, method), session.say)
+        choose_step.record(recorder, choice)
+    session.recorder.log_params({"method": choice.method})
+    session.say(f"choose: {choice.words}")
+    return replace(session, choice=choice)
+
+
+def _find_choice(recorder: RunRecorder) -> Choice | None:
+    try:
+        return read_choice(recorder.tracker.read_sealed(recorder.run, choose_step.FILE, "method", "candidates"))
+    except (DamagedFileError, ValueError):
+        return None
+
+
+def _screen(session: Session, above: RunRecorder, method: str) -> Selection:
+    """Train a method with few seeds, pick one and judge it, in a run nested under `above`."""
+    settings, numbers = session.settings, range(session.settings.retrain.screen_seeds)
+    with above.step(f"candidate-{method}", method) as recorder:
+
+        def train_here(job: Job, what: str) -> TrainedJob:
+            step = f"screen-{method}-{what.replace(' ', '-')}"
+            return _train(session, recorder, job, step, f"{method} · {what}", f"{method} {what}")
+
+        jobs = [session.jobs.make_job(settings, train__method=method, seed=settings.seed + n) for n in numbers]
+        seeds = [train_here(job, f"seed {job.seed}") for job in jobs]
+        selection = select_step.run(
+            session.jobs, seeds, settings.select, lambda job, organ: train_here(job, f"{organ} alone"), session.say
+        )
+        session.say(f"{method}: verdict without labels: {selection.verdict.words}")
+        choose_step.record_candidate(recorder, method, selection)
+    return selection
 
 
 def tune(session: Session) -> Settings:
@@ -127,6 +180,10 @@ def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> E
         if evaluation.without_gain:
             session.say(f"evaluate: no interval for the gain: {evaluation.without_gain}")
         evaluation.record(recorder)
+        if session.choice is not None:
+            # After the choice, since it reads labels of the target.
+            table = choose_step.measure(session.jobs, session.choice, session.settings)
+            recorder.save_table("candidates_on_test", table)
     return evaluation
 
 
@@ -163,6 +220,7 @@ def register(session: Session, selection: Selection, evaluation: Evaluation) -> 
             session.jobs,
             selection,
             evaluation.methods[selection.picked.job.settings.train.method],
+            choice=session.choice,
             retraining=session.recorder.run,
             forced=session.plan.forced,
         )

@@ -16,6 +16,7 @@ from oncoshift.registry.source import read_git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.registry.views import save_views
 from oncoshift.retraining.naming import list_retraining_parameters, name_retraining
+from oncoshift.settings import replace_values
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.user import find_user_name
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from oncoshift.layout import Layout
+    from oncoshift.selection.choice import Choice
     from oncoshift.settings import Settings
     from oncoshift.steps.jobs import ExperimentJobs
 
@@ -67,16 +69,20 @@ class Session:
         plan: of the retraining.
         jobs: makes training jobs on the present data.
         recorder: of its run, whose key is the hash of everything that the retraining depends on.
+        choice: the method chosen of `retrain.methods`; None before, and where there are none.
     """
 
     plan: RetrainingPlan
     jobs: ExperimentJobs
     recorder: RunRecorder
+    choice: Choice | None = None
 
     @property
     def settings(self) -> Settings:
-        """Settings of the experiment."""
-        return self.plan.settings
+        """Settings of the experiment, with the chosen method."""
+        if self.choice is None:
+            return self.plan.settings
+        return replace_values(self.plan.settings, {"train.method": self.choice.method, "retrain.methods": []})
 
     @property
     def key(self) -> str:

@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from oncoshift.files import DamagedFileError
-from oncoshift.markdown import escape
+from oncoshift.markdown import escape, render_table
 from oncoshift.registry.approval import Approval
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.history import find_champion, get_version
 from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_view_path
+from oncoshift.selection.choice import HEADER, read_choice
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.training.diagnostics import list_findings
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from oncoshift.evaluation.weighted import MetricName
     from oncoshift.registry.history import Action
     from oncoshift.registry.policy import Reason
+    from oncoshift.selection.choice import Choice
     from oncoshift.retraining.session import Session
     from oncoshift.steps.evaluate import EvaluatedMethod, Evaluation
     from oncoshift.steps.recorder import RunRecorder
@@ -94,6 +96,7 @@ class Summary:
         experiment: id of its MLflow experiment.
         approval: a person's approval of the version, as it stood when this was written; None if
             none was asked for.
+        choice: how the method was chosen; None if it was given.
     """
 
     target: str
@@ -113,6 +116,7 @@ class Summary:
     run: str
     experiment: str
     approval: Approval | None = None
+    choice: Choice | None = None
 
     @property
     def action(self) -> Action:
@@ -153,6 +157,7 @@ class Summary:
             run=recorder.run,
             experiment=recorder.tracker.experiment_id,
             approval=Approval.read(get_version(client, model, version).tags),
+            choice=session.choice,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,6 +166,7 @@ class Summary:
             **asdict(self),
             "verdict": {"kind": self.verdict.kind.value, "reasons": list(self.verdict.reasons)},
             "gate": self.gate.to_dict(),
+            "choice": self.choice and self.choice.to_dict(),
         }
 
     @classmethod
@@ -179,6 +185,7 @@ class Summary:
                 "findings": tuple(values["findings"]),
                 "gate": Decision.from_dict(values["gate"]),
                 "approval": Approval(**values["approval"]) if values["approval"] else None,
+                "choice": values["choice"] and read_choice(values["choice"]),
             }
             return cls(**{**values, **parts})
         except (KeyError, TypeError, ValueError) as error:
@@ -225,6 +232,8 @@ class Summary:
         lines = [f"**{escape(self._title)}**", "", "| model | " + " | ".join(_METRICS) + " |", "|---" * 5 + "|"]
         lines += [f"| {row.title} | " + " | ".join(row.cells) + " |" for row in self.rows]
         lines += ["", f"Gain in balanced accuracy, paired: {self._gain}.", ""]
+        if self.choice is not None:
+            lines += [f"Method: {self.choice.words}.", "", render_table(HEADER, self.choice.rows), ""]
         lines += [f"Picked: {self.picked}. Verdict without labels: **{self.verdict.kind.value}**.", ""]
         lines += [f"- {escape(reason)}" for reason in self.verdict.reasons]
         lines += ["", f"Gate: **{self.action}** for version {self.version}; champion: {self._champion}.", ""]
@@ -250,6 +259,7 @@ class Summary:
         return [
             *(f"! {finding}" for finding in self.findings),
             f"gain in balanced accuracy (paired): {self._gain}",
+            *self._list_choice(),
             f"picked: {self.picked}",
             f"verdict without labels: {self.verdict.kind.value}",
             *(f"  {reason}" for reason in self.verdict.reasons),
@@ -259,6 +269,13 @@ class Summary:
             *(f"  ! {flag}" for flag in self.gate.flags),
             f"champion of {self.model}: {self._champion}",
         ]
+
+    def _list_choice(self) -> list[str]:
+        if self.choice is None:
+            return []
+        facts = (zip(HEADER, row, strict=True) for row in self.choice.rows)
+        lines = [", ".join(f"{name} {value}" for name, value in row if value) for row in facts]
+        return [f"method: {self.choice.words}", *(f"  {line}" for line in lines)]
 
     @property
     def _title(self) -> str:

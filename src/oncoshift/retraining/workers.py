@@ -32,7 +32,7 @@ from oncoshift.program import show_any_text
 from oncoshift.registry.waiting import waiting_for
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import RetrainingPlan, open_session
-from oncoshift.settings import TuneSettings, parse_settings
+from oncoshift.settings import TuneSettings, parse_settings, replace_values
 from oncoshift.steps.trial import Search
 from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning.worker import Budget
@@ -69,6 +69,7 @@ class WorkerTask:
         project: the project's root.
         folder: the experiment's folder.
         settings: all settings of the experiment, as JSON values.
+        method: whose settings are searched.
         tune: section `tune` as used by the parent.
         uri: MLflow's tracking URI.
         forced: see `RetrainingPlan`.
@@ -81,6 +82,7 @@ class WorkerTask:
     project: str
     folder: str
     settings: dict[str, Any]
+    method: str
     tune: dict[str, Any]
     uri: str
     forced: str
@@ -109,6 +111,7 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         str(plan.project),
         str(plan.layout.folder),
         plan.settings.model_dump(mode="json"),
+        search.settings.train.method,
         search.tune.model_dump(mode="json"),
         plan.uri,
         plan.forced,
@@ -238,7 +241,8 @@ def run_task(task: WorkerTask) -> None:
         session = open_session(plan, open_jobs(plan))
         if session.key != task.key:
             raise TuningError("code or data have changed since tuning began; start it again")
-        search = Search(settings, tune, session.jobs, plan.forced, plan.say)
+        chosen = replace_values(settings, {"train.method": task.method})
+        search = Search(chosen, tune, session.jobs, plan.forced, plan.say)
         search.work(session.recorder.open_nested(task.run), Budget(tune.trials, task.deadline))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from oncoshift.methods.registry import METHODS
 from oncoshift.selection.registry import VALIDATORS
@@ -66,12 +66,24 @@ class SelectSettings(Section):
 
 
 class RetrainSettings(Section):
-    """Trainings of a retraining: the control and the method, each with every seed."""
+    """Trainings of a retraining: the control and the method, each with every seed; the choice of the latter."""
 
     seeds: int = Field(3, ge=1, description="number of seeds of each, from `seed` upwards")
     control: Annotated[str, OneOf(tuple(name for name, row in METHODS.items() if not row.uses_target))] = Field(
         "erm", description="source-only method that gains are measured against"
     )
+    methods: Names[Annotated[str, OneOf(tuple(METHODS))]] = Field(
+        (), description="methods of which one is chosen without target labels; empty: train.method is trained"
+    )
+    screen_seeds: int = Field(2, ge=1, description="number of seeds with which each of them is trained for the choice")
+    minutes: float | None = Field(
+        None, gt=0, description="minutes after which no further method is trained for the choice; null: no limit"
+    )
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _read_nothing(cls, value: Any) -> Any:
+        return () if value is None else value
 
 
 class EvaluateSettings(Section):

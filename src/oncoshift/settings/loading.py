@@ -29,7 +29,8 @@ def load_settings(
     Args:
         params: a params.yaml; None for the defaults.
         preset: a name under `presets/` beside params.yaml, or the path of a YAML file.
-        overrides: `section.key=value` strings; values are YAML.
+        overrides: `section.key=value` strings; values are YAML. A method that they name is trained,
+            whatever `retrain.methods` of a file says.
         trusted: whether the caller may read any file as a preset; else only files in the folder of
             params.yaml.
 
@@ -50,6 +51,9 @@ def load_settings(
     merged = expand(merged, _EXPANDED_LATE)
     for override in overrides:
         merged = merge(merged, parse_override(override))
+    named = {override.partition("=")[0].strip() for override in overrides}
+    if "train.method" in named and "retrain.methods" not in named:
+        merged = merge(merged, {"retrain": {"methods": []}})
     return parse_settings(merged)
 
 

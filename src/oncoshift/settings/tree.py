@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from oncoshift.methods.registry import METHODS
+from oncoshift.serving.trunks import TRUNKS
 from oncoshift.settings.base import Names, Organ, Section
 from oncoshift.settings.data import DataSections
 from oncoshift.settings.judging import JudgingSections
@@ -31,6 +32,10 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         """Name of the target's model in the registry."""
         return f"oncoshift-{self.target}"
 
+    @property
+    def _method_names(self) -> tuple[str, ...]:
+        return self.train.method, self.retrain.control, *self.retrain.methods
+
     @model_validator(mode="after")
     def _check_sections(self) -> Self:
         if self.target in self.sources:
@@ -41,16 +46,18 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
             raise ValueError(
                 f"train.variant {self.train.variant!r} is not in normalize.variants {list(self.normalize.variants)}"
             )
-        methods = [METHODS[name] for name in (self.train.method, self.retrain.control)]
+        methods = [METHODS[name] for name in self._method_names]
         if any(row.one_organ for row in methods) and self.single.organ not in (None, *self.sources):
             raise ValueError(f"single.organ {self.single.organ!r} is not one of the sources {list(self.sources)}")
+        if self.retrain.control in self.retrain.methods:
+            raise ValueError(f"retrain.methods names the control {self.retrain.control!r}, which is trained anyway")
         return self
 
     @model_validator(mode="after")
     def _check_frozen_parts(self) -> Self:
         """Refuse methods that need frozen parts to change: their features are computed once."""
         freeze, tuned = self.model.freeze, self.tune.parameters
-        methods = {name: METHODS[name] for name in (self.train.method, self.retrain.control)}
+        methods = {name: METHODS[name] for name in self._method_names}
         changing = {
             "train.stain_jitter": self.train.stain_jitter > 0 or "train.stain_jitter" in tuned,
             "tune.parameters: self_training.stain_jitter": "self_training.stain_jitter" in tuned,
@@ -60,6 +67,11 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
             raise ValueError(
                 f"{_find_first(changing)} changes tiles, and with model.freeze {freeze!r} training reads features that "
                 "were computed once; set one of them to its default"
+            )
+        if self.model.backbone not in TRUNKS and any(row.per_domain for row in methods.values()):
+            name = _find_first({name: row.per_domain for name, row in methods.items()})
+            raise ValueError(
+                f"{name} is about BatchNorm, and {self.model.backbone} normalises by LayerNorm; choose another method"
             )
         separating = {
             **{name: row.per_domain for name, row in methods.items()},

@@ -26,6 +26,7 @@ from oncoshift.versioning import read_stage_outs
 
 if TYPE_CHECKING:
     from oncoshift.evaluation.operating import Calibration
+    from oncoshift.selection.choice import Choice
     from oncoshift.steps.evaluate import EvaluatedMethod
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import Recorder, RunRecorder
@@ -59,6 +60,7 @@ def run(
     selection: Selection,
     method: EvaluatedMethod,
     *,
+    choice: Choice | None,
     retraining: str,
     forced: str,
 ) -> Registration:
@@ -69,11 +71,12 @@ def run(
         jobs: of the experiment.
         selection: the picked job and the verdict on it.
         method: performance of all seeds, for the model card.
+        choice: how the method was chosen; None if it was given.
         retraining: id of the retraining's run.
         forced: see `retraining.session.RetrainingPlan`.
     """
     client, job = recorder.tracker.client, selection.picked.job
-    name, facts = job.settings.registered_model, collect_facts(jobs, selection, method)
+    name, facts = job.settings.registered_model, collect_facts(jobs, selection, method, choice)
     calibration = method.calibrations[job.seed]
     version = log_and_register(
         recorder.tracker,
@@ -136,7 +139,9 @@ def _load_training_tiles(jobs: ExperimentJobs, pack: Pack) -> TrainingTiles:
     )
 
 
-def collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod) -> CardFacts:
+def collect_facts(
+    jobs: ExperimentJobs, selection: Selection, method: EvaluatedMethod, choice: Choice | None
+) -> CardFacts:
     """Collect the values of which the model card and the retraining's report are made."""
     settings = selection.picked.job.settings
     target = method.report.organ(settings.target)
@@ -157,6 +162,7 @@ def collect_facts(jobs: ExperimentJobs, selection: Selection, method: EvaluatedM
         means={metric: target.in_words(metric) for metric in METRIC_NAMES},
         split="test",
         phantom=settings.ingest.adapter == "phantom",
+        choice=choice,
     )
 
 
@@ -169,4 +175,5 @@ def _list_tags(facts: CardFacts) -> dict[str, str]:
         "seed": str(facts.seed),
         "sources": ", ".join(facts.sources),
         "balanced_accuracy": f"{facts.figures['balanced_accuracy']} on {facts.target}",
+        **({"oncoshift.choice": facts.choice.words} if facts.choice else {}),
     }

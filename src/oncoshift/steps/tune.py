@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_DIRTY
 
@@ -132,7 +132,10 @@ def _build_preset(search: Search, best: Trial, counts: str) -> str:
         f"Data {search.jobs.data_digest}, code {code}{commit}{dirty}.",
         "tune.trials is 0, as these values are tuned: oncoshift retrain --preset PATH",
     )
-    return format_preset(changed | {"tune.trials": 0}, provenance)
+    settled: dict[str, Any] = {"tune.trials": 0}
+    if base["retrain.methods"] or settings.retrain.methods:
+        settled["retrain.methods"] = []  # these values are those of one method
+    return format_preset(changed | settled, provenance)
 
 
 def _compute_start_ms(trial: Trial) -> int:

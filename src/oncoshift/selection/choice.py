@@ -1,0 +1,125 @@
+"""The choice of one of several methods without target labels.
+
+Methods that the verdict refuses are dropped. Of the others, the one is chosen whose best seed
+agrees most (kappa) with the consensus of models that the same method adapts from each source organ
+alone; of equal ones, that with the higher mean score of its seeds. `benchmarks/choice.py` measures
+what this loses against the best method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from oncoshift.selection.verdict import Kind, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HEADER = ("method", "seeds", "score", "agreement", "verdict", "outcome")
+"""The columns of `Choice.rows`."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method that can be chosen, and what is known of it without target labels.
+
+    Attributes:
+        method: its name.
+        seeds: that it was trained with; none if the time was used up before.
+        scores: of these seeds, by the validator above the source floor.
+        agreement: kappa of its best seed with the consensus of models from single organs; None
+            without one.
+        verdict: on its best seed; None if it was not trained.
+    """
+
+    method: str
+    seeds: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    agreement: float | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def score(self) -> float:
+        """Mean of the scores."""
+        return sum(self.scores) / len(self.scores)
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """What is larger for a candidate that is preferred; those refused come last."""
+        refused = self.verdict is None or self.verdict.kind is Kind.REFUSE
+        return not refused, self.agreement or 0.0, self.score
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen method, and the candidates.
+
+    Attributes:
+        method: the chosen one.
+        candidates: in the order in which settings name them.
+    """
+
+    method: str
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def words(self) -> str:
+        """The choice in one line."""
+        trained = sum(each.verdict is not None for each in self.candidates)
+        missing = len(self.candidates) - trained
+        missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
+        return f"{self.method}, chosen of {trained} without target labels{missed}"
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The candidates as cells of a table with the columns of `HEADER`."""
+        return [self._describe(each) for each in self.candidates]
+
+    def _describe(self, candidate: Candidate) -> tuple[str, ...]:
+        if candidate.verdict is None:
+            return candidate.method, "", "", "", "", "not trained"
+        kind = candidate.verdict.kind
+        outcome = "refused" if kind is Kind.REFUSE else "dropped"
+        return (
+            candidate.method,
+            ", ".join(map(str, candidate.seeds)),
+            f"{candidate.score:.3f}",
+            "" if candidate.agreement is None else f"{candidate.agreement:.3f}",
+            kind.value,
+            "chosen" if candidate.method == self.method else outcome,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choice as JSON values."""
+        values: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return values
+
+
+def choose(candidates: Sequence[Candidate]) -> Choice:
+    """Choose the best candidate; of equal ones, the first. If all are refused, one is still chosen.
+
+    The gate then judges it, and labels are stronger evidence than the verdict.
+
+    Args:
+        candidates: at least one of them trained.
+    """
+    best = max((each for each in candidates if each.verdict is not None), key=lambda each: each.rank)
+    return Choice(best.method, tuple(candidates))
+
+
+def read_choice(values: dict[str, Any]) -> Choice:
+    """Read what `Choice.to_dict` returned.
+
+    Raises:
+        ValueError: another version wrote it, with other fields.
+    """
+    return _adapter().validate_python(values)
+
+
+@cache
+def _adapter() -> TypeAdapter[Choice]:
+    return TypeAdapter(Choice)

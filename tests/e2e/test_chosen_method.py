@@ -1,0 +1,110 @@
+"""A retraining chooses its method, is stopped while it does, and goes on with nothing trained twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from e2e.conftest import Project
+
+from oncoshift.retraining import prepare, recipe, recorded
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+METHODS = ["dann", "mcc"]
+STEPS = recipe.Steps(
+    prepare.open_jobs, recorded.choose, recorded.tune, recorded.train, recorded.evaluate, recorded.select,
+    recorded.explain, recorded.register, recorded.gate,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
+    project = Project(Path(shutil.copytree(with_data, tmp_path_factory.mktemp("choice") / "copy", symlinks=True)))
+    project.change(
+        retrain={"seeds": 2, "methods": METHODS, "screen_seeds": 1},
+        tune={"trials": 0},
+        explain={"tiles": 2, "checked_tiles": 0},
+        tracking={"system_metrics": False},
+    )
+    return project
+
+
+def retrain(project: Project, stop_at: str = "") -> list[str]:
+    """Retrain in this process, which a line of progress can stop as Ctrl-C would; return the lines."""
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if stop_at and line.startswith(stop_at):
+            raise KeyboardInterrupt
+
+    plan = prepare.make_plan(project.root, preset=None, overrides=(), force=False, environ={}, say=say)
+    recipe.retrain(plan, STEPS)
+    return said
+
+
+def find_runs(project: Project, step: str) -> list[Run]:
+    experiment = project.client.get_experiment_by_name("oncoshift")
+    found: list[Run] = project.client.search_runs([experiment.experiment_id], f"tags.`oncoshift.step` = '{step}'")
+    return found
+
+
+def list_jobs(project: Project) -> dict[str, int]:
+    """List when each finished job was written, by its id."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in project.root.glob("runs/jobs/*/done.json")}
+
+
+def test_a_retraining_chooses_and_goes_on_after_a_stop(project: Project) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        retrain(project, stop_at="mcc seed 0: epoch 1/2")
+    begun = list_jobs(project)
+    assert sorted(name.split("-")[0] for name in begun) == ["dann"] * 3, "a seed, and each organ alone"
+    said = retrain(project)
+    assert sum("already trained" in line for line in said) >= 3
+    assert begun.items() <= list_jobs(project).items(), "nothing is trained twice"
+    # Of each method a seed and two organs alone; of the chosen one another seed, which may be the
+    # pick and then needs the organs of its own; of the control two seeds.
+    assert len(list_jobs(project)) in (9, 11)
+
+    (parent,) = find_runs(project, "retrain")
+    (choose,) = find_runs(project, "choose")
+    file = Path(project.client.download_artifacts(choose.info.run_id, "choice.json"))
+    chosen = json.loads(file.read_text())["method"]
+    assert parent.info.run_name == "kidney ← lung+colon · dann/mcc · 2 seeds"
+    assert (parent.data.params["candidates"], parent.data.params["method"]) == ("dann, mcc", chosen)
+    assert parent.data.tags["oncoshift.choice"] == f"{chosen}, chosen of 2 without target labels"
+    assert parent.data.tags["oncoshift.oracle"] == "false"
+    candidates = {run.data.params["method"]: run.data for run in find_runs(project, "candidate")}
+    assert {name: data.tags["oncoshift.chosen"] for name, data in candidates.items()} == {
+        method: str(method == chosen).lower() for method in METHODS
+    }
+    assert all({"candidate/score", "candidate/agreement"} <= set(data.metrics) for data in candidates.values())
+    assert {run.data.params["method"] for run in find_runs(project, "train")} == {"erm", chosen}
+
+
+def test_people_find_the_choice_where_they_look(project: Project) -> None:
+    (parent,) = find_runs(project, "retrain")
+    choice = parent.data.tags["oncoshift.choice"]
+
+    def read(name: str) -> str:
+        return Path(project.client.download_artifacts(parent.info.run_id, name)).read_text(encoding="utf-8")
+
+    version = project.client.get_model_version("oncoshift-kidney", "1")
+    assert f"Method: {choice}." in read("summary.md")
+    assert f"Method: {choice}." in version.description
+    assert version.tags["oncoshift.choice"] == choice
+    report = read("report.html")
+    assert "Choice of the method, without target labels" in report
+    assert "The candidates on the target&#39;s test tiles, read after the choice" in report
+    assert json.loads(read("candidates.json"))["columns"][0] == "method"
+
+
+def test_where_nothing_has_changed_nothing_is_chosen_again(project: Project) -> None:
+    before = list_jobs(project)
+    assert not any("choose" in line for line in retrain(project))
+    assert list_jobs(project) == before

@@ -1,0 +1,47 @@
+"""Methods are screened until the time is used up, and never by target labels."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from oncoshift.errors import SettingsError
+from oncoshift.selection.verdict import Kind, Verdict
+from oncoshift.settings import parse_settings
+from oncoshift.steps.choose import run
+
+METHODS = ["mcc", "cdan", "dann"]
+
+
+def screened(method: str) -> Any:
+    """Make the selection of a screened method with one seed and one source organ."""
+    seeds = [SimpleNamespace(job=SimpleNamespace(seed=0))]
+    score = {"mcc": 0.3, "cdan": 0.6, "dann": 0.5}[method]
+    return SimpleNamespace(seeds=seeds, scores=[score], verdict=Verdict(Kind.DOUBT, ("one source",)), agreement=None)
+
+
+def test_all_methods_are_screened_in_their_order() -> None:
+    asked: list[str] = []
+
+    def screen(method: str) -> Any:
+        asked.append(method)
+        return screened(method)
+
+    choice = run(parse_settings({"retrain": {"methods": METHODS}}), screen, lambda _line: None)
+    assert (asked, choice.method) == (METHODS, "cdan")
+
+
+def test_no_method_is_begun_after_the_time_is_used_up_and_it_is_said() -> None:
+    said: list[str] = []
+    choice = run(parse_settings({"retrain": {"methods": METHODS, "minutes": 1e-9}}), screened, said.append)
+    assert choice.method == "mcc", "the first is always trained"
+    assert [each.verdict is None for each in choice.candidates] == [False, True, True]
+    assert said[0] == "choose: cdan is not trained: the 1e-09 minutes of retrain.minutes are used up"
+
+
+def test_methods_are_not_chosen_by_target_labels() -> None:
+    settings = parse_settings({"retrain": {"methods": METHODS}, "select": {"validator": "oracle"}})
+    with pytest.raises(SettingsError, match="oracle reads target labels"):
+        run(settings, screened, lambda _line: None)
