@@ -144,7 +144,6 @@ def screen(models: dict[Spec, Trained], target: str, pool: tuple[str, ...], meth
 def screen_all(models: dict[Spec, Trained], target: str, labels: NDArray[np.int64]) -> dict[str, list[Screened]]:
     """Screen all methods for a target from each pool; this reads labels for the truth alone."""
 
-
     def measure_truth(pool: tuple[str, ...], method: str) -> float:
         seeds = [models[Spec(target, pool, method, LR, seed)] for seed in SEEDS]
         return float(np.mean([oracle(model.probabilities, labels) for model in seeds]))
@@ -214,7 +213,7 @@ def main() -> None:
             print(f"\rmodels: {len(models)} of {len(specs)}", end="", file=sys.stderr, flush=True)
     labels = np.asarray(tiles["label"] == "malignant", np.int64)
     organs = tiles["organ"].to_numpy()
-    cells = {}
+    cells: dict[str, list[Screened]] = {}
     for target in names:
         cells |= screen_all(models, target, labels[organs == target])
     figures = {

@@ -29,7 +29,7 @@ from oncoshift.data.packs.pack import Pack
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.methods.factory import build_method
 from oncoshift.models.reversal import reverse_gradient
-from oncoshift.serving.classifier import IMAGENET_MEAN, IMAGENET_STD
+from oncoshift.serving.trunks import IMAGENET_MEAN, IMAGENET_STD
 from oncoshift.settings import parse_settings
 from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import PixelInputs

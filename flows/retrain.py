@@ -1,4 +1,4 @@
-"""The retraining flow: data → choose → tune → train → evaluate → select → explain → register → gate.
+"""The retraining flow, from data to gate.
 
     python -m flows.retrain [--preset NAME] [--set KEY=VALUE] [--name NAME] [--force]
 

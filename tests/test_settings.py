@@ -56,8 +56,11 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("split.sed=1", "split.sed: unknown key; allowed here: val_share, audit_share"),
         ("splt.seed=1", "splt: unknown key; allowed here: target, sources"),
         ("train.epochs=0", "train.epochs: 0 is not allowed; input should be greater than or equal to 1"),
-        ("model.backbone=vgg", "model.backbone: 'vgg' is not allowed; input should be 'resnet18' or 'resnet50'"),
-        ("model.weights=x.pt", "model.weights: 'x.pt' is not allowed; must be none, imagenet or"),
+        (
+            "model.backbone=vgg",
+            "model.backbone: 'vgg' is not allowed; must be one of resnet18, resnet50, or timm/NAME, or",
+        ),
+        ("model.weights=x.pt", "model.weights: 'x.pt' is not allowed; must be none, imagenet, pretrained or"),
         ("target=lung", "target 'lung' is also in sources"),
         ("normalize.variants=[reinhard]", "train.variant 'none' is not in normalize.variants"),
         ("split.audit_share=0.9", "must leave at least 0.2"),

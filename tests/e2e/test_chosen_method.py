@@ -1,4 +1,4 @@
-"""A retraining chooses its method, is stopped while it does, and goes on with nothing trained twice."""
+"""A retraining that is stopped while it chooses its method goes on, with nothing trained twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Projec
 
 
 def retrain(project: Project, stop_at: str = "") -> list[str]:
-    """Retrain in this process, which a line of progress can stop as Ctrl-C would; return the lines."""
+    """Retrain here, until a line of progress that stops it as Ctrl-C would; return the lines."""
     said: list[str] = []
 
     def say(line: str) -> None:

@@ -20,7 +20,8 @@ from oncoshift.explain.faithfulness import (
 )
 from oncoshift.explain.randomisation import compute_similarity, randomise_parameters
 from oncoshift.serving.attributions import prepare_classifier
-from oncoshift.serving.classifier import IMAGENET_MEAN, IMAGENET_STD, normalise
+from oncoshift.serving.classifier import normalise
+from oncoshift.serving.trunks import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from types import ModuleType

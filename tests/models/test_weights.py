@@ -44,8 +44,8 @@ def test_trunk_computes_what_torchvision_computes(resnet18: Any) -> None:
 
 
 def test_settings_allow_the_trunks_that_can_be_built() -> None:
-    assert ModelSettings.model_json_schema()["properties"]["backbone"]["enum"] == list(TRUNKS)
     for name in TRUNKS:
+        assert ModelSettings(backbone=name).backbone == name
         trunk = Trunk(name)
         assert tuple(part for part, _ in trunk.named_children()) == PARTS
         assert models.get_model_weights(name).DEFAULT.url.startswith("https://")

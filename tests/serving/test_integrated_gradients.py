@@ -17,7 +17,8 @@ from oncoshift.serving.attributions import (
     make_baseline,
     prepare_classifier,
 )
-from oncoshift.serving.classifier import IMAGENET_STD, Classifier, build_classifier, normalise
+from oncoshift.serving.classifier import Classifier, build_classifier, normalise
+from oncoshift.serving.trunks import IMAGENET_STD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

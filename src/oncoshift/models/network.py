@@ -44,7 +44,7 @@ class AdaptationNet(nn.Module):
 
     def __init__(self, settings: ModelSettings, *, per_domain: bool = False) -> None:
         super().__init__()
-        self.classifier = TileClassifier(settings.backbone, settings.bottleneck, settings.dropout)
+        self.classifier = TileClassifier(settings.backbone, settings.bottleneck, settings.dropout, settings.pooling)
         load_trunk(self.classifier.trunk, settings.backbone, settings.weights)
         self.width = settings.bottleneck
         self.frozen = list_frozen_parts(settings.freeze)

@@ -1,4 +1,4 @@
-"""Pretrained weights of the trunk: none, torchvision's ImageNet weights, or a .safetensors file."""
+"""Pretrained weights of the trunk: none, published ones, or a .safetensors file."""
 
 from __future__ import annotations
 
@@ -10,45 +10,58 @@ from safetensors.torch import load_file
 from torchvision import models as torchvision_models
 
 from oncoshift.errors import WeightsError
+from oncoshift.serving.trunks import HUB
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from oncoshift.serving.classifier import Trunk
+    from oncoshift.serving.timm_trunk import TimmTrunk
 
-_STEM = {"conv1": "stem.0", "bn1": "stem.1"}
 _ALTERNATIVES = (
     "give the path of a .safetensors state dict (model.weights=…/resnet50.safetensors), or train from a random "
     "start (model.weights=none)"
 )
 
+_LAST_LAYERS = ("fc.", "head.", "classifier.")
+"""Prefixes of the layer that a trunk does without."""
 
-def load_trunk(trunk: Trunk, backbone: str, weights: str) -> None:
+ACCESS = (
+    "accept its licence on its page if it has one, and set HF_TOKEN to a token of your account, or download it on a "
+    "machine with a network and copy its folder below HF_HOME/hub"
+)
+
+
+def load_trunk(trunk: Trunk | TimmTrunk, backbone: str, weights: str) -> None:
     """Load pretrained weights into a trunk, in place; `none` leaves it as it is.
 
     Args:
         trunk: the trunk to fill.
-        backbone: one of `TRUNKS`.
-        weights: none, imagenet, or the path of a .safetensors file with torchvision's names and any
-            float type.
+        backbone: its name, as `model.backbone` has it.
+        weights: none, imagenet, pretrained, or the path of a .safetensors file with the names of
+            torchvision or timm and any float type.
 
     Raises:
         WeightsError: the weights are unavailable, or are those of another network.
     """
     if weights == "none":
         return
-    state = _fetch_imagenet_state(backbone) if weights == "imagenet" else _read_state(Path(weights))
-    renamed = {_rename(name): tensor.float() for name, tensor in state.items() if not name.startswith("fc.")}
-    expected = trunk.state_dict()
+    fetch = {"imagenet": _fetch_imagenet_state, "pretrained": _fetch_hub_state}.get(weights)
+    state = _read_state(Path(weights)) if fetch is None else fetch(backbone)
+    own, expected = trunk.own_names, trunk.state_dict()
+    renamed = {own[name]: tensor.float() for name, tensor in state.items() if name in own}
     misfits = [
-        name
-        for name, tensor in expected.items()
-        if not name.endswith("num_batches_tracked") and (name not in renamed or renamed[name].shape != tensor.shape)
+        theirs
+        for theirs, name in own.items()
+        if not name.endswith("num_batches_tracked")
+        and (name not in renamed or renamed[name].shape != expected[name].shape)
     ]
-    if misfits:
+    unknown = [name for name in state if name not in own and not name.startswith(_LAST_LAYERS)]
+    if misfits or unknown:
         raise WeightsError(
-            f"model.weights {weights}: not the weights of a {backbone}: {len(misfits)} of {len(expected)} tensors are "
-            f"missing or of another shape, first {misfits[0]}; choose the backbone that they were saved from"
+            f"model.weights {weights}: not the weights of a {backbone}: {len(misfits)} of {len(own)} tensors are "
+            f"missing or of another shape, and {len(unknown)} are unknown, first {(misfits + unknown)[0]}; choose the "
+            "backbone that they were saved from"
         )
     trunk.load_state_dict(renamed, strict=False)
 
@@ -71,6 +84,20 @@ def _fetch_imagenet_state(backbone: str) -> dict[str, Tensor]:
     return state
 
 
+def _fetch_hub_state(backbone: str) -> dict[str, Tensor]:
+    from timm.models import load_state_dict_from_hf
+
+    repository = backbone.removeprefix(HUB)
+    try:
+        state: dict[str, Tensor] = load_state_dict_from_hf(repository)
+    except OSError as error:
+        raise WeightsError(
+            f"model.weights pretrained: {repository} is neither in the cache nor to be had "
+            f"({' '.join(str(error).split())}); {ACCESS}, or give the path of a .safetensors file"
+        ) from error
+    return state
+
+
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"model.weights {path}: no such file; {_ALTERNATIVES}")
@@ -79,8 +106,3 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # safetensors raises its own and plain exceptions
         raise WeightsError(f"model.weights {path}: not a safetensors file: {error}") from error
     return state
-
-
-def _rename(name: str) -> str:
-    first, _, rest = name.partition(".")
-    return f"{_STEM[first]}.{rest}" if first in _STEM else name

@@ -82,7 +82,7 @@ def write_artifacts(
     Raises:
         RegistryError: a form differs by more than `MAX_DIFFERENCE`.
     """
-    classifier = build_classifier(config.backbone, config.bottleneck, config.dropout, config.members)
+    classifier = build_classifier(config.backbone, config.bottleneck, config.dropout, config.members, config.pooling)
     classifier.load_state_dict(state)
     eager = EagerNetwork(classifier, "cpu")
     tiles = np.stack([resize(tile, config.tile_size) for tile in examples])

@@ -14,9 +14,9 @@ from oncoshift.errors import RegistryError
 from oncoshift.models.export import export_script
 from oncoshift.registry.card import replace_sections
 from oncoshift.registry.loading import find_folder
-from oncoshift.serving.classifier import IMAGENET_MEAN, IMAGENET_STD
 from oncoshift.serving.config import CONFIG, LABELS, WEIGHTS, ServedConfig
 from oncoshift.serving.eager import EagerNetwork
+from oncoshift.serving.trunks import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

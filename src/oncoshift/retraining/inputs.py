@@ -12,12 +12,14 @@ from oncoshift.data.source.archives import is_archive
 from oncoshift.data.source.opening import DataSet, check_root
 from oncoshift.data.source.scan import scan
 from oncoshift.data.split_checks import check_present
+from oncoshift.errors import SettingsError, WeightsError
+from oncoshift.serving.trunks import TRUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from oncoshift.settings import IngestSettings, ModelSettings, Settings
+    from oncoshift.settings import IngestSettings, Settings
 
 
 def check_inputs(project: Path, settings: Settings) -> None:
@@ -35,7 +37,7 @@ def check_inputs(project: Path, settings: Settings) -> None:
         check_present(settings.phantom.organs, settings.target, settings.sources)
     elif (found := count_tiles_by_organ(settings.ingest, project / settings.ingest.root)) is not None:
         check_present(found, settings.target, settings.sources)
-    check_weights(project, settings.model)
+    check_trunk(project, settings)
 
 
 def count_tiles_by_organ(settings: IngestSettings, raw: Path) -> Mapping[str, int] | None:
@@ -54,16 +56,33 @@ def count_tiles_by_organ(settings: IngestSettings, raw: Path) -> Mapping[str, in
     return Counter(tile.organ for tile in scan(settings, DataSet(raw, unpacked=raw)).tiles)
 
 
-def check_weights(project: Path, model: ModelSettings) -> None:
-    """Load pretrained weights once, and download those of torchvision that are not in its cache.
+def check_trunk(project: Path, settings: Settings) -> None:
+    """Build the trunk once where it is not a plain ResNet, and load its pretrained weights once.
+
+    What is published and not in the local cache is downloaded.
 
     Raises:
-        WeightsError: they are missing, or belong to another network.
+        SettingsError: there is no such trunk, it takes tiles of another size, or timm is missing.
+        WeightsError: weights are missing, or belong to another network.
     """
-    if model.weights == "none":
+    model = settings.model
+    if model.weights == "none" and model.backbone in TRUNKS:
         return
-    from oncoshift.models.weights import load_trunk  # torch takes seconds to import
-    from oncoshift.serving.classifier import Trunk
+    from oncoshift.models.weights import ACCESS, load_trunk  # torch takes seconds to import
+    from oncoshift.serving.classifier import build_trunk
 
-    named = model.weights == "imagenet"
-    load_trunk(Trunk(model.backbone), model.backbone, model.weights if named else str(project / model.weights))
+    try:
+        trunk = build_trunk(model.backbone, model.pooling)
+    except ImportError as error:
+        raise SettingsError(f"model.backbone {model.backbone}: needs timm ({error}); pip install timm") from error
+    except OSError as error:
+        raise WeightsError(f"model.backbone {model.backbone}: {' '.join(str(error).split())}; {ACCESS}") from error
+    except ValueError as error:
+        raise SettingsError(f"model.backbone {error}") from error
+    if trunk.side not in (None, settings.normalize.tile_size):
+        raise SettingsError(
+            f"normalize.tile_size {settings.normalize.tile_size}: {model.backbone} takes tiles of {trunk.side} pixels; "
+            f"set it to {trunk.side}"
+        )
+    is_file = model.weights.endswith(".safetensors")
+    load_trunk(trunk, model.backbone, str(project / model.weights) if is_file else model.weights)

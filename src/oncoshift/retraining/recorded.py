@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from oncoshift.registry.decision import Decision
-    from oncoshift.selection.choice import Choice
     from oncoshift.retraining.session import Session
+    from oncoshift.selection.choice import Choice
     from oncoshift.settings import Settings, TuneSettings
     from oncoshift.steps.evaluate import Evaluation
     from oncoshift.steps.recorder import RunRecorder

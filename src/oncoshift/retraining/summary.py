@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from oncoshift.evaluation.weighted import MetricName
     from oncoshift.registry.history import Action
     from oncoshift.registry.policy import Reason
-    from oncoshift.selection.choice import Choice
     from oncoshift.retraining.session import Session
+    from oncoshift.selection.choice import Choice
     from oncoshift.steps.evaluate import EvaluatedMethod, Evaluation
     from oncoshift.steps.recorder import RunRecorder
     from oncoshift.steps.select import Selection

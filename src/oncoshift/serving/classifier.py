@@ -1,6 +1,7 @@
-"""The tile classifier (ResNet trunk, bottleneck, label head), and ensembles of it.
+"""The tile classifier (trunk, bottleneck, label head), and ensembles of it.
 
-Needs torch and torchvision, and imports nothing of oncoshift outside this package.
+Needs torch and torchvision, timm for its trunks, and imports nothing of oncoshift outside this
+package.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from oncoshift.serving.trunks import PARTS
+from oncoshift.serving.trunks import IMAGENET_MEAN, IMAGENET_STD, PARTS, TRUNKS, map_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+    from oncoshift.serving.timm_trunk import Pooling, TimmTrunk
 
 
 class Trunk(nn.Module):
@@ -27,7 +27,14 @@ class Trunk(nn.Module):
     Shapes:
         uint8 tiles normalised to float [N, 3, S, S] → pooled features [N, width], width 512
         (ResNet18) or 2048.
+
+    Attributes:
+        width: of the pooled features.
+        side: of the tiles that it takes, in pixels; None: any.
+        own_names: torchvision's name of each tensor → its name here.
     """
+
+    side: int | None = None
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
@@ -36,6 +43,7 @@ class Trunk(nn.Module):
         self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
+        self.own_names = map_names(resnet.state_dict(keep_vars=True), self.state_dict(keep_vars=True))
 
     def run(self, x: Tensor, parts: Sequence[str]) -> Tensor:
         """Run some consecutive parts; after `layer4` the map is pooled to [N, width]."""
@@ -50,15 +58,35 @@ class Trunk(nn.Module):
         return self.run(x, PARTS)
 
 
+def build_trunk(backbone: str, pooling: Pooling = "auto") -> Trunk | TimmTrunk:
+    """Build a trunk with random weights.
+
+    Args:
+        backbone: one of `TRUNKS`, or as `TimmTrunk` takes it.
+        pooling: see `TimmTrunk`.
+
+    Raises:
+        ImportError: timm is needed and not installed.
+        ValueError: there is no such trunk, or it cannot be pooled so.
+    """
+    if backbone in TRUNKS:
+        if pooling not in ("auto", "mean"):
+            raise ValueError(f"{backbone} has no class token, and model.pooling {pooling} needs one; set it to auto")
+        return Trunk(backbone)
+    from oncoshift.serving.timm_trunk import TimmTrunk  # timm takes seconds to import, and may be absent
+
+    return TimmTrunk(backbone, pooling)
+
+
 class TileClassifier(nn.Module):
     """Trunk → Linear(width, bottleneck) → ReLU → Dropout → Linear(bottleneck, 2).
 
     Bottleneck and head are separate because adaptation methods align the feature between them.
     """
 
-    def __init__(self, backbone: str, bottleneck: int, dropout: float) -> None:
+    def __init__(self, backbone: str, bottleneck: int, dropout: float, pooling: Pooling = "auto") -> None:
         super().__init__()
-        self.trunk = Trunk(backbone)
+        self.trunk = build_trunk(backbone, pooling)
         self.bottleneck = nn.Sequential(nn.Linear(self.trunk.width, bottleneck), nn.ReLU(), nn.Dropout(dropout))
         self.head = nn.Linear(bottleneck, 2)
 
@@ -80,7 +108,7 @@ class EnsembleClassifier(nn.Module):
         self.members = nn.ModuleList(members)
 
     @property
-    def trunk(self) -> Trunk:
+    def trunk(self) -> Trunk | TimmTrunk:
         """The first member's trunk."""
         return cast("TileClassifier", self.members[0]).trunk
 
@@ -92,9 +120,11 @@ class EnsembleClassifier(nn.Module):
 Classifier = TileClassifier | EnsembleClassifier
 
 
-def build_classifier(backbone: str, bottleneck: int, dropout: float, members: int = 1) -> Classifier:
+def build_classifier(
+    backbone: str, bottleneck: int, dropout: float, members: int = 1, pooling: Pooling = "auto"
+) -> Classifier:
     """Build a classifier with random weights, an `EnsembleClassifier` for several members."""
-    made = [TileClassifier(backbone, bottleneck, dropout) for _ in range(members)]
+    made = [TileClassifier(backbone, bottleneck, dropout, pooling) for _ in range(members)]
     return made[0] if members == 1 else EnsembleClassifier(made)
 
 

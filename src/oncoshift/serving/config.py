@@ -13,6 +13,8 @@ from oncoshift.serving.tissue import TissueLimits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from oncoshift.serving.timm_trunk import Pooling
+
 LABELS = ("benign", "malignant")
 
 CONFIG, GRAPH, WEIGHTS, PROGRAM, REFERENCE = (
@@ -30,7 +32,7 @@ class ServedConfig:
         name: the registered model's name.
         target: the organ that the model was adapted to.
         sources: the labelled organs.
-        backbone: resnet18 or resnet50.
+        backbone: the trunk, as `model.backbone` names it.
         bottleneck: width of the shared feature.
         dropout: of the bottleneck; unused in serving, kept so that training can start from this
             model.
@@ -45,6 +47,7 @@ class ServedConfig:
         um_per_pixel: scale of the training tiles at `tile_size`, µm per pixel; None if unknown.
         limits: what a tile must have to be judged; None in models of old versions, which judge
             everything.
+        pooling: how the trunk pools tokens; see `timm_trunk.TimmTrunk`.
     """
 
     name: str
@@ -62,6 +65,7 @@ class ServedConfig:
     temperature: float = 1.0
     um_per_pixel: float | None = None
     limits: TissueLimits | None = None
+    pooling: Pooling = "auto"
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:

@@ -55,7 +55,9 @@ class EagerNetwork:
     @classmethod
     def load(cls, config: ServedConfig, weights: Path, device: str | None = None) -> EagerNetwork:
         """Load weights.safetensors; every weight must be there, and no other."""
-        classifier = build_classifier(config.backbone, config.bottleneck, config.dropout, config.members)
+        classifier = build_classifier(
+            config.backbone, config.bottleneck, config.dropout, config.members, config.pooling
+        )
         classifier.load_state_dict(load_file(weights))
         return cls(classifier, device)
 

@@ -66,7 +66,7 @@ class SelectSettings(Section):
 
 
 class RetrainSettings(Section):
-    """Trainings of a retraining: the control and the method, each with every seed; the choice of the latter."""
+    """Trainings of a retraining: control and method with every seed; the choice of the method."""
 
     seeds: int = Field(3, ge=1, description="number of seeds of each, from `seed` upwards")
     control: Annotated[str, OneOf(tuple(name for name, row in METHODS.items() if not row.uses_target))] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from oncoshift.methods.registry import METHODS
-from oncoshift.serving.trunks import PARTS, TRUNKS
+from oncoshift.serving.trunks import HUB, PARTS, TRUNKS, is_trunk
 from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, StainVariant
 
 RUNTIME_SETTINGS = frozenset(
@@ -25,9 +25,18 @@ records the precision that the device chose.
 class ModelSettings(Section):
     """The network."""
 
-    backbone: Annotated[str, OneOf(TRUNKS)] = Field("resnet18", description="architecture of the trunk")
+    backbone: str = Field(
+        "resnet18",
+        description=f"trunk: {', '.join(TRUNKS)}, timm/NAME or hf-hub:OWNER/NAME@COMMIT (see docs/trunks.md)",
+    )
     weights: str = Field(
-        "none", description="pretrained weights: none, imagenet or the path of a .safetensors state dict"
+        "none",
+        description="pretrained weights: none, the path of a .safetensors state dict, imagenet (of a ResNet) or "
+        "pretrained (of an hf-hub trunk)",
+    )
+    pooling: Literal["auto", "cls", "mean", "both"] = Field(
+        "auto",
+        description="features of a vision transformer: class token, mean of the patches, or both; auto: as it has them",
     )
     freeze: Annotated[str, OneOf(("none", *PARTS, "all"))] = Field(
         "none", description="last frozen part of the trunk; all parts from the stem up to it are frozen"
@@ -42,12 +51,36 @@ class ModelSettings(Section):
         "shared", description="per_domain: separate statistics for sources and target, with one scale and shift"
     )
 
+    @field_validator("backbone")
+    @classmethod
+    def _check_backbone(cls, value: str) -> str:
+        if not is_trunk(value):
+            raise ValueError(
+                f"must be one of {', '.join(TRUNKS)}, or timm/NAME, or hf-hub:OWNER/NAME@COMMIT with all 40 digits of "
+                "the commit"
+            )
+        return value
+
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, value: str) -> str:
-        if value not in ("none", "imagenet") and not value.endswith(".safetensors"):
-            raise ValueError("must be none, imagenet or the path of a .safetensors file")
+        if value not in ("none", "imagenet", "pretrained") and not value.endswith(".safetensors"):
+            raise ValueError("must be none, imagenet, pretrained or the path of a .safetensors file")
         return value
+
+    @model_validator(mode="after")
+    def _check_trunk(self) -> Self:
+        takes = {"imagenet": self.backbone in TRUNKS, "pretrained": self.backbone.startswith(HUB)}
+        if not takes.get(self.weights, True):
+            raise ValueError(
+                f"model.weights {self.weights} is not known of {self.backbone}; give the path of a .safetensors file"
+            )
+        if self.batch_norm == "per_domain" and self.backbone not in TRUNKS:
+            raise ValueError(
+                f"model.batch_norm per_domain: {self.backbone} normalises by LayerNorm and has no statistics to "
+                "separate; set it to shared"
+            )
+        return self
 
 
 class TrainSettings(Section):

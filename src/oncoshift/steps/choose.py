@@ -1,4 +1,4 @@
-"""Step `choose`: choose one of `retrain.methods` by trainings with few seeds, without target labels.
+"""Step `choose`: choose one of `retrain.methods` by trainings with few seeds, without labels.
 
 Each method is trained with `retrain.screen_seeds` seeds, and step `select` picks one of them and
 judges it. These are ordinary jobs: what another retraining has trained is found, and the chosen

@@ -107,6 +107,7 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, calibration: Cali
         backbone=settings.model.backbone,
         bottleneck=settings.model.bottleneck,
         dropout=settings.model.dropout,
+        pooling=settings.model.pooling,
         tile_size=pack.side,
         members=len(list_member_settings(settings)),
         variant=settings.train.variant,
