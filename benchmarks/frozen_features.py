@@ -8,13 +8,14 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from oncoshift.anchors.values import measure_anchor, standardise
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.files import atomic
 from oncoshift.methods.factory import wrap_network
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from oncoshift.methods.base import Method
     from oncoshift.settings import Settings
+    from oncoshift.settings.training import AnchorSettings
 
 SHARED = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared"))
 BUILD = Path("build/selection")
@@ -62,6 +64,42 @@ def features(tiles: pd.DataFrame, shared: Path, folder: Path) -> NDArray[np.floa
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, values)
     return values
+
+
+@dataclass(frozen=True)
+class TileFiles:
+    """Tiles by row, read when they are asked for.
+
+    Attributes:
+        files: Their paths.
+    """
+
+    files: tuple[Path, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of tiles, side, side, 3."""
+        return (len(self), *self[0].shape)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]:
+        """Return the tile of a row, or the tiles of rows int64 [N]."""
+        if np.ndim(rows) == 0:
+            return decode(self.files[rows].read_bytes())
+        return np.stack([self[row] for row in rows])
+
+
+def anchors(tiles: pd.DataFrame, target: str, settings: AnchorSettings) -> dict[str, NDArray[np.float64]]:
+    """Return the anchors of an organ's tiles, standardised, float64 [T] by name, and cache them."""
+    images = TileFiles(tuple(SHARED / "data" / "tiles" / path for path in tiles["path"]))
+    groups = pd.factorize(tiles["group"])[0].astype(np.int64)
+    digest = hashlib.sha256("".join(tiles["sha256"]).encode()).hexdigest()
+    of = np.flatnonzero(tiles["organ"] == target)
+    return {
+        name: standardise(measure_anchor(name, images, groups, settings, BUILD, digest)[of]) for name in settings.use
+    }
 
 
 @dataclass(frozen=True)

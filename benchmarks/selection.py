@@ -4,7 +4,7 @@ For each target, heads on frozen ImageNet features of real tiles are trained by 
 Trainer: methods × source organs × seeds. Every validator scores each model without a target label;
 the labels are read last, only to measure.
 
-Run: python benchmarks/selection.py [--quick]
+Run: python benchmarks/selection.py [--quick] [--epithelium NETWORK.onnx]
 It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared), keeps features under
 build/ and prints tables; every candidate is in build/selection/candidates.csv and .png.
 """
@@ -18,7 +18,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from frozen_features import BUILD, ORGANS, SHARED, Spec, build, experiment, features, training_data
+from frozen_features import BUILD, ORGANS, SHARED, Spec, anchors, build, experiment, features, training_data
 from scipy.stats import spearmanr
+from selection_anchors import anchor_limits
 from selection_picture import draw
 from torch import Tensor
 
+from oncoshift.selection.anchor import correlate_with_anchor
 from oncoshift.selection.consensus import Consensus, find_consensus
 from oncoshift.selection.dev import DomainFeatures, deep_embedded_validation
 from oncoshift.selection.ensv import ensemble_agreement
@@ -41,6 +43,7 @@ from oncoshift.selection.seeds_agreement import seeds_agreement
 from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict
 from oncoshift.settings import SelectSettings
+from oncoshift.settings.training import AnchorSettings
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 
@@ -80,14 +83,16 @@ class Trained:
         spec: How the model was trained.
         probabilities: Probabilities of malignant on the target's tiles, [T].
         scores: Scores of the validators that need no other model.
+        anchors: Correlation of the predictions with each anchor, by name.
     """
 
     spec: Spec
     probabilities: NDArray[np.float64]
     scores: dict[str, float]
+    anchors: dict[str, float]
 
 
-def train(spec: Spec, steps: int) -> Trained:
+def train(spec: Spec, steps: int, anchor: AnchorSettings) -> Trained:
     """Train one model and compute the scores that need no other model."""
     torch.set_num_threads(1)
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
@@ -98,11 +103,17 @@ def train(spec: Spec, steps: int) -> Trained:
         checkpoint = Path(folder) / "checkpoint.pt"
         Trainer(method, data, FeatureInputs(values), settings.train, spec.seed, "x", checkpoint, lambda _: None).fit()
     net = method.net.eval()
-    return score(spec, net, values, data)
+    return score(spec, net, values, data, anchors(tiles, spec.target, anchor))
 
 
 @torch.inference_mode()
-def score(spec: Spec, net: AdaptationNet, values: NDArray[np.float32], data: TrainingData) -> Trained:
+def score(
+    spec: Spec,
+    net: AdaptationNet,
+    values: NDArray[np.float32],
+    data: TrainingData,
+    of_target: dict[str, NDArray[np.float64]],
+) -> Trained:
     """Predict the target, and compute the validators that need no other model."""
 
     def embed(rows: NDArray[np.int64]) -> Tensor:
@@ -117,11 +128,14 @@ def score(spec: Spec, net: AdaptationNet, values: NDArray[np.float32], data: Tra
     source, target = predict(values[data.source_val.rows]), predict(inputs)
     domains = DomainFeatures(*(embed(part.rows).numpy() for part in (data.source, data.source_val, data.target)))
     scores = {
-        **compute_scores(Predictions(source, labels, target)),
+        **compute_scores(Predictions(source, labels, target, of_target["nuclei"])),
         "dev": deep_embedded_validation(source, labels, domains),
         "mixval": mixval(inputs, predict),
     }
-    return Trained(spec, target, scores)
+    correlations = {name: correlate_with_anchor(target, each) for name, each in of_target.items()}
+    if len(correlations) > 1:
+        scores["least anchor"] = min(correlations.values())
+    return Trained(spec, target, scores, correlations)
 
 
 def specs(target: str, quick: bool) -> list[Spec]:
@@ -135,11 +149,11 @@ def specs(target: str, quick: bool) -> list[Spec]:
     return [*pooled, *other, *alone]
 
 
-def train_all(wanted: list[Spec], steps: int) -> list[Trained]:
+def train_all(wanted: list[Spec], steps: int, anchor: AnchorSettings) -> list[Trained]:
     """Train all models in two processes, and return them in order."""
     results = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for trained in pool.map(train, wanted, [steps] * len(wanted)):
+        for trained in pool.map(train, wanted, repeat(steps), repeat(anchor)):
             results.append(trained)
             print(f"\rmodels: {len(results)} of {len(wanted)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
@@ -183,11 +197,24 @@ def validator_scores(models: list[Trained]) -> pd.DataFrame:
     return table
 
 
-def verdicts(models: list[Trained], own: bool) -> list[Verdict]:
-    """Judge every candidate of one target without labels; see `alone` for `own`."""
+def verdicts(models: list[Trained], own: bool, witness: bool = False) -> list[Verdict]:
+    """Judge every candidate of one target without labels; see `alone` for `own`.
+
+    Args:
+        models: All models of one target.
+        own: See `alone`.
+        witness: Whether the anchors are a second witness.
+    """
     rule = ConsensusRule.from_settings(RULE)
     return [
-        rule(Evidence(model.scores["source_accuracy"], model.probabilities, alone(models, model.spec, own)))
+        rule(
+            Evidence(
+                model.scores["source_accuracy"],
+                model.probabilities,
+                alone(models, model.spec, own),
+                model.anchors if witness else {},
+            )
+        )
         for model in candidates_of(models)
     ]
 
@@ -204,8 +231,12 @@ def candidate_rows(models: list[Trained], labels: NDArray[np.int64]) -> list[dic
             "seed": model.spec.seed,
             "balanced_accuracy": oracle(model.probabilities, labels),
             "verdict": verdict.kind.value,
+            "verdict_with_anchors": both.kind.value,
+            **{f"anchor_{name}": round(value, 4) for name, value in model.anchors.items()},
         }
-        for model, verdict in zip(candidates, verdicts(models, own=False), strict=True)
+        for model, verdict, both in zip(
+            candidates, verdicts(models, own=False), verdicts(models, own=False, witness=True), strict=True
+        )
     ]
 
 
@@ -226,9 +257,11 @@ def ranking(table: pd.DataFrame, truth: NDArray[np.float64]) -> dict[str, dict[s
     return figures
 
 
-def judged(models: list[Trained], truth: NDArray[np.float64], own: bool) -> dict[str, dict[str, int]]:
+def judged(
+    models: list[Trained], truth: NDArray[np.float64], own: bool, witness: bool = False
+) -> dict[str, dict[str, int]]:
     """Count each kind of verdict on failed and good models, for tuned and for other methods."""
-    kinds = np.array([verdict.kind for verdict in verdicts(models, own)])
+    kinds = np.array([verdict.kind for verdict in verdicts(models, own, witness)])
     tuned = np.array([model.spec.method in TUNED_WITH for model in candidates_of(models)])
     groups = {"failed": truth < FAILED, "between": (truth >= FAILED) & (truth < GOOD), "good": truth >= GOOD}
     return {
@@ -269,6 +302,7 @@ def report(models: list[Trained], labels: NDArray[np.int64]) -> dict[str, Any]:
         "validators": ranking(validator_scores(models), truth),
         "verdict": judged(models, truth, own=False),
         "verdict_own_sources": judged(models, truth, own=True),
+        "verdict_with_anchors": judged(models, truth, own=False, witness=True),
     }
 
 
@@ -290,8 +324,12 @@ def show(figures: dict[str, Any]) -> None:
         rows.append({key: float(np.mean([row[key] for row in rows])) for key in ("spearman", "regret")})
         print(f"{name:>26}" + "".join(f"{row['spearman']:>9.2f} /{row['regret']:.3f}" for row in rows))
     named = {"failed": f"< {FAILED}", "between": "between", "good": f"≥ {GOOD}"}
-    for key, title in (("verdict", "all labelled organs"), ("verdict_own_sources", "the candidate's own sources")):
-        print(f"\nverdict, consensus of {title}: trust / doubt / refuse, by true balanced accuracy")
+    for key, title in (
+        ("verdict", "consensus of all labelled organs"),
+        ("verdict_own_sources", "consensus of the candidate's own sources"),
+        ("verdict_with_anchors", "consensus of all labelled organs, and anchors"),
+    ):
+        print(f"\nverdict, {title}: trust / doubt / refuse, by true balanced accuracy")
         for target, row in figures.items():
             for methods, counts in row[key].items():
                 shown = (
@@ -321,17 +359,31 @@ def summary(figures: dict[str, Any]) -> dict[str, Any]:
     return rows
 
 
-def main() -> None:
-    """Train, score, measure; the last line is one JSON object."""
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few models: does it run at all")
-    quick = parser.parse_args().quick
+    parser.add_argument("--epithelium", help="ONNX network of the anchor epithelium; without it, nuclei alone")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, score, measure; the last line is one JSON object."""
+    given = parse()
+    quick = given.quick
+    anchor = (
+        AnchorSettings()
+        if given.epithelium is None
+        else AnchorSettings(use=("nuclei", "epithelium"), epithelium=given.epithelium)
+    )
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     torch.set_num_threads(2)
     features(tiles, SHARED, BUILD)
     began = time.monotonic()
     targets = ORGANS[:1] if quick else ORGANS
-    models = train_all([spec for target in targets for spec in specs(target, quick)], 50 if quick else STEPS)
+    for target in targets:
+        anchors(tiles, target, anchor)  # before the processes, which would each wait for it
+    models = train_all([spec for target in targets for spec in specs(target, quick)], 50 if quick else STEPS, anchor)
     organs, labels = tiles["organ"].to_numpy(), np.asarray(tiles["label"] == "malignant", np.int64)
     per_target = {
         target: ([model for model in models if model.spec.target == target], labels[organs == target])
@@ -342,9 +394,16 @@ def main() -> None:
     rows = pd.DataFrame([row for each in per_target.values() for row in candidate_rows(*each)])
     rows.to_csv(BUILD / "candidates.csv", index=False)
     draw(rows, BUILD / "candidates.png", (FAILED, GOOD))
+    limits = anchor_limits(rows, RULE, (FAILED, GOOD))
+    print("\nanchors alone, limit of trust set on two targets and tested on the others")
+    print(pd.DataFrame(limits).to_string(index=False))
     print(f"\neach candidate: {BUILD / 'candidates.csv'}, {BUILD / 'candidates.png'}")
     print(f"\n{len(models)} models in {time.monotonic() - began:.0f} s")
-    print(json.dumps({"benchmark": "selection", "figures": {"verdict": summary(figures), "targets": figures}}))
+    print(
+        json.dumps(
+            {"benchmark": "selection", "figures": {"verdict": summary(figures), "anchors": limits, "targets": figures}}
+        )
+    )
 
 
 if __name__ == "__main__":

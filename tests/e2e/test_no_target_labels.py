@@ -122,6 +122,8 @@ def layouts(tiles: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathF
         pytest.param("dann_multi", "none", marks=pytest.mark.slow),
         pytest.param("self_training", "none", marks=pytest.mark.slow),
         pytest.param("adabn", "none", marks=pytest.mark.slow),
+        pytest.param("dann_mcc_orient", "none", marks=pytest.mark.slow),
+        ("anchored", "none"),
     ],
 )
 def test_trained_weights_do_not_depend_on_target_labels(layouts: tuple[Layout, ...], method: str, variant: str) -> None:

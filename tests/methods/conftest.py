@@ -76,7 +76,9 @@ def shifted(seed: int, shortcut_on_target: float = 0.8, malignant_share: float =
         return SourceTiles(images, np.flatnonzero(mask), labels[mask], organs[mask], ("lung", "colon"))
 
     target = TargetTiles(images, np.arange(source_tiles, len(x)))
-    data = TrainingData(source(~held_out), source(held_out), target)
+    # Roughly right, as morphology is.
+    anchor = 0.5 * sign + np.random.default_rng([seed, 1]).normal(0, 1, len(sign))
+    data = TrainingData(source(~held_out), source(held_out), target, anchor=anchor)
     return World(data, FeatureInputs(x.astype(np.float32)), target_labels)
 
 

@@ -25,7 +25,7 @@ def a_batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     labels, organs = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
     source, target, strong = (torch.randn(count, 512, generator=generator) for count in (4, 6, 6))
-    return Batch(source, labels, organs, target, strong)
+    return Batch(source, labels, organs, target, strong, torch.randn(6, generator=generator))
 
 
 @pytest.mark.parametrize("method", ADAPTING)

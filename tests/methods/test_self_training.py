@@ -91,7 +91,7 @@ def test_network_sees_source_target_and_strong_views_in_this_order(
 ) -> None:
     method = build(settings_for("self_training", 0, self_training={"stain_jitter": 0.4})).eval()
     method.net.sees_tiles = True
-    assert method.needs == (True, True, 0.0, 0.4)
+    assert method.needs == (True, True, 0.0, 0.4, False)
     x = torch.randn(8, 512, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1])
     step = method._run_forward(Batch(x[:2], labels, labels, x[2:5], x[5:]), 0, 0.5)

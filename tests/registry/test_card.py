@@ -57,6 +57,13 @@ def test_figures_are_this_models_beside_the_mean_of_the_seeds() -> None:
     ) in render_card(FACTS)
 
 
+def test_the_anchor_is_named_as_prior_knowledge() -> None:
+    card = render_card(replace(FACTS, method="anchored", anchor="nuclei in training"))
+    assert "Anchor (prior knowledge of morphology, not a label): nuclei in training." in card
+    assert "Its head was computed by anchored for unlabelled kidney, from an anchor: no label of kidney" in card
+    assert "Anchor" not in render_card(FACTS)
+
+
 def test_made_up_data_are_named() -> None:
     assert MADE_UP in render_card(replace(FACTS, phantom=True))
 

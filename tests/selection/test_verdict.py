@@ -91,6 +91,45 @@ def test_a_failure_that_all_organs_share_is_not_seen() -> None:
     assert JUDGE(Evidence(0.95, model(0.02, 0), alone(0.01, 0.02, 0.015))).kind is Kind.TRUST
 
 
+@pytest.mark.parametrize(
+    ("correlations", "kind"),
+    [
+        ({"nuclei": 0.5}, Kind.TRUST),
+        ({"nuclei": 0.5, "epithelium": 0.2}, Kind.DOUBT),
+        ({"nuclei": 0.05, "epithelium": 0.4}, Kind.REFUSE),
+        ({"nuclei": -0.6}, Kind.REFUSE),
+    ],
+)
+def test_every_anchor_must_confirm_a_model(correlations: dict[str, float], kind: Kind) -> None:
+    verdict = JUDGE(Evidence(0.95, model(0.98, 0), GOOD, correlations))
+    assert verdict.kind is kind
+    worst = min(correlations, key=lambda name: correlations[name])
+    assert any(f"anchor {worst} with correlation {correlations[worst]:.2f}" in reason for reason in verdict.reasons)
+    assert any("turned around" in reason for reason in verdict.reasons) is (kind is Kind.REFUSE)
+
+
+def test_anchors_see_a_failure_that_all_organs_share() -> None:
+    verdict = JUDGE(Evidence(0.95, model(0.02, 0), alone(0.01, 0.02, 0.015), {"nuclei": -0.4}))
+    assert verdict.kind is Kind.REFUSE
+    assert "turned around" in verdict.reasons[0]
+
+
+def test_a_model_of_the_anchors_is_judged_by_models_of_each_alone_and_not_by_them() -> None:
+    agreeing, parted = alone(0.97, 0.96), alone(0.97, 0.8)
+    trusted = JUDGE(Evidence(0.95, model(0.98, 0), agreeing, {"nuclei": -0.9}, anchored=True, malignant_share=0.5))
+    assert trusted.kind is Kind.TRUST
+    assert any("the 2 of 2 models from single anchors" in reason for reason in trusted.reasons)
+    assert JUDGE(Evidence(0.95, model(0.98, 0), parted, anchored=True)).kind is Kind.DOUBT
+    alone_reason = JUDGE(Evidence(0.95, model(0.98, 0), None, anchored=True)).reasons[0]
+    assert alone_reason == "one anchor: no independent model to compare with; add another"
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.5, Kind.TRUST), (0.34, Kind.DOUBT), (0.66, Kind.DOUBT)])
+def test_unequal_classes_leave_a_doubt_about_a_head_in_closed_form(share: float, kind: Kind) -> None:
+    evidence = Evidence(0.95, model(0.98, 0), alone(0.97, 0.96), anchored=True, malignant_share=share)
+    assert JUDGE(evidence).kind is kind
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=4), st.floats(0, 1), st.floats(0.5, 1))
 @example([0.8125, 0.625], 0.875, 1.0)
 @settings(max_examples=300)

@@ -83,7 +83,12 @@ class MadeUpJobs:
 
     def predict_target(self, trained: TrainedJob) -> np.ndarray:
         organs = trained.job.settings.sources
-        return confident(organs[0] in self.turned if len(organs) == 1 else False, seed=sum(map(ord, "".join(organs))))
+        return confident(
+            organs[0] in self.turned if len(organs) == 1 else "pool" in self.turned, seed=sum(map(ord, "".join(organs)))
+        )
+
+    def measure_anchors(self, settings: Settings) -> dict[str, np.ndarray]:
+        return {name: TRUTH + np.random.default_rng(9).normal(0, 1, len(TRUTH)) for name in settings.anchor.use}
 
     def predict(self, trained: TrainedJob, splits: Sequence[str]) -> pd.DataFrame:
         """Predict the audit set, on which the less certain seeds are better, or all organs."""
@@ -236,7 +241,39 @@ def test_what_is_found_in_a_training_is_in_its_run(
     assert run.data.tags["mlflow.note.content"] == f"- {finding}"
 
 
-@pytest.mark.parametrize("name", ["strength", "agreement"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_anchors_are_a_second_witness_and_named(select: Callable[..., Any], tmp_path: Path, turned: bool) -> None:
+    jobs = MadeUpJobs(tmp_path, turned=("lung", "colon", "breast", "pool") if turned else ())
+    selection, log, tags = select(jobs, select={"anchors": True})
+    assert selection.verdict.kind is (Kind.REFUSE if turned else Kind.TRUST)
+    assert (log["anchor_correlations"]["nuclei"] > 0) is not turned
+    assert tags["oncoshift.anchor"] == log["anchor"] == "nuclei in verdict"
+
+
+def test_a_method_that_reads_the_anchors_is_compared_by_anchor(select: Callable[..., Any], tmp_path: Path) -> None:
+    network = tmp_path / "map.onnx"
+    network.write_bytes(b"not opened here")
+    jobs = MadeUpJobs(tmp_path)
+    selection, log, tags = select(
+        jobs,
+        train={"method": "anchored"},
+        anchor={"use": ["nuclei", "epithelium"], "epithelium": str(network)},
+        select={"anchors": True},
+        evaluate={"bootstrap": 100},
+    )
+    assert log["models"] == ["nuclei alone", "epithelium alone", "the pick"]
+    assert [len(organs) for organs, _ in jobs.asked] == [3, 3], "all organs, one anchor each"
+    assert selection.anchors == {}, "the anchors are no witness for what they made"
+    assert tags["oncoshift.anchor"].startswith("nuclei + epithelium (map.onnx, ")
+    assert tags["oncoshift.anchor"].endswith(" in training")
+
+
+def test_no_anchor_is_told_as_none(select: Callable[..., Any]) -> None:
+    _, log, tags = select()
+    assert (log["anchor"], tags["oncoshift.anchor"]) == ("", "none")
+
+
+@pytest.mark.parametrize("name", ["strength", "agreement", "correlation"])
 def test_limits_out_of_order_are_told_before_anything_is_trained(name: str) -> None:
     with pytest.raises(SettingsError, match=f"refuse_{name} 0.7 is above trust_{name} 0.6"):
         parse_settings({"select": {f"refuse_{name}": 0.7, f"trust_{name}": 0.6}})

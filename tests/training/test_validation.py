@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,8 @@ def net():  # type: ignore[no-untyped-def]
 
 def test_every_validator_the_share_and_the_distance_are_there_and_true(net: Any, data: TrainingData) -> None:
     inputs = PixelInputs(data.source.images)
+    assert "nuclei" not in validate(net, data, inputs, CPU), "the anchor was not measured"
+    data = replace(data, nuclei=np.random.default_rng(0).normal(size=len(data.target.images)))
     row = validate(net, data, inputs, CPU)
     assert set(row) == {*VALIDATORS, "target_malignant_share", "proxy_a_distance"}
     target = predict(net, inputs, data.target.rows, CPU)

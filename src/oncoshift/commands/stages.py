@@ -113,12 +113,13 @@ def train(context: Context) -> None:
     It shares its jobs with retrainings, so a job that either has done is not trained again. With
     `train.nodes` above 1, a cluster's launcher starts it on every machine.
     """
+    from oncoshift.methods.factory import count_epochs
     from oncoshift.steps import train as step
     from oncoshift.steps.recorder import FolderRecorder
     from oncoshift.training.distributed import is_first_process
 
     jobs = _open_jobs(context)
-    tell = step.make_epoch_reporter(partial(print, flush=True), "train", context.settings.train.epochs)
+    tell = step.make_epoch_reporter(partial(print, flush=True), "train", count_epochs(context.settings))
     training = step.run(jobs, jobs.make_job(_read_settings(context)), tell)
     if not is_first_process(context.settings.train):
         return

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from oncoshift.layout import Layout
 
-LabelledSplit = Literal["source_val", "audit", "test"]
+LabelledSplit = Literal["source_train", "source_val", "audit", "test"]
 TRAINING_SPLITS = ("source_train", "source_val", "target_train")
 _PLAIN = ("tile_id", "organ", "group")
 _LABELLED = (*_PLAIN, "label")
@@ -58,6 +58,7 @@ def load_training_data(layout: Layout, variant: str, sources: Sequence[str]) -> 
         source_val=_build_source_tiles(pack, val, tuple(sources)),
         target=TargetTiles(pack.images, pack.rows(target["tile_id"].tolist())),
         tile_ids=pack.index["tile_id"].to_numpy(object),
+        groups=pd.factorize(pack.index["group"])[0].astype(np.int64),
     )
 
 

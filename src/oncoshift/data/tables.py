@@ -131,12 +131,19 @@ class TrainingData:
         source_val: labelled tiles of other groups.
         target: tiles of the target, without labels.
         tile_ids: str [M], of the pack's rows, for messages; None: messages use row numbers.
+        groups: int64 [M], numbers of the groups of the pack's rows; None: unknown.
+        anchor: float64 [M], the anchor that the method reads, standardised within each organ; NaN
+            for rows that are not trained on. None: there is none.
+        nuclei: the same of nuclei alone, which a validator reads.
     """
 
     source: SourceTiles
     source_val: SourceTiles
     target: TargetTiles
     tile_ids: NDArray[np.object_] | None = None
+    groups: NDArray[np.int64] | None = None
+    anchor: NDArray[np.float64] | None = None
+    nuclei: NDArray[np.float64] | None = None
 
     def only(self, organs: Sequence[str]) -> TrainingData:
         """Restrict the data to some of the source organs; see `SourceTiles.only`."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from oncoshift.anchors.nuclei import find_nuclei
 from oncoshift.errors import DataError
 from oncoshift.explain.checks import Checks, Subject, measure_faithfulness, run_checks
 from oncoshift.explain.gallery import draw_gallery
-from oncoshift.explain.nuclei import NucleiSummary, compute_attribution_share, find_haematoxylin, summarise
+from oncoshift.explain.nuclei import NucleiSummary, compute_attribution_share, summarise
 from oncoshift.explain.sample import spread_out
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def explain(
     checks = spread_out(len(tiles), settings.checked_tiles) if checked else np.array([], np.int64)
     subject.plan(len(tiles), len(checks))
     attributions = subject.attribute(tiles, settings.baseline)
-    nuclei = np.stack([find_haematoxylin(tile) for tile in tiles]) if masks is None else masks
+    nuclei = np.stack([find_nuclei(tile) for tile in tiles]) if masks is None else masks
     shares = compute_attribution_share(attributions.values, nuclei)
     faithful, random_order = measure_faithfulness(subject, tiles, attributions, seed)
     table = pd.DataFrame(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
-from skimage.color import rgb2hed
-from skimage.filters import threshold_otsu
 
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
@@ -21,14 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-_TISSUE_DENSITY = 0.07
-"""Optical density (−log10 of transmittance, mean over channels) below which a pixel is glass; pale
-stroma is at 0.08."""
-_LEAST_RANGE = 0.005
-"""Least range of haematoxylin over the tissue of a tile with nuclei (300 real tiles: ≥ 0.01)."""
-_MIN_NUCLEUS_SHARE = 0.0003
-"""Share of a tile's area below which an object is a speck: 15 pixels at 224 px, 2 at 64 px."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +55,6 @@ class NucleiSummary:
     area: float
     enrichment: float
     interval: Interval | None
-
-
-def find_haematoxylin(tile: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find the nuclei of an H&E tile, roughly: the pixels rich in haematoxylin.
-
-    Colour deconvolution (Ruifrok & Johnston 2001), Otsu's threshold on the haematoxylin of tissue
-    pixels, then removal of specks. Holes stay, because a gland's ring of nuclei has one. A tile
-    without tissue or without contrast has no nuclei.
-
-    Args:
-        tile: uint8 [S, S, 3].
-
-    Returns:
-        bool [S, S].
-    """
-    density = -np.log10((tile.astype(np.float64) + 1.0) / 256.0).mean(axis=2)
-    tissue = density > _TISSUE_DENSITY
-    haematoxylin = ndimage.gaussian_filter(rgb2hed(tile)[..., 0], sigma=tile.shape[0] / 224)
-    if not tissue.any() or np.ptp(haematoxylin[tissue]) < _LEAST_RANGE:
-        return np.zeros(tile.shape[:2], dtype=np.bool_)
-    mask = tissue & (haematoxylin > threshold_otsu(haematoxylin[tissue]))
-    return _remove_specks(mask, max(2, round(_MIN_NUCLEUS_SHARE * mask.size)))
 
 
 def compute_attribution_share(values: NDArray[np.float32], masks: NDArray[np.bool_]) -> NucleiShare:
@@ -165,13 +132,6 @@ def tabulate_nuclei(tables: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.
         rows.append((model, name, summary.tiles, groups, summary.share, summary.area, summary.enrichment, *ends))
     names = ["model", "class", "tiles", "groups", "nuclei_share", "nuclei_area", "enrichment", "low", "high"]
     return pd.DataFrame(rows, columns=names)
-
-
-def _remove_specks(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:
-    objects, _ = cast("tuple[NDArray[np.int32], int]", ndimage.label(mask))
-    kept = np.bincount(objects.ravel()) >= smallest
-    kept[0] = False
-    return np.asarray(kept[objects])
 
 
 def _divide(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:

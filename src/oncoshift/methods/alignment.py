@@ -37,6 +37,8 @@ class Step(NamedTuple):
         progress: share of all steps done, from 0 to 1.
         strong_logits: class logits [T, 2] of the target tiles' strong views, for a term that needs
             them; else None.
+        target_anchor: float32 [T], the anchor of the target tiles, for a term that needs it; else
+            None.
     """
 
     z: Tensor
@@ -47,6 +49,7 @@ class Step(NamedTuple):
     epoch: int
     progress: float
     strong_logits: Tensor | None = None
+    target_anchor: Tensor | None = None
 
     @property
     def sources(self) -> int:
@@ -106,6 +109,7 @@ class Alignment(Method):
             strong=any(term.needs.strong for term in terms.values()),
             stain_jitter=max(term.needs.stain_jitter for term in terms.values()),
             strong_jitter=max(term.needs.strong_jitter for term in terms.values()),
+            anchor=any(term.needs.anchor for term in terms.values()),
         )
 
     def forward(self, batch: Batch, epoch: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -135,6 +139,7 @@ class Alignment(Method):
             epoch=epoch,
             progress=progress,
             strong_logits=self.net.logits(strong[0]) if strong else None,
+            target_anchor=None if batch.target_anchor is None else gather(batch.target_anchor),
         )
 
     def _collect_tiles(self, batch: Batch) -> list[Tensor]:

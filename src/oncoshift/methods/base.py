@@ -24,6 +24,7 @@ class Batch(NamedTuple):
         organs: int64 [B], of the source tiles, index into the settings' `sources`.
         target: network input [T, …] of target tiles; None for a method that does not use them.
         target_strong: strong views of the same target tiles [T, …], or None; see `Needs`.
+        target_anchor: float32 [T], the anchor of the target tiles, or None; see `Needs`.
     """
 
     source: Tensor
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     organs: Tensor
     target: Tensor | None
     target_strong: Tensor | None = None
+    target_anchor: Tensor | None = None
 
 
 class Needs(NamedTuple):
@@ -42,12 +44,14 @@ class Needs(NamedTuple):
         stain_jitter: least stain jitter of the views of source and target tiles; see
             `train.stain_jitter`.
         strong_jitter: stain jitter of strong views.
+        anchor: whether the anchor of each target tile is needed.
     """
 
     target: bool = False
     strong: bool = False
     stain_jitter: float = 0.0
     strong_jitter: float = 0.0
+    anchor: bool = False
 
 
 class Method(nn.Module, ABC):

@@ -28,6 +28,11 @@ def list_trained_organs(settings: Settings) -> tuple[str, ...]:
     return (settings.single.organ or settings.sources[0],)
 
 
+def count_epochs(settings: Settings) -> int:
+    """Count the epochs of a training; a head in closed form has one."""
+    return 1 if METHODS[settings.train.method].closed_form else settings.train.epochs
+
+
 def list_member_settings(settings: Settings) -> tuple[Settings, ...]:
     """List the settings of the networks whose probabilities are averaged.
 

@@ -30,6 +30,8 @@ class MethodRow:
         one_organ: whether it is trained on one source organ, `single.organ`.
         separates_organs: whether its domain head has a class for each source organ, rather than one
             for all.
+        closed_form: whether its head is computed, from the target's tiles alone and without steps
+            of an optimiser; its class has `solve` in place of a loss.
     """
 
     made_by: str = ""
@@ -40,11 +42,17 @@ class MethodRow:
     changes_tiles: bool = False
     one_organ: bool = False
     separates_organs: bool = False
+    closed_form: bool = False
 
     @property
     def uses_target(self) -> bool:
         """Whether it learns from target tiles; a method that does not can be the control."""
-        return bool(self.terms) or self.per_domain
+        return bool(self.terms) or self.per_domain or self.closed_form
+
+    @property
+    def reads_anchor(self) -> bool:
+        """Whether it learns from the anchor, so that the anchor is no witness for it."""
+        return "anchor" in self.also_reads
 
 
 METHODS: dict[str, MethodRow] = {
@@ -63,5 +71,9 @@ METHODS: dict[str, MethodRow] = {
     "self_training": MethodRow("oncoshift.methods.self_training:SelfTraining", terms=("self_training",)),
     "dann_mcc": MethodRow(terms=("dann", "mcc")),
     "cdan_mcc": MethodRow(terms=("cdan", "mcc")),
+    "orient": MethodRow("oncoshift.methods.orient:Orient", terms=("orient",), also_reads=("anchor",)),
+    "dann_mcc_orient": MethodRow(terms=("dann", "mcc", "orient"), also_reads=("anchor",)),
+    "self_training_orient": MethodRow(terms=("self_training", "orient"), also_reads=("anchor",)),
+    "anchored": MethodRow("oncoshift.methods.anchored:Anchored", closed_form=True, also_reads=("anchor",)),
 }
 """The methods by the name that settings, runs and jobs use."""

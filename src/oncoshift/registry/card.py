@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.markdown import escape, render_table
+from oncoshift.methods.registry import METHODS
 from oncoshift.selection.choice import HEADER
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class CardFacts:
         split: split of labelled target tiles that the metrics were measured on.
         phantom: whether the data are made up.
         choice: how the method was chosen; None if it was given.
+        anchor: the anchors that had a say, and in what; empty if none had.
     """
 
     name: str
@@ -64,6 +66,7 @@ class CardFacts:
     split: str
     phantom: bool = False
     choice: Choice | None = None
+    anchor: str = ""
 
 
 def render_card(facts: CardFacts) -> str:
@@ -97,9 +100,12 @@ def render_summary(facts: CardFacts) -> str:
 
 def describe_use(facts: CardFacts) -> str:
     """Describe what the model does, in plain text."""
+    made = f"Adapted by {facts.method} from labelled {', '.join(facts.sources)} to unlabelled {facts.target}"
+    if METHODS[facts.method].closed_form:
+        made = f"Its head was computed by {facts.method} for unlabelled {facts.target}, from an anchor"
     return (
-        f"Tells malignant from benign in H&E tiles of {facts.target}. Adapted by {facts.method} from labelled "
-        f"{', '.join(facts.sources)} to unlabelled {facts.target}: no label of {facts.target} was used in training."
+        f"Tells malignant from benign in H&E tiles of {facts.target}. {made}: no label of {facts.target} was used in "
+        "training."
     )
 
 
@@ -121,7 +127,10 @@ def _render_figures(facts: CardFacts) -> str:
 
 def _render_verdict(facts: CardFacts) -> str:
     reasons = [f"- {escape(reason)}" for reason in facts.verdict.reasons]
-    lines = [f"Picked: {facts.selection}.", "", f"**{facts.verdict.kind.value}**", "", *reasons]
+    anchor = (
+        [f"Anchor (prior knowledge of morphology, not a label): {escape(facts.anchor)}.", ""] if facts.anchor else []
+    )
+    lines = [f"Picked: {facts.selection}.", "", *anchor, f"**{facts.verdict.kind.value}**", "", *reasons]
     if facts.choice is not None:
         lines += ["", f"Method: {facts.choice.words}.", "", render_table(HEADER, facts.choice.rows)]
     return "\n".join(lines)

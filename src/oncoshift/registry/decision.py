@@ -65,6 +65,7 @@ class GateEvidence:
         abstained: number of audit tiles on which the challenger abstains.
         policy: evidence for the optional rules; None: they are not judged.
         distinct_groups: number of audit groups; None: no group has tiles of both classes.
+        anchor: the anchors that had a say in training, pick or verdict; empty if none had.
     """
 
     balanced_accuracy: Interval
@@ -83,6 +84,7 @@ class GateEvidence:
     abstained: int = 0
     policy: PolicyEvidence | None = None
     distinct_groups: int | None = None
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         flags.append(
             f"Too few labelled groups ({_list_groups(evidence.groups)}): decided without labels (without_audit)."
         )
+    if evidence.anchor:
+        flags.append(f"Anchor (prior knowledge of morphology, not a label): {evidence.anchor}.")
     if evidence.abstained:
         flags.append(
             f"The model abstains on {evidence.abstained} audit tiles; here they are judged by their probabilities."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from oncoshift.console import report_tenths
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.files import DamagedFileError
+from oncoshift.methods.factory import count_epochs
 from oncoshift.registry.promotion import ChampionMovedError
 from oncoshift.retraining.naming import SETTINGS, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
@@ -191,12 +192,12 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
     """Pick one of the method's seeds, and judge whether it can be trusted."""
     with session.recorder.step("select") as recorder:
 
-        def train_on_organ(job: Job, organ: str) -> TrainedJob:
+        def train_alone(job: Job, name: str) -> TrainedJob:
             method = job.settings.train.method
-            title, label = f"{method} · {organ} alone", f"{method} from {organ} alone"
-            return _train(session, recorder, job, f"alone-{organ}", title, label)
+            title, label = f"{method} · {name} alone", f"{method} from {name} alone"
+            return _train(session, recorder, job, f"alone-{name}", title, label)
 
-        selection = select_step.run(session.jobs, seeds, session.settings.select, train_on_organ, session.say)
+        selection = select_step.run(session.jobs, seeds, session.settings.select, train_alone, session.say)
         session.say(f"picked: {selection.description}")
         session.say(f"verdict without labels: {selection.verdict.words}")
         selection.record(recorder)
@@ -264,7 +265,7 @@ def _train(session: Session, above: RunRecorder, job: Job, step: str, title: str
         recorder.save_text(SETTINGS, dump_settings(job.settings))
         recorder.set_tags({"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
         session.log_inputs(recorder, TRAINING_SPLITS)
-        report = train_step.make_epoch_reporter(session.say, label, job.settings.train.epochs)
+        report = train_step.make_epoch_reporter(session.say, label, count_epochs(job.settings))
 
         def on_epoch(epoch: Epoch) -> None:
             recorder.log_epoch(epoch)

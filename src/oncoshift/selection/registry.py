@@ -29,5 +29,6 @@ VALIDATORS: dict[str, ValidatorRow] = {
     "entropy": ValidatorRow("oncoshift.selection.entropy:negative_entropy", lowest=-1.0),
     "bnm": ValidatorRow("oncoshift.selection.bnm:batch_nuclear_norm"),
     "snd": ValidatorRow("oncoshift.selection.snd:prediction_density"),
+    "nuclei": ValidatorRow("oncoshift.selection.anchor:correlate_with_anchor", ("target", "nuclei"), lowest=-1.0),
     "atc": ValidatorRow("oncoshift.selection.atc:average_thresholded_confidence", ("source", "labels", "target")),
 }

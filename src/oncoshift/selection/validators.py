@@ -23,11 +23,13 @@ class Predictions(NamedTuple):
         source: probabilities of malignant, float64 [N], on source validation tiles.
         labels: 0 or 1, int64 [N], of those tiles.
         target: probabilities of malignant, float64 [T], on unlabelled target tiles.
+        nuclei: the anchor `nuclei` of the same tiles, float64 [T]; None: it was not measured.
     """
 
     source: NDArray[np.float64]
     labels: NDArray[np.int64]
     target: NDArray[np.float64]
+    nuclei: NDArray[np.float64] | None = None
 
 
 def score(validator: str, model: Predictions) -> float:
@@ -38,5 +40,6 @@ def score(validator: str, model: Predictions) -> float:
 
 
 def compute_scores(model: Predictions) -> dict[str, float]:
-    """Score a model by every validator; the scores by name."""
-    return {name: score(name, model) for name in VALIDATORS}
+    """Score a model by every validator that has what it reads; the scores by name."""
+    known = [name for name, row in VALIDATORS.items() if all(getattr(model, part) is not None for part in row.reads)]
+    return {name: score(name, model) for name in known}

@@ -2,23 +2,33 @@
 
 Ranking picks the best candidate; the verdict says whether that candidate can be trusted. A
 confident model whose classes alignment inverted passes every validator of a single model, so the
-verdict rests on `consensus`.
+verdict rests on `consensus`, and on what anchors say (`anchor`). A model that was trained with
+anchors agrees with them anyway; it is compared with models trained with each of them alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 from oncoshift.selection.binary import check_probabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
     from oncoshift.selection.consensus import Consensus
     from oncoshift.settings import SelectSettings
+
+
+SAFE_SHARES = (0.35, 0.65)
+"""Estimated shares of malignant tiles between which a head in closed form is safe; see
+docs/results.md."""
+
+_ARTICLES = {"anchor": "another", "source organ": "a source organ"}
 
 
 class Kind(StrEnum):
@@ -54,13 +64,20 @@ class Evidence:
     Attributes:
         source_accuracy: balanced accuracy on source validation tiles, 0 to 1.
         probabilities: of malignant, [N], of the candidate on unlabelled target tiles.
-        consensus: of models adapted from each source organ alone, on the same tiles; None with one
-            source organ.
+        consensus: of models adapted from each source organ alone, on the same tiles, or of models
+            trained with each anchor alone; None with one source organ or anchor.
+        anchors: correlation of the candidate's predictions with each anchor, −1 to 1, by name;
+            empty where anchors are no witness.
+        anchored: whether the candidate was trained with anchors.
+        malignant_share: estimated share of malignant target tiles, 0 to 1; None: not estimated.
     """
 
     source_accuracy: float
     probabilities: NDArray[np.float64]
     consensus: Consensus | None
+    anchors: Mapping[str, float] = field(default_factory=dict)
+    anchored: bool = False
+    malignant_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,9 @@ class ConsensusRule:
         trust_strength: consensus from which they agree.
         refuse_agreement: kappa of the candidate with the majority below which they differ.
         trust_agreement: kappa from which they agree.
+        trust_anchors: consensus of models trained with each anchor alone from which they agree.
+        refuse_correlation: correlation with an anchor below which the classes are inverted.
+        trust_correlation: correlation with every anchor from which they are not.
     """
 
     source_floor: float
@@ -92,6 +112,9 @@ class ConsensusRule:
     trust_strength: float
     refuse_agreement: float
     trust_agreement: float
+    trust_anchors: float
+    refuse_correlation: float
+    trust_correlation: float
 
     @classmethod
     def from_settings(cls, settings: SelectSettings) -> Self:
@@ -100,7 +123,12 @@ class ConsensusRule:
 
     def __call__(self, evidence: Evidence) -> Verdict:
         """Judge one candidate."""
-        found = [self._check_source(evidence), self._check_share(evidence), *self._check_consensus(evidence)]
+        found = [
+            self._check_source(evidence),
+            self._check_share(evidence),
+            *self._check_consensus(evidence),
+            *self._check_anchors(evidence),
+        ]
         kind = max((kind for kind, _ in found), key=list(Kind).index)
         return Verdict(kind, tuple(reason for each, reason in found if each is kind))
 
@@ -119,18 +147,33 @@ class ConsensusRule:
         )
 
     def _check_consensus(self, evidence: Evidence) -> list[tuple[Kind, str]]:
+        what = "anchor" if evidence.anchored else "source organ"
         if evidence.consensus is None:
-            return [(Kind.DOUBT, "one source organ: no independent model to compare with; add a source organ")]
+            return [(Kind.DOUBT, f"one {what}: no independent model to compare with; add {_ARTICLES[what]}")]
         strength, constant = evidence.consensus.strength, len(evidence.consensus.constant)
         agreement = evidence.consensus.agreement_with(evidence.probabilities)
-        limits = (self.refuse_strength, self.trust_strength), (self.refuse_agreement, self.trust_agreement)
+        trusted = self.trust_anchors if evidence.anchored else self.trust_strength
+        limits = (self.refuse_strength, trusted), (self.refuse_agreement, self.trust_agreement)
         count, of = len(evidence.consensus.majority), len(evidence.consensus.agreement)
         told = f"; {constant} of {of} put every tile into one class" if constant else ""
-        single = f"the {count} of {of} models from single source organs that agree best{told}: kappa"
+        single = f"the {count} of {of} models from single {what}s that agree best{told}: kappa"
         return [
             _grade(strength, limits[0], single),
             _grade(agreement, limits[1], "the model agrees with them with kappa"),
         ]
+
+    def _check_anchors(self, evidence: Evidence) -> list[tuple[Kind, str]]:
+        found = []
+        if evidence.anchors and not evidence.anchored:
+            name, least = min(evidence.anchors.items(), key=lambda item: item[1])
+            limits = self.refuse_correlation, self.trust_correlation
+            told = "turned around: " if least < self.refuse_correlation else ""
+            found.append(_grade(least, limits, f"{told}its calls follow the anchor {name} with correlation"))
+        share, (low, high) = evidence.malignant_share, SAFE_SHARES
+        if share is not None:
+            kind = Kind.TRUST if low <= share <= high else Kind.DOUBT
+            found.append((kind, f"{share:.0%} of the target seems malignant (safe from {low:.0%} to {high:.0%})"))
+        return found
 
 
 def _grade(value: float, limits: tuple[float, float], what: str) -> tuple[Kind, str]:

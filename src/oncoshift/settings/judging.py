@@ -56,9 +56,23 @@ class SelectSettings(Section):
         0.8, ge=-1, le=1, description="kappa of the pick with the consensus, from which it is trusted"
     )
 
+    anchors: bool = Field(False, description="whether the anchors of anchor.use are a second witness of the verdict")
+    trust_anchors: float = Field(
+        0.75,
+        ge=-1,
+        le=1,
+        description="consensus (kappa) of models trained with each anchor alone, from which they agree",
+    )
+    refuse_correlation: float = Field(
+        0.1, ge=-1, le=1, description="correlation with an anchor below which the classes count as inverted"
+    )
+    trust_correlation: float = Field(
+        0.25, ge=-1, le=1, description="correlation with every anchor from which the model is trusted"
+    )
+
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
-        for name in ("strength", "agreement"):
+        for name in ("strength", "agreement", "correlation"):
             refuse, trust = getattr(self, f"refuse_{name}"), getattr(self, f"trust_{name}")
             if refuse > trust:
                 raise ValueError(f"refuse_{name} {refuse} is above trust_{name} {trust}; between them is doubt")

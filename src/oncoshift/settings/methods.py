@@ -100,6 +100,23 @@ class MddSettings(Section):
     )
 
 
+class OrientSettings(Section):
+    """A penalty on target predictions that do not follow the anchor."""
+
+    weight: Annotated[float, Field(gt=0), Range(1.0, 10.0, log=True)] = Field(4.0, description="weight of the penalty")
+    margin: Annotated[float, Field(gt=0, lt=1), Range(0.1, 0.5)] = Field(
+        0.3, description="correlation of predictions and anchor in a batch from which there is none"
+    )
+
+
+class AnchoredSettings(Section):
+    """A head for the target in closed form, self-trained from the anchor."""
+
+    tiles: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="share of the target's tiles that a seed draws; 1: all, and every seed gives the same head"
+    )
+
+
 class MethodSections(Section):
     """The sections of methods, each under the method's name in `oncoshift.methods.registry`."""
 
@@ -111,3 +128,5 @@ class MethodSections(Section):
     mdd: MddSettings = MddSettings()
     dann_multi: DannMultiSettings = DannMultiSettings()
     self_training: SelfTrainingSettings = SelfTrainingSettings()
+    orient: OrientSettings = OrientSettings()
+    anchored: AnchoredSettings = AnchoredSettings()

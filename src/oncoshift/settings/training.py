@@ -6,9 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from oncoshift.anchors.registry import ANCHORS
 from oncoshift.methods.registry import METHODS
 from oncoshift.serving.trunks import HUB, PARTS, TRUNKS, is_trunk
-from oncoshift.settings.base import Choices, OneOf, Range, Section, Share, StainVariant
+from oncoshift.settings.base import Choices, Names, OneOf, Range, Section, Share, StainVariant
 
 RUNTIME_SETTINGS = frozenset(
     {"device", "processes", "nodes", "threads", "checkpoint_steps", "checkpoint_minutes", "on_nonfinite"}
@@ -171,8 +172,28 @@ class TrainSettings(Section):
         return self.nodes * self.processes
 
 
+class AnchorSettings(Section):
+    """The anchors: prior knowledge of morphology, for methods that read it and for the verdict."""
+
+    use: Names[Annotated[str, OneOf(tuple(ANCHORS))]] = Field(
+        ("nuclei",), min_length=1, description="anchors; a method reads their mean, the verdict the least"
+    )
+    epithelium: str | None = Field(
+        None, description="path of an ONNX segmentation network, for anchor epithelium; null: there is none"
+    )
+    epithelium_channel: int = Field(1, ge=0, description="number of the network's map that is epithelium, from 0")
+    epithelium_side: int = Field(128, ge=16, description="side in pixels of the tiles that the network gets")
+
+    @model_validator(mode="after")
+    def _check_epithelium(self) -> Self:
+        if "epithelium" in self.use and self.epithelium is None:
+            raise ValueError("use names epithelium, which needs an ONNX network; give its path as anchor.epithelium")
+        return self
+
+
 class TrainingSections(Section):
     """The sections about the network and its training."""
 
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
+    anchor: AnchorSettings = AnchorSettings()

@@ -54,6 +54,15 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         return self
 
     @model_validator(mode="after")
+    def _check_closed_form(self) -> Self:
+        """Refuse several processes for a method without steps that they could share."""
+        if METHODS[self.train.method].closed_form and self.train.ranks > 1:
+            raise ValueError(
+                f"train.method {self.train.method} is computed by one process; set train.processes and train.nodes to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_frozen_parts(self) -> Self:
         """Refuse methods that need frozen parts to change: their features are computed once."""
         freeze, tuned = self.model.freeze, self.tune.parameters

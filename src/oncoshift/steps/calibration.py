@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.evaluation.operating import Calibration, fit_calibration
+from oncoshift.methods.registry import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,12 @@ def predict_calibrated(
 
 
 def _fit(table: pd.DataFrame, trained: TrainedJob, settings: EvaluateSettings) -> Calibration:
-    """Fit on the rows of source organs; those of the target are held out."""
+    """Fit on the rows of source organs; those of the target are held out.
+
+    A head of the target's own is of no use on the sources, and keeps its probabilities.
+    """
+    if METHODS[trained.job.settings.train.method].closed_form:
+        return Calibration(threshold=settings.threshold)
     rows = table[table["organ"].isin(trained.job.settings.sources)]
     labels, probabilities = rows["label"].to_numpy(np.int64), rows["probability"].to_numpy(np.float64)
     return fit_calibration(labels, probabilities, settings)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from oncoshift.evaluation.cross_organ import build_cross_organ, draw_cross_organ
+from oncoshift.methods.registry import METHODS
 from oncoshift.steps.calibration import predict_calibrated
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def run(jobs: ExperimentJobs, selection: Selection, settings: EvaluateSettings) 
         settings: section `evaluate`.
     """
     pick = selection.picked.job.settings
-    alone = {} if selection.agreement is None else dict(zip(pick.sources, selection.agreement.alone, strict=True))
+    found = None if METHODS[pick.train.method].reads_anchor else selection.agreement
+    alone = {} if found is None else dict(zip(found.names, found.alone, strict=True))
     predictions = {organ: predict_calibrated(jobs, trained, settings)[0] for organ, trained in alone.items()}
     seeds = [predict_calibrated(jobs, trained, settings)[0] for trained in selection.seeds]
     predictions["all" if alone else ", ".join(pick.sources)] = pd.concat(seeds)

@@ -233,6 +233,7 @@ def _gather_evidence(
         audit_size=str(_measure_audit(tiles, challenger, settings.evaluate.confidence)),
         phantom=settings.ingest.adapter == "phantom",
         abstained=served.abstained,
+        anchor=challenge.selection.anchor,
         policy=_gather_policy(recorder, jobs, challenge, tiles, served, settings.evaluate),
     )
 

@@ -97,6 +97,14 @@ class ExperimentJobs:
         target = self.load_training_data().target
         return predict_job(trained, target.images, target.rows)
 
+    def measure_anchors(self, settings: Settings) -> dict[str, NDArray[np.float64]]:
+        """Measure the anchors of `anchor.use` on the target's training tiles, float64 [T] each."""
+        from oncoshift.training.anchors import measure_each
+        from oncoshift.training.features import FeatureCache
+
+        data, cache = self.load_training_data(), FeatureCache(self.layout.features, self.pack_digest)
+        return measure_each(data, data.target.rows, settings, cache, settings.anchor.use)
+
     def load_tiles(self, splits: Sequence[LabelledSplit]) -> EvaluationTiles:
         """Load the tiles of labelled splits."""
         return load_evaluation_tiles(self.layout, self.variant, splits)

@@ -164,6 +164,7 @@ def collect_facts(
         split="test",
         phantom=settings.ingest.adapter == "phantom",
         choice=choice,
+        anchor=selection.anchor,
     )
 
 

@@ -2,25 +2,28 @@
 
 The pick is the seed with the best `select.validator` above the source floor. The verdict compares
 it with models of the same method and seed, each adapted from a single labelled organ (see
-`selection.consensus`). These are ordinary jobs and are reused. With a frozen trunk they take
-seconds, otherwise a training each.
+`selection.consensus`), or, for a method that reads the anchors, with one anchor each. These are
+ordinary jobs and are reused. With a frozen trunk they take seconds, otherwise a training each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oncoshift.anchors.values import describe_anchor
 from oncoshift.evaluation.agreement import draw_agreement
+from oncoshift.methods.registry import METHODS
+from oncoshift.selection.anchor import correlate_with_anchor
 from oncoshift.selection.consensus import Consensus, find_consensus, pairwise_kappa
 from oncoshift.selection.oracle import oracle
 from oncoshift.selection.rule import ORACLE, score_row
 from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict, format_near_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,22 +32,24 @@ if TYPE_CHECKING:
     from oncoshift.steps.recorder import Recorder
     from oncoshift.training.job import Job, TrainedJob
 
-    TrainOnOrgan = Callable[[Job, str], TrainedJob]
-    """Trains a job from the named organ alone."""
+    TrainAlone = Callable[[Job, str], TrainedJob]
+    """Trains a job from the named organ, or with the named anchor, alone."""
 
 VERDICT_TURNED_OFF = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of the single-organ models and the pick on the same unlabelled tiles.
+    """Agreement of the models from one organ or anchor alone and the pick on unlabelled tiles.
 
     Attributes:
-        consensus: of the single-organ models.
-        predictions: theirs, in the order of `sources`, then the pick's; float64 [N] each.
-        alone: jobs of the single-organ models, in the order of `sources`.
+        names: the organs or anchors.
+        consensus: of the models from one alone.
+        predictions: theirs, in the order of `names`, then the pick's; float64 [N] each.
+        alone: their jobs, in the order of `names`.
     """
 
+    names: tuple[str, ...]
     consensus: Consensus
     predictions: Sequence[NDArray[np.float64]]
     alone: Sequence[TrainedJob]
@@ -60,7 +65,8 @@ class Selection:
         scores: of the candidates, in their order.
         settings: section `select`.
         verdict: whether to trust the pick.
-        agreement: the evidence of the verdict; None without single-organ models to compare with.
+        agreement: the evidence of the verdict; None without models to compare with.
+        anchors: correlation of the pick's predictions with each anchor that is a witness, by name.
     """
 
     picked: TrainedJob
@@ -69,6 +75,19 @@ class Selection:
     settings: SelectSettings
     verdict: Verdict
     agreement: Agreement | None
+    anchors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def anchor(self) -> str:
+        """The anchors that had a say, and in what, in one line; empty if none had."""
+        settings = self.picked.job.settings
+        roles = {
+            "training": METHODS[settings.train.method].reads_anchor,
+            "verdict": bool(self.anchors),
+        }
+        said = [role for role, holds in roles.items() if holds]
+        used = [f"{describe_anchor(settings.anchor)} in {' and '.join(said)}"] if said else []
+        return "; ".join([*used, *(["nuclei picks the seed"] if self.settings.validator == "nuclei" else [])])
 
     @property
     def description(self) -> str:
@@ -93,6 +112,7 @@ class Selection:
             "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}",
             "oncoshift.verdict": self.verdict.kind.value,
             "oncoshift.verdict_reasons": "; ".join(self.verdict.reasons),
+            "oncoshift.anchor": self.anchor or "none",
         }
 
     def record(self, recorder: Recorder) -> None:
@@ -103,6 +123,8 @@ class Selection:
             "source_accuracies": {done.job.seed: done.last.source_accuracy for done in self.seeds},
             "source_floor": self.settings.source_floor,
             "picked_seed": self.picked.job.seed,
+            "anchor": self.anchor,
+            "anchor_correlations": {name: round(value, 4) for name, value in self.anchors.items()},
         }
         if self.agreement is not None:
             values |= self._record_agreement(recorder, self.agreement)
@@ -116,17 +138,16 @@ class Selection:
     def _record_agreement(self, recorder: Recorder, found: Agreement) -> dict[str, Any]:
         """Save the agreement plot and return the figures behind it."""
         settings = self.picked.job.settings
-        organs, target = settings.sources, settings.target
-        names = [*(f"{organ} alone" for organ in organs), "the pick"]
+        names = [*(f"{name} alone" for name in found.names), "the pick"]
         kappas = pairwise_kappa(np.stack(found.predictions))
-        title = f"agreement on unlabelled {target}\n{settings.train.method}, seed {settings.seed}"
+        title = f"agreement on unlabelled {settings.target}\n{settings.train.method}, seed {settings.seed}"
         figure = draw_agreement(names, kappas, title)
         for place in (recorder, recorder.outer):
             place.save_figure("plots/agreement.png", figure)
         return {
             "models": names,
             "agreement": kappas.round(4).tolist(),
-            "majority": [organs[number] for number in found.consensus.majority],
+            "majority": [found.names[number] for number in found.consensus.majority],
             "strength": found.consensus.strength,
             "agreement_of_pick": found.consensus.agreement_with(found.predictions[-1]),
         }
@@ -136,28 +157,37 @@ def run(
     jobs: ExperimentJobs,
     seeds: Sequence[TrainedJob],
     settings: SelectSettings,
-    train_on_organ: TrainOnOrgan,
+    train_alone: TrainAlone,
     say: Callable[[str], None],
 ) -> Selection:
-    """Pick a seed, train the method from each organ alone, and compare their predictions.
+    """Pick a seed, train the method from each organ or anchor alone, and compare their predictions.
 
     Args:
         jobs: of the experiment.
         seeds: the method's jobs; of equal scores, the first is picked.
         settings: section `select`.
-        train_on_organ: trains a job from one named organ.
+        train_alone: trains a job from one named organ, or with one named anchor.
         say: receives lines of progress.
     """
     scores = [_score(jobs, trained, settings) for trained in seeds]
     picked = seeds[int(np.argmax(scores))]
-    verdict, agreement = VERDICT_TURNED_OFF, None
-    if settings.verdict:
-        alone = _train_on_each_organ(jobs, picked.job, train_on_organ, say)
-        of_pick, *others = (jobs.predict_target(trained) for trained in (picked, *alone))
-        found = find_consensus(np.stack(others)) if len(others) > 1 else None
-        verdict = ConsensusRule.from_settings(settings)(Evidence(picked.last.source_accuracy, of_pick, found))
-        agreement = None if found is None else Agreement(found, [*others, of_pick], alone)
-    return Selection(picked, seeds, scores, settings, verdict, agreement)
+    if not settings.verdict:
+        return Selection(picked, seeds, scores, settings, VERDICT_TURNED_OFF, None)
+    alone = _train_each_alone(jobs, picked.job, train_alone, say)
+    of_pick, *others = (jobs.predict_target(trained) for trained in (picked, *alone.values()))
+    found = find_consensus(np.stack(others)) if len(others) > 1 else None
+    anchors = _correlate(jobs, picked.job, of_pick) if settings.anchors else {}
+    evidence = Evidence(
+        picked.last.source_accuracy,
+        of_pick,
+        found,
+        anchors,
+        METHODS[picked.job.settings.train.method].reads_anchor,
+        picked.last.get("estimated_malignant_share"),
+    )
+    verdict = ConsensusRule.from_settings(settings)(evidence)
+    agreement = None if found is None else Agreement(tuple(alone), found, [*others, of_pick], list(alone.values()))
+    return Selection(picked, seeds, scores, settings, verdict, agreement, anchors)
 
 
 def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:
@@ -171,14 +201,27 @@ def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) 
     return score_row(settings, figures)
 
 
-def _train_on_each_organ(
-    jobs: ExperimentJobs, pick: Job, train_on_organ: TrainOnOrgan, say: Callable[[str], None]
-) -> list[TrainedJob]:
-    """Train the pick's method and seed on each organ alone; nothing with one organ."""
-    organs = pick.settings.sources
-    if len(organs) == 1:
-        return []
-    say(f"select: {len(organs)} trainings of {pick.settings.train.method}, from {', '.join(organs)} each alone")
-    return [
-        train_on_organ(jobs.make_job(pick.settings, sources=[organ], single__organ=None), organ) for organ in organs
-    ]
+def _train_each_alone(
+    jobs: ExperimentJobs, pick: Job, train_alone: TrainAlone, say: Callable[[str], None]
+) -> dict[str, TrainedJob]:
+    """Train the pick's method and seed from each organ, or with each anchor, alone.
+
+    Nothing with one of them.
+    """
+    settings, method = pick.settings, pick.settings.train.method
+    if METHODS[method].reads_anchor:
+        variants = {name: jobs.make_job(settings, anchor__use=[name]) for name in settings.anchor.use}
+    else:
+        variants = {organ: jobs.make_job(settings, sources=[organ], single__organ=None) for organ in settings.sources}
+    if len(variants) == 1:
+        return {}
+    say(f"select: {len(variants)} trainings of {method}, from {', '.join(variants)} each alone")
+    return {name: train_alone(job, name) for name, job in variants.items()}
+
+
+def _correlate(jobs: ExperimentJobs, pick: Job, of_pick: NDArray[np.float64]) -> dict[str, float]:
+    """Correlate the pick's predictions with each anchor, unless it was trained with them."""
+    if METHODS[pick.settings.train.method].reads_anchor:
+        return {}
+    anchors = jobs.measure_anchors(pick.settings)
+    return {name: correlate_with_anchor(of_pick, values) for name, values in anchors.items()}

@@ -6,7 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from oncoshift.anchors.values import describe_anchor
 from oncoshift.markdown import escape
+from oncoshift.methods.registry import METHODS
 from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class Training:
         """Save the result's files, the epochs' metrics, and the findings."""
         recorder.save_files(self.trained.folder, _RESULT)
         recorder.log_epochs(self.trained.history)
+        settings = self.trained.job.settings
+        if METHODS[settings.train.method].reads_anchor:
+            recorder.set_tags({"oncoshift.anchor": describe_anchor(settings.anchor)})
         if self.findings:
             note = "\n".join(f"- {escape(finding)}" for finding in self.findings)
             recorder.set_tags({"oncoshift.findings": "; ".join(self.findings), "mlflow.note.content": note})

@@ -13,6 +13,7 @@ from oncoshift.errors import SettingsError
 from oncoshift.experiments import resolve_url
 from oncoshift.fingerprint import fingerprint_value
 from oncoshift.methods.factory import select_method_settings
+from oncoshift.methods.registry import METHODS
 from oncoshift.selection.rule import ORACLE, score_row
 from oncoshift.settings import flatten, replace_values
 from oncoshift.training.job import drop_checkpoint
@@ -63,8 +64,9 @@ class Search:
             raise SettingsError(
                 "select.validator: oracle reads target labels, and tuning would choose by them; set tune.trials to 0"
             )
+        own = () if METHODS[settings.train.method].closed_form else ("train",)
         keys, unread = select_parameters(
-            self.tune.parameters, {"model", "train", *select_method_settings(settings)}, settings
+            self.tune.parameters, {"model", *own, *select_method_settings(settings)}, settings
         )
         if unread:
             self.say(f"tune: {settings.train.method} does not read {', '.join(unread)}; left out")

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from oncoshift.methods.registry import METHODS
+from oncoshift.selection.verdict import SAFE_SHARES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ def list_findings(history: History, settings: Settings) -> tuple[str, ...]:
     last = history[-1]
     found = [
         _check_predictions(last, settings.select.least_share),
+        _check_malignant_share(last),
         _check_domain_head(history, settings),
         _check_feature_norm(history),
         _check_gradient(last, settings.train.grad_clip),
@@ -69,6 +71,17 @@ def _check_predictions(last: Mapping[str, float], least_share: float) -> str | N
         return None
     needed = f"each class needs {100 * least_share:g}%"
     return f"constant predictor: {malignant:.1%} of the target is called malignant ({needed})"
+
+
+def _check_malignant_share(last: Mapping[str, float]) -> str | None:
+    """Detect a target whose classes are too unequal for a head in closed form."""
+    share, (low, high) = last.get("estimated_malignant_share"), SAFE_SHARES
+    if share is None or low <= share <= high:
+        return None
+    return (
+        f"unequal classes: about {share:.0%} of the target seems malignant, and from the anchor alone a head is safe "
+        f"between {low:.0%} and {high:.0%}; label a few tiles, or choose a method that reads the sources"
+    )
 
 
 def _check_domain_head(history: History, settings: Settings) -> str | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from oncoshift.anchors.values import identify_anchor
 from oncoshift.files import (
     DamagedFileError,
     atomic,
@@ -27,11 +28,14 @@ from oncoshift.files import (
     xxh3_file,
 )
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
+from oncoshift.methods.anchored import Anchored
 from oncoshift.methods.factory import build_method, list_member_settings, list_trained_organs, select_method_settings
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.collective import wait_for_all
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.settings.training import RUNTIME_SETTINGS
+from oncoshift.training.anchors import add_anchors
+from oncoshift.training.closed_form import fit_closed_form
 from oncoshift.training.devices import pick_device, pick_precision, using_one_thread
 from oncoshift.training.distributed import is_first_process
 from oncoshift.training.ensemble import average_histories
@@ -94,6 +98,8 @@ class Job:
             "code": fingerprint_code(__name__),
         }
         values |= select_method_settings(settings)
+        if "anchor" in values:
+            values["anchor"] = identify_anchor(settings.anchor)
         values["model"]["weights"] = fingerprint_weights(settings.model.weights)
         return values
 
@@ -296,9 +302,13 @@ def _train_network(
     torch.manual_seed(settings.seed)
     method = build_method(settings)
     device = pick_device(settings.train.device)
-    inputs = make_inputs(
-        method.net, data.source.images, FeatureCache(job.features, job.pack_digest), device, on_features
-    )
+    cache = FeatureCache(job.features, job.pack_digest)
+    inputs = make_inputs(method.net, data.source.images, cache, device, on_features)
+    data = add_anchors(data, settings, cache)
+    if isinstance(method, Anchored):
+        history = fit_closed_form(method, data, inputs, settings, device)
+        on_row(history[-1])
+        return method.net.served_state(), history
     trainer = Trainer(method, data, inputs, settings.train, settings.seed, job.id, _locate_checkpoint(job), on_row)
     # A step of the heads alone takes one or two milliseconds, so more threads cost more than they
     # give.
@@ -324,9 +334,10 @@ def _train_members(
         nets[-1].classifier.load_state_dict(trained[-1].state())
     device = pick_device(job.settings.train.device)
     net = as_one(nets).to(device)
-    inputs = make_inputs(net, data.source.images, FeatureCache(job.features, job.pack_digest), device)
+    cache = FeatureCache(job.features, job.pack_digest)
+    inputs = make_inputs(net, data.source.images, cache, device)
     history = average_histories([member.history for member in trained])
-    history[-1] |= validate(net, data, inputs, device)
+    history[-1] |= validate(net, add_anchors(data, job.settings, cache), inputs, device)
     for row in history:
         on_row(row)
     return net.classifier.state_dict(), history

@@ -105,7 +105,13 @@ class Loader:
             target_strong=self._make_inputs(target, target_rng, self.needs.strong_jitter)
             if self.needs.strong
             else None,
+            target_anchor=self._get_anchor(target) if self.needs.anchor else None,
         )
+
+    def _get_anchor(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        if self.data.anchor is None:
+            raise ValueError("the method needs the anchor of target tiles, and the data have none")
+        return torch.from_numpy(self.data.anchor[rows[self._slice]]).to(self.device, torch.float32)
 
     def _make_inputs(self, rows: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> torch.Tensor:
         augmentation = Augmentation(self.settings.augment, jitter)

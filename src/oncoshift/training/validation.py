@@ -34,7 +34,8 @@ def validate(net: TrainedNet, data: TrainingData, inputs: Inputs, device: torch.
     target = compute_outputs(net, inputs, data.target.rows, device)
     if not all(np.isfinite(part).all() for part in (*source, *target)):
         raise TrainingError("the network's predictions are not finite after this epoch; lower train.lr")
-    model = Predictions(source.probabilities, data.source_val.labels, target.probabilities)
+    nuclei = None if data.nuclei is None else data.nuclei[data.target.rows]
+    model = Predictions(source.probabilities, data.source_val.labels, target.probabilities, nuclei)
     return {
         **compute_scores(model),
         "target_malignant_share": float(np.mean(target.probabilities > 0.5)),
