@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def write_network(path: Path, side: int | str = "side") -> AnchorSettings:
     """Write a network whose maps are eosin, haematoxylin and half of the density."""
-    shape = ["tiles", 3, side, side]
+    shape: list[str | int | None] = ["tiles", 3, side, side]
     given, returned = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("in", "out"))
     halved = helper.make_tensor("factors", TensorProto.FLOAT, [1, 3, 1, 1], [1.0, 1.0, 0.5])
     node = helper.make_node("Mul", ["in", "factors"], ["out"])

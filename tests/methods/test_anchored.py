@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 
 
-def draw(malignant: float = 0.5, tiles: int = 400, seed: int = 0) -> tuple[NDArray[np.float64], ...]:
+def draw(
+    malignant: float = 0.5, tiles: int = 400, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """Draw features of which eight separate the classes, labels, and an anchor of AUROC .76."""
     rng = np.random.default_rng(seed)
     labels = (np.arange(tiles) < malignant * tiles).astype(np.int64)

@@ -22,7 +22,7 @@ EXTREMES = {
 
 
 def model(target: np.ndarray) -> Predictions:
-    return Predictions(np.array([0.1, 0.9, 0.6, 0.7]), LABELS, target, np.arange(len(target)) % 3 - 1.0)
+    return Predictions(np.array([0.1, 0.9, 0.6, 0.7]), LABELS, target, np.arange(len(target), dtype=np.float64) % 3)
 
 
 def test_every_choice_of_the_setting_is_in_the_table_or_the_oracle() -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from oncoshift.errors import TrainingError
-from oncoshift.training.job import load_net, predict_job, train_job
+from oncoshift.training.job import predict_job, train_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,8 +45,6 @@ def test_the_served_network_says_what_validation_saw(data: TrainingData, make_jo
     trained = train_job(make_job(**ANCHORED), data, ignore)
     said = predict_job(trained, data.target.images, data.target.rows)
     assert np.mean(said > 0.5) == trained.last["target_malignant_share"]
-    classifier = load_net(trained).classifier
-    assert torch.count_nonzero(classifier.head.weight) > 0
 
 
 def test_a_trunk_that_is_not_frozen_stays_as_it_was_loaded(data: TrainingData, make_job: Callable[..., Job]) -> None:
@@ -61,7 +59,7 @@ def test_a_trunk_that_is_not_frozen_stays_as_it_was_loaded(data: TrainingData, m
 
 def test_the_job_depends_on_the_anchor_and_others_do_not(make_job: Callable[..., Job], tmp_path: Path) -> None:
     network = tmp_path / "map.onnx"
-    ids = {}
+    ids: dict[str, set[str]] = {}
     for content in (b"one", b"other"):
         network.write_bytes(content)
         anchor = {"anchor__use": ["nuclei", "epithelium"], "anchor__epithelium": str(network)}

@@ -45,7 +45,7 @@ def find_white(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
     some = spread(tiles, _WHITE_TILES)
     counts = np.stack([np.bincount(some[..., channel].ravel(), minlength=256) for channel in range(3)])
     shares = counts.cumsum(axis=1) / counts.sum(axis=1, keepdims=True)
-    return np.maximum((shares < _WHITE_PERCENTILE / 100).sum(axis=1), 1).astype(np.float64)
+    return np.asarray(np.maximum((shares < _WHITE_PERCENTILE / 100).sum(axis=1), 1), np.float64)
 
 
 def separate_stains(tile: NDArray[np.uint8], white: NDArray[np.float64]) -> Stains:
@@ -71,7 +71,5 @@ def spread(tiles: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
 
 
 def _add(planes: list[NDArray[np.float32]], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    total: NDArray[np.float32] = sum(
-        (plane * np.float32(weight) for plane, weight in zip(planes, weights, strict=True)), np.float32(0)
-    )
-    return total
+    red, green, blue = (plane * np.float32(weight) for plane, weight in zip(planes, weights, strict=True))
+    return np.asarray(red + green + blue, np.float32)

@@ -18,7 +18,7 @@ It needs classes of roughly equal size, as the same share of tiles is taken for 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from oncoshift.methods.base import Batch, Method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
 FEWEST = 10
 """Tiles of an organ below which a head would be guessed."""
@@ -89,7 +89,7 @@ class Anchored(Method):
     @torch.no_grad()
     def install(self, solution: Solution) -> None:
         """Write a solution into bottleneck and head of the network; see the module."""
-        linear, head = self.net.classifier.bottleneck[0], self.net.classifier.head
+        linear, head = cast("nn.Linear", self.net.classifier.bottleneck[0]), self.net.classifier.head
         count = len(solution.weights)
         for parameter in (linear.weight, linear.bias, head.weight, head.bias):
             parameter.zero_()

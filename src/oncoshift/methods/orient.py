@@ -49,4 +49,5 @@ def correlate(p: Tensor, anchor: Tensor) -> Tensor:
     if p.ndim != 1 or p.shape != anchor.shape:
         raise ValueError(f"expected two vectors [T], got {list(p.shape)} and {list(anchor.shape)}")
     p, anchor = p - p.mean(), anchor - anchor.mean()
-    return (p * anchor).sum() / (p.norm() * anchor.norm()).clamp(min=_TINY)
+    correlation: Tensor = (p * anchor).sum() / (p.norm() * anchor.norm()).clamp(min=_TINY)
+    return correlation

@@ -57,7 +57,9 @@ def run(
         DataError: a stage has not run.
         SettingsError: `anchor.epithelium` cannot be used.
     """
-    splits: list[LabelledSplit] = ["source_train", "source_val", *(["test"] if with_target else [])]
+    splits: list[LabelledSplit] = ["source_train", "source_val"]
+    if with_target:
+        splits.append("test")
     tiles = jobs.load_tiles(splits)
     _, numbers = np.unique(np.char.add(np.char.add(tiles.organs, "/"), tiles.groups), return_inverse=True)
     members = np.split(np.argsort(numbers, kind="stable"), np.flatnonzero(np.diff(np.sort(numbers))) + 1)
