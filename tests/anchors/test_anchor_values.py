@@ -70,7 +70,7 @@ def test_a_damaged_file_is_measured_again(
     tmp_path: Path, measured: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     first = measure(tmp_path)
-    (file,) = tmp_path.glob("*.npy")
+    (file,) = tmp_path.rglob("*.npy")
     data = bytearray(file.read_bytes())
     data[-60] ^= 1
     file.write_bytes(data)

@@ -48,7 +48,7 @@ def measure_anchor(
         images: the pack, uint8 [M, S, S, 3].
         groups: int64 [M], numbers of the rows' groups; None: each tile is one of its own.
         settings: section `anchor`.
-        folder: of kept files.
+        folder: of cached features; anchors are kept in a folder within it.
         pack_digest: content hash of the pack.
 
     Returns:
@@ -58,8 +58,8 @@ def measure_anchor(
         SettingsError: a file that the settings name cannot be used.
     """
     parted = _part(len(images), groups)
-    path = folder / f"anchor-{name}-{_compute_key(name, parted, settings, pack_digest)}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "anchors" / f"{name}-{_compute_key(name, parted, settings, pack_digest)}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path.with_suffix(".lock")):
         kept = _read(path)
         if kept is not None:

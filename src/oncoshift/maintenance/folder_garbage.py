@@ -31,8 +31,8 @@ def find_jobs(project: Path, uses: Uses) -> Iterator[Garbage]:
 
 
 def find_features(project: Path, days: float) -> Iterator[Garbage]:
-    """Find cached features that were not read lately."""
-    for file in sorted((project / "runs" / "features").glob("*.npy")):
+    """Find cached features and anchors that were not read lately."""
+    for file in sorted((project / "runs" / "features").rglob("*.npy")):
         if (age := count_days(file)) >= days:
             yield Garbage("features", file.name, "not read lately; computed again", age, measure(file), paths=(file,))
 
