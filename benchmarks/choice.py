@@ -8,7 +8,7 @@ chosen one.
 
 Run: python benchmarks/choice.py [--quick]
 It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared), keeps features under
-build/, as selection.py does, and needs some 8 minutes on two cores.
+build/, as selection.py does.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ RULES: dict[str, Callable[[Candidate], Any]] = {
     "mean score": lambda each: each.score,
     "mean score, unless refused": lambda each: (not _is_refused(each), each.score),
     "agreement with the consensus": lambda each: each.agreement,
-    "the rule of selection.choice": lambda each: each.rank,
+    "verdict, then mean score (selection.choice)": lambda each: each.rank,
 }
 """What each rule maximises."""
 

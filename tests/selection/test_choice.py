@@ -18,13 +18,13 @@ def candidate(method: str, kind: Kind = Kind.DOUBT, agreement: float | None = 0.
     ("candidates", "chosen"),
     [
         ([candidate("mcc", Kind.REFUSE, 0.9, 0.9), candidate("cdan", agreement=0.4, score=0.2)], "cdan"),
-        ([candidate("mcc", agreement=0.4, score=0.9), candidate("cdan", agreement=0.6, score=0.2)], "cdan"),
-        ([candidate("mcc", agreement=None, score=0.4), candidate("cdan", agreement=None)], "cdan"),
+        ([candidate("mcc", score=0.9), candidate("cdan", Kind.TRUST, score=0.2)], "cdan"),
+        ([candidate("mcc", agreement=0.6, score=0.4), candidate("cdan", agreement=0.4)], "cdan"),
         ([candidate("mcc"), candidate("cdan")], "mcc"),
-        ([candidate("mcc", Kind.REFUSE, 0.2), candidate("cdan", Kind.REFUSE, 0.3)], "cdan"),
+        ([candidate("mcc", Kind.REFUSE, score=0.2), candidate("cdan", Kind.REFUSE, score=0.3)], "cdan"),
         ([candidate("mcc", Kind.REFUSE), Candidate("cdan")], "mcc"),
     ],
-    ids=["refused", "agreement", "score without agreement", "equal", "all refused", "not trained"],
+    ids=["refused", "trusted", "score", "equal", "all refused", "not trained"],
 )
 def test_the_choice(candidates: list[Candidate], chosen: str) -> None:
     assert choose(candidates).method == chosen

@@ -1,9 +1,9 @@
 """The choice of one of several methods without target labels.
 
-Methods that the verdict refuses are dropped. Of the others, the one is chosen whose best seed
-agrees most (kappa) with the consensus of models that the same method adapts from each source organ
-alone; of equal ones, that with the higher mean score of its seeds. `benchmarks/choice.py` measures
-what this loses against the best method.
+Methods that the verdict refuses are dropped. Of the others, one that it trusts is preferred to one
+that it doubts, and of these the one with the highest validator, the mean over its seeds: a method
+whose seeds disagree is confident in few of them. docs/results.md has what that loses against the
+best method.
 """
 
 from __future__ import annotations
@@ -48,10 +48,9 @@ class Candidate:
         return sum(self.scores) / len(self.scores)
 
     @property
-    def rank(self) -> tuple[bool, float, float]:
-        """What is larger for a candidate that is preferred; those refused come last."""
-        refused = self.verdict is None or self.verdict.kind is Kind.REFUSE
-        return not refused, self.agreement or 0.0, self.score
+    def rank(self) -> tuple[int, float]:
+        """The verdict, from 0 for refused ones to 2 for trusted ones, and the score."""
+        return (-1 if self.verdict is None else list(Kind)[::-1].index(self.verdict.kind)), self.score
 
 
 @dataclass(frozen=True)
