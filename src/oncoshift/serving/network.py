@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import onnxruntime
@@ -60,11 +62,23 @@ class OnnxNetwork:
         Raises:
             ValueError: there is no such device, or ONNX Runtime cannot use it.
         """
-        self.device = _choose_device(device)
+        chosen = _choose_device(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
-        providers = [_PROVIDERS[self.device], *([] if self.device == "cpu" else [_PROVIDERS["cpu"]])]
+        providers: list[str | tuple[str, dict[str, str]]] = [_PROVIDERS["cpu"]]
+        if chosen == "cuda":
+            with redirect_stdout(sys.stderr):  # which hears of libraries that are not there
+                onnxruntime.preload_dlls()  # that pip has installed
+            # With TF32, its default, probabilities differ from the CPU's in the fourth digit.
+            providers.insert(0, (_PROVIDERS["cuda"], {"use_tf32": "0"}))
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # Where CUDA's libraries are missing, ONNX Runtime goes on without it.
+        self.device = "cuda" if _PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
+        if device == "cuda" and self.device == "cpu":
+            raise ValueError(
+                "device cuda: ONNX Runtime cannot load its CUDA provider, and its messages above say why; install "
+                "onnxruntime-gpu[cuda,cudnn], or choose cpu"
+            )
 
     def __call__(self, tiles: NDArray[np.uint8]) -> NetworkOutput:
         """See `Network`."""
