@@ -14,12 +14,11 @@ import pytest
 from oncoshift.cli import main
 from oncoshift.registry.history import read_aliases
 from oncoshift.registry.store import open_client
+from oncoshift.registry.tracking import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from oncoshift.registry.tracking import Tracker
 
 REASON = "[/b] [red]x[/] :warning: <b>"
 
@@ -39,10 +38,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, tracker: Trac
 @pytest.fixture
 def name(tracker: Tracker, unique: Callable[[str], str]) -> str:
     name = unique("oncoshift-command")
+    make_two_versions(tracker, name)
+    return name
+
+
+def make_two_versions(tracker: Tracker, name: str) -> None:
     tracker.client.create_registered_model(name)
     for _ in range(2):
         tracker.client.create_model_version(name, "file:///nowhere", run_id="0" * 32)
-    return name
 
 
 def test_a_reason_is_shown_as_it_was_typed_with_who_and_when(
@@ -184,8 +187,12 @@ def test_relocate_without_a_database_says_so(
 
 
 def test_doctor_notices_a_champion_moved_by_hand_and_records_or_undoes_it(
-    run: Callable[..., int], name: str, tracker: Tracker, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # In a store of its own: `doctor` looks at every model, and the other tests leave hundreds.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracker, name = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests"), "oncoshift-moved"
+    make_two_versions(tracker, name)
     assert run("promote", "1", "--model", name, "--reason", "good") == 0
     tracker.client.set_registered_model_alias(name, "champion", "2")
     assert run("doctor") == 2

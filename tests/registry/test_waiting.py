@@ -48,12 +48,18 @@ def locked(uri: str, kind: str) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def server(status: int, body: bytes) -> Iterator[str]:
-    """Serve the same answer to every request."""
+def server(status: int, body: bytes, dropped: int = 0) -> Iterator[str]:
+    """Serve the same answer to every request, but drop the first few connections."""
+    left = dropped
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            nonlocal left
             self.rfile.read(int(self.headers["Content-Length"]))
+            if left:
+                left -= 1
+                self.close_connection = True
+                return
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -101,6 +107,16 @@ def test_a_server_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")  # nothing answers there
     with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:1: no MLflow server answers \(Connection refused"):
         open_client("http://anna:secret@127.0.0.1:1")
+
+
+def test_a_server_that_drops_an_idle_connection_is_asked_again() -> None:
+    with server(200, b"{}", dropped=1) as uri:
+        open_client(uri)
+    with (
+        server(200, b"{}", dropped=999) as uri,
+        pytest.raises(UnavailableError, match=r"no MLflow server answers \(the connection broke"),
+    ):
+        open_client(uri)
 
 
 @pytest.mark.parametrize(

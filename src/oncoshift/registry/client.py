@@ -145,15 +145,13 @@ def check_server(uri: str) -> None:
         os.environ.setdefault(name, value)
     shown = remove_credentials(uri)
     try:
-        answer = http_request(
-            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
-            "/api/2.0/mlflow/experiments/search",
-            "POST",
-            json={"max_results": 1},
-            timeout=_PROBE_SECONDS,
-            max_retries=0,
-            raise_on_status=False,
-        )
+        try:
+            answer = _probe(uri)
+        except MlflowException as error:
+            # A server closes connections that are idle, perhaps just when one is used again.
+            if not any(isinstance(link, ConnectionResetError) for link in _iterate_causes(error)):
+                raise
+            answer = _probe(uri)
     except MlflowException as error:
         raise UnavailableError(
             f"{shown}: no MLflow server answers ({_explain_lost_connection(error)}); start it, or see tracking.uri and "
@@ -162,6 +160,18 @@ def check_server(uri: str) -> None:
     if fault := _explain_refusal(answer):
         kind = UnavailableError if answer.status_code in _RESTARTING else RegistryError
         raise kind(f"{shown}: {fault}")
+
+
+def _probe(uri: str) -> requests.Response:
+    return http_request(
+        get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+        "/api/2.0/mlflow/experiments/search",
+        "POST",
+        json={"max_results": 1},
+        timeout=_PROBE_SECONDS,
+        max_retries=0,
+        raise_on_status=False,
+    )
 
 
 def check_database(uri: str) -> None:
