@@ -106,6 +106,7 @@ def test_a_configured_remote_is_left_alone(project: Path) -> None:
     assert "remote" not in (project / ".dvc" / "config.local").read_text()
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_git_ignored_folder_stands_alone(project: Path) -> None:
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
     (project / ".gitignore").write_text("/experiments/\n")

@@ -26,10 +26,31 @@ MODEL = "oncoshift-kidney"
 def project(bare_project: Project, prefect_server: str) -> Project:
     """A project without data, with a lasting Prefect server.
 
-    In tests/e2e/test_pulled_plug.py flows start their own server.
+    The flows of tests/e2e/test_pulled_plug.py, which is slow, start their own.
     """
     bare_project.prefect = prefect_server
     return bare_project
+
+
+@pytest.fixture(scope="module")
+def killed_log(project: Project) -> str:
+    """Output of the first retraining, which loses power in the training of the control."""
+    project.change(tune={"workers": 2})
+    project.run_until(lambda: any(project.root.glob("runs/jobs/erm-*/checkpoint.pt")), "the control's first epoch")
+    return project.log.read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_output(project: Project, killed_log: str) -> str:
+    """Output of the retraining that went on and promoted version 1."""
+    return project.run()
+
+
+@pytest.fixture(scope="module")
+def second_output(project: Project) -> str:
+    """Output of a later retraining on changed data."""
+    project.change(phantom={"seed": 1}, tune={"trials": 0}, retrain={"seeds": 1})
+    return project.run()
 
 
 def parents(project: Project) -> list[mlflow.entities.Run]:
@@ -37,14 +58,17 @@ def parents(project: Project) -> list[mlflow.entities.Run]:
     return project.client.search_runs([experiment.experiment_id], "tags.`oncoshift.step` = 'retrain'")
 
 
-def test_first_run_trains_proves_and_promotes(project: Project) -> None:
-    project.change(tune={"workers": 2})
-    output = project.run()
-    assert "kidney ← lung, colon, made-up data" in output
-    assert "source-only (erm)" in output
-    assert "adapted (dann)" in output
-    assert f"champion of {MODEL}: version 1" in output
-    assert all(any(f"trial {n}: " in line and "[worker " in line for line in output.splitlines()) for n in range(2))
+def test_a_killed_run_leaves_its_trials_to_the_next(killed_log: str, first_output: str) -> None:
+    lines = killed_log.splitlines()
+    assert all(any(f"trial {n}: " in line and "[worker " in line for line in lines) for n in range(2))
+    assert "[worker " not in first_output
+
+
+def test_first_run_trains_proves_and_promotes(project: Project, first_output: str) -> None:
+    assert "kidney ← lung, colon, made-up data" in first_output
+    assert "source-only (erm)" in first_output
+    assert "adapted (dann)" in first_output
+    assert f"champion of {MODEL}: version 1" in first_output
     (parent,) = parents(project)
     assert parent.info.status == "FINISHED"
     assert {
@@ -183,18 +207,18 @@ def test_a_changed_gate_judges_again_and_trains_nothing(project: Project) -> Non
     assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 1
 
 
-def test_changed_data_challenge_the_champion(project: Project) -> None:
-    project.change(phantom={"seed": 1}, tune={"trials": 0}, retrain={"seeds": 1})
-    output = project.run()
-    assert "trained before" not in output
+@pytest.mark.slow
+def test_changed_data_challenge_the_champion(project: Project, second_output: str) -> None:
+    assert "trained before" not in second_output
     aliases = project.client.get_registered_model(MODEL).aliases
     versions = [str(version.version) for version in project.client.search_model_versions(f"name = '{MODEL}'")]
     assert sorted(versions) == ["1", "2"]
-    assert "not inferior to champion" in output
-    assert ("champion of oncoshift-kidney: version 2" in output) == (str(aliases["champion"]) == "2")
+    assert "not inferior to champion" in second_output
+    assert ("champion of oncoshift-kidney: version 2" in second_output) == (str(aliases["champion"]) == "2")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("second_output")
 def test_force_trains_all_again_and_a_gate_without_labels_goes_by_the_verdict(project: Project) -> None:
     project.change(gate={"min_audit_groups": 100, "without_audit": "trust"})
     output = project.run("--force")
@@ -206,7 +230,7 @@ def test_force_trains_all_again_and_a_gate_without_labels_goes_by_the_verdict(pr
     assert len(project.client.search_model_versions(f"name = '{MODEL}'")) == 3
 
 
-def test_people_score_promote_and_roll_back(
+def test_people_score_tiles_by_the_champion_and_list_what_there_is(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project.root)
@@ -215,6 +239,18 @@ def test_people_score_promote_and_roll_back(
     assert printed[0] == "path,probability,label,shift,abstain,error"
     assert len(printed[1:]) == 24
     assert main(["score", "data/raw/kidney/benign", "--model", "models:/oncoshift-skin@champion"]) == 2
+    assert main(["promote", "99", "--reason", "no such"]) == 2
+    assert main(["models"]) == 0
+    assert main(["compare"]) == 0
+    assert "retrain-kidney-" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("second_output")
+def test_people_promote_and_roll_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.root)
 
     def champion() -> str:
         return str(project.client.get_registered_model(MODEL).aliases["champion"])
@@ -227,7 +263,3 @@ def test_people_score_promote_and_roll_back(
     assert champion() == before
     assert main(["promote", other, "--reason", "once more"]) == 2
     assert "was rolled back (the person was wrong)" in capsys.readouterr().err
-    assert main(["promote", "99", "--reason", "no such"]) == 2
-    assert main(["models"]) == 0
-    assert main(["compare"]) == 0
-    assert "retrain-kidney-" in capsys.readouterr().out
