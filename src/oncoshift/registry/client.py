@@ -163,7 +163,7 @@ def check_server(uri: str) -> None:
 
 
 def _probe(uri: str) -> requests.Response:
-    return http_request(
+    answer: requests.Response = http_request(
         get_default_host_creds(uri),  # type: ignore[no-untyped-call]
         "/api/2.0/mlflow/experiments/search",
         "POST",
@@ -172,6 +172,7 @@ def _probe(uri: str) -> requests.Response:
         max_retries=0,
         raise_on_status=False,
     )
+    return answer
 
 
 def check_database(uri: str) -> None:
