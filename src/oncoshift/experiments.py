@@ -164,10 +164,11 @@ def hold_experiment(layout: Layout) -> Iterator[None]:
 
 
 def resolve_weights(settings: Settings, folder: Path) -> Settings:
-    """Make a path in `model.weights` absolute, so that it names one file in any working folder."""
-    if not settings.model.weights.endswith(".safetensors"):
-        return settings
-    return replace_values(settings, {"model.weights": str(folder.resolve() / settings.model.weights)})
+    """Make paths of networks' files absolute, so that they name one file in any working folder."""
+    paths = {"model.weights": settings.model.weights, "anchor.epithelium": settings.anchor.epithelium}
+    given = {key: path for key, path in paths.items() if path and path.endswith((".safetensors", ".onnx"))}
+    absolute = {key: str(folder.resolve() / path) for key, path in given.items()}
+    return replace_values(settings, absolute) if absolute else settings
 
 
 def _make_paths_absolute(settings: Settings, project: Path) -> Settings:

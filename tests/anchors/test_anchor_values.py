@@ -58,6 +58,11 @@ def test_a_large_group_is_measured_in_parts(
     assert sorted(measured) == [1, 1, 2, 2]
 
 
+def test_parts_of_a_group_mix_tiles_whose_paths_are_sorted_by_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_GROUP", 2)
+    assert [rows.tolist() for rows in module._part(5, np.zeros(5, np.int64))] == [[0, 3], [1, 4], [2]]
+
+
 def test_what_was_measured_is_read(tmp_path: Path, measured: list[int]) -> None:
     first = measure(tmp_path)
     assert (measure(tmp_path) == first).all()

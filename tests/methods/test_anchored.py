@@ -124,3 +124,5 @@ def test_source_accuracy_is_that_of_the_recipe_on_each_source_organ(fitted: Any)
 def test_several_processes_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"anchored is computed by one process; set train\.processes"):
         parse_settings({"train": {"method": "anchored", "processes": 2}})
+    with pytest.raises(SettingsError, match="anchored is computed by one process"):
+        parse_settings({"train": {"processes": 2}, "retrain": {"methods": ["cdan", "anchored"]}})

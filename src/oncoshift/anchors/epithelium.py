@@ -42,7 +42,7 @@ def measure_epithelium(tiles: NDArray[np.uint8], settings: AnchorSettings) -> ND
     Raises:
         SettingsError: the network cannot be used.
     """
-    session = _open_network(Path(settings.epithelium or ""))
+    session = open_network(Path(settings.epithelium or ""))
     white = find_white(tiles)
     low, high = _find_range(tiles, white)
     shares = []
@@ -95,7 +95,7 @@ def _share(epithelium: NDArray[np.bool_], tissue: NDArray[np.bool_]) -> float:
 
 
 @cache
-def _open_network(path: Path) -> Any:
+def open_network(path: Path) -> Any:
     """Open an ONNX file, once a process; one thread, as groups are measured side by side."""
     try:
         import onnxruntime
@@ -107,4 +107,6 @@ def _open_network(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         first = str(error).splitlines()[0]
-        raise SettingsError(f"anchor.epithelium {path}: no network that ONNX Runtime can open: {first}") from None
+        raise SettingsError(
+            f"anchor.epithelium {path}: no network that ONNX Runtime can open; give the path of an ONNX file: {first}"
+        ) from None

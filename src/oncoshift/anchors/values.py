@@ -104,10 +104,11 @@ def _part(count: int, groups: NDArray[np.int64] | None) -> list[NDArray[np.int64
         return [np.array([row]) for row in range(count)]
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
+    # Rows stand in the order of paths, often that of labels: each part takes from all of them.
     return [
-        part[first : first + LARGEST_GROUP]
+        part[first :: -(-len(part) // LARGEST_GROUP)]
         for part in np.split(order, starts)
-        for first in range(0, len(part), LARGEST_GROUP)
+        for first in range(-(-len(part) // LARGEST_GROUP))
     ]
 
 

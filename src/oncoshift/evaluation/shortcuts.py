@@ -132,7 +132,8 @@ def _measure_auroc(
             "auroc"
         ]
     except TooFewGroupsError:
-        return compute_metrics(labels, scores, groups).auroc or np.nan, np.nan, np.nan
+        auroc = compute_metrics(labels, scores, groups).auroc
+        return np.nan if auroc is None else auroc, np.nan, np.nan
     return found.point, found.low, found.high
 
 

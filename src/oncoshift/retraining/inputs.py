@@ -31,6 +31,7 @@ def check_inputs(project: Path, settings: Settings) -> None:
 
     Raises:
         DataError: the data set is missing, has an unexpected layout, or has no tile of an organ.
+        SettingsError: the anchor's network is missing, or is none.
         WeightsError: pretrained weights are missing or do not fit the network.
     """
     if settings.ingest.adapter == "phantom":  # written when the retraining begins
@@ -38,6 +39,10 @@ def check_inputs(project: Path, settings: Settings) -> None:
     elif (found := count_tiles_by_organ(settings.ingest, project / settings.ingest.root)) is not None:
         check_present(found, settings.target, settings.sources)
     check_trunk(project, settings)
+    if "epithelium" in settings.anchor.use:
+        from oncoshift.anchors.epithelium import open_network
+
+        open_network(project / (settings.anchor.epithelium or ""))
 
 
 def count_tiles_by_organ(settings: IngestSettings, raw: Path) -> Mapping[str, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from oncoshift.anchors.values import identify_anchor
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
@@ -169,5 +170,6 @@ def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = fingerprint_weights(plan.settings.model.weights)
+    settings["anchor"] = identify_anchor(plan.settings.anchor)
     parts = [settings, jobs.data_digest, held_out, fingerprint_code("oncoshift.retraining"), plan.forced]
     return f"retrain-{plan.settings.target}-{fingerprint_value(parts)}"

@@ -56,10 +56,9 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
     @model_validator(mode="after")
     def _check_closed_form(self) -> Self:
         """Refuse several processes for a method without steps that they could share."""
-        if METHODS[self.train.method].closed_form and self.train.ranks > 1:
-            raise ValueError(
-                f"train.method {self.train.method} is computed by one process; set train.processes and train.nodes to 1"
-            )
+        for name in self._method_names:
+            if METHODS[name].closed_form and self.train.ranks > 1:
+                raise ValueError(f"method {name} is computed by one process; set train.processes and train.nodes to 1")
         return self
 
     @model_validator(mode="after")
