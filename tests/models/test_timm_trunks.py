@@ -93,12 +93,13 @@ def test_a_trunk_that_cannot_be_used_is_told_before_anything_is_trained(
         ("model.weights=pretrained", "model.weights pretrained is not known of timm/test_vit"),
         ("model.batch_norm=per_domain", "timm/test_vit normalises by LayerNorm and has no statistics to separate"),
         ("train.method=adabn", "adabn is about BatchNorm, and timm/test_vit normalises by LayerNorm"),
+        ("model.backbone=resnet18,model.pooling=cls", "model.pooling cls: resnet18 has no class token"),
         ("model.backbone=hf-hub:lab/tiny@main", "or hf-hub:OWNER/NAME@COMMIT with all 40 digits of the commit"),
     ],
 )
 def test_settings_that_do_not_go_with_a_trunk_are_told(override: str, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        load_settings(overrides=(f"model.backbone={VIT}", override))
+        load_settings(overrides=(f"model.backbone={VIT}", *override.split(",")))
     assert message in str(caught.value)
 
 
@@ -134,6 +135,19 @@ def test_features_of_a_frozen_trunk_are_computed_once(name: str, tmp_path: Path)
     before = file.stat().st_mtime_ns
     make_inputs(net, images, FeatureCache(tmp_path, "pack"), torch.device("cpu"))
     assert file.stat().st_mtime_ns == before
+
+
+def test_features_of_another_pooling_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    pooled = {}
+    for pooling in ("cls", "mean"):
+        torch.manual_seed(0)
+        model = {"backbone": VIT, "pooling": pooling, "freeze": "all", "bottleneck": 8}
+        net = AdaptationNet(parse_settings({"model": model}).model).eval()
+        made = make_inputs(net, tiles(), FeatureCache(tmp_path, "pack"), torch.device("cpu"))
+        assert isinstance(made, FeatureInputs)
+        pooled[pooling] = np.array(made.values)
+    assert not np.allclose(pooled["cls"], pooled["mean"])
+    assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
 @pytest.mark.parametrize(("name", "pooling"), [(VIT, "both"), (CONVNEXT, "auto")])

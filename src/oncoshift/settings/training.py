@@ -76,6 +76,8 @@ class ModelSettings(Section):
             raise ValueError(
                 f"model.weights {self.weights} is not known of {self.backbone}; give the path of a .safetensors file"
             )
+        if self.pooling not in ("auto", "mean") and self.backbone in TRUNKS:
+            raise ValueError(f"model.pooling {self.pooling}: {self.backbone} has no class token; set it to auto")
         if self.batch_norm == "per_domain" and self.backbone not in TRUNKS:
             raise ValueError(
                 f"model.batch_norm per_domain: {self.backbone} normalises by LayerNorm and has no statistics to "

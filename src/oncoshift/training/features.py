@@ -117,9 +117,13 @@ def _compute_key(net: TrainedNet, pack_digest: str) -> str:
     code = fingerprint_code(__name__, "oncoshift.models.network")
     digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code]).encode())
     for part in net.frozen:
-        for name, tensor in getattr(net.classifier.trunk, part).state_dict().items():
+        frozen = getattr(net.classifier.trunk, part)
+        for name, tensor in frozen.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().numpy().tobytes())
+        for module in frozen.modules():
+            # How a vision transformer pools its tokens is in none of its tensors.
+            digest.update(str(getattr(module, "pooling", "")).encode())
     return digest.hexdigest()[:32]
 
 
