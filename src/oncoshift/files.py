@@ -189,6 +189,18 @@ def check_seal(path: Path) -> None:
         raise _make_damage_error(path, expected if expected.isalnum() else "none", found)
 
 
+def is_intact(path: Path, consequence: str) -> bool:
+    """Tell whether a sealed file is there and undamaged; damage is logged, with its consequence."""
+    if not path.is_file():
+        return False
+    try:
+        check_seal(path)
+    except DamagedFileError as error:
+        _log.warning("%s; %s", error, consequence)
+        return False
+    return True
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON atomically, with a digest of its values as one more key."""
     with atomic(path) as temporary:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.anchors.registry import ANCHORS
-from oncoshift.files import DamagedFileError, atomic, check_seal, hold_lock, seal
+from oncoshift.files import atomic, hold_lock, is_intact, seal
 from oncoshift.fingerprint import fingerprint_code, fingerprint_weights
 from oncoshift.parallel import map_in_order
 
@@ -128,15 +128,7 @@ def _measure(
 
 def _read(path: Path) -> NDArray[np.float64] | None:
     """Read a file, or return None if it is missing or damaged."""
-    if not path.is_file():
-        return None
-    try:
-        check_seal(path)
-    except DamagedFileError as error:
-        _log.warning("%s; the anchor is measured again", error)
-        return None
-    values: NDArray[np.float64] = np.load(path)
-    return values
+    return np.load(path) if is_intact(path, "the anchor is measured again") else None
 
 
 def _compute_key(name: str, parted: Sequence[NDArray[np.int64]], settings: AnchorSettings, pack_digest: str) -> str:

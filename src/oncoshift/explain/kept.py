@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.files import DamagedFileError, atomic, check_seal, seal
+from oncoshift.files import atomic, is_intact, seal
 from oncoshift.serving.attributions import Attribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,7 @@ class KeptParts:
 
     def _find(self, first: int) -> Attribution | None:
         path = self._path(first)
-        if not path.is_file():
-            return None
-        try:
-            check_seal(path)
-        except DamagedFileError as error:
-            _log.warning("%s; its tiles are explained again", error)
+        if not is_intact(path, "its tiles are explained again"):
             return None
         with path.open("rb") as file:
             return Attribution(*(np.load(file) for _ in fields(Attribution)))

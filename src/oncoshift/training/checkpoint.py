@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from oncoshift.errors import TrainingError
-from oncoshift.files import DamagedFileError, atomic, check_seal, seal
+from oncoshift.files import atomic, is_intact, seal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,12 +97,7 @@ def load_checkpoint(path: Path, job: str) -> Checkpoint | None:
     Raises:
         TrainingError: it belongs to another job.
     """
-    if not path.is_file():
-        return None
-    try:
-        check_seal(path)
-    except DamagedFileError as error:
-        _log.warning("%s; the training starts from its first step", error)
+    if not is_intact(path, "the training starts from its first step"):
         return None
     checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     if checkpoint.job != job:
