@@ -97,9 +97,8 @@ def anchors(tiles: pd.DataFrame, target: str, settings: AnchorSettings) -> dict[
     groups = pd.factorize(tiles["group"])[0].astype(np.int64)
     digest = hashlib.sha256("".join(tiles["sha256"]).encode()).hexdigest()
     of = np.flatnonzero(tiles["organ"] == target)
-    return {
-        name: standardise(measure_anchor(name, images, groups, settings, BUILD, digest)[of]) for name in settings.use
-    }
+    known = settings, BUILD / "anchors", digest
+    return {name: standardise(measure_anchor(name, images, groups, *known, of)) for name in settings.use}
 
 
 @dataclass(frozen=True)

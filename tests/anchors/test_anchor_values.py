@@ -63,6 +63,16 @@ def test_parts_of_a_group_mix_tiles_whose_paths_are_sorted_by_label(monkeypatch:
     assert [rows.tolist() for rows in module._part(5, np.zeros(5, np.int64))] == [[0, 3], [1, 4], [2]]
 
 
+def test_groups_of_no_tile_that_is_asked_for_are_not_measured(tmp_path: Path, measured: list[int]) -> None:
+    rows = np.array([5, 0])
+    settings = AnchorSettings()
+    found = measure_anchor("nuclei", IMAGES, GROUPS, settings, tmp_path, "pack", rows)
+    assert sorted(measured) == [1, 3]
+    assert (found == measure(tmp_path)[rows]).all()
+    assert (measure_anchor("nuclei", IMAGES, GROUPS, settings, tmp_path, "pack", rows) == found).all()
+    assert len(measured) == 5, "what was measured for these rows is read"
+
+
 def test_what_was_measured_is_read(tmp_path: Path, measured: list[int]) -> None:
     first = measure(tmp_path)
     assert (measure(tmp_path) == first).all()

@@ -1,4 +1,4 @@
-"""Anchors of the tiles of a pack: measured group by group, once a pack, and kept on disk.
+"""Anchors of the tiles of a pack: measured group by group, once, and kept on disk.
 
 A file is named by the hash of what decides its content (pack, groups, anchor, its settings and
 code) and ends with a digest of its bytes.
@@ -40,36 +40,41 @@ def measure_anchor(
     settings: AnchorSettings,
     folder: Path,
     pack_digest: str,
+    rows: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
-    """Measure an anchor of a pack, or read what was measured before.
+    """Measure an anchor of a pack's tiles, or read what was measured before.
 
     Args:
         name: of the anchor in `ANCHORS`.
         images: the pack, uint8 [M, S, S, 3].
         groups: int64 [M], numbers of the rows' groups; None: each tile is one of its own.
         settings: section `anchor`.
-        folder: of cached features; anchors are kept in a folder within it.
+        folder: where anchors are kept.
         pack_digest: content hash of the pack.
+        rows: of the tiles to measure, int64 [N]; None: all. A tile's value depends on its group, so
+            whole groups are measured, and no others.
 
     Returns:
-        float64 [M], as the anchor measures it.
+        float64 [N], or [M] of all tiles, as the anchor measures it.
 
     Raises:
         SettingsError: a file that the settings name cannot be used.
     """
-    parted = _part(len(images), groups)
-    path = folder / "anchors" / f"{name}-{_compute_key(name, parted, settings, pack_digest)}.npy"
+    rows = np.arange(len(images)) if rows is None else rows
+    wanted = np.isin(np.arange(len(images)), rows)
+    parted = [part for part in _part(len(images), groups) if wanted[part].any()]
+    path = folder / f"{name}-{_compute_key(name, parted, settings, pack_digest)}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path.with_suffix(".lock")):
         kept = _read(path)
         if kept is not None:
-            return kept
+            return kept[rows]
         values = _measure(name, images, parted, settings)
         with atomic(path) as temporary:
             with temporary.open("wb") as file:
                 np.save(file, values)
             seal(temporary)
-    return values
+    return values[rows]
 
 
 def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -115,9 +120,9 @@ def _part(count: int, groups: NDArray[np.int64] | None) -> list[NDArray[np.int64
 def _measure(
     name: str, images: Images, parted: Sequence[NDArray[np.int64]], settings: AnchorSettings
 ) -> NDArray[np.float64]:
-    _log.info("anchor %s: %d tiles of %d groups to measure", name, len(images), len(parted))
+    _log.info("anchor %s: %d tiles of %d groups to measure", name, sum(map(len, parted)), len(parted))
     measure = resolve_name(ANCHORS[name].measure)
-    values = np.empty(len(images))
+    values = np.full(len(images), np.nan)
 
     def measure_part(rows: NDArray[np.int64]) -> None:
         values[rows] = measure(np.asarray(images[rows]), settings)

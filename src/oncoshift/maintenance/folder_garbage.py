@@ -32,7 +32,8 @@ def find_jobs(project: Path, uses: Uses) -> Iterator[Garbage]:
 
 def find_features(project: Path, days: float) -> Iterator[Garbage]:
     """Find cached features and anchors that were not read lately."""
-    for file in sorted((project / "runs" / "features").rglob("*.npy")):
+    runs = project / "runs"
+    for file in sorted([*(runs / "features").glob("*.npy"), *(runs / "anchors").glob("*.npy")]):
         if (age := count_days(file)) >= days:
             yield Garbage("features", file.name, "not read lately; computed again", age, measure(file), paths=(file,))
 

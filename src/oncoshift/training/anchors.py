@@ -36,13 +36,11 @@ def add_anchors(data: TrainingData, settings: Settings, cache: FeatureCache) -> 
     Raises:
         SettingsError: a file that the settings name cannot be used.
     """
-    reads = METHODS[settings.train.method].reads_anchor
-    organs = [data.target.rows, *(_list_source_rows(data) if METHODS[settings.train.method].closed_form else ())]
-    anchor = nuclei = None
-    if reads:
+    method, target, anchor = METHODS[settings.train.method], data.target.rows, None
+    if method.reads_anchor:
+        organs = [target, *(_list_source_rows(data) if method.closed_form else ())]
         anchor = _fill(data, organs, [measure_organ(data, rows, settings, cache) for rows in organs])
-    measured = measure_organ(data, data.target.rows, settings, cache, (_VALIDATOR,))
-    nuclei = _fill(data, [data.target.rows], [measured])
+    nuclei = _fill(data, [target], [measure_organ(data, target, settings, cache, (_VALIDATOR,))])
     return replace(data, anchor=anchor, nuclei=nuclei)
 
 
@@ -69,8 +67,9 @@ def measure_each(
     data: TrainingData, rows: NDArray[np.int64], settings: Settings, cache: FeatureCache, names: tuple[str, ...]
 ) -> dict[str, NDArray[np.float64]]:
     """Measure anchors of one organ's tiles, standardised, float64 [N] by name."""
-    images, known = data.target.images, (settings.anchor, cache.folder, cache.pack_digest)
-    return {name: standardise(measure_anchor(name, images, data.groups, *known)[rows]) for name in names}
+    beside = cache.folder.with_name("anchors")
+    images, known = data.target.images, (settings.anchor, beside, cache.pack_digest)
+    return {name: standardise(measure_anchor(name, images, data.groups, *known, rows)) for name in names}
 
 
 def _list_source_rows(data: TrainingData) -> Iterator[NDArray[np.int64]]:
