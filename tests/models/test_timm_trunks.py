@@ -93,7 +93,7 @@ def test_a_trunk_that_cannot_be_used_is_told_before_anything_is_trained(
         ("model.weights=pretrained", "model.weights pretrained is not known of timm/test_vit"),
         ("model.batch_norm=per_domain", "timm/test_vit normalises by LayerNorm and has no statistics to separate"),
         ("train.method=adabn", "adabn is about BatchNorm, and timm/test_vit normalises by LayerNorm"),
-        ("model.backbone=resnet18,model.pooling=cls", "model.pooling cls: resnet18 has no class token"),
+        ("model.backbone=resnet18,model.pooling=cls", "resnet18 has no class token, and model.pooling cls needs one"),
         ("model.backbone=hf-hub:lab/tiny@main", "or hf-hub:OWNER/NAME@COMMIT with all 40 digits of the commit"),
     ],
 )

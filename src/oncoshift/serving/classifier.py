@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from oncoshift.serving.trunks import IMAGENET_MEAN, IMAGENET_STD, PARTS, TRUNKS, map_names
+from oncoshift.serving.trunks import IMAGENET_MEAN, IMAGENET_STD, PARTS, TRUNKS, check_pooling, map_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,7 @@ def build_trunk(backbone: str, pooling: Pooling = "auto") -> Trunk | TimmTrunk:
         ValueError: there is no such trunk, or it cannot be pooled so.
     """
     if backbone in TRUNKS:
-        if pooling not in ("auto", "mean"):
-            raise ValueError(f"{backbone} has no class token, and model.pooling {pooling} needs one; set it to auto")
+        check_pooling(backbone, pooling)
         return Trunk(backbone)
     from oncoshift.serving.timm_trunk import TimmTrunk  # timm takes seconds to import, and may be absent
 

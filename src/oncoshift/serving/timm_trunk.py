@@ -14,7 +14,16 @@ import torch
 from timm.models import ConvNeXt, VisionTransformer
 from torch import Tensor, nn
 
-from oncoshift.serving.trunks import HUB, HUB_ARGUMENTS, IMAGENET_MEAN, IMAGENET_STD, PARTS, TIMM, map_names
+from oncoshift.serving.trunks import (
+    HUB,
+    HUB_ARGUMENTS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PARTS,
+    TIMM,
+    check_pooling,
+    map_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,6 +130,10 @@ class _TokenPooling(nn.Module):
         super().__init__()
         self.pooling, self.prefix, self.norm = pooling, prefix, norm
 
+    def extra_repr(self) -> str:
+        """Describe what is in no tensor."""
+        return f"{self.pooling}, prefix={self.prefix}"
+
     def forward(self, tokens: Tensor) -> Tensor:
         pooled = []
         if self.pooling in ("cls", "both"):
@@ -146,8 +159,7 @@ def _split_transformer(model: VisionTransformer, pooling: Pooling) -> tuple[Sequ
 
 def _split_convnext(model: ConvNeXt, pooling: Pooling) -> tuple[Sequence[nn.Module], int]:
     """Take stages and head from a ConvNeXt; return the parts after the stem, and the width."""
-    if pooling not in ("auto", "mean"):
-        raise ValueError(f"it has no class token, and model.pooling {pooling} needs one; set it to auto")
+    check_pooling("it", pooling)
     first, second, third, fourth = model.stages
     last = nn.Sequential(fourth, model.norm_pre, model.head)
     model.stages, model.norm_pre, model.head = nn.Sequential(), nn.Identity(), nn.Identity()

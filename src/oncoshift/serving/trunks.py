@@ -43,6 +43,16 @@ def map_names(before: Mapping[str, object], now: Mapping[str, object]) -> dict[s
     return {name: names[id(tensor)] for name, tensor in before.items() if id(tensor) in names}
 
 
+def check_pooling(backbone: str, pooling: str) -> None:
+    """Check that a trunk without a class token is not pooled by one.
+
+    Raises:
+        ValueError: it is.
+    """
+    if pooling not in ("auto", "mean"):
+        raise ValueError(f"{backbone} has no class token, and model.pooling {pooling} needs one; set it to auto")
+
+
 def is_trunk(backbone: str) -> bool:
     """Tell whether a name can be a trunk's: a ResNet, `timm/<name>`, or a pinned repository."""
     return backbone in TRUNKS or _OF_TIMM.fullmatch(backbone) is not None

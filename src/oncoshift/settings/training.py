@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from oncoshift.anchors.registry import ANCHORS
 from oncoshift.methods.registry import METHODS
-from oncoshift.serving.trunks import HUB, PARTS, TRUNKS, is_trunk
+from oncoshift.serving.trunks import HUB, PARTS, TRUNKS, check_pooling, is_trunk
 from oncoshift.settings.base import Choices, Names, OneOf, Range, Section, Share, StainVariant
 
 RUNTIME_SETTINGS = frozenset(
@@ -76,8 +76,8 @@ class ModelSettings(Section):
             raise ValueError(
                 f"model.weights {self.weights} is not known of {self.backbone}; give the path of a .safetensors file"
             )
-        if self.pooling not in ("auto", "mean") and self.backbone in TRUNKS:
-            raise ValueError(f"model.pooling {self.pooling}: {self.backbone} has no class token; set it to auto")
+        if self.backbone in TRUNKS:
+            check_pooling(self.backbone, self.pooling)
         if self.batch_norm == "per_domain" and self.backbone not in TRUNKS:
             raise ValueError(
                 f"model.batch_norm per_domain: {self.backbone} normalises by LayerNorm and has no statistics to "
