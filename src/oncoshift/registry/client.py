@@ -145,13 +145,7 @@ def check_server(uri: str) -> None:
         os.environ.setdefault(name, value)
     shown = remove_credentials(uri)
     try:
-        try:
-            answer = _probe(uri)
-        except MlflowException as error:
-            # A server closes connections that are idle, perhaps just when one is used again.
-            if not any(isinstance(link, ConnectionResetError) for link in _iterate_causes(error)):
-                raise
-            answer = _probe(uri)
+        answer = _probe_again(uri)
     except MlflowException as error:
         raise UnavailableError(
             f"{shown}: no MLflow server answers ({_explain_lost_connection(error)}); start it, or see tracking.uri and "
@@ -160,6 +154,16 @@ def check_server(uri: str) -> None:
     if fault := _explain_refusal(answer):
         kind = UnavailableError if answer.status_code in _RESTARTING else RegistryError
         raise kind(f"{shown}: {fault}")
+
+
+def _probe_again(uri: str) -> requests.Response:
+    """Ask, and ask again if the server closed an idle connection just when it was to be used."""
+    try:
+        return _probe(uri)
+    except MlflowException as error:
+        if not any(isinstance(link, ConnectionResetError) for link in _iterate_causes(error)):
+            raise
+    return _probe(uri)
 
 
 def _probe(uri: str) -> requests.Response:
