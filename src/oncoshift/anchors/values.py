@@ -77,6 +77,12 @@ def measure_anchor(
     return values[rows]
 
 
+def split_by_group(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Split rows 0 … N − 1 by the numbers of their groups, [N]; each group keeps its order."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+
+
 def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bring values [N] to mean 0 and standard deviation 1; all 0 if they are equal."""
     spread = values.std()
@@ -107,12 +113,10 @@ def _part(count: int, groups: NDArray[np.int64] | None) -> list[NDArray[np.int64
     """Part rows 0 … count − 1 by group, large groups further."""
     if groups is None:
         return [np.array([row]) for row in range(count)]
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[order])) + 1
     # Rows stand in the order of paths, often that of labels: each part takes from all of them.
     return [
         part[first :: -(-len(part) // LARGEST_GROUP)]
-        for part in np.split(order, starts)
+        for part in split_by_group(groups)
         for first in range(-(-len(part) // LARGEST_GROUP))
     ]
 

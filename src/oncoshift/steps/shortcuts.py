@@ -10,6 +10,7 @@ import pandas as pd
 
 from oncoshift.anchors.epithelium import measure_epithelium
 from oncoshift.anchors.measures import measure_group
+from oncoshift.anchors.values import split_by_group
 from oncoshift.evaluation.shortcuts import Shortcuts, audit_shortcuts
 from oncoshift.parallel import map_in_order
 
@@ -62,7 +63,7 @@ def run(
         splits.append("test")
     tiles = jobs.load_tiles(splits)
     _, numbers = np.unique(np.char.add(np.char.add(tiles.organs, "/"), tiles.groups), return_inverse=True)
-    members = np.split(np.argsort(numbers, kind="stable"), np.flatnonzero(np.diff(np.sort(numbers))) + 1)
+    members = split_by_group(numbers)
     parts = map_in_order(lambda positions: _measure(tiles, positions, settings), members, on_progress)
     measures = pd.concat(parts).sort_index()
     return ShortcutAudit(
