@@ -16,19 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from frozen_features import BUILD, ORGANS, SHARED, Spec, build, experiment, features, training_data
+from frozen_features import BUILD, ORGANS, SHARED, Spec, features, fit
 
 from oncoshift.selection.choice import Candidate
 from oncoshift.selection.consensus import find_consensus
@@ -37,8 +35,6 @@ from oncoshift.selection.rule import score_row
 from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind
 from oncoshift.settings import SelectSettings
-from oncoshift.training.inputs import FeatureInputs
-from oncoshift.training.loop import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,12 +96,7 @@ def train(spec: Spec, steps: int) -> Trained:
     torch.set_num_threads(1)
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     values = features(tiles, SHARED, BUILD)
-    data, settings = training_data(tiles, spec), experiment(spec, steps)
-    method = build(spec, settings)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "checkpoint.pt"
-        Trainer(method, data, FeatureInputs(values), settings.train, spec.seed, "x", checkpoint, lambda _: None).fit()
-    net = method.net.eval()
+    net, data = fit(tiles, spec, values, steps)
 
     @torch.inference_mode()
     def predict(rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +25,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from frozen_features import DOMAIN_HEAD, ORGANS, SHARED, number_groups, training_data
 from rich.console import Console
 from rich.table import Table
 
-from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.evaluation.domains import evaluate_domains
 from oncoshift.files import sha256_file
 from oncoshift.methods.registry import METHODS
@@ -41,13 +40,11 @@ from oncoshift.training.job import Job, predict_job, train_job
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from oncoshift.data.tables import TrainingData
     from oncoshift.settings import Settings
 
-SHARED = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared")).resolve()
 BUILD = Path("build/finetune")
-ORGANS = ("lung", "colon", "breast", "kidney")
 DEFAULT_METHODS = ("erm", "dann_mcc", "self_training", "dann")
-DOMAIN_HEAD = {"weight": 1.0, "max_lambda": 1.0}
 TRUNK = {"none": "whole network", "all": "heads alone"}
 
 
@@ -85,28 +82,16 @@ class Tiles:
         with ThreadPoolExecutor() as pool:
             self.images: NDArray[np.uint8] = np.stack(list(pool.map(lambda path: decode(path.read_bytes()), paths)))
         self.labels = np.asarray(self.table["label"] == "malignant", np.int64)
-        groups = self.table.groupby(["organ", "label"])["group"]
-        self._number = groups.transform(lambda group: pd.factorize(group, sort=True)[0]).to_numpy(np.int64)
+        self._tests: NDArray[np.bool_] = number_groups(self.table) % 3 == 2
 
-    def for_training(self, target: str, sources: tuple[str, ...]) -> TrainingData:
+    def for_training(self, cell: Cell) -> TrainingData:
         """Select what a training may see."""
-        held = self._number % 5 == 4
-        training_target = (self.table["organ"] == target).to_numpy() & ~self._tests()
-        rows = np.flatnonzero(training_target)
-        return TrainingData(self._of(sources, ~held), self._of(sources, held), TargetTiles(self.images, rows))
+        data: TrainingData = training_data(self.table, cell, self.images, self._tests)
+        return data
 
     def for_test(self, target: str) -> NDArray[np.int64]:
         """List the rows of the target's test tiles."""
-        return np.flatnonzero((self.table["organ"] == target).to_numpy() & self._tests())
-
-    def _tests(self) -> NDArray[np.bool_]:
-        chosen: NDArray[np.bool_] = self._number % 3 == 2
-        return chosen
-
-    def _of(self, sources: tuple[str, ...], chosen: NDArray[np.bool_]) -> SourceTiles:
-        organs = pd.Index(sources).get_indexer(pd.Index(self.table["organ"]))
-        rows = np.flatnonzero(chosen & (organs >= 0))
-        return SourceTiles(self.images, rows, self.labels[rows], organs[rows].astype(np.int64), sources)
+        return np.flatnonzero((self.table["organ"] == target).to_numpy() & self._tests)
 
 
 def experiment(cell: Cell, given: argparse.Namespace) -> Settings:
@@ -144,7 +129,7 @@ def run(cell: Cell, tiles: Tiles, given: argparse.Namespace) -> tuple[pd.DataFra
     """Train a cell; return predictions of the target's test tiles, and the seconds it took."""
     began = time.monotonic()
     job = Job(experiment(cell, given), tiles.digest, tiles.digest, BUILD / "jobs", BUILD / "features")
-    trained = train_job(job, tiles.for_training(cell.target, cell.sources), lambda _epoch: None)
+    trained = train_job(job, tiles.for_training(cell), lambda _epoch: None)
     seconds = time.monotonic() - began
     rows = tiles.for_test(cell.target)
     table = tiles.table.iloc[rows]

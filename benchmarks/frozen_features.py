@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ from oncoshift.serving.classifier import Trunk, normalise
 from oncoshift.serving.images import decode
 from oncoshift.settings import TrainSettings, parse_settings
 from oncoshift.training.devices import pick_precision
+from oncoshift.training.inputs import FeatureInputs
+from oncoshift.training.loop import Trainer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,17 +175,59 @@ def build(spec: Spec, settings: Settings) -> Method:
     return wrap_network(net, settings)
 
 
-def training_data(tiles: pd.DataFrame, spec: Spec) -> TrainingData:
-    """Hold out every fifth group of each source organ and label; drop the target's labels."""
+class Pool(Protocol):
+    """A target and its sources."""
+
+    @property
+    def target(self) -> str:
+        """Organ without labels."""
+        ...
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Labelled organs."""
+        ...
+
+
+def training_data(
+    tiles: pd.DataFrame,
+    pool: Pool,
+    images: NDArray[np.uint8] | None = None,
+    left_out: NDArray[np.bool_] | None = None,
+) -> TrainingData:
+    """Hold out every fifth group of each source organ and label; drop the target's labels.
+
+    Args:
+        tiles: rows of tiles.csv, M of them.
+        pool: the target and its sources.
+        images: uint8 [M, S, S, 3]; None where inputs are features.
+        left_out: bool [M], tiles of the target that are not trained on; None: all are.
+    """
     labels = np.asarray(tiles["label"] == "malignant", np.int64)
-    organs = tiles["organ"].map({organ: number for number, organ in enumerate(spec.sources)}).to_numpy(np.float64)
-    number = tiles.groupby(["organ", "label"])["group"].transform(lambda group: pd.factorize(group, sort=True)[0])
-    held_out = (number % 5 == 4).to_numpy()
-    none = np.empty((len(tiles), 1, 1, 3), np.uint8)
+    organs = pd.Index(pool.sources).get_indexer(pd.Index(tiles["organ"]))
+    held_out = number_groups(tiles) % 5 == 4
+    shown = np.empty((len(tiles), 1, 1, 3), np.uint8) if images is None else images
 
     def source(mask: NDArray[np.bool_]) -> SourceTiles:
-        rows = np.flatnonzero(mask & np.isfinite(organs))
-        return SourceTiles(none, rows, labels[rows], organs[rows].astype(np.int64), spec.sources)
+        rows = np.flatnonzero(mask & (organs >= 0))
+        return SourceTiles(shown, rows, labels[rows], organs[rows].astype(np.int64), pool.sources)
 
-    target = np.flatnonzero(tiles["organ"] == spec.target)
-    return TrainingData(source(~held_out), source(held_out), TargetTiles(none, target))
+    target = (tiles["organ"] == pool.target).to_numpy()
+    rows = np.flatnonzero(target if left_out is None else target & ~left_out)
+    return TrainingData(source(~held_out), source(held_out), TargetTiles(shown, rows))
+
+
+def number_groups(tiles: pd.DataFrame) -> NDArray[np.int64]:
+    """Number the groups of each organ and label from 0, in the order of their names; int64 [M]."""
+    groups = tiles.groupby(["organ", "label"])["group"]
+    return groups.transform(lambda group: pd.factorize(group, sort=True)[0]).to_numpy(np.int64)
+
+
+def fit(tiles: pd.DataFrame, spec: Spec, values: NDArray[np.float32], steps: int) -> tuple[AdaptationNet, TrainingData]:
+    """Train one model on features [M, D]; return its network, in eval mode, and what it read."""
+    data, settings = training_data(tiles, spec), experiment(spec, steps)
+    method = build(spec, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint.pt"
+        Trainer(method, data, FeatureInputs(values), settings.train, spec.seed, "x", checkpoint, lambda _: None).fit()
+    return method.net.eval(), data

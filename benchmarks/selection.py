@@ -14,19 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import combinations, repeat
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from frozen_features import BUILD, ORGANS, SHARED, Spec, anchors, build, experiment, features, training_data
+from frozen_features import BUILD, ORGANS, SHARED, Spec, anchors, features, fit
 from scipy.stats import spearmanr
 from selection_anchors import anchor_limits
 from selection_picture import draw
@@ -44,8 +42,6 @@ from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict
 from oncoshift.settings import SelectSettings
 from oncoshift.settings.training import AnchorSettings
-from oncoshift.training.inputs import FeatureInputs
-from oncoshift.training.loop import Trainer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,12 +93,7 @@ def train(spec: Spec, steps: int, anchor: AnchorSettings) -> Trained:
     torch.set_num_threads(1)
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     values = features(tiles, SHARED, BUILD)
-    data, settings = training_data(tiles, spec), experiment(spec, steps)
-    method = build(spec, settings)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "checkpoint.pt"
-        Trainer(method, data, FeatureInputs(values), settings.train, spec.seed, "x", checkpoint, lambda _: None).fit()
-    net = method.net.eval()
+    net, data = fit(tiles, spec, values, steps)
     return score(spec, net, values, data, anchors(tiles, spec.target, anchor))
 
 
