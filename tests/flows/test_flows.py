@@ -145,4 +145,7 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2() -> None:
         check=False,
     )
     assert run.returncode == 2
-    assert "error: model.backbone: 'resnet19' is not allowed; input should be 'resnet18' or 'resnet50'" in run.stderr
+    assert (
+        "error: model.backbone: 'resnet19' is not allowed; must be one of resnet18, resnet50, or timm/NAME, or "
+        "hf-hub:OWNER/NAME@COMMIT with all 40 digits of the commit" in run.stderr
+    )
