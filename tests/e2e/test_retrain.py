@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.tiny_settings import TINY_TRUNK
 
 from oncoshift.cli import main
 from oncoshift.registry.audit import read_lines
@@ -67,7 +68,7 @@ def test_first_run_trains_proves_and_promotes(project: Project, first_output: st
         "gain/balanced_accuracy",
     } <= set(parent.data.metrics)
     assert parent.info.run_name == "kidney ← lung+colon · dann · 2 seeds"
-    assert parent.data.params["trunk"] == "resnet18"
+    assert parent.data.params["trunk"] == TINY_TRUNK
     assert parent.data.tags["oncoshift.made_up_data"] == "true"
     inputs = {each.dataset.name: each for each in parent.inputs.dataset_inputs}
     assert set(inputs) == {"source_train", "source_val", "target_train", "audit", "test", "packs (none)"}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 160
-VIT, CONVNEXT, REGISTERS = "timm/test_vit", "timm/test_convnext", "timm/test_vit2"
+VIT, CONVNEXT, RESNET, REGISTERS = "timm/test_vit", "timm/test_convnext", "timm/test_resnet", "timm/test_vit2"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -44,7 +44,7 @@ def save_timm(name: str, path: Path) -> Any:
     return model
 
 
-@pytest.mark.parametrize("name", [VIT, CONVNEXT, REGISTERS])
+@pytest.mark.parametrize("name", [VIT, CONVNEXT, RESNET, REGISTERS])
 def test_a_trunk_computes_what_timm_computes(name: str, tmp_path: Path) -> None:
     """ConvNeXt has means of its own, and the last one registers, and its norm after pooling."""
     theirs = save_timm(name, tmp_path / "weights.safetensors")
@@ -73,10 +73,11 @@ def test_class_token_and_mean_of_patches_stand_side_by_side() -> None:
     ("changes", "message"),
     [
         ({"backbone": "timm/nothing"}, "timm/nothing: timm .* cannot build it"),
-        ({"backbone": "timm/test_resnet"}, "builds a ResNet of it, whose parts are not known here"),
+        ({"backbone": "timm/test_efficientnet"}, "builds a EfficientNet of it, whose parts are not known here"),
         ({"backbone": VIT}, f"normalize.tile_size 64: timm/test_vit takes tiles of {SIDE} pixels; set it to {SIDE}"),
         ({"backbone": REGISTERS, "pooling": "both"}, "has no class token, and model.pooling both needs one"),
         ({"backbone": CONVNEXT, "pooling": "cls"}, "has no class token, and model.pooling cls needs one"),
+        ({"backbone": RESNET, "pooling": "both"}, "has no class token, and model.pooling both needs one"),
     ],
 )
 def test_a_trunk_that_cannot_be_used_is_told_before_anything_is_trained(
@@ -91,8 +92,8 @@ def test_a_trunk_that_cannot_be_used_is_told_before_anything_is_trained(
     [
         ("model.weights=imagenet", "model.weights imagenet is not known of timm/test_vit"),
         ("model.weights=pretrained", "model.weights pretrained is not known of timm/test_vit"),
-        ("model.batch_norm=per_domain", "timm/test_vit normalises by LayerNorm and has no statistics to separate"),
-        ("train.method=adabn", "adabn is about BatchNorm, and timm/test_vit normalises by LayerNorm"),
+        ("model.batch_norm=per_domain", "separated in resnet18 and resnet50 alone, and not in timm/test_vit"),
+        ("train.method=adabn", "adabn is about BatchNorm, which is separated in resnet18 and resnet50 alone"),
         ("model.backbone=resnet18,model.pooling=cls", "resnet18 has no class token, and model.pooling cls needs one"),
         ("model.backbone=hf-hub:lab/tiny@main", "or hf-hub:OWNER/NAME@COMMIT with all 40 digits of the commit"),
     ],
@@ -109,7 +110,7 @@ def test_weights_of_another_trunk_are_told(tmp_path: Path) -> None:
         load_trunk(build_trunk(CONVNEXT), CONVNEXT, str(tmp_path / "weights.safetensors"))
 
 
-@pytest.mark.parametrize("name", [VIT, CONVNEXT])
+@pytest.mark.parametrize("name", [VIT, CONVNEXT, RESNET])
 def test_frozen_parts_keep_their_weights_and_the_others_learn(name: str) -> None:
     net = AdaptationNet(
         parse_settings({"model": {"backbone": name, "freeze": "layer2", "bottleneck": 8}}).model
@@ -122,7 +123,7 @@ def test_frozen_parts_keep_their_weights_and_the_others_learn(name: str) -> None
     assert learns == {"layer3", "layer4"}
 
 
-@pytest.mark.parametrize("name", [VIT, CONVNEXT])
+@pytest.mark.parametrize("name", [VIT, CONVNEXT, RESNET])
 def test_features_of_a_frozen_trunk_are_computed_once(name: str, tmp_path: Path) -> None:
     net = AdaptationNet(parse_settings({"model": {"backbone": name, "freeze": "all", "bottleneck": 8}}).model).eval()
     images = tiles(3)
@@ -150,7 +151,7 @@ def test_features_of_another_pooling_are_not_taken_for_those_of_this_one(tmp_pat
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
-@pytest.mark.parametrize(("name", "pooling"), [(VIT, "both"), (CONVNEXT, "auto")])
+@pytest.mark.parametrize(("name", "pooling"), [(VIT, "both"), (CONVNEXT, "auto"), (RESNET, "auto")])
 def test_a_model_is_exported_served_and_explained(name: str, pooling: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = TileClassifier(name, 8, 0.0, pooling).eval()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+TINY_TRUNK = "timm/test_resnet"
+"""A residual network of 0.4 million weights, which trains ten times as fast as a ResNet18."""
+
 TINY: dict[str, Any] = {
     "target": "kidney",
     "sources": ["lung", "colon"],
     "split": {"audit_share": 0.35, "test_share": 0.35},
     "normalize": {"variants": ["none"], "tile_size": 32},
-    "model": {"bottleneck": 16},
+    "model": {"backbone": TINY_TRUNK, "bottleneck": 16},
     "select": {"source_floor": 0.0},
     "evaluate": {"bootstrap": 100},
     "explain": {"tiles": 4, "steps": 4, "max_steps": 8, "checked_tiles": 1},

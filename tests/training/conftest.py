@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from support.tiny_settings import TINY_TRUNK
 
 from oncoshift.data.tables import SourceTiles, TargetTiles, TrainingData
 from oncoshift.settings import Settings, parse_settings
@@ -54,7 +55,7 @@ def draw_data() -> TrainingData:
 def make_stripes_job(folder: Path, **changes: object) -> Job:
     """Make a job on the stripes; keywords are dotted settings with `__`."""
     values: dict[str, dict[str, object]] = {
-        "model": {"bottleneck": 16},
+        "model": {"backbone": TINY_TRUNK, "bottleneck": 16},
         "train": {"epochs": 3, "steps_per_epoch": 4, "batch_size": 12, "threads": 1, "device": "cpu"},
     }
     top: dict[str, object] = {"sources": ["lung", "colon"]}

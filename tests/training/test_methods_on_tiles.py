@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from oncoshift.training.job import Job
 
 SHORT = {"train__epochs": 2, "train__steps_per_epoch": 2, "train__batch_size": 4}
-ON_MAPS = {"model__freeze": "layer3"}
-"""Settings that train only the trunk's last part: fast, and with BatchNorm."""
+ON_MAPS = {"model__backbone": "resnet18", "model__freeze": "layer3"}
+"""Settings that train only a trunk's last part, with BatchNorm that is separated by domain."""
 
 CASES: dict[str, dict[str, Any]] = {
     "stain_aug": {"train__method": "stain_aug"},

@@ -1,4 +1,4 @@
-"""Trunks that timm builds, vision transformers and ConvNeXt, as the parts that a ResNet has.
+"""Trunks that timm builds: vision transformers, ConvNeXt and ResNets, all in the parts of a ResNet.
 
 A vision transformer is cut into its embedding, `stem`, and its blocks in four runs of equal length;
 a ConvNeXt has a stem and four stages. So what can be frozen has the same names for every trunk.
@@ -7,11 +7,11 @@ Needs torch and timm, and imports nothing of oncoshift outside this package.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import timm
 import torch
-from timm.models import ConvNeXt, VisionTransformer
+from timm.models import ConvNeXt, ResNet, VisionTransformer
 from torch import Tensor, nn
 
 from oncoshift.serving.trunks import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Pooling = Literal["auto", "cls", "mean", "both"]
+TimmModel: TypeAlias = ConvNeXt | ResNet | VisionTransformer
 
 _OWN_POOLING = {"token": "cls", "avg": "mean"}
 """The pooling of a trunk by timm's name."""
@@ -62,8 +63,7 @@ class TimmTrunk(nn.Module):
         config = model.pretrained_cfg
         # Another size would need other positions, whose interpolation ONNX does not know.
         self.side = int(model.patch_embed.img_size[0]) if isinstance(model, VisionTransformer) else None
-        split = _split_transformer if isinstance(model, VisionTransformer) else _split_convnext
-        rest, self.width = split(model, pooling)
+        rest, self.width = _split(model, pooling)
         self.stem = _Stem(model, config["mean"], config["std"])
         self.layer1, self.layer2, self.layer3, self.layer4 = rest
         self.own_names = map_names(named, self.state_dict(keep_vars=True))
@@ -79,7 +79,7 @@ class TimmTrunk(nn.Module):
         return self.run(x, PARTS)
 
 
-def build_timm_model(backbone: str) -> ConvNeXt | VisionTransformer:
+def build_timm_model(backbone: str) -> TimmModel:
     """Build a network with random weights and without its last layer.
 
     Raises:
@@ -91,10 +91,10 @@ def build_timm_model(backbone: str) -> ConvNeXt | VisionTransformer:
         model = timm.create_model(name, pretrained=False, num_classes=0, **_resolve(HUB_ARGUMENTS.get(repository, {})))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{backbone}: timm {timm.__version__} cannot build it: {error}") from error
-    if not isinstance(model, ConvNeXt | VisionTransformer):
+    if not isinstance(model, TimmModel):
         raise ValueError(
             f"{backbone}: timm builds a {type(model).__name__} of it, whose parts are not known here; choose a vision "
-            "transformer or a ConvNeXt"
+            "transformer, a ConvNeXt or a ResNet"
         )
     return model
 
@@ -111,7 +111,7 @@ class _Stem(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: ConvNeXt | VisionTransformer, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, model: TimmModel, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
         ours, theirs = (torch.tensor([IMAGENET_MEAN, IMAGENET_STD]), torch.tensor([tuple(mean), tuple(std)]))
@@ -143,6 +143,14 @@ class _TokenPooling(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
+def _split(model: TimmModel, pooling: Pooling) -> tuple[Sequence[nn.Module], int]:
+    """Take all but the stem from a network; return the parts after the stem, and the width."""
+    if isinstance(model, VisionTransformer):
+        return _split_transformer(model, pooling)
+    check_pooling("it", pooling)
+    return _split_convnext(model) if isinstance(model, ConvNeXt) else _split_resnet(model)
+
+
 def _split_transformer(model: VisionTransformer, pooling: Pooling) -> tuple[Sequence[nn.Module], int]:
     """Take blocks and norms from a transformer; return the parts after the stem, and the width."""
     chosen = _OWN_POOLING.get(model.global_pool, "") if pooling == "auto" else pooling
@@ -157,13 +165,20 @@ def _split_transformer(model: VisionTransformer, pooling: Pooling) -> tuple[Sequ
     return parts, model.embed_dim * (2 if chosen == "both" else 1)
 
 
-def _split_convnext(model: ConvNeXt, pooling: Pooling) -> tuple[Sequence[nn.Module], int]:
+def _split_convnext(model: ConvNeXt) -> tuple[Sequence[nn.Module], int]:
     """Take stages and head from a ConvNeXt; return the parts after the stem, and the width."""
-    check_pooling("it", pooling)
     first, second, third, fourth = model.stages
     last = nn.Sequential(fourth, model.norm_pre, model.head)
     model.stages, model.norm_pre, model.head = nn.Sequential(), nn.Identity(), nn.Identity()
     return [first, second, third, last], model.num_features
+
+
+def _split_resnet(model: ResNet) -> tuple[Sequence[nn.Module], int]:
+    """Take layers and pooling from a ResNet; return the parts after the stem, and the width."""
+    parts = [model.layer1, model.layer2, model.layer3, nn.Sequential(model.layer4, model.global_pool)]
+    model.layer1, model.layer2, model.layer3, model.layer4 = (nn.Sequential() for _ in range(4))
+    model.global_pool = nn.Identity()
+    return parts, model.num_features
 
 
 def _resolve(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,8 @@ class ModelSettings(Section):
             check_pooling(self.backbone, self.pooling)
         if self.batch_norm == "per_domain" and self.backbone not in TRUNKS:
             raise ValueError(
-                f"model.batch_norm per_domain: {self.backbone} normalises by LayerNorm and has no statistics to "
-                "separate; set it to shared"
+                f"model.batch_norm per_domain: BatchNorm is separated in {' and '.join(TRUNKS)} alone, and not in "
+                f"{self.backbone}; set it to shared"
             )
         return self
 

@@ -79,7 +79,8 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         if self.model.backbone not in TRUNKS and any(row.per_domain for row in methods.values()):
             name = _find_first({name: row.per_domain for name, row in methods.items()})
             raise ValueError(
-                f"{name} is about BatchNorm, and {self.model.backbone} normalises by LayerNorm; choose another method"
+                f"{name} is about BatchNorm, which is separated in {' and '.join(TRUNKS)} alone, and not in "
+                f"{self.model.backbone}; choose another method"
             )
         separating = {
             **{name: row.per_domain for name, row in methods.items()},
