@@ -147,7 +147,7 @@ def prepare_classifier(classifier: nn.Module) -> nn.Module:
     made = copy.deepcopy(classifier).eval().requires_grad_(False)
     for parent in list(made.modules()):
         for (name, first), (norm_name, second) in pairwise(list(parent.named_children())):
-            # In a ResNet, of torchvision or timm, a BatchNorm is registered right after its convolution.
+            # In a ResNet of either library, a BatchNorm is registered right after its convolution.
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                 setattr(parent, name, fuse_conv_bn_eval(first, second))
                 setattr(parent, norm_name, nn.Identity())
