@@ -256,6 +256,9 @@ def _configure(port: int, *, ui: bool) -> uvicorn.Config:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    from flows.server_database import use_waiting_database
+
+    use_waiting_database()
     app = guard(create_app(final=True, ephemeral=not ui), port)
     return uvicorn.Config(app, host=_HOST, port=port, log_level="warning", timeout_graceful_shutdown=3)
 
