@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Use the same examples in every run: nobody trusts a suite that fails by chance.
 settings.register_profile("repeatable", derandomize=True)
@@ -50,6 +51,21 @@ def as_many_threads_as_before() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """A function that returns a new PREFECT_HOME with the database that a server would make in it."""
+    from support.made_once import make_prefect_database
+
+    database = make_prefect_database(tmp_path_factory)
+
+    def make() -> Path:
+        home = tmp_path_factory.mktemp("prefect")
+        shutil.copy(database, home)
+        return home
+
+    return make
 
 
 @pytest.fixture(scope="session")

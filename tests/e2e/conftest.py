@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from mlflow import MlflowClient
+from support.made_once import make_once, make_prefect_database
 from support.ports import find_free_port
 from support.tiny_settings import TINY as COMMON
 
@@ -124,14 +125,18 @@ def new_project(root: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def with_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after its data stages, to be copied: they take longer than the tiny trainings."""
-    root = tmp_path_factory.mktemp("with-data")
-    new_project(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        assert main(["phantom"]) == 0
-    repro(root, "normalize")
-    return root
+    """A project after its data stages and with Prefect's database, to be copied."""
+
+    def fill(root: Path) -> None:
+        new_project(root)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(root)
+            assert main(["phantom"]) == 0
+        repro(root, "normalize")
+        (root / ".prefect").mkdir()
+        shutil.copy(make_prefect_database(tmp_path_factory), root / ".prefect")
+
+    return make_once(tmp_path_factory, "with-data", fill)
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +150,12 @@ def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Projec
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server(prefect_home: Callable[[], Path]) -> Iterator[str]:
     """Address of a Prefect server for flows that no test kills.
 
     It is shared, since starting one takes longer than the flows' trainings.
     """
-    folder = tmp_path_factory.mktemp("prefect")
+    folder = prefect_home()
     port = str(find_free_port())
     command = [sys.executable, "-m", "flows.server", port]
     environment = os.environ | {"PREFECT_HOME": str(folder)}

@@ -19,7 +19,7 @@ from flows.runs import GPU, end_dead_runs, ensure_gpu_limit, holding_run_lock, i
 from flows.server import ensure_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -32,8 +32,8 @@ with holding_run_lock(sys.argv[1]):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("prefect")
+def home(prefect_home: Callable[[], Path]) -> Iterator[Path]:
+    folder = prefect_home()
     with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_HOME: folder}):
         patch.setenv("PREFECT_HOME", str(folder))
         yield folder

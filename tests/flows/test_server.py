@@ -23,7 +23,7 @@ from flows.server import ServerError, ensure_server, guard
 from oncoshift.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Callable, Iterator, MutableMapping
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWN, PAGE = b"127.0.0.1:4200", b"http://127.0.0.1:4200"
@@ -74,11 +74,10 @@ def test_a_port_that_is_taken_is_told_before_a_server_starts() -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def server(prefect_home: Callable[[], Path]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The process of a server started as `ensure_server` does, and its address."""
     port = find_free_port()
-    home = tmp_path_factory.mktemp("prefect")
-    environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}
+    environment = os.environ | {"PREFECT_HOME": str(prefect_home()), "PREFECT_SERVER_API_PORT": str(port)}
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.server", str(port)],
         cwd=REPOSITORY,
