@@ -55,7 +55,7 @@ def as_many_threads_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """A function that returns a new PREFECT_HOME with the database that a server would make in it."""
+    """A function that makes a new PREFECT_HOME with the database that a server would make there."""
     from support.made_once import make_prefect_database
 
     database = make_prefect_database(tmp_path_factory)
