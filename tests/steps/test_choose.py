@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oncoshift.errors import SettingsError
+from oncoshift.errors import ProcessLostError, SettingsError, TrainingError
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.settings import parse_settings
 from oncoshift.steps.choose import run
@@ -39,6 +39,37 @@ def test_no_method_is_begun_after_the_time_is_used_up_and_it_is_said() -> None:
     assert choice.method == "mcc", "the first is always trained"
     assert [each.verdict is None for each in choice.candidates] == [False, True, True]
     assert said[0] == "choose: cdan is not trained: the 1e-09 minutes of retrain.minutes are used up"
+
+
+def test_a_method_that_cannot_be_trained_is_left_out() -> None:
+    def screen(method: str) -> Any:
+        if method == "cdan":
+            raise TrainingError("the loss is not finite")
+        return screened(method)
+
+    said: list[str] = []
+    choice = run(parse_settings({"retrain": {"methods": ["cdan", "mcc", "dann"]}}), screen, said.append)
+    assert (choice.method, choice.candidates[0].failure) == ("dann", "the loss is not finite")
+    assert said == ["choose: cdan is left out, as it cannot be trained: the loss is not finite"]
+    assert choice.words == "dann, chosen of 2 without target labels; 1 failed"
+    assert choice.rows[0][-1] == "failed: the loss is not finite"
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"), [(TrainingError("not finite"), METHODS), (ProcessLostError("killed"), METHODS[:1])]
+)
+def test_where_none_can_be_trained_or_a_process_was_lost_the_retraining_ends(
+    error: TrainingError, asked: list[str]
+) -> None:
+    seen: list[str] = []
+
+    def screen(method: str) -> Any:
+        seen.append(method)
+        raise error
+
+    with pytest.raises(TrainingError, match=str(error)):
+        run(parse_settings({"retrain": {"methods": METHODS, "minutes": 1e-9}}), screen, lambda _line: None)
+    assert seen == asked
 
 
 def test_methods_are_not_chosen_by_target_labels() -> None:

@@ -104,7 +104,7 @@ def tune(session: Session) -> Settings:
     """Run the study, or the rest of it, and save all settings as the retraining's settings.yaml.
 
     A retraining that is killed after that resumes with the same values, whatever its study has
-    found since.
+    found since, unless another method has been chosen.
 
     Returns:
         The experiment's settings with the best trial's values.
@@ -114,14 +114,15 @@ def tune(session: Session) -> Settings:
         TuningError: see `run_study`.
     """
     configured, recorder = session.settings, session.recorder
-    settled = recorder.tracker.client.get_run(recorder.run).data.tags.get(SETTLED_TAG)
-    if settled is None:
+    method = {"train.method": configured.train.method}
+    settled = json.loads(recorder.tracker.client.get_run(recorder.run).data.tags.get(SETTLED_TAG, "null"))
+    if settled is None or settled != settled | method:
         before, tuned = flatten(configured), flatten(run_study(session, configured.tune))
-        settled = json.dumps({key: value for key, value in tuned.items() if value != before[key]})
-        recorder.set_tags({SETTLED_TAG: settled})
+        settled = method | {key: value for key, value in tuned.items() if value != before[key]}
+        recorder.set_tags({SETTLED_TAG: json.dumps(settled)})
     elif configured.tune.trials:
         session.say("tune: resumes with the values that were chosen before; --force tunes again")
-    settings = replace_values(configured, json.loads(settled))
+    settings = replace_values(configured, settled)
     recorder.save_text(SETTINGS, dump_settings(settings))
     return settings
 

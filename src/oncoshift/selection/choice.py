@@ -34,6 +34,7 @@ class Candidate:
         agreement: kappa of its best seed with the consensus of models from single organs; None
             without one.
         verdict: on its best seed; None if it was not trained.
+        failure: why it could not be trained; empty if it was, or if the time was used up before.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Candidate:
     scores: tuple[float, ...] = ()
     agreement: float | None = None
     verdict: Verdict | None = None
+    failure: str = ""
 
     @property
     def score(self) -> float:
@@ -69,9 +71,11 @@ class Choice:
     def words(self) -> str:
         """The choice in one line."""
         trained = sum(each.verdict is not None for each in self.candidates)
-        missing = len(self.candidates) - trained
+        failed = sum(bool(each.failure) for each in self.candidates)
+        missing = len(self.candidates) - trained - failed
+        failures = f"; {failed} failed" if failed else ""
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
-        return f"{self.method}, chosen of {trained} without target labels{missed}"
+        return f"{self.method}, chosen of {trained} without target labels{failures}{missed}"
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -80,7 +84,7 @@ class Choice:
 
     def _describe(self, candidate: Candidate) -> tuple[str, ...]:
         if candidate.verdict is None:
-            return candidate.method, "", "", "", "", "not trained"
+            return candidate.method, "", "", "", "", f"failed: {candidate.failure}" if candidate.failure else "not trained"
         kind = candidate.verdict.kind
         outcome = "refused" if kind is Kind.REFUSE else "dropped"
         return (
