@@ -84,7 +84,8 @@ class Choice:
 
     def _describe(self, candidate: Candidate) -> tuple[str, ...]:
         if candidate.verdict is None:
-            return candidate.method, "", "", "", "", f"failed: {candidate.failure}" if candidate.failure else "not trained"
+            outcome = f"failed: {candidate.failure}" if candidate.failure else "not trained"
+            return candidate.method, "", "", "", "", outcome
         kind = candidate.verdict.kind
         outcome = "refused" if kind is Kind.REFUSE else "dropped"
         return (
