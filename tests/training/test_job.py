@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from oncoshift import fingerprint
 from oncoshift.errors import TrainingError
 from oncoshift.methods.factory import build_method
 from oncoshift.training.devices import pick_precision
@@ -123,6 +125,23 @@ RUNTIME_CHANGES = {
     "device": "auto", "processes": 2, "threads": 4, "checkpoint_steps": 3, "checkpoint_minutes": None,
     "on_nonfinite": "skip",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("library", "changes", "counts"),
+    [
+        ("timm", {"model__backbone": "timm/test_vit"}, True),
+        ("timm", {"model__backbone": "resnet18"}, False),
+        ("opencv-python", {"train__method": "anchored", "model__freeze": "all"}, True),
+        ("opencv-python", {"train__method": "dann"}, False),
+    ],
+)
+def test_job_id_follows_the_libraries_that_decide_the_weights(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, library: str, changes: dict[str, Any], counts: bool
+) -> None:
+    before = make_job(**changes).id
+    monkeypatch.setattr(fingerprint, "version", lambda name: "0" if name == library else version(name))
+    assert (make_job(**changes).id != before) == counts
 
 
 @pytest.mark.parametrize("name", RUNTIME_CHANGES)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from oncoshift.settings.training import AnchorSettings
 
 _log = logging.getLogger(__name__)
+LIBRARIES = ("numpy", "opencv-python", "scikit-image")
+"""Libraries whose versions affect the values."""
+
 LARGEST_GROUP = 512
 """Tiles of a group that are measured together; a larger one is measured in parts of this size."""
 
@@ -143,7 +146,7 @@ def _read(path: Path) -> NDArray[np.float64] | None:
 def _compute_key(name: str, parted: Sequence[NDArray[np.int64]], settings: AnchorSettings, pack_digest: str) -> str:
     row = ANCHORS[name]
     read = {key: value for key, value in identify_anchor(settings).items() if key in row.reads}
-    code = fingerprint_code(row.measure.partition(":")[0], libraries=("numpy", "opencv-python", "scikit-image"))
+    code = fingerprint_code(row.measure.partition(":")[0], libraries=LIBRARIES)
     digest = hashlib.sha256(json.dumps([pack_digest, read, code]).encode())
     for rows in parted:
         digest.update(json.dumps(rows.tolist()).encode())

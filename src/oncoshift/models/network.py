@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from oncoshift.models.batch_norm import SOURCE_BUFFERS, mark_sources, replace_batch_norm
 from oncoshift.models.weights import load_trunk
 from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, log_mean_softmax
-from oncoshift.serving.trunks import PARTS
+from oncoshift.serving.trunks import PARTS, list_trunk_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ class AdaptationNet(nn.Module):
 
     Attributes:
         sees_tiles: whether inputs are tiles, which can be augmented.
+        libraries: those beside torch whose versions decide what the trunk computes.
     """
 
     def __init__(self, settings: ModelSettings, *, per_domain: bool = False) -> None:
@@ -48,6 +49,7 @@ class AdaptationNet(nn.Module):
         load_trunk(self.classifier.trunk, settings.backbone, settings.weights)
         self.width = settings.bottleneck
         self.frozen = list_frozen_parts(settings.freeze)
+        self.libraries = list_trunk_libraries(settings.backbone)
         self.trained = PARTS[len(self.frozen) :]
         for part in self.frozen:
             getattr(self.classifier.trunk, part).requires_grad_(False)
@@ -104,13 +106,14 @@ class EnsembleNet(nn.Module):
         classifier: the members' classifiers as one.
         width: of the shared feature, the concatenation of the members'.
         frozen: the frozen parts, the same in all members.
+        libraries: see `AdaptationNet`.
     """
 
     def __init__(self, members: Sequence[AdaptationNet]) -> None:
         super().__init__()
         self.classifier = EnsembleClassifier([member.classifier for member in members])
         self.width = sum(member.width for member in members)
-        self.frozen = members[0].frozen
+        self.frozen, self.libraries = members[0].frozen, members[0].libraries
         self._members = tuple(members)
 
     def features(self, x: Tensor, sources: int = 0) -> Tensor:

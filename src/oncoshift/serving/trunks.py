@@ -53,6 +53,11 @@ def check_pooling(backbone: str, pooling: str) -> None:
         raise ValueError(f"{backbone} has no class token, and model.pooling {pooling} needs one; set it to auto")
 
 
+def list_trunk_libraries(backbone: str) -> tuple[str, ...]:
+    """List the libraries beside torch whose versions decide what a trunk computes."""
+    return () if backbone in TRUNKS else ("timm",)
+
+
 def is_trunk(backbone: str) -> bool:
     """Tell whether a name can be a trunk's: a ResNet, `timm/<name>`, or a pinned repository."""
     return backbone in TRUNKS or _OF_TIMM.fullmatch(backbone) is not None

@@ -114,7 +114,7 @@ def _check_bytes(done: Path, size: int, modified: int) -> str | None:  # noqa: A
 
 
 def _compute_key(net: TrainedNet, pack_digest: str) -> str:
-    code = fingerprint_code(__name__, "oncoshift.models.network")
+    code = fingerprint_code(__name__, "oncoshift.models.network", libraries=("torch", *net.libraries))
     digest = hashlib.sha256(json.dumps([pack_digest, net.frozen, code]).encode())
     for part in net.frozen:
         frozen = getattr(net.classifier.trunk, part)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from oncoshift.anchors.values import identify_anchor
+from oncoshift.anchors.values import LIBRARIES, identify_anchor
 from oncoshift.files import (
     DamagedFileError,
     atomic,
@@ -33,6 +33,7 @@ from oncoshift.methods.factory import build_method, list_member_settings, list_t
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.collective import wait_for_all
 from oncoshift.models.network import AdaptationNet, as_one
+from oncoshift.serving.trunks import list_trunk_libraries
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.training.anchors import add_anchors
 from oncoshift.training.closed_form import fit_closed_form
@@ -95,11 +96,12 @@ class Job:
             "train": settings.train.model_dump(mode="json", exclude=set(RUNTIME_SETTINGS)),
             "organs": list_trained_organs(settings),
             "data": self.data_digest,
-            "code": fingerprint_code(__name__),
         }
         values |= select_method_settings(settings)
         if "anchor" in values:
             values["anchor"] = identify_anchor(settings.anchor)
+        libraries = "torch", *list_trunk_libraries(settings.model.backbone), *(LIBRARIES if "anchor" in values else ())
+        values["code"] = fingerprint_code(__name__, libraries=libraries)
         values["model"]["weights"] = fingerprint_weights(settings.model.weights)
         return values
 
