@@ -62,6 +62,17 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         return self
 
     @model_validator(mode="after")
+    def _check_validator(self) -> Self:
+        """Refuse to pick seeds by the anchor that has trained them."""
+        for name in self._method_names:
+            if METHODS[name].reads_anchor and self.select.validator == "nuclei":
+                raise ValueError(
+                    f"select.validator nuclei is no witness for {name}, which learns from that anchor; choose another "
+                    "validator, such as information_maximisation"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_frozen_parts(self) -> Self:
         """Refuse methods that need frozen parts to change: their features are computed once."""
         freeze, tuned = self.model.freeze, self.tune.parameters
