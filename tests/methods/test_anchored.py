@@ -126,3 +126,13 @@ def test_several_processes_are_refused() -> None:
         parse_settings({"train": {"method": "anchored", "processes": 2}})
     with pytest.raises(SettingsError, match="anchored is computed by one process"):
         parse_settings({"train": {"processes": 2}, "retrain": {"methods": ["cdan", "anchored"]}})
+
+
+@pytest.mark.parametrize("method", ["anchored", "self_training_orient"])
+def test_seeds_are_not_picked_by_the_anchor_that_trained_them(method: str) -> None:
+    named, select = {"model": {"freeze": "all"}, "select": {"validator": "nuclei"}}, "select.validator nuclei"
+    parse_settings({"train": {"method": "dann"}, **named})
+    with pytest.raises(SettingsError, match=f"{select} is no witness for {method}"):
+        parse_settings({"train": {"method": method}, **named})
+    with pytest.raises(SettingsError, match=f"{select} is no witness for {method}"):
+        parse_settings({"retrain": {"methods": ["mcc", method]}, **named})
