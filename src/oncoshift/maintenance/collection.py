@@ -63,13 +63,14 @@ def collecting(stores: Stores, experiment: str, days: float) -> Iterator[tuple[C
     Raises:
         BackupError: a backup, a restoration or another collection is at work.
     """
-    found = Collection()
+    found, busy = Collection(), False
     with ExitStack() as stack:
         stack.enter_context(maintaining(stores.project))
         for folder in list_experiments(stores.project):
             try:
                 stack.enter_context(hold_experiment(Layout(folder)))
             except ExperimentError as error:
+                busy = True
                 found.notes.append(f"{error}; trainings, features, packs and DVC's cache were left alone")
         client = open_client(stores.tracking) if has_store(stores.tracking) else None
         if client is None:  # without it, nobody knows what is needed
@@ -77,18 +78,24 @@ def collecting(stores: Stores, experiment: str, days: float) -> Iterator[tuple[C
         else:
             uses = Uses(client, experiment, days)
             found.garbage += [*registry_garbage.find_versions(uses), *registry_garbage.find_runs(uses)]
-            found.garbage += _find_in_database(stores, days, found.notes)
-            if not any("left alone" in note for note in found.notes):
+            if readable := _is_readable(stores.tracking, found.notes):
+                found.garbage += _find_in_database(stores, days)
+            if readable and not busy:
                 found.garbage += _find_in_folders(stores, uses)
         yield found, client
 
 
-def _find_in_database(stores: Stores, days: float, notes: list[str]) -> Iterator[Garbage]:
+def _is_readable(tracking: str, notes: list[str]) -> bool:
+    """Return whether the store's database can be read; a note says why not."""
     try:
-        find_kind(stores.tracking)
+        find_kind(tracking)
     except DatabaseError as error:
         notes.append(f"what was deleted in MLflow was left alone: {error}")
-        return
+        return False
+    return True
+
+
+def _find_in_database(stores: Stores, days: float) -> Iterator[Garbage]:
     yield from registry_garbage.find_trash(stores.tracking, days)
     if stores.artifacts is not None:
         yield from registry_garbage.find_lost_folders(stores.tracking, stores.artifacts, days)
