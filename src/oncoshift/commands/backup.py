@@ -55,13 +55,14 @@ def restore(context: Context) -> None:
     """Restore a backup into a folder, and say which versions are live there."""
     from oncoshift.maintenance.restore import restore_backup
     from oncoshift.registry.history import CHAMPION
+    from oncoshift.registry.models import list_models
     from oncoshift.registry.store import has_store, open_client
 
     given = context.arguments
     artifacts = given.artifacts and given.artifacts.resolve()
     stores = restore_backup(given.source, given.to, os.environ, print, artifacts=artifacts, force=given.force)
     if has_store(stores.tracking):
-        for model in open_client(stores.tracking).search_registered_models():
+        for model in list_models(open_client(stores.tracking), None):
             if CHAMPION in model.aliases:
                 print(f"{model.name}: version {model.aliases[CHAMPION]} is champion")
     print(f"{stores.project}: restored")

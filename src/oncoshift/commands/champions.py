@@ -27,6 +27,7 @@ def check_champions(context: Context) -> tuple[list[str], list[str]]:
         What was settled, and the problems that are left; a line each.
     """
     from oncoshift.registry.manual import find_manual_change
+    from oncoshift.registry.models import list_models
     from oncoshift.registry.store import has_store, open_client
 
     uri = context.tracking_uri
@@ -35,7 +36,7 @@ def check_champions(context: Context) -> tuple[list[str], list[str]]:
     if not has_store(uri):
         return settled, problems
     client = open_client(uri)
-    for model in client.search_registered_models(filter_string="name LIKE 'oncoshift-%'"):
+    for model in list_models(client):
         change = find_manual_change(client, model.name)
         if change is None:
             continue

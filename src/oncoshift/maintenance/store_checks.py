@@ -19,6 +19,7 @@ from oncoshift.registry.history import CHAMPION
 from oncoshift.registry.lease import find_dead_lock, free_dead_lock
 from oncoshift.registry.loading import find_folder
 from oncoshift.registry.lock import changing_aliases
+from oncoshift.registry.models import list_models
 from oncoshift.registry.store import has_store, open_client
 from oncoshift.secrets import remove_credentials
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from oncoshift.maintenance.findings import Scene
 
 _SECONDS = 5
-MODELS = "name LIKE 'oncoshift-%'"
-"""Filter for oncoshift's registered models."""
 
 
 def open_store(scene: Scene) -> MlflowClient | None:
@@ -85,7 +84,7 @@ def check_models(scene: Scene) -> Iterator[Finding]:
             "lock", "warning", f"registered model {lock!r} is held by a process that has ended",
             "the next change takes it over, and --fix frees it now", lambda: free_dead_lock(client),
         )  # fmt: skip
-    for model in client.search_registered_models(MODELS):
+    for model in list_models(client):
         for check in (_check_change, _check_files, _check_log, _check_approvals):
             try:
                 yield from check(scene, client, model)

@@ -13,6 +13,7 @@ from oncoshift.maintenance.garbage import count_days_since
 from oncoshift.registry.approval import Approval
 from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.history import RETRAINING_TAG, list_events, read_aliases
+from oncoshift.registry.models import list_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-_MODELS = "name LIKE 'oncoshift-%'"
 _STEP = "oncoshift.step"
 _JOB = "oncoshift.job"
 _ENDED = ("FAILED", "KILLED")
@@ -111,8 +111,9 @@ class Uses:
     @cached_property
     def versions(self) -> list[Version]:
         """All versions of oncoshift's models."""
-        models = self.client.search_registered_models(_MODELS)
-        return [version for model in models for version in list_versions(self.client, model, self.days)]
+        return [
+            version for model in list_models(self.client) for version in list_versions(self.client, model, self.days)
+        ]
 
     @cached_property
     def retrainings(self) -> list[Retraining]:
