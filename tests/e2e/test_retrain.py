@@ -36,7 +36,6 @@ def project(bare_project: Project, prefect_server: str) -> Project:
 @pytest.fixture(scope="module", autouse=True)
 def first_output(project: Project) -> str:
     """Output of the first retraining."""
-    project.change(tune={"workers": 2})
     return project.run()
 
 
@@ -58,7 +57,7 @@ def test_first_run_trains_proves_and_promotes(project: Project, first_output: st
     assert "adapted (dann)" in first_output
     assert f"champion of {MODEL}: version 1" in first_output
     lines = first_output.splitlines()
-    assert all(any(f"trial {n}: " in line and "[worker " in line for line in lines) for n in range(2))
+    assert all(any(f"trial {n}: " in line for line in lines) for n in range(2))
     (parent,) = parents(project)
     assert parent.info.status == "FINISHED"
     assert {
@@ -169,8 +168,9 @@ def test_drift_of_new_tiles_is_an_event_in_prefect(project: Project, prefect_ser
     assert (project.root / "runs" / "watch" / f"{MODEL}.html").is_file()
 
 
+@pytest.mark.slow
 def test_second_run_finds_nothing_to_do_however_it_would_be_done(project: Project) -> None:
-    project.change(tune={"workers": 1}, train={"checkpoint_minutes": 1.0})
+    project.change(tune={"workers": 2}, train={"checkpoint_minutes": 1.0})
     output = project.run()
     assert "nothing was trained" in output
     assert "epoch" not in output

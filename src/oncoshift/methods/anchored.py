@@ -23,9 +23,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from scipy.special import expit
-from skimage.filters import threshold_otsu
-from sklearn.decomposition import PCA
-from sklearn.linear_model import Ridge
 
 from oncoshift.methods.base import Batch, Method
 
@@ -117,6 +114,11 @@ def solve(
     Raises:
         ValueError: shapes do not fit, or there are fewer tiles than `FEWEST`.
     """
+    # Every training process imports this module, and few need these, which take a second to import.
+    from skimage.filters import threshold_otsu
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import Ridge
+
     if features.ndim != 2 or anchor.shape != features.shape[:1] or len(anchor) < FEWEST:
         shapes = f"{features.shape}, {anchor.shape}"
         raise ValueError(f"expected features [N, D] and an anchor [N], N ≥ {FEWEST}, got {shapes}")
