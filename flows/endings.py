@@ -13,7 +13,7 @@ from prefect.tasks import Task
 from flows.logs import log_errors_in_one_line
 from flows.runs import holding_run_lock
 from oncoshift.errors import OncoshiftError, TrainingInterrupted
-from oncoshift.logs import step as log_step
+from oncoshift.logs import working_on
 from oncoshift.training.interruption import find_interruption, stop_on_sigterm
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ R = TypeVar("R")
 def ending_in_a_state(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     """Wrap a flow's function: its run is marked as alive, and ends in a state that says why.
 
+    Prefect's runner pickles this function by value, and so what it names: a context variable among
+    that would let no scheduled run start.
+
     Returns:
         A function that returns what the flow returns; or the state Stopped after SIGTERM; or the
         state Failed with the message of an `OncoshiftError`. Either state's data is the exception.
@@ -34,8 +37,7 @@ def ending_in_a_state(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     @wraps(flow)
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
         log_errors_in_one_line()
-        log_step.set(str(flow_run.flow_name))
-        with holding_run_lock(str(flow_run.id)):
+        with working_on(str(flow_run.flow_name)), holding_run_lock(str(flow_run.id)):
             # Replaces Prefect's handler, which would end a training without a checkpoint.
             stop_on_sigterm()
             try:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.cli.deploy._models import PrefectYamlModel
+from prefect.utilities.callables import cloudpickle_wrapped_call
 
 from flows.deployments import read_deployments
 from oncoshift.errors import SettingsError
@@ -28,6 +29,11 @@ def test_the_projects_own_list_is_what_prefect_deploy_reads() -> None:
         {"oncoshift.drift"},
         {"oncoshift.data"},
     ]
+
+
+def test_a_runner_can_send_each_flow_to_a_process_of_its_own() -> None:
+    for each in read_deployments(REPOSITORY / "prefect.yaml"):
+        cloudpickle_wrapped_call(each.flow)  # raises where something in it cannot be sent
 
 
 def write(folder: Path, **changes: Any) -> Path:
