@@ -56,6 +56,11 @@ class Layout:
         return self.project or self.folder
 
     @property
+    def labels(self) -> Path:
+        """Labels that a person gave tiles of a target, one CSV each, which DVC versions."""
+        return self.shared / "data" / "labels"
+
+    @property
     def features(self) -> Path:
         """Cached features of frozen trunk parts, by content hash."""
         return self.shared / "runs" / "features"
