@@ -73,6 +73,13 @@ def locate_experiment(project: Path, name: str) -> Layout:
     return Layout(project / EXPERIMENTS / name, project)
 
 
+def open_layout(folder: Path) -> Layout:
+    """Return the layout of an experiment, by its folder; one of a project shares its runs."""
+    above = folder.resolve().parent
+    owned = above.name == EXPERIMENTS and is_experiment(above.parent)
+    return Layout(folder, above.parent if owned else None)
+
+
 def prepare_experiment(project: Path, settings: Settings, name: str) -> Layout:
     """Write the files of `experiments/<name>/`; files that have not changed are left alone.
 

@@ -90,3 +90,11 @@ def test_what_is_judged_otherwise_is_replaced_and_all_else_stays() -> None:
 
 def test_a_card_without_the_section_gets_it_at_its_end() -> None:
     assert replace_sections("# card", {"Gate": "refuse\n"}) == "# card\n\n## Gate\n\nrefuse\n"
+
+
+def test_labels_of_the_target_that_trained_the_model_are_named_and_not_denied() -> None:
+    card = render_card(replace(FACTS, method="few_labels", target_labels="10 (4 benign, 6 malignant)"))
+    assert (
+        "computed by few_labels, from labels of kidney that a person gave for training: 10 (4 benign, 6 malig" in card
+    )
+    assert "no label of kidney" not in card

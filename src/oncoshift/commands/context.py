@@ -54,9 +54,9 @@ class Context:
     @property
     def layout(self) -> Layout:
         """The layout of the experiment that params.yaml belongs to."""
-        from oncoshift.layout import Layout
+        from oncoshift.experiments import open_layout
 
-        return Layout(self.params.parent)
+        return open_layout(self.params.parent)
 
     @property
     def raw(self) -> Path:

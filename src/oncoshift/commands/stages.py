@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from oncoshift.training.job import TrainedJob
 
 
+_LABELS = "labels.sha256"
+"""File beside the hashes of code with that of the labels which the method reads."""
+
+
 def phantom(context: Context) -> None:
     """Write the made-up data set to `ingest.root`."""
     from oncoshift.console import showing_progress
@@ -39,6 +43,19 @@ def code(context: Context) -> None:
         for stage, digest in fingerprint_stages().items():
             with atomic(context.layout.code / f"{stage}.txt") as temporary:
                 temporary.write_text(f"{digest}\n", encoding="utf-8")
+        with atomic(context.layout.code / _LABELS) as temporary:
+            temporary.write_text(f"{_hash_labels(context)}\n", encoding="utf-8")
+
+
+def _hash_labels(context: Context) -> str:
+    """Hash the labels that stage `train` reads, on which DVC then lets it depend."""
+    from oncoshift.files import sha256_file
+    from oncoshift.labels.table import locate_labels
+    from oncoshift.methods.registry import METHODS
+
+    settings = context.settings
+    path = locate_labels(context.layout.labels, settings.target)
+    return sha256_file(path) if METHODS[settings.train.method].reads_labels and path.is_file() else "none"
 
 
 def ingest(context: Context) -> None:

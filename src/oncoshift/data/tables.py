@@ -2,7 +2,8 @@
 
 `tiles.parquet` (stage ingest) has the columns in `TILE_COLUMNS`. Each split file (stage split) has
 the columns tile_id, organ, group and, except `target_train`, label. So target labels cannot reach
-training: `TargetTiles` has no field for them.
+training: `TargetTiles` has no field for them. Labels that a person gave for training
+(`oncoshift.labels`) are apart, in `TrainingData.labels`, which only methods that read them get.
 """
 
 from __future__ import annotations
@@ -102,6 +103,28 @@ class TargetTiles:
 
 
 @dataclass(frozen=True)
+class TargetLabels:
+    """Labels that a person gave some of the target's training tiles, for methods that read them.
+
+    Attributes:
+        tile_ids: str [L].
+        rows: int64 [L], rows of the tiles in the pack.
+        labels: int64 [L], 0 benign, 1 malignant.
+        groups: str [L].
+    """
+
+    tile_ids: NDArray[np.str_]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.str_]
+
+    @property
+    def content(self) -> list[tuple[str, int]]:
+        """Tiles and labels as plain values in order of the tiles, for hashes."""
+        return sorted(zip(self.tile_ids.tolist(), self.labels.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
 class EvaluationTiles:
     """Labelled tiles that only evaluation, explanation and the gate read.
 
@@ -135,6 +158,8 @@ class TrainingData:
         anchor: float64 [M], the anchor that the method reads, standardised within each organ; NaN
             for rows that are not trained on. None: there is none.
         nuclei: the same of nuclei alone, which a validator reads.
+        labels: of some target tiles; None for all methods but those that read them
+            (`MethodRow.reads_labels`).
     """
 
     source: SourceTiles
@@ -144,6 +169,7 @@ class TrainingData:
     groups: NDArray[np.int64] | None = None
     anchor: NDArray[np.float64] | None = None
     nuclei: NDArray[np.float64] | None = None
+    labels: TargetLabels | None = None
 
     def only(self, organs: Sequence[str]) -> TrainingData:
         """Restrict the data to some of the source organs; see `SourceTiles.only`."""

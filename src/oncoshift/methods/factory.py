@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 
 def select_method_settings(settings: Settings) -> dict[str, Any]:
-    """Select the sections that `train.method` reads beside `model` and `train`, as plain values."""
-    row = METHODS[settings.train.method]
-    return settings.model_dump(mode="json", include={settings.train.method, *row.terms, *row.also_reads})
+    """Select the sections that `train.method` reads beside `model` and `train`, as plain values.
+
+    A method that corrects a prior reads those of the prior, too.
+    """
+    rows = [METHODS[name] for name in settings.trained_methods]
+    read = {section for row in rows for section in (*row.terms, *row.also_reads)}
+    return settings.model_dump(mode="json", include={*settings.trained_methods, *read})
 
 
 def list_trained_organs(settings: Settings) -> tuple[str, ...]:

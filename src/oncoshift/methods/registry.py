@@ -31,7 +31,9 @@ class MethodRow:
         separates_organs: whether its domain head has a class for each source organ, rather than one
             for all.
         closed_form: whether its head is computed, from the target's tiles alone and without steps
-            of an optimiser; its class has `solve` in place of a loss.
+            of an optimiser.
+        reads_labels: whether it reads labels that a person gave tiles of the target, and corrects
+            by them a model of another method, `few_labels.prior`.
     """
 
     made_by: str = ""
@@ -43,6 +45,7 @@ class MethodRow:
     one_organ: bool = False
     separates_organs: bool = False
     closed_form: bool = False
+    reads_labels: bool = False
 
     @property
     def uses_target(self) -> bool:
@@ -53,6 +56,11 @@ class MethodRow:
     def reads_anchor(self) -> bool:
         """Whether it learns from the anchor, so that the anchor is no witness for it."""
         return "anchor" in self.also_reads
+
+    @property
+    def can_be_prior(self) -> bool:
+        """Whether labels can correct its model: it is one network, and has read none of them."""
+        return self.member is None and not self.reads_labels
 
 
 METHODS: dict[str, MethodRow] = {
@@ -75,5 +83,6 @@ METHODS: dict[str, MethodRow] = {
     "dann_mcc_orient": MethodRow(terms=("dann", "mcc", "orient"), also_reads=("anchor",)),
     "self_training_orient": MethodRow(terms=("self_training", "orient"), also_reads=("anchor",)),
     "anchored": MethodRow("oncoshift.methods.anchored:Anchored", closed_form=True, also_reads=("anchor",)),
+    "few_labels": MethodRow("oncoshift.methods.few_labels:FewLabels", closed_form=True, reads_labels=True),
 }
 """The methods by the name that settings, runs and jobs use."""

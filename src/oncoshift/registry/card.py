@@ -47,6 +47,7 @@ class CardFacts:
         phantom: whether the data are made up.
         choice: how the method was chosen; None if it was given.
         anchor: the anchors that had a say, and in what; empty if none had.
+        target_labels: the labels of the target that trained the model, in words; empty if none did.
     """
 
     name: str
@@ -67,6 +68,7 @@ class CardFacts:
     phantom: bool = False
     choice: Choice | None = None
     anchor: str = ""
+    target_labels: str = ""
 
 
 def render_card(facts: CardFacts) -> str:
@@ -101,6 +103,11 @@ def render_summary(facts: CardFacts) -> str:
 def describe_use(facts: CardFacts) -> str:
     """Describe what the model does, in plain text."""
     made = f"Adapted by {facts.method} from labelled {', '.join(facts.sources)} to unlabelled {facts.target}"
+    if facts.target_labels:
+        return (
+            f"Tells malignant from benign in H&E tiles of {facts.target}. Its head was computed by {facts.method}, "
+            f"from labels of {facts.target} that a person gave for training: {facts.target_labels}."
+        )
     if METHODS[facts.method].closed_form:
         made = f"Its head was computed by {facts.method} for unlabelled {facts.target}, from an anchor"
     return (

@@ -11,7 +11,9 @@ from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
+from oncoshift.labels.table import USES
 from oncoshift.layout import SPLITS
+from oncoshift.methods.registry import METHODS
 from oncoshift.registry.history import find_champion, find_model
 from oncoshift.registry.source import read_git_tags
 from oncoshift.registry.tracking import Tracker
@@ -161,6 +163,11 @@ def _find_present_champion(client: MlflowClient, name: str) -> str | None:
     return None if find_model(client, name) is None else find_champion(client, name)
 
 
+def reads_labels(settings: Settings) -> bool:
+    """Whether training or gate reads the labels of `oncoshift label`."""
+    return METHODS[settings.train.method].reads_labels or settings.gate.without_audit == "few_labels"
+
+
 def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     """Hash settings, data (audit and test too) and code; an equal key means nothing to retrain."""
     who_tunes = {"workers", "storage", "heartbeat_seconds"}
@@ -171,5 +178,7 @@ def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = fingerprint_weights(plan.settings.model.weights)
     settings["anchor"] = identify_anchor(plan.settings.anchor)
-    parts = [settings, jobs.data_digest, held_out, fingerprint_code("oncoshift.retraining"), plan.forced]
+    parts: list[Any] = [settings, jobs.data_digest, held_out, fingerprint_code("oncoshift.retraining"), plan.forced]
+    if reads_labels(plan.settings):
+        parts.append([jobs.load_labels(plan.settings.target, use).content for use in USES])
     return f"retrain-{plan.settings.target}-{fingerprint_value(parts)}"

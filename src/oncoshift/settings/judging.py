@@ -179,8 +179,16 @@ class GateSettings(Section):
         "none", description="human: what passes becomes champion only when a person has approved it"
     )
     approval_hours: float = Field(72.0, gt=0, description="hours to approve; a version that nobody approves is refused")
-    without_audit: Literal["refuse", "trust"] = Field(
-        "refuse", description="with fewer groups: refuse, or promote what the verdict without labels trusts"
+    without_audit: Literal["refuse", "trust", "few_labels"] = Field(
+        "refuse",
+        description="with fewer groups: refuse, or promote what the verdict without labels trusts, or what the labels "
+        "of `oncoshift label` prove",
+    )
+    min_label_probability: float = Field(
+        0.95,
+        gt=0.5,
+        lt=1,
+        description="few_labels: least probability, by the labels that gate, that balanced accuracy exceeds its floor",
     )
     below_source_floor: Literal["refuse", "allow"] = Field(
         "refuse", description="with a pick below select.source_floor: refuse it, or judge it by the other conditions"

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from oncoshift.settings.base import Choices, Organ, Range, Section
+from oncoshift.methods.registry import METHODS
+from oncoshift.settings.base import Choices, OneOf, Organ, Range, Section
 
 LambdaSchedule = Annotated[Literal["paper", "ganin", "constant"], Choices()]
 
@@ -117,6 +118,14 @@ class AnchoredSettings(Section):
     )
 
 
+class FewLabelsSettings(Section):
+    """A head that corrects a model without labels by a handful of them (`oncoshift label`)."""
+
+    prior: Annotated[str, OneOf(tuple(name for name, row in METHODS.items() if row.can_be_prior))] = Field(
+        "anchored", description="method of the model that the labels correct; it reads none of them"
+    )
+
+
 class MethodSections(Section):
     """The sections of methods, each under the method's name in `oncoshift.methods.registry`."""
 
@@ -130,3 +139,4 @@ class MethodSections(Section):
     self_training: SelfTrainingSettings = SelfTrainingSettings()
     orient: OrientSettings = OrientSettings()
     anchored: AnchoredSettings = AnchoredSettings()
+    few_labels: FewLabelsSettings = FewLabelsSettings()

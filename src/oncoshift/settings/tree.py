@@ -33,8 +33,19 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         return f"oncoshift-{self.target}"
 
     @property
+    def trained_methods(self) -> tuple[str, ...]:
+        """The method, and before it the prior that labels correct, if it reads labels."""
+        method = self.train.method
+        return (self.few_labels.prior, method) if METHODS[method].reads_labels else (method,)
+
+    @property
+    def reads_anchor(self) -> bool:
+        """Whether the anchor had a say in the training of `train.method`."""
+        return any(METHODS[name].reads_anchor for name in self.trained_methods)
+
+    @property
     def _method_names(self) -> tuple[str, ...]:
-        return self.train.method, self.retrain.control, *self.retrain.methods
+        return *self.trained_methods, self.retrain.control, *self.retrain.methods
 
     @model_validator(mode="after")
     def _check_sections(self) -> Self:
@@ -49,6 +60,12 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         methods = [METHODS[name] for name in self._method_names]
         if any(row.one_organ for row in methods) and self.single.organ not in (None, *self.sources):
             raise ValueError(f"single.organ {self.single.organ!r} is not one of the sources {list(self.sources)}")
+        labelled = [name for name in self.retrain.methods if METHODS[name].reads_labels]
+        if labelled:
+            raise ValueError(
+                f"retrain.methods names {labelled[0]}, which reads labels, and the choice is made without any; set "
+                "train.method to it, and retrain.methods to []"
+            )
         if self.retrain.control in self.retrain.methods:
             raise ValueError(f"retrain.methods names the control {self.retrain.control!r}, which is trained anyway")
         return self

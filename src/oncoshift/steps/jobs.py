@@ -6,21 +6,26 @@ import torch, so finding that there is nothing to do stays quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from oncoshift.data.loading import LabelledSplit, data_fingerprint, load_evaluation_tiles, load_training_data
-from oncoshift.data.packs.pack import pack_digest
+from oncoshift.data.packs.pack import Pack, pack_digest
+from oncoshift.data.parquet import read_table
+from oncoshift.data.tables import LABELS, TargetLabels
+from oncoshift.errors import DataError
 from oncoshift.fingerprint import fingerprint_value
+from oncoshift.labels.table import TRAIN, read_labels, select_labels
+from oncoshift.methods.registry import METHODS
 from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import EvaluationTiles, TrainingData
@@ -66,13 +71,19 @@ class ExperimentJobs:
 
         values = {key.replace("__", "."): value for key, value in changes.items()}
         changed = replace_values(settings, values) if values else settings
-        return Job(changed, self.data_digest, self.pack_digest, self.folder, self.layout.features)
+        labels = ""
+        if METHODS[changed.train.method].reads_labels:
+            labels = fingerprint_value(self.load_labels(changed.target, TRAIN).content)
+        return Job(changed, self.data_digest, self.pack_digest, self.folder, self.layout.features, labels)
 
     def train(self, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None) -> TrainedJob:
         """Train a job, or return its result; see `training.job.train_job` for the errors."""
         from oncoshift.training.job import train_job
 
-        return train_job(job, self.load_training_data(), on_epoch, on_features)
+        data = self.load_training_data()
+        if METHODS[job.settings.train.method].reads_labels:
+            data = replace(data, labels=self.load_labels(job.settings.target, TRAIN))
+        return train_job(job, data, on_epoch, on_features)
 
     def predict(self, trained: TrainedJob, splits: Sequence[LabelledSplit]) -> pd.DataFrame:
         """Predict labelled splits; the columns are `evaluation.domains.PREDICTION_COLUMNS`."""
@@ -108,6 +119,34 @@ class ExperimentJobs:
     def load_tiles(self, splits: Sequence[LabelledSplit]) -> EvaluationTiles:
         """Load the tiles of labelled splits."""
         return load_evaluation_tiles(self.layout, self.variant, splits)
+
+    def load_labels(self, target: str, use: str) -> TargetLabels:
+        """Load the applied labels of one use that are of the target's training tiles.
+
+        Tiles that are held out here, as another experiment may do with them, are left out: their
+        labels have another say.
+
+        Raises:
+            DataError: the labels cannot be read, or a tile has changed since it was labelled.
+        """
+        given = select_labels(read_labels(self.layout.labels, target), use)
+        split = read_table(self.layout.splits / "target_train.parquet", ("tile_id", "group"), stage="split")
+        hashes = read_table(self.layout.tiles / "tiles.parquet", ("tile_id", "sha256"), stage="ingest")
+        now = split.merge(hashes, on="tile_id").set_index("tile_id")
+        given = given[given["tile_id"].isin(now.index)]
+        found = now.loc[given["tile_id"]]
+        changed = given.loc[found["sha256"].to_numpy() != given["sha256"].to_numpy(), "tile_id"]
+        if len(changed):
+            raise DataError(
+                f"{self.layout.labels}: {len(changed)} labelled tiles of {target} have changed, for example "
+                f"{changed.iloc[0]}; restore them by `dvc checkout`, or propose and label them anew"
+            )
+        return TargetLabels(
+            tile_ids=given["tile_id"].to_numpy(np.str_),
+            rows=Pack.open(self.layout.packs / self.variant).rows(given["tile_id"].tolist()),
+            labels=np.array([LABELS.index(word) for word in given["label"]], np.int64),
+            groups=found["group"].to_numpy(np.str_),
+        )
 
     def load_training_data(self) -> TrainingData:
         """Load all that training may read."""

@@ -165,6 +165,7 @@ def collect_facts(
         phantom=settings.ingest.adapter == "phantom",
         choice=choice,
         anchor=selection.anchor,
+        target_labels=selection.target_labels,
     )
 
 

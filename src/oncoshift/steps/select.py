@@ -15,6 +15,7 @@ import numpy as np
 
 from oncoshift.anchors.values import describe_anchor
 from oncoshift.evaluation.agreement import draw_agreement
+from oncoshift.labels.table import describe_labels
 from oncoshift.methods.registry import METHODS
 from oncoshift.selection.anchor import correlate_with_anchor
 from oncoshift.selection.consensus import Consensus, find_consensus, pairwise_kappa
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     TrainAlone = Callable[[Job, str], TrainedJob]
     """Trains a job from the named organ, or with the named anchor, alone."""
 
+VERDICT_WITH_LABELS = Verdict(
+    Kind.DOUBT,
+    ("trained with labels of the target: models that share them agree for that reason; judge it by other labels",),
+)
 VERDICT_TURNED_OFF = Verdict(Kind.DOUBT, ("not asked for (select.verdict is false)",))
 
 
@@ -82,12 +87,17 @@ class Selection:
         """The anchors that had a say, and in what, in one line; empty if none had."""
         settings = self.picked.job.settings
         roles = {
-            "training": METHODS[settings.train.method].reads_anchor,
+            "training": settings.reads_anchor,
             "verdict": bool(self.anchors),
         }
         said = [role for role, holds in roles.items() if holds]
         used = [f"{describe_anchor(settings.anchor)} in {' and '.join(said)}"] if said else []
         return "; ".join([*used, *(["nuclei picks the seed"] if self.settings.validator == "nuclei" else [])])
+
+    @property
+    def target_labels(self) -> str:
+        """The labels of the target that trained the pick, in words; empty if none did."""
+        return describe_labels(self.picked.last)
 
     @property
     def description(self) -> str:
@@ -113,6 +123,7 @@ class Selection:
             "oncoshift.verdict": self.verdict.kind.value,
             "oncoshift.verdict_reasons": "; ".join(self.verdict.reasons),
             "oncoshift.anchor": self.anchor or "none",
+            "oncoshift.target_labels": self.target_labels or "none",
         }
 
     def record(self, recorder: Recorder) -> None:
@@ -124,6 +135,7 @@ class Selection:
             "source_floor": self.settings.source_floor,
             "picked_seed": self.picked.job.seed,
             "anchor": self.anchor,
+            "target_labels": self.target_labels,
             "anchor_correlations": {name: round(value, 4) for name, value in self.anchors.items()},
         }
         if self.agreement is not None:
@@ -173,6 +185,8 @@ def run(
     picked = seeds[int(np.argmax(scores))]
     if not settings.verdict:
         return Selection(picked, seeds, scores, settings, VERDICT_TURNED_OFF, None)
+    if METHODS[picked.job.settings.train.method].reads_labels:
+        return Selection(picked, seeds, scores, settings, VERDICT_WITH_LABELS, None)
     alone = _train_each_alone(jobs, picked.job, train_alone, say)
     of_pick, *others = (jobs.predict_target(trained) for trained in (picked, *alone.values()))
     found = find_consensus(np.stack(others)) if len(others) > 1 else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.anchors.values import describe_anchor
+from oncoshift.labels.table import describe_labels
 from oncoshift.markdown import escape
 from oncoshift.methods.registry import METHODS
 from oncoshift.training.diagnostics import list_findings
@@ -39,8 +40,10 @@ class Training:
         recorder.save_files(self.trained.folder, _RESULT)
         recorder.log_epochs(self.trained.history)
         settings = self.trained.job.settings
-        if METHODS[settings.train.method].reads_anchor:
+        if settings.reads_anchor:
             recorder.set_tags({"oncoshift.anchor": describe_anchor(settings.anchor)})
+        if METHODS[settings.train.method].reads_labels:
+            recorder.set_tags({"oncoshift.target_labels": describe_labels(self.trained.last)})
         if self.findings:
             note = "\n".join(f"- {escape(finding)}" for finding in self.findings)
             recorder.set_tags({"oncoshift.findings": "; ".join(self.findings), "mlflow.note.content": note})

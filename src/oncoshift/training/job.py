@@ -29,11 +29,19 @@ from oncoshift.files import (
 )
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.methods.anchored import Anchored
-from oncoshift.methods.factory import build_method, list_member_settings, list_trained_organs, select_method_settings
+from oncoshift.methods.factory import (
+    build_method,
+    list_member_settings,
+    list_trained_organs,
+    select_method_settings,
+    wrap_network,
+)
+from oncoshift.methods.few_labels import FewLabels
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.collective import wait_for_all
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.serving.trunks import list_trunk_libraries
+from oncoshift.settings import replace_values
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.training.anchors import add_anchors
 from oncoshift.training.closed_form import fit_closed_form
@@ -42,6 +50,7 @@ from oncoshift.training.distributed import is_first_process
 from oncoshift.training.ensemble import average_histories
 from oncoshift.training.epoch import Epoch
 from oncoshift.training.features import FeatureCache, make_inputs
+from oncoshift.training.few_labels import fit_few_labels
 from oncoshift.training.loop import Trainer
 from oncoshift.training.prediction import predict
 from oncoshift.training.validation import validate
@@ -73,6 +82,7 @@ class Job:
         pack_digest: content hash of the pack alone.
         folder: parent of the job's own folder.
         features: folder of cached features.
+        labels_digest: content hash of the labels that train; empty for a method that reads none.
     """
 
     settings: Settings
@@ -80,6 +90,7 @@ class Job:
     pack_digest: str
     folder: Path
     features: Path
+    labels_digest: str = ""
 
     @property
     def seed(self) -> int:
@@ -98,6 +109,8 @@ class Job:
             "data": self.data_digest,
         }
         values |= select_method_settings(settings)
+        if self.labels_digest:
+            values["labels"] = self.labels_digest
         if "anchor" in values:
             values["anchor"] = identify_anchor(settings.anchor)
         libraries = "torch", *list_trunk_libraries(settings.model.backbone), *(LIBRARIES if "anchor" in values else ())
@@ -302,6 +315,8 @@ def _train_network(
     settings = job.settings
     _set_threads(settings.train.threads)
     torch.manual_seed(settings.seed)
+    if METHODS[settings.train.method].reads_labels:
+        return _correct_prior(job, data, on_row, on_features)
     method = build_method(settings)
     device = pick_device(settings.train.device)
     cache = FeatureCache(job.features, job.pack_digest)
@@ -320,6 +335,33 @@ def _train_network(
     return method.net.served_state(), history
 
 
+def _correct_prior(
+    job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """Train the prior, or find it, and correct its head by labels; return as `_train_network` does.
+
+    The prior is a job of its own, which no label reaches.
+    """
+    settings = replace_values(job.settings, {"train.method": job.settings.few_labels.prior})
+    prior = train_job(
+        replace(job, settings=settings, labels_digest=""), replace(data, labels=None), _ignore, on_features
+    )
+    net = _build_untrained(job)
+    net.classifier.load_state_dict(prior.state())
+    method = wrap_network(net, job.settings)
+    assert isinstance(method, FewLabels)  # noqa: S101 - for the type
+    device = pick_device(job.settings.train.device)
+    cache = FeatureCache(job.features, job.pack_digest)
+    inputs = make_inputs(net, data.source.images, cache, device, on_features)
+    history = fit_few_labels(method, prior.last, add_anchors(data, job.settings, cache), inputs, job.settings, device)
+    on_row(history[-1])
+    return net.served_state(), history
+
+
+def _ignore(_: Epoch) -> None:
+    """Do nothing, as the hook of a part's epochs."""
+
+
 def _train_members(
     job: Job, data: TrainingData, on_row: RowHook, on_features: Callable[[int, int], None] | None
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
@@ -331,7 +373,7 @@ def _train_members(
     trained, nets = [], []
     for number, member in enumerate(members, 1):
         _log.info("ensemble: member %d of %d, %s alone", number, len(members), member.settings.single.organ)
-        trained.append(train_job(member, data, lambda _epoch: None, on_features))
+        trained.append(train_job(member, data, _ignore, on_features))
         nets.append(_build_untrained(member))
         nets[-1].classifier.load_state_dict(trained[-1].state())
     device = pick_device(job.settings.train.device)
