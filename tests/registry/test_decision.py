@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from oncoshift.evaluation.few_labels import LabelCounts
 from oncoshift.evaluation.intervals import Interval
-from oncoshift.registry.decision import Decision, GateEvidence, decide
+from oncoshift.registry.decision import Decision, GateEvidence, LabelEvidence, decide
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.settings import GateSettings, SelectSettings
 
@@ -49,6 +50,14 @@ FEW = replace(
 """Evidence from three labelled groups."""
 
 WITHOUT_LABELS = GateSettings(without_audit="trust")
+BY_LABELS = GateSettings(without_audit="few_labels")
+
+
+def labels(right: tuple[int, int], total: tuple[int, int], also_trained: int = 0) -> LabelEvidence:
+    return LabelEvidence(LabelCounts(right, total), 9, also_trained)
+
+
+PROVED = labels((9, 10), (10, 10))
 
 
 def decide_by(settings: GateSettings, evidence: GateEvidence) -> Decision:
@@ -106,12 +115,12 @@ def test_a_pick_below_the_source_floor_is_refused_unless_told_otherwise() -> Non
 
 
 @pytest.mark.parametrize("evidence", [GOOD, FEW])
-@pytest.mark.parametrize("settings", [GateSettings(), WITHOUT_LABELS])
+@pytest.mark.parametrize("settings", [GateSettings(), WITHOUT_LABELS, BY_LABELS])
 def test_every_condition_that_has_a_number_says_it_with_its_limit(
     settings: GateSettings, evidence: GateEvidence
 ) -> None:
     """The summary shows nothing but the words."""
-    for reason in decide_by(settings, replace(evidence, agreement_with_champion=0.9)).reasons:
+    for reason in decide_by(settings, replace(evidence, agreement_with_champion=0.9, labels=PROVED)).reasons:
         for number in (reason.value, reason.limit):
             assert number is None or f"{number:.3g}" in reason.words, reason
 
@@ -252,3 +261,60 @@ def test_an_audit_set_that_is_too_small_says_how_large_it_should_be() -> None:
     few = replace(GOOD, groups={"benign": 1, "malignant": 2}, audit_size=size)
     assert size in decide_by(GateSettings(), few).flags
     assert size not in decide_by(GateSettings(), replace(GOOD, audit_size=size)).flags
+
+
+@pytest.mark.parametrize("verdict", [TRUST, DOUBT, REFUSE])
+def test_labels_that_prove_the_floor_promote_whatever_the_verdict(verdict: Verdict) -> None:
+    decision = decide_by(BY_LABELS, replace(FEW, verdict=verdict, labels=PROVED))
+    assert decision.promote
+    reason = next(reason for reason in decision.reasons if reason.check == "proof by labels")
+    assert reason.words == (
+        "P(balanced accuracy > 0.7) = 0.996, right on 9 of 10 benign, 10 of 10 malignant, of 9 groups, must reach 0.95"
+    )
+    assert decision.flags[1] == (
+        "Too few labelled groups (1 benign, 2 malignant): decided by labels of training tiles (without_audit)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "checks"),
+    [
+        (None, ["labels per class", "proof by labels"]),
+        (labels((0, 12), (0, 12)), ["labels per class", "proof by labels"]),
+        (labels((6, 6), (10, 10)), ["proof by labels"]),
+        (labels((2, 2), (2, 2)), ["proof by labels"]),
+        (labels((10, 10), (10, 10), also_trained=1), ["labels apart"]),
+    ],
+)
+def test_labels_refuse_what_they_do_not_prove(evidence: LabelEvidence | None, checks: list[str]) -> None:
+    assert failed(decide_by(BY_LABELS, replace(FEW, labels=evidence))) == checks
+
+
+def test_labels_are_asked_for_where_a_class_has_none() -> None:
+    text = decide_by(BY_LABELS, FEW).to_markdown()
+    assert "0 of the rarer class, must reach 1; run oncoshift label propose, and apply" in text
+
+
+def test_the_bound_on_the_probability_is_a_setting() -> None:
+    evidence = replace(FEW, labels=labels((4, 4), (5, 5)))
+    strict, lax = (replace_bound(bound) for bound in (0.95, 0.55))
+    assert failed(decide_by(strict, evidence)) == ["proof by labels"]
+    assert decide_by(lax, evidence).promote
+
+
+def replace_bound(bound: float) -> GateSettings:
+    return GateSettings(without_audit="few_labels", min_label_probability=bound)
+
+
+def test_labels_neither_replace_a_champion_that_disagrees_nor_an_audit_set_that_suffices() -> None:
+    assert failed(decide_by(BY_LABELS, replace(FEW, labels=PROVED, agreement_with_champion=0.5))) == [
+        "agrees with champion"
+    ]
+    decision = decide_by(BY_LABELS, replace(GOOD, labels=labels((0, 0), (10, 10))))
+    assert decision.promote
+    assert "proof by labels" not in {reason.check for reason in decision.reasons}
+
+
+def test_labels_that_trained_the_model_are_named() -> None:
+    flags = decide_by(GateSettings(), replace(GOOD, target_labels="10 (4 benign, 6 malignant)")).flags
+    assert "Labels of the target trained this model: 10 (4 benign, 6 malignant)." in flags

@@ -11,7 +11,9 @@ decides, and the verdict without labels (`selection.verdict`) is a note, which s
 contradict each other. With too small an audit set the gate refuses. `gate.without_audit: trust`
 lets it promote a model that the verdict trusts, if the few labels do not contradict it and it
 agrees with the champion. Where the two models differ, only labels can tell which one is right, and
-the champion may have been chosen by labels.
+the champion may have been chosen by labels. `gate.without_audit: few_labels` puts labels that a
+person gave training tiles in the verdict's place (`evaluation.few_labels`): they show that a model
+exceeds the floor, and are too few to show which of two models is better.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from oncoshift.evaluation.few_labels import LabelCounts, compute_probability_above
 from oncoshift.markdown import escape
 from oncoshift.registry.policy import PolicyEvidence, Reason, check_policy
 from oncoshift.selection.rule import ORACLE
@@ -41,6 +44,21 @@ MIN_GROUPS_PER_CLASS = 2
 
 
 @dataclass(frozen=True)
+class LabelEvidence:
+    """What the labels that gate say of a challenger.
+
+    Attributes:
+        counts: its right calls of their tiles, by class.
+        groups: number of their groups.
+        also_trained: number of these groups that have a label that trains; it must be 0.
+    """
+
+    counts: LabelCounts
+    groups: int
+    also_trained: int
+
+
+@dataclass(frozen=True)
 class GateEvidence:
     """The evidence on a challenger, on the target's audit set unless said otherwise.
 
@@ -58,7 +76,7 @@ class GateEvidence:
         source_accuracy: balanced accuracy of the challenger on source validation tiles.
         verdict: verdict on the challenger without labels.
         agreement_with_champion: kappa of challenger and champion on unlabelled target tiles; None
-            where there is no champion, or `gate.without_audit` is not `trust`.
+            where there is no champion, or `gate.without_audit` is `refuse`.
         too_few: why there are too few groups for intervals; empty where there are enough.
         audit_size: width of the audit set's interval, and how many more groups would do.
         phantom: whether the data are made up.
@@ -66,6 +84,10 @@ class GateEvidence:
         policy: evidence for the optional rules; None: they are not judged.
         distinct_groups: number of audit groups; None: no group has tiles of both classes.
         anchor: the anchors that had a say in training, pick or verdict; empty if none had.
+        labels: what the labels that gate say of the challenger; None unless `gate.without_audit` is
+            `few_labels`.
+        target_labels: the labels of the target that trained the challenger, in words; empty if none
+            did.
     """
 
     balanced_accuracy: Interval
@@ -85,6 +107,8 @@ class GateEvidence:
     policy: PolicyEvidence | None = None
     distinct_groups: int | None = None
     anchor: str = ""
+    labels: LabelEvidence | None = None
+    target_labels: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +189,9 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         reasons = (*picked, *groups, *floors, *_check_gains(settings, evidence))
     else:
         agreement = _check_agreement(evidence.agreement_with_champion, select.trust_agreement)
-        reasons = (*picked, _check_verdict(evidence.verdict), *floors, agreement)
+        by_labels = settings.without_audit == "few_labels"
+        proof = _check_labels(settings, evidence.labels) if by_labels else (_check_verdict(evidence.verdict),)
+        reasons = (*picked, *proof, *floors, agreement)
     if evidence.policy is not None:
         reasons = (*reasons, *check_policy(settings, evidence.policy))
     flags = [_note_verdict(evidence.verdict, all(reason.passed for reason in floors) if suffices else None)]
@@ -175,6 +201,13 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         flags.append(
             f"Too few labelled groups ({_list_groups(evidence.groups)}): decided without labels (without_audit)."
         )
+    if not suffices and settings.without_audit == "few_labels":
+        flags.append(
+            f"Too few labelled groups ({_list_groups(evidence.groups)}): decided by labels of training tiles "
+            "(without_audit)."
+        )
+    if evidence.target_labels:
+        flags.append(f"Labels of the target trained this model: {evidence.target_labels}.")
     if evidence.anchor:
         flags.append(f"Anchor (prior knowledge of morphology, not a label): {evidence.anchor}.")
     if evidence.abstained:
@@ -204,6 +237,29 @@ def _note_verdict(verdict: Verdict, usable: bool | None) -> str:
 
 def _check_verdict(verdict: Verdict) -> Reason:
     return Reason("verdict without labels", verdict.kind is Kind.TRUST, None, None, verdict.words)
+
+
+def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tuple[Reason, ...]:
+    """Check that labels prove the floor, and that no label that trains is among them."""
+    counts, groups, shared = (
+        (LabelCounts((0, 0), (0, 0)), 0, 0)
+        if evidence is None
+        else (evidence.counts, evidence.groups, evidence.also_trained)
+    )
+    rarer, floor, least = min(counts.total), settings.min_balanced_accuracy, settings.min_label_probability
+    of_class = f"{rarer} of the rarer class, must reach 1"
+    if not rarer:
+        of_class += "; run oncoshift label propose, and apply what it asks for"
+        proof = Reason("proof by labels", False, None, None, "nothing is proved without labels of both classes")
+    else:
+        probability = compute_probability_above(floor, counts)
+        words = f"P(balanced accuracy > {floor:.3g}) = {probability:.3f}, right on {counts}, of {groups} groups"
+        proof = Reason("proof by labels", probability >= least, probability, least, f"{words}, must reach {least:.3g}")
+    return (
+        Reason("labels apart", shared == 0, shared, 0, f"{shared} of {groups} groups also train, must be 0"),
+        Reason("labels per class", rarer >= 1, rarer, 1, of_class),
+        proof,
+    )
 
 
 def _check_agreement(kappa: float | None, least: float) -> Reason:

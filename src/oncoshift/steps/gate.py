@@ -19,12 +19,14 @@ from oncoshift.data.tables import LABELS
 from oncoshift.errors import RegistryError
 from oncoshift.evaluation.audit_size import AuditSize, measure_audit
 from oncoshift.evaluation.domains import DEFAULT_THRESHOLD
+from oncoshift.evaluation.few_labels import count_calls
 from oncoshift.evaluation.intervals import Interval, bootstrap_differences, bootstrap_metrics
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.files import DamagedFileError
+from oncoshift.labels.table import GATE, TRAIN
 from oncoshift.registry.answers import settle_approval
-from oncoshift.registry.decision import Decision, GateEvidence, decide
+from oncoshift.registry.decision import Decision, GateEvidence, LabelEvidence, decide
 from oncoshift.registry.gate_record import record_decision
 from oncoshift.registry.history import WITHDRAWN_TAG, find_champion
 from oncoshift.registry.loading import load_served
@@ -215,7 +217,7 @@ def _gather_evidence(
         )
         gains = compare_with(_predict_job(jobs, challenge.control, tiles, settings.evaluate)), of_champion
     agreement = None
-    if champion is not None and settings.gate.without_audit == "trust":
+    if champion is not None and settings.gate.without_audit != "refuse":
         agreement = _measure_agreement(jobs, challenge, champion, uri)
     return GateEvidence(
         balanced_accuracy=levels["balanced_accuracy"],
@@ -234,7 +236,25 @@ def _gather_evidence(
         phantom=settings.ingest.adapter == "phantom",
         abstained=served.abstained,
         anchor=challenge.selection.anchor,
+        labels=_gather_labels(jobs, challenge, uri, settings) if settings.gate.without_audit == "few_labels" else None,
+        target_labels=challenge.selection.target_labels,
         policy=_gather_policy(recorder, jobs, challenge, tiles, served, settings.evaluate),
+    )
+
+
+def _gather_labels(jobs: ExperimentJobs, challenge: Challenge, uri: str, settings: Settings) -> LabelEvidence | None:
+    """Count the challenger's calls of the tiles whose labels gate; None without any."""
+    gating, training = (jobs.load_labels(settings.target, use) for use in (GATE, TRAIN))
+    if not len(gating.labels):
+        return None
+    calls = _predict_as_served(
+        challenge.name, challenge.version, uri, read_raw_tiles(jobs.layout, gating.tile_ids.tolist())
+    ).calls
+    groups = set(gating.groups.tolist())
+    return LabelEvidence(
+        count_calls(gating.labels, calls.probabilities >= calls.threshold),
+        len(groups),
+        len(groups & set(training.groups.tolist())),
     )
 
 
@@ -337,7 +357,7 @@ def _predict_as_served(name: str, version: str, uri: str, raw: pd.DataFrame) -> 
     table = cast("pd.DataFrame", model.predict(raw))
     seconds = time.perf_counter() - began
     if table["error"].notna().any():
-        raise RegistryError(f"{name} version {version} cannot read an audit tile: {table['error'].dropna().iloc[0]}")
+        raise RegistryError(f"{name} version {version} cannot read a labelled tile: {table['error'].dropna().iloc[0]}")
     # A model of an old version has no such column, and no threshold but one half.
     abstained = int(table["abstain"].notna().sum()) if "abstain" in table else 0
     signature = model.metadata.signature
