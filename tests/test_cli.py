@@ -142,7 +142,7 @@ def test_every_command_takes_the_common_options() -> None:
     needed = {"promote": ["1", "--reason", "tested"], "rollback": ["--reason", "tested"], "score": ["tile.png"]}
     needed |= {"groups": ["tiles"], "leaks": ["splits"], "pull": ["--dest", "out"], "webhook": ["list"]}
     needed |= {"approve": ["1", "--reason", "tested"], "backup": ["copy"], "restore": ["copy"], "watch": ["tiles"]}
-    needed |= {"user": ["anna", "--role", "reader"]}
+    needed |= {"user": ["anna", "--role", "reader"], "label": ["apply"]}
     for command in COMMANDS:
         options = ["--preset", "demo", "--set", "seed=1", "--set", "target=skin"]
         given = parser.parse_args([command.name, *needed.get(command.name, []), *options])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.experiments import EXPERIMENTS, is_experiment
+from oncoshift.layout import Layout
 from oncoshift.settings import load_settings
 from oncoshift.versioning import find_cache, read_raw_hash, read_stage_outs
 
@@ -66,13 +67,14 @@ def list_objects(project: Path, recorded: Iterable[str]) -> Objects:
 
 
 def list_named_hashes(project: Path) -> set[str]:
-    """List the DVC hashes that the experiments' dvc.lock files and raw data name."""
+    """List the DVC hashes that the experiments' dvc.lock files, raw data and labels name."""
     named: set[str] = set()
     for folder in list_experiments(project):
         named |= set(read_stage_outs(folder).values())
         raw = read_raw_hash(project, folder / load_settings(folder / "params.yaml").ingest.root)
         named |= {raw} if raw else set()
-    return named
+    labels = (read_raw_hash(project, pointer.with_suffix("")) for pointer in _list_label_pointers(project))
+    return named | {each for each in labels if each}
 
 
 def locate_object(name: str) -> Path:
@@ -95,3 +97,9 @@ def _list_pointers(project: Path) -> Iterator[Path]:
         raw = (project / load_settings(folder / "params.yaml").ingest.root).resolve()
         if raw.is_relative_to(project.resolve()):
             yield raw.with_name(f"{raw.name}.dvc")
+    yield from _list_label_pointers(project)
+
+
+def _list_label_pointers(project: Path) -> list[Path]:
+    """List the .dvc files of labels that were applied; those of experiments are the project's."""
+    return sorted(Layout(project).labels.glob("*.csv.dvc"))
