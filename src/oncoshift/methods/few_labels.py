@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from oncoshift.methods.base import Batch, Method
@@ -127,6 +126,8 @@ def _fit(
     z: NDArray[np.float64], p: NDArray[np.float64], labels: NDArray[np.int64], class_weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float, float]:
     """Minimise the penalised log loss; the problem is convex, and w lies in the span of z."""
+    from scipy.optimize import minimize  # every training process imports this module, and few need it
+
     left, singular, right = np.linalg.svd(z, full_matrices=False)
     x, sign, weight = left * singular, 2.0 * labels - 1, class_weights[labels]
 
