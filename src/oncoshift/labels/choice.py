@@ -82,8 +82,10 @@ def _share_groups(
     Each use gets its share of the groups, and a wanted one at least one if there are two.
     """
     uses = dict(known)
-    names = np.array(sorted(set(groups.tolist()) - set(known)))
-    means = np.array([rank[groups == name].mean() for name in names])
+    found, number = np.unique(groups, return_inverse=True)
+    unknown = np.array([name not in known for name in found.tolist()], bool)
+    means = (np.bincount(number, weights=rank) / np.bincount(number))[unknown]
+    names = found[unknown]
     total = counts[TRAIN] + counts[GATE]
     share = counts[GATE] / total if total else 0.0
     owed = float(rng.uniform())  # which of two neighbours comes first
@@ -106,15 +108,15 @@ def _spread(
     rng: np.random.Generator,
 ) -> list[int]:
     """Choose tiles of `free`, each from a group with the fewest so far, spread over the rank."""
-    taken, left = Counter(labelled), list(free.tolist())
+    names, group = np.unique(groups[free], return_inverse=True)
+    taken = np.array([labelled[name] for name in names.tolist()], np.int64)
+    left = np.ones(len(free), bool)
     chosen: list[int] = []
-    for slot in rng.permutation((np.arange(count) + 0.5) / max(count, 1)):
-        if not left:
-            break
-        fewest = min(taken[groups[each]] for each in left)
-        candidates = [each for each in left if taken[groups[each]] == fewest]
-        best = min(candidates, key=lambda each: abs(rank[each] - slot))
-        chosen.append(best)
-        left.remove(best)
-        taken[groups[best]] += 1
+    for slot in rng.permutation((np.arange(count) + 0.5) / max(count, 1))[: len(free)]:
+        asked = taken[group]
+        candidates = np.flatnonzero(left & (asked == asked[left].min()))
+        best = candidates[np.abs(rank[free[candidates]] - slot).argmin()]
+        chosen.append(int(free[best]))
+        left[best] = False
+        taken[group[best]] += 1
     return chosen

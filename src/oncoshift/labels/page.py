@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
-        allowed = f" script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self'; connect-src 'self';"
+        allowed = f" script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; connect-src 'self';"
         never = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
         self.send_header("Content-Security-Policy", f"default-src 'none';{allowed if nonce else ''} {never}")
         self.end_headers()
