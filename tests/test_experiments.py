@@ -14,6 +14,7 @@ from oncoshift.experiments import (
     ExperimentError,
     find_project,
     hold_experiment,
+    open_layout,
     prepare_experiment,
     resolve_tracking_uri,
     resolve_url,
@@ -153,3 +154,14 @@ def test_a_second_process_is_told_who_works_in_the_experiment(project: Path) -> 
         assert (project / "runs" / "experiment.lock").read_text() == str(os.getpid())
     with hold_experiment(Layout(project)):
         pass
+
+
+def test_an_experiment_shares_the_runs_and_labels_of_its_project_and_of_no_other_folder(project: Path) -> None:
+    layout = prepare_experiment(project, Settings(), "a")
+    assert open_layout(layout.folder) == layout
+    assert open_layout(layout.folder).jobs == Layout(project).jobs
+    assert open_layout(layout.folder).labels == project / "data" / "labels"
+    assert open_layout(project) == Layout(project)
+    elsewhere = project.parent / "experiments" / "b"  # beside no project
+    elsewhere.mkdir(parents=True)
+    assert open_layout(elsewhere) == Layout(elsewhere)

@@ -16,12 +16,14 @@ from e2e.conftest import Project
 from oncoshift.cli import main
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
+from oncoshift.files import sha256_file
 from oncoshift.labels.sheet import read_rows, write_rows
 from oncoshift.labels.table import GATE, TRAIN, read_labels
 from oncoshift.layout import Layout
 from oncoshift.maintenance.contents import list_named_hashes, list_settings
 from oncoshift.retraining.prepare import make_plan, open_jobs
 from oncoshift.retraining.session import compute_retraining_key
+from oncoshift.versioning import hash_file
 
 MODEL = "oncoshift-kidney"
 
@@ -130,6 +132,19 @@ def test_only_what_reads_labels_depends_on_them(labelled: Project, tmp_path: Pat
     assert [one == other for one, other in zip(ids, again, strict=True)] == [False, True, True]
 
 
+def test_the_stage_train_depends_on_labels_where_its_method_reads_them(
+    labelled: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(labelled.root)
+    kept = labelled.root / "data" / "code" / "labels.sha256"
+    before = kept.read_text()
+    assert before == "none\n"
+    assert main(["code", "--set", "train.method=few_labels"]) == 0
+    assert kept.read_text() == f"{sha256_file(Layout(labelled.root).labels / 'kidney.csv')}\n"
+    assert main(["code"]) == 0
+    assert kept.read_text() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -172,6 +187,10 @@ def test_labels_train_and_gate_a_retraining_and_are_named_wherever_it_is_judged(
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert runs["few_labels · seed 0"].data.tags["oncoshift.target_labels"] == named
     assert {"train/benign_labels", "train/trust_in_prior"} <= runs["few_labels · seed 0"].data.metrics.keys()
+    digest = hash_file(Layout(project.root).labels / "kidney.csv")
+    read = {each.dataset.name: each.dataset.digest for each in runs["few_labels · seed 0"].inputs.dataset_inputs}
+    assert read["labels"] == digest, "garbage collection keeps the version that a retraining has read"
+    assert "labels" not in {each.dataset.name for each in runs["erm · seed 0"].inputs.dataset_inputs}
     gate = Path(client.download_artifacts(runs["gate"].info.run_id, "gate.md")).read_text(encoding="utf-8")
     assert f"Labels of the target trained this model: {named}." in gate
     assert "| proof by labels | 1.000 | 0.950 |" in gate, "the floor of these tests is 0"

@@ -176,6 +176,16 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_lost(path: Path, monkeypatch
         assert json.loads(answer(address, 1, "skip").body) == ["benign", "skip", ""]
 
 
+def test_what_a_spreadsheet_has_written_meanwhile_is_not_lost(path: Path) -> None:
+    with serving(path) as address:
+        assert answer(address, 0, "benign").status == 200
+        rows = read_rows(path)
+        write_rows(path, [*rows[:2], replace(rows[2], label="malignant")])
+        reply = answer(address, 1, "benign")
+        assert (reply.status, reply.body) == (409, b"another program has written labels.csv; start the page again\n")
+    assert [row.label for row in read_rows(path)] == ["benign", "", "malignant"]
+
+
 def test_only_pictures_beside_the_csv_are_shown(path: Path) -> None:
     rows = read_rows(path)
     write_rows(path, [replace(rows[0], file="../../secret.png"), *rows[1:]])

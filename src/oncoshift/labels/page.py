@@ -36,6 +36,10 @@ _MOST_BYTES = 1000
 """Length of a request's body; an answer takes some fifty."""
 
 
+class ChangedSheetError(DataError):
+    """Another program has written the CSV since the page was opened."""
+
+
 class Sheet:
     """A sheet that is being labelled; safe to use from several threads.
 
@@ -49,7 +53,7 @@ class Sheet:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows = read_rows(path)
-        self._lock = Lock()
+        self._lock, self._written = Lock(), path.read_bytes()
         folder = path.parent.resolve()
         for row in self._rows:
             if not (folder / row.file).resolve().is_relative_to(folder):
@@ -61,12 +65,13 @@ class Sheet:
     def labels(self) -> list[str]:
         """The labels given so far, empty where there is none, in the CSV's order."""
         with self._lock:
-            return [row.label for row in self._rows]
+            return [row.label.lower() for row in self._rows]
 
     def answer(self, number: int, label: str) -> None:
         """Set the label of row `number`, from 0, and save the CSV; an empty one takes it back.
 
         Raises:
+            ChangedSheetError: another program has written the CSV; its changes would be lost.
             ValueError: there is no such row or word.
         """
         if label not in ("", *WORDS):
@@ -74,10 +79,12 @@ class Sheet:
         with self._lock:
             if not 0 <= number < len(self._rows):
                 raise ValueError(f"there is no row {number}")
+            if not self.path.is_file() or self.path.read_bytes() != self._written:
+                raise ChangedSheetError(f"another program has written {self.path.name}; start the page again")
             rows = list(self._rows)
             rows[number] = replace(rows[number], label=label)
             write_rows(self.path, rows)
-            self._rows = rows
+            self._rows, self._written = rows, self.path.read_bytes()
 
     def draw(self, number: int) -> bytes:
         """Return the picture of a row as PNG, whatever its format.
@@ -180,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.sheet.answer(int(given["number"]), str(given["label"]))
         except (ValueError, TypeError, KeyError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        except ChangedSheetError as error:
+            self._refuse(HTTPStatus.CONFLICT, str(error))
         except OSError as error:  # the page shows it, and the person goes on when there is room
             self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, f"not saved: {error.strerror}")
         else:

@@ -14,6 +14,7 @@ from oncoshift.console import report_tenths
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.files import DamagedFileError
 from oncoshift.methods.factory import count_epochs
+from oncoshift.methods.registry import METHODS
 from oncoshift.registry.promotion import ChampionMovedError
 from oncoshift.retraining.naming import SETTINGS, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
@@ -266,6 +267,8 @@ def _train(session: Session, above: RunRecorder, job: Job, step: str, title: str
         recorder.save_text(SETTINGS, dump_settings(job.settings))
         recorder.set_tags({"oncoshift.job": job.id, "oncoshift.method": job.settings.train.method})
         session.log_inputs(recorder, TRAINING_SPLITS)
+        if METHODS[job.settings.train.method].reads_labels:
+            session.log_labels(recorder)
         report = train_step.make_epoch_reporter(session.say, label, count_epochs(job.settings))
 
         def on_epoch(epoch: Epoch) -> None:

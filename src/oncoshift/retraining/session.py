@@ -11,7 +11,7 @@ from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
-from oncoshift.labels.table import USES
+from oncoshift.labels.table import USES, locate_labels, read_labels, select_labels
 from oncoshift.layout import SPLITS
 from oncoshift.methods.registry import METHODS
 from oncoshift.registry.history import find_champion, find_model
@@ -120,6 +120,23 @@ class Session:
             context="training",
         )
 
+    def log_labels(self, recorder: RunRecorder) -> None:
+        """Log the target's labels, if any were applied, as an input of a run that reads them."""
+        layout, target = self.plan.layout, self.settings.target
+        path = locate_labels(layout.labels, target)
+        table = read_labels(layout.labels, target)
+        if table.empty:
+            return
+        recorder.tracker.log_input(
+            recorder.run,
+            "labels",
+            digest=hash_file(path),
+            source=str(path.relative_to(self.plan.project)),
+            context="training",
+            profile={"tiles": len(table), "groups": int(table["group"].nunique())},
+            tags={use: str(len(select_labels(table, use))) for use in USES},
+        )
+
 
 def open_session(plan: RetrainingPlan, jobs: ExperimentJobs) -> Session:
     """Start the parent run, or find the one of a killed process."""
@@ -152,6 +169,8 @@ def log_start(session: Session) -> None:
     if BEFORE_TAG not in tags:  # a resumed retraining may have moved the champion itself
         recorder.set_tags({BEFORE_TAG: _find_present_champion(client, settings.registered_model) or "none"})
     session.log_inputs(recorder, SPLITS)
+    if reads_labels(settings):
+        session.log_labels(recorder)
     recorder.tracker.log_folder(recorder.run, layout.tiles / "report", "data")
     sheet = layout.packs / SHEET
     if sheet.is_file():
