@@ -190,8 +190,8 @@ def _describe_evidence(summary: Summary, evaluation: Evaluation, facts: CardFact
     return {
         "trainings": trainings,
         "evidence": (
-            f"On labelled {evaluation.target} tiles that took part in no decision (test), mean of {summary.seeds} "
-            f"seeds, with {summary.confidence:.0%} intervals over groups and seeds."
+            f"On labelled {evaluation.target} tiles that took part in no decision (test), "
+            f"{summary.mean_of_seeds}, with {summary.confidence:.0%} intervals over groups and seeds."
         ),
         "figures_header": header,
         "figures": figures,

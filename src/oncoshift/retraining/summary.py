@@ -278,10 +278,15 @@ class Summary:
         return [f"method: {self.choice.words}", *(f"  {line}" for line in lines)]
 
     @property
+    def mean_of_seeds(self) -> str:
+        """What the figures are the mean of, in words."""
+        return "one seed" if self.seeds == 1 else f"mean of {self.seeds} seeds"
+
+    @property
     def _title(self) -> str:
         made_up = ", made-up data" if self.made_up_data else ""
         return (
-            f"{self.target} ← {', '.join(self.sources)}{made_up}: test tiles, mean of {self.seeds} seeds "
+            f"{self.target} ← {', '.join(self.sources)}{made_up}: test tiles, {self.mean_of_seeds} "
             f"[{self.confidence:.0%} interval over groups and seeds]"
         )
 
