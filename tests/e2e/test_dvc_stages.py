@@ -30,6 +30,10 @@ def test_dvc_repro_trains_evaluates_and_explains_once(project: Project) -> None:
 
     assert repro(project.root) == []
 
+
+@pytest.mark.slow
+def test_another_setting_of_explanations_explains_again_alone(project: Project) -> None:
+    repro(project.root)
     project.change(explain={"steps": 5})
     assert repro(project.root) == ["explain"]
 

@@ -148,6 +148,7 @@ def test_champion_is_pulled_and_scores(project: Project) -> None:
     assert (scored["label"].iloc[0] in ("benign", "malignant")) == (scored["abstain"].iloc[0] is None)
 
 
+@pytest.mark.slow
 def test_drift_of_new_tiles_is_an_event_in_prefect(project: Project, prefect_server: str) -> None:
     batch = project.root / "incoming" / "dark"
     batch.mkdir(parents=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from oncoshift.settings import Settings
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow))
 CHANGES: dict[str, dict[str, Any]] = {
     "mcc": {"mcc": {"weight": 3.0}},
     "mdd": {"train": {"steps_per_epoch": 150}},

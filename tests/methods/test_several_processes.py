@@ -50,6 +50,7 @@ def test_two_processes_train_as_one(
         torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_label_shift_is_that_of_the_whole_batch(
     world: Callable[..., Any], settings_for: Callable[..., Settings], train: Callable[..., Any]
 ) -> None:

@@ -151,7 +151,9 @@ def test_features_of_another_pooling_are_not_taken_for_those_of_this_one(tmp_pat
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
-@pytest.mark.parametrize(("name", "pooling"), [(VIT, "both"), (CONVNEXT, "auto"), (RESNET, "auto")])
+@pytest.mark.parametrize(
+    ("name", "pooling"), [(VIT, "both"), (RESNET, "auto"), pytest.param(CONVNEXT, "auto", marks=pytest.mark.slow)]
+)
 def test_a_model_is_exported_served_and_explained(name: str, pooling: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = TileClassifier(name, 8, 0.0, pooling).eval()

@@ -54,6 +54,7 @@ def start(machine: int, port: int, folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one_process(data: TrainingData, make_job: Callable[..., Job], tmp_path: Path) -> None:
     torch.set_num_threads(1)
     alone = train_job(make_job(tmp_path / "alone", **CHANGES), data, ignore)
