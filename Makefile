@@ -45,6 +45,7 @@ bench: $(READY)           ## what is measured, each against a peer or a limit
 	$(BIN)/python benchmarks/leaks.py
 	$(BIN)/python benchmarks/leaks_opencv.py
 	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/labels.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/contention.py

@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 import torch
 from frozen_features import BUILD, ORGANS, SHARED, Spec, anchors, build, experiment, features, training_data
+from labels_picture import draw_curves
 from scipy.special import logit
 
 from oncoshift.anchors.values import combine
@@ -423,6 +424,8 @@ def main() -> None:
     print(f"\n{draws} draws of {len(targets)} targets in {time.monotonic() - began:.0f} s; anchors: {' + '.join(use)}")
     names = ("training", "adapted", "shared", "gate", "gate_by_target", "gate_all", "gate_all_by_target", "gate_shared")
     figures = {key: table.to_dict("records") for key, table in zip(names, tables.values(), strict=True)}
+    draw_curves(figures, BUILD / "labels.png")
+    print(f"curves: {BUILD / 'labels.png'}")
     print(json.dumps({"benchmark": "labels", "figures": {"draws": draws, "anchors": use, **figures}}))
 
 

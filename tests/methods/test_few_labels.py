@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 
 from oncoshift.errors import SettingsError
 from oncoshift.methods.few_labels import BIAS_VARIANCE, HEAD_VARIANCE, PRIOR_SPREAD, TRUST_VARIANCE, FewLabels, correct
@@ -67,10 +68,11 @@ def test_the_solution_minimises_the_loss_of_its_definition() -> None:
     prior = np.random.default_rng(1).normal(0, 2, TILES)
     labelled = pick(labels, 2, 5)
     found = correct(features, prior, labelled, labels[labelled])
-    z = features - features.mean(axis=0)
-    length = np.sqrt((z**2).sum(axis=1).mean())
-    z, p = torch.tensor(z[labelled] / length), torch.tensor(prior[labelled] * PRIOR_SPREAD / prior.std())
-    w = torch.tensor(found.weights * length, requires_grad=True)
+    centred = features - features.mean(axis=0)
+    root = np.real(sqrtm(np.cov(centred.T)))
+    root /= np.sqrt(((centred @ root) ** 2).sum(axis=1).mean())
+    z, p = torch.tensor(centred[labelled] @ root), torch.tensor(prior[labelled] * PRIOR_SPREAD / prior.std())
+    w = torch.tensor(np.linalg.solve(root, found.weights), requires_grad=True)
     b = torch.tensor(found.bias + features.mean(axis=0) @ found.weights, requires_grad=True)
     s = torch.tensor(found.scale * prior.std() / PRIOR_SPREAD, requires_grad=True)
     y = torch.tensor(labels[labelled]).double()
