@@ -195,3 +195,24 @@ def test_labels_train_and_gate_a_retraining_and_are_named_wherever_it_is_judged(
     assert f"Labels of the target trained this model: {named}." in gate
     assert "| proof by labels | 1.000 | 0.950 |" in gate, "the floor of these tests is 0"
     assert "| labels apart | 0 | 0 |" in gate
+
+
+@pytest.mark.slow
+def test_another_target_has_an_experiment_of_its_own_and_its_labels_are_the_projects(
+    labelled: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(labelled.root, tmp_path / "copy", symlinks=True))
+    monkeypatch.chdir(root)
+    sources = "sources=[colon, kidney]"
+    assert main(["label", "propose", "--set", "target=lung", "--set", sources, "--budget", "6"]) == 0
+    sheet = root / "labels" / "lung" / "labels.csv"
+    truth = pd.read_parquet(root / "data" / "tiles" / "tiles.parquet").set_index("tile_id")["label"]
+    write_rows(sheet, [replace(row, label=LABELS[truth[row.tile_id]]) for row in read_rows(sheet)])
+    assert main(["label", "apply", str(sheet)]) == 0
+    assert "new labels of lung" in capsys.readouterr().out
+    assert len(read_labels(Layout(root).labels, "lung")) == 6
+    experiment = root / "experiments" / "custom-lung"
+    assert not (experiment / "data" / "labels").exists()
+    monkeypatch.chdir(experiment)
+    assert main(["train", "--set", "train.method=few_labels"]) == 0
+    assert list((root / "runs" / "jobs").glob("few_labels-*")), "it finds them, and shares what it trains"
