@@ -11,7 +11,7 @@ model has failed if it is below `FAILED`, and is good from `GOOD`, once on the h
 which breast has two with benign tiles, and once on all groups that trained nothing. Some of the
 models are bad on purpose: their anchor is turned around, or is noise.
 
-Run: python benchmarks/labels.py [--quick] [--draws N] [--epithelium NETWORK.onnx]
+Run: python benchmarks/labels.py [--quick] [--draws N] [--targets ORGAN …] [--epithelium NETWORK]
 It reads real tiles and weights from ONCOSHIFT_SHARED (default ../shared), keeps features under
 build/, as selection.py does, and runs on one core.
 """
@@ -62,7 +62,7 @@ FAILED, GOOD = 0.6, 0.8
 """As in benchmarks/selection.py."""
 ADAPTED = ("erm", "dann_mcc", "self_training")
 """Methods that train heads, from all other organs."""
-ADAPTED_DRAWS = 4
+ADAPTED_DRAWS = 8
 """Draws in which they are trained."""
 LR, STEPS = 1e-3, 400
 COMPONENTS, SHARE = 128, 0.8
@@ -179,7 +179,7 @@ class Draw:
         if len(set(labels.tolist())) < 2:
             return replace(prior, name=name)
         pool, held = features or self.components
-        found = correct(pool, prior.pool, labelled, labels)
+        found = correct(pool, prior.pool, labelled, labels, components=features is None)
         return Model(
             name,
             *(z @ found.weights + found.bias + found.scale * p for z, p in ((pool, prior.pool), (held, prior.held))),
@@ -381,6 +381,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one target, few draws: does it run at all")
     parser.add_argument("--draws", type=int, default=60, help="divisions of each target; default: 60")
+    parser.add_argument("--targets", nargs="+", choices=ORGANS, default=ORGANS, help="default: all")
     parser.add_argument("--epithelium", help="ONNX network of the anchor epithelium; without it, nuclei alone")
     return parser.parse_args()
 
@@ -394,7 +395,7 @@ def main() -> None:
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     values = features(tiles, SHARED, BUILD)
     began = time.monotonic()
-    targets, draws = (("breast",), 3) if given.quick else (ORGANS, given.draws)
+    targets, draws = (("breast",), 3) if given.quick else (given.targets, given.draws)
     trained, judged, shared, corrected = [], [], [], []
     progress: Counter[str] = Counter()
     for name in targets:

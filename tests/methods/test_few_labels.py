@@ -10,7 +10,15 @@ import torch
 from scipy.linalg import sqrtm
 
 from oncoshift.errors import SettingsError
-from oncoshift.methods.few_labels import BIAS_VARIANCE, HEAD_VARIANCE, PRIOR_SPREAD, TRUST_VARIANCE, FewLabels, correct
+from oncoshift.methods.few_labels import (
+    BIAS_VARIANCE,
+    COMPONENTS_VARIANCE,
+    HEAD_VARIANCE,
+    PRIOR_SPREAD,
+    TRUST_VARIANCE,
+    FewLabels,
+    correct,
+)
 from oncoshift.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -62,14 +70,15 @@ def test_where_features_say_nothing_the_prior_stays() -> None:
     assert accuracy(correction.predict(features, prior), labels) > 0.75
 
 
-def test_the_solution_minimises_the_loss_of_its_definition() -> None:
+@pytest.mark.parametrize("components", [False, True])
+def test_the_solution_minimises_the_loss_of_its_definition(components: bool) -> None:
     """The loss is written out over all weights, without the reduction to the span of the tiles."""
     features, labels = draw()
     prior = np.random.default_rng(1).normal(0, 2, TILES)
     labelled = pick(labels, 2, 5)
-    found = correct(features, prior, labelled, labels[labelled])
+    found = correct(features, prior, labelled, labels[labelled], components=components)
     centred = features - features.mean(axis=0)
-    root = np.real(sqrtm(np.cov(centred.T)))
+    root = np.real(sqrtm(np.cov(centred.T))) if components else np.eye(features.shape[1])
     root /= np.sqrt(((centred @ root) ** 2).sum(axis=1).mean())
     z, p = torch.tensor(centred[labelled] @ root), torch.tensor(prior[labelled] * PRIOR_SPREAD / prior.std())
     w = torch.tensor(np.linalg.solve(root, found.weights), requires_grad=True)
@@ -78,7 +87,8 @@ def test_the_solution_minimises_the_loss_of_its_definition() -> None:
     y = torch.tensor(labels[labelled]).double()
     weight = torch.where(y == 1, 7 / 10, 7 / 4)
     loss = (weight * torch.nn.functional.softplus(-(2 * y - 1) * (z @ w + b + s * p))).sum()
-    loss = loss + (w @ w / HEAD_VARIANCE + b**2 / BIAS_VARIANCE + (s - 1) ** 2 / TRUST_VARIANCE) / 2
+    variance = COMPONENTS_VARIANCE if components else HEAD_VARIANCE
+    loss = loss + (w @ w / variance + b**2 / BIAS_VARIANCE + (s - 1) ** 2 / TRUST_VARIANCE) / 2
     loss.backward()
     for value in (w, b, s):
         assert value.grad is not None

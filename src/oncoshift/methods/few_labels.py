@@ -10,15 +10,15 @@ a logistic regression on the labelled tiles with Gaussian priors: w around 0, b 
 trust in the prior, around 1. So without evidence the prior stays, and where labels contradict it,
 it fades (s → 0) or turns around (s < 0). Both classes weigh the same, however many labels each has.
 
-z are the units of the bottleneck, centred, times the square root of their covariance over the
-target's tiles: directions in which these vary most count most. They are then scaled to a mean
-squared length of 1. In a network of `anchored`, units are pairs that hold the two signs of one
-component, and z is made of the components. Either way the result is linear in the units, so it is
-written into the head, and the network is served as any other. The trunk and the bottleneck stay the
-prior's.
+z are the units of the bottleneck, centred and scaled to a mean squared length of 1. In a network of
+`anchored`, units are pairs that hold the two signs of one principal component, and z are the
+components, times the square root of their covariance over the target's tiles: directions in which
+these vary most count most. In other networks such directions are the prior's own, right or wrong,
+and all count the same. Either way the result is linear in the units, so it is written into the
+head, and the network is served as any other. The trunk and the bottleneck stay the prior's.
 
 `benchmarks/labels.py` measures it. The weighting by the covariance and the widths of the Gaussians
-were chosen on the benchmark's tiles, in other divisions than those of docs/labels.md.
+were chosen on the benchmark's tiles, most of them in other divisions than those of docs/labels.md.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ PRIOR_SPREAD = 0.75
 TRUST_VARIANCE = 1.0
 """Variance of s around 1."""
 
-HEAD_VARIANCE = 10.0
+HEAD_VARIANCE = 30.0
 """Variance of w · z over the weights' prior, for a tile of the mean squared length."""
+
+COMPONENTS_VARIANCE = 10.0
+"""The same where z are components that are weighted by their covariance."""
 
 BIAS_VARIANCE = 1.0
 """Variance of b."""
@@ -95,6 +98,8 @@ def correct(
     logits: NDArray[np.float64],
     labelled: NDArray[np.int64],
     labels: NDArray[np.int64],
+    *,
+    components: bool = False,
 ) -> Correction:
     """Compute the correction of a prior on one organ; see the module.
 
@@ -103,6 +108,8 @@ def correct(
         logits: the prior's logit of malignant, [N].
         labelled: positions of the labelled tiles, [L].
         labels: their labels, [L] in {0, 1}, of both classes.
+        components: whether the features are principal components, to be weighted by their
+            covariance.
 
     Raises:
         ValueError: shapes do not fit, or a class has no label.
@@ -115,16 +122,23 @@ def correct(
         raise ValueError(f"expected labels of both classes, 0 and 1, got {counts.tolist()} of each")
     z = features.astype(np.float64)
     centre = z.mean(axis=0)
-    weighting = _weigh_directions(z - centre)
+    weighting = _weigh_directions(z - centre) if components else _scale(z - centre)
     spread = float(logits.std()) or 1.0
     w, b, s = _fit(
         (z[labelled] - centre) @ weighting,
         PRIOR_SPREAD * logits[labelled] / spread,
         labels,
         len(labels) / (2 * counts),
+        COMPONENTS_VARIANCE if components else HEAD_VARIANCE,
     )
     weights = weighting @ w
     return Correction(weights, b - float(weights @ centre), s * PRIOR_SPREAD / spread)
+
+
+def _scale(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the identity [K, K], scaled so that it gives centred z [N, K] a mean |z|² of 1."""
+    length = float(np.sqrt((z**2).sum(axis=1).mean())) or 1.0
+    return np.eye(z.shape[1]) / length
 
 
 def _weigh_directions(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -136,7 +150,11 @@ def _weigh_directions(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _fit(
-    z: NDArray[np.float64], p: NDArray[np.float64], labels: NDArray[np.int64], class_weights: NDArray[np.float64]
+    z: NDArray[np.float64],
+    p: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    class_weights: NDArray[np.float64],
+    variance: float,
 ) -> tuple[NDArray[np.float64], float, float]:
     """Minimise the penalised log loss; the problem is convex, and w lies in the span of z."""
     from scipy.optimize import minimize  # every training process imports this module, and few need it
@@ -148,10 +166,8 @@ def _fit(
         w, (b, s) = values[:-2], values[-2:]
         margin = sign * (x @ w + b + s * p)
         pull = -sign * expit(-margin) * weight
-        penalty = w @ w / HEAD_VARIANCE + b**2 / BIAS_VARIANCE + (s - 1) ** 2 / TRUST_VARIANCE
-        gradient = np.r_[
-            x.T @ pull + w / HEAD_VARIANCE, pull.sum() + b / BIAS_VARIANCE, pull @ p + (s - 1) / TRUST_VARIANCE
-        ]
+        penalty = w @ w / variance + b**2 / BIAS_VARIANCE + (s - 1) ** 2 / TRUST_VARIANCE
+        gradient = np.r_[x.T @ pull + w / variance, pull.sum() + b / BIAS_VARIANCE, pull @ p + (s - 1) / TRUST_VARIANCE]
         return float(weight @ np.logaddexp(0, -margin) + penalty / 2), gradient
 
     start = np.r_[np.zeros(x.shape[1] + 1), 1.0]

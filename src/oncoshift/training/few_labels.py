@@ -68,7 +68,7 @@ def fit_few_labels(
     labelled = np.array([position[row] for row in given.rows.tolist()], np.int64)
     count = _count_pairs(method) if METHODS[settings.few_labels.prior].closed_form else 0
     seen = features[:, :count] - features[:, count : 2 * count] if count else features
-    correction = correct(seen, features @ weight + bias, labelled, given.labels)
+    correction = correct(seen, features @ weight + bias, labelled, given.labels, components=count > 0)
     if count:
         both = np.concatenate([correction.weights, -correction.weights])
         correction = replace(correction, weights=np.pad(both, (0, net.width - len(both))))
