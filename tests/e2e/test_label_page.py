@@ -69,15 +69,18 @@ def path(tmp_path: Path) -> Path:
 @contextmanager
 def labelling(path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run `oncoshift label page` as a user does; yields the address that it prints."""
-    command = [sys.executable, "-m", "oncoshift.cli", "label", "page", str(path), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as program:
+    # A shell that runs tests in the background ignores SIGINT, and so would all that they start.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from oncoshift.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "label", "page", str(path), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as started:
         try:
-            assert program.stdout is not None
-            found = re.match(r"label: (http://127\.0\.0\.1:\d+/\S+/) ", program.stdout.readline())
+            assert started.stdout is not None
+            found = re.match(r"label: (http://127\.0\.0\.1:\d+/\S+/) ", started.stdout.readline())
             assert found is not None
-            yield found[1], program
+            yield found[1], started
         finally:
-            program.kill()
+            started.kill()
 
 
 def saved(path: Path) -> list[str]:
