@@ -35,10 +35,15 @@ class CrossOrgan:
     target: str
     method: str
 
+    @property
+    def title(self) -> str:
+        """The method, and whether labels of the target trained it."""
+        labels = "by a handful of its labels" if METHODS[self.method].reads_labels else "without its labels"
+        return f"{self.method}, adapted to {self.target} {labels}"
+
     def record(self, recorder: Recorder) -> None:
         """Save the matrix as a table and as a heat map."""
-        title = f"{self.method}, adapted to {self.target} without its labels"
-        figure = draw_cross_organ(self.matrix, self.target, title)
+        figure = draw_cross_organ(self.matrix, self.target, self.title)
         recorder.save_table("cross_organ", self.matrix)
         for place in (recorder, recorder.outer):
             place.save_figure("plots/cross_organ.png", figure)
