@@ -63,6 +63,21 @@ def test_the_lock_is_taken_before_the_first_write(file: Path) -> None:
     asyncio.run(run())
 
 
+def test_what_is_read_beside_a_transaction_does_not_wait_for_it(file: Path) -> None:
+    """As Prefect does where a work queue is paused."""
+
+    async def run() -> int:
+        interface = provide_database_interface()
+        async with interface.session_context(begin_transaction=True) as session:
+            await session.execute(text("UPDATE t SET x = 1"))
+            async with interface.session_context() as beside:
+                return int((await beside.execute(text("SELECT x FROM t"))).scalar_one())
+
+    assert asyncio.run(asyncio.wait_for(run(), 20)) == 0, "as it was before the transaction"
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT x FROM t").fetchall() == [(1,)]
+
+
 def test_another_kind_of_database_stays_as_it_is() -> None:
     with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: "postgresql+asyncpg://host/name"}):
         set_database_config(None)
