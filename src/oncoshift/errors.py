@@ -58,6 +58,10 @@ class TrainingError(OncoshiftError):
     """Training cannot continue (a non-finite loss, a checkpoint of another job)."""
 
 
+class UntrainableError(TrainingError):
+    """The method cannot be trained on these data with these settings, however often it is tried."""
+
+
 class ProcessLostError(TrainingError):
     """One of several processes that train together was killed or failed; a restart resumes."""
 

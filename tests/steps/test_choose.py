@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oncoshift.errors import ProcessLostError, SettingsError, TrainingError
+from oncoshift.errors import SettingsError, TrainingError, UntrainableError
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.settings import parse_settings
 from oncoshift.steps.choose import run
@@ -44,7 +44,7 @@ def test_no_method_is_begun_after_the_time_is_used_up_and_it_is_said() -> None:
 def test_a_method_that_cannot_be_trained_is_left_out() -> None:
     def screen(method: str) -> Any:
         if method == "cdan":
-            raise TrainingError("the loss is not finite")
+            raise UntrainableError("the loss is not finite")
         return screened(method)
 
     said: list[str] = []
@@ -56,9 +56,9 @@ def test_a_method_that_cannot_be_trained_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "asked"), [(TrainingError("not finite"), METHODS), (ProcessLostError("killed"), METHODS[:1])]
+    ("error", "asked"), [(UntrainableError("not finite"), METHODS), (TrainingError("out of memory"), METHODS[:1])]
 )
-def test_where_none_can_be_trained_or_a_process_was_lost_the_retraining_ends(
+def test_where_none_can_be_trained_or_another_try_may_do_the_retraining_ends(
     error: TrainingError, asked: list[str]
 ) -> None:
     seen: list[str] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from oncoshift.errors import ProcessLostError, SettingsError, TrainingError
+from oncoshift.errors import SettingsError, UntrainableError
 from oncoshift.evaluation.domains import evaluate_domains
 from oncoshift.selection.choice import HEADER, Candidate, Choice, choose
 from oncoshift.selection.rule import ORACLE
@@ -41,7 +41,7 @@ def run(settings: Settings, screen: Callable[[str], Selection], say: Callable[[s
 
     Raises:
         SettingsError: the choice would depend on target labels.
-        TrainingError: no method could be trained; the first one's.
+        UntrainableError: no method can be trained; the first one's.
     """
     if settings.select.validator == ORACLE:
         raise SettingsError(
@@ -51,7 +51,7 @@ def run(settings: Settings, screen: Callable[[str], Selection], say: Callable[[s
     minutes = settings.retrain.minutes
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     candidates: list[Candidate] = []
-    first_failure: TrainingError | None = None
+    first_failure: UntrainableError | None = None
     for method in settings.retrain.methods:
         if any(each.verdict for each in candidates) and time.monotonic() >= deadline:
             say(f"choose: {method} is not trained: the {minutes:g} minutes of retrain.minutes are used up")
@@ -59,9 +59,7 @@ def run(settings: Settings, screen: Callable[[str], Selection], say: Callable[[s
             continue
         try:
             candidates.append(describe(method, screen(method)))
-        except ProcessLostError:
-            raise
-        except TrainingError as error:
+        except UntrainableError as error:
             say(f"choose: {method} is left out, as it cannot be trained: {error}")
             candidates.append(Candidate(method, failure=str(error)))
             first_failure = first_failure or error

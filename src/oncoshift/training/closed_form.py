@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from oncoshift.errors import TrainingError
+from oncoshift.errors import UntrainableError
 from oncoshift.methods.anchored import FEWEST, Solution, solve
 from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.training.validation import validate
@@ -44,13 +44,13 @@ def fit_closed_form(
         One row of figures, as of an epoch.
 
     Raises:
-        TrainingError: there are too few target tiles.
+        UntrainableError: there are too few target tiles.
     """
     began = time.monotonic()
     net = method.net.to(device)
     rows, source, held_out = data.target.rows, data.source, data.source_val
     if len(rows) < FEWEST:
-        raise TrainingError(f"{settings.train.method}: {len(rows)} target tiles; at least {FEWEST} are needed")
+        raise UntrainableError(f"{settings.train.method}: {len(rows)} target tiles; at least {FEWEST} are needed")
 
     anchor = data.anchor
     if anchor is None:

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
-from oncoshift.errors import TrainingError, TrainingInterrupted
+from oncoshift.errors import TrainingError, TrainingInterrupted, UntrainableError
 from oncoshift.models.batch_norm import replace_batch_norm
 from oncoshift.models.collective import reduce_any, wait_for_all
 from oncoshift.training.average import WeightAverage
@@ -105,7 +105,7 @@ class Trainer:
         Raises:
             SettingsError: there are fewer GPUs than processes, or no launcher started those of
                 several machines.
-            TrainingError: the loss is not finite (the message names the tiles of the batch), or
+            UntrainableError: the loss is not finite (the message names the tiles of the batch), or
                 memory does not suffice.
             TrainingInterrupted: SIGTERM came; the checkpoint holds all progress.
         """
@@ -303,7 +303,7 @@ class _Run:
         position.skipped += 1
         position.skipped_in_a_row += 1
         if position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(
+            raise UntrainableError(
                 f"{MAX_SKIPPED_IN_A_ROW} steps in a row were skipped; {self._describe_nonfinite(check)}"
             )
 
@@ -311,11 +311,11 @@ class _Run:
         """Check the previous step, which the device has probably finished by now.
 
         Raises:
-            TrainingError: loss or gradient is not finite.
+            UntrainableError: loss or gradient is not finite.
         """
         check, self.unchecked = self.unchecked, None
         if check is not None and not bool(check.finite):
-            raise TrainingError(self._describe_nonfinite(check))
+            raise UntrainableError(self._describe_nonfinite(check))
 
     def _compute_figures(self) -> dict[str, float]:
         """Compute the figures of the epoch that has just ended."""

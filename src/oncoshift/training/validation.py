@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoshift.errors import TrainingError
+from oncoshift.errors import UntrainableError
 from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.training.prediction import compute_outputs
 from oncoshift.training.proxy_a_distance import proxy_a_distance
@@ -28,12 +28,12 @@ def validate(net: TrainedNet, data: TrainingData, inputs: Inputs, device: torch.
         validation and target.
 
     Raises:
-        TrainingError: predictions are not finite.
+        UntrainableError: predictions are not finite.
     """
     source = compute_outputs(net, inputs, data.source_val.rows, device, "source")
     target = compute_outputs(net, inputs, data.target.rows, device)
     if not all(np.isfinite(part).all() for part in (*source, *target)):
-        raise TrainingError("the network's predictions are not finite after this epoch; lower train.lr")
+        raise UntrainableError("the network's predictions are not finite after this epoch; lower train.lr")
     nuclei = None if data.nuclei is None else data.nuclei[data.target.rows]
     model = Predictions(source.probabilities, data.source_val.labels, target.probabilities, nuclei)
     return {
