@@ -105,8 +105,8 @@ class Trainer:
         Raises:
             SettingsError: there are fewer GPUs than processes, or no launcher started those of
                 several machines.
-            UntrainableError: the loss is not finite (the message names the tiles of the batch), or
-                memory does not suffice.
+            UntrainableError: the loss is not finite; the message names the tiles of the batch.
+            TrainingError: memory does not suffice.
             TrainingInterrupted: SIGTERM came; the checkpoint holds all progress.
         """
         ranks, device = self.settings.ranks, pick_device(self.settings.device)
