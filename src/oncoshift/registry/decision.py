@@ -50,7 +50,8 @@ class LabelEvidence:
     Attributes:
         counts: its right calls of their tiles, by class.
         groups: number of their groups.
-        also_trained: number of these groups that have a label that trains; it must be 0.
+        also_trained: number of these groups that have a label that trains, or tiles among the
+            sources; it must be 0.
     """
 
     counts: LabelCounts

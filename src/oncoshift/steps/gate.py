@@ -36,6 +36,7 @@ from oncoshift.registry.promotion import promote
 from oncoshift.registry.times import add_time, get_time
 from oncoshift.selection.consensus import kappa
 from oncoshift.steps.calibration import fit_job
+from oncoshift.steps.jobs import read_source_groups
 from oncoshift.steps.register import ACTOR
 from oncoshift.training.diagnostics import list_findings
 
@@ -251,10 +252,11 @@ def _gather_labels(jobs: ExperimentJobs, challenge: Challenge, uri: str, setting
         challenge.name, challenge.version, uri, read_raw_tiles(jobs.layout, gating.tile_ids.tolist())
     ).calls
     groups = set(gating.groups.tolist())
+    trained = set(training.groups.tolist()) | read_source_groups(jobs.layout)
     return LabelEvidence(
         count_calls(gating.labels, calls.probabilities >= calls.threshold),
         len(groups),
-        len(groups & set(training.groups.tolist())),
+        len(groups & trained),
     )
 
 

@@ -151,3 +151,13 @@ class ExperimentJobs:
     def load_training_data(self) -> TrainingData:
         """Load all that training may read."""
         return load_training_data(self.layout, self.variant, self.sources)
+
+
+def read_source_groups(layout: Layout) -> set[str]:
+    """Read the groups of the sources' tiles, which train and validate every model.
+
+    A patient may have tiles in a source and in the target; the split then trains on both.
+    """
+    names = ("source_train", "source_val")
+    tables = [read_table(layout.splits / f"{name}.parquet", ("group",), stage="split") for name in names]
+    return {str(group) for table in tables for group in table["group"]}

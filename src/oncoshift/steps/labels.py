@@ -14,7 +14,8 @@ from oncoshift.files import DamagedFileError, hold_lock, read_json, write_json
 from oncoshift.labels.answers import merge_answers
 from oncoshift.labels.choice import choose_tiles
 from oncoshift.labels.sheet import ANSWERS, Row, read_rows, write_sheet
-from oncoshift.labels.table import read_labels, select_labels, write_labels
+from oncoshift.labels.table import TRAIN, read_labels, select_labels, write_labels
+from oncoshift.steps.jobs import read_source_groups
 from oncoshift.versioning import version_raw
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def propose(
     check_out(out, jobs.layout, settings.target)
     before = read_labels(jobs.layout.labels, settings.target)
     tiles = read_training_tiles(jobs.layout)
+    # What has a tile among the sources trains every model, so it cannot judge one.
+    known = dict.fromkeys(read_source_groups(jobs.layout) & set(tiles["group"]), TRAIN)
+    known |= dict(zip(before["group"], before["use"], strict=True))
     prior = jobs.make_job(settings, train__method=settings.few_labels.prior)
     say(f"label: tiles are spread over the prediction of {prior.id}")
     score = jobs.predict_target(jobs.train(prior, lambda _epoch: None))
@@ -98,7 +102,7 @@ def propose(
         tiles["group"].to_numpy(np.str_),
         score,
         counts,
-        known=dict(zip(before["group"], before["use"], strict=True)),
+        known=known,
         asked=tiles["tile_id"].isin(before["tile_id"]).to_numpy(bool),
         seed=settings.seed,
     )

@@ -1,0 +1,89 @@
+"""The labels that gate: whose they may be, and what of a model's calls they count."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from oncoshift.data.parquet import write_table
+from oncoshift.data.tables import TargetLabels
+from oncoshift.labels.table import GATE, TRAIN
+from oncoshift.layout import Layout
+from oncoshift.settings import parse_settings
+from oncoshift.steps import gate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncoshift.registry.decision import LabelEvidence
+
+MALIGNANT = {"a": 0, "b": 0, "c": 1, "d": 1, "e": 0, "f": 1}
+"""The true class of each tile; each is of a group of its own."""
+CALLED = {"a", "c", "d", "e"}
+"""Tiles that the model calls malignant: of the gate's, three of four are called rightly."""
+USES = {GATE: "abcd", TRAIN: "ef"}
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """An experiment whose sources share no group with the target."""
+    write_sources(Layout(tmp_path), "x", "y")
+    return Layout(tmp_path)
+
+
+def write_sources(layout: Layout, training: str, validation: str) -> None:
+    """Write the groups of the sources."""
+    layout.splits.mkdir(parents=True, exist_ok=True)
+    for name, groups in (("source_train", training), ("source_val", validation)):
+        write_table(pd.DataFrame({"group": list(groups)}), layout.splits / f"{name}.parquet")
+
+
+def gather(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, uses: dict[str, str] = USES, *, inverted: bool = False
+) -> LabelEvidence | None:
+    """Gather the evidence of tiles of some uses, with their true labels or the opposite ones."""
+
+    def load(_target: str, use: str) -> TargetLabels:
+        names = np.array(list(uses[use]), np.str_)
+        labels = np.array([MALIGNANT[name] ^ inverted for name in uses[use]], np.int64)
+        return TargetLabels(names, np.arange(len(names)), labels, names)
+
+    def predict(_name: str, _version: str, _uri: str, raw: list[str]) -> Any:
+        calls = np.array([float(name in CALLED) for name in raw])
+        return SimpleNamespace(calls=SimpleNamespace(probabilities=calls, threshold=0.5))
+
+    monkeypatch.setattr(gate, "read_raw_tiles", lambda _layout, tile_ids: tile_ids)
+    monkeypatch.setattr(gate, "_predict_as_served", predict)
+    jobs: Any = SimpleNamespace(layout=layout, load_labels=load)
+    challenge: Any = SimpleNamespace(name="x", version="1")
+    return gate._gather_labels(jobs, challenge, "uri", parse_settings({}))
+
+
+def test_the_gates_labels_alone_are_counted_and_as_they_were_given(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = gather(layout, monkeypatch)
+    assert found is not None
+    assert str(found.counts) == "1 of 2 benign, 2 of 2 malignant"
+    inverted = gather(layout, monkeypatch, inverted=True)
+    assert inverted is not None
+    assert str(inverted.counts) == "0 of 2 benign, 1 of 2 malignant"
+    swapped = gather(layout, monkeypatch, {GATE: "ef", TRAIN: "abcd"})
+    assert swapped is not None
+    assert str(swapped.counts) == "0 of 1 benign, 0 of 1 malignant"
+
+
+def test_a_group_with_tiles_in_a_source_counts_as_one_that_trains(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = gather(layout, monkeypatch)
+    assert found is not None
+    assert found.also_trained == 0
+    write_sources(layout, "ax", "by")
+    shared = gather(layout, monkeypatch)
+    assert shared is not None
+    assert shared.also_trained == 2
