@@ -53,8 +53,12 @@ WITHOUT_LABELS = GateSettings(without_audit="trust")
 BY_LABELS = GateSettings(without_audit="few_labels")
 
 
-def labels(right: tuple[int, int], total: tuple[int, int], also_trained: int = 0) -> LabelEvidence:
-    return LabelEvidence(LabelCounts(right, total), 9, also_trained)
+def labels(
+    right: tuple[int, int], total: tuple[int, int], also_trained: int = 0, groups: tuple[int, int] = (5, 5)
+) -> LabelEvidence:
+    fewer = (min(groups[0], total[0]), min(groups[1], total[1]))
+    by_class = {"benign": fewer[0], "malignant": fewer[1]}
+    return LabelEvidence(LabelCounts(right, total), 9, also_trained, by_class)
 
 
 PROVED = labels((9, 10), (10, 10))
@@ -279,11 +283,12 @@ def test_labels_that_prove_the_floor_promote_whatever_the_verdict(verdict: Verdi
 @pytest.mark.parametrize(
     ("evidence", "checks"),
     [
-        (None, ["labels per class", "proof by labels"]),
-        (labels((0, 12), (0, 12)), ["labels per class", "proof by labels"]),
+        (None, ["label groups per class", "proof by labels"]),
+        (labels((0, 12), (0, 12)), ["label groups per class", "proof by labels"]),
         (labels((6, 6), (10, 10)), ["proof by labels"]),
         (labels((2, 2), (2, 2)), ["proof by labels"]),
         (labels((10, 10), (10, 10), also_trained=1), ["labels apart"]),
+        (labels((10, 10), (10, 10), groups=(1, 5)), ["label groups per class"]),
     ],
 )
 def test_labels_refuse_what_they_do_not_prove(evidence: LabelEvidence | None, checks: list[str]) -> None:
@@ -292,7 +297,9 @@ def test_labels_refuse_what_they_do_not_prove(evidence: LabelEvidence | None, ch
 
 def test_labels_are_asked_for_where_a_class_has_none() -> None:
     text = decide_by(BY_LABELS, FEW).to_markdown()
-    assert "0 of the rarer class, must reach 1; run oncoshift label propose, and apply" in text
+    assert "0 of the rarer class (0 benign, 0 malignant), must reach 2" in text
+    one = decide_by(BY_LABELS, replace(FEW, labels=labels((10, 10), (10, 10), groups=(5, 1)))).to_markdown()
+    assert "1 of the rarer class (5 benign, 1 malignant), must reach 2: one says nothing about others; run" in one
 
 
 def test_the_bound_on_the_probability_is_a_setting() -> None:

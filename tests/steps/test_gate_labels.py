@@ -87,3 +87,9 @@ def test_a_group_with_tiles_in_a_source_counts_as_one_that_trains(
     shared = gather(layout, monkeypatch)
     assert shared is not None
     assert shared.also_trained == 2
+
+
+def test_groups_are_counted_by_the_class_of_their_labels(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = gather(layout, monkeypatch, {GATE: "abec", TRAIN: ""})
+    assert found is not None
+    assert found.by_class == {"benign": 3, "malignant": 1}

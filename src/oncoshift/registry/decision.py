@@ -22,6 +22,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from oncoshift.data.tables import LABELS
 from oncoshift.evaluation.few_labels import LabelCounts, compute_probability_above
 from oncoshift.markdown import escape
 from oncoshift.registry.policy import PolicyEvidence, Reason, check_policy
@@ -40,7 +41,8 @@ CONTRADICTION = "Contradiction"
 """First word of the note that labels contradict the verdict without them."""
 
 MIN_GROUPS_PER_CLASS = 2
-"""With one group in a class, resampling groups cannot show how that class's metrics vary."""
+"""With one group in a class, resampling groups cannot show how that class's metrics vary, and labels
+of the class say of one patient alone what they say."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ class LabelEvidence:
         groups: number of their groups.
         also_trained: number of these groups that have a label that trains, or tiles among the
             sources; it must be 0.
+        by_class: number of these groups by class name; one with tiles of both counts in each.
     """
 
     counts: LabelCounts
     groups: int
     also_trained: int
+    by_class: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -241,16 +245,16 @@ def _check_verdict(verdict: Verdict) -> Reason:
 
 
 def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tuple[Reason, ...]:
-    """Check that labels prove the floor, and that no label that trains is among them."""
-    counts, groups, shared = (
-        (LabelCounts((0, 0), (0, 0)), 0, 0)
-        if evidence is None
-        else (evidence.counts, evidence.groups, evidence.also_trained)
-    )
-    rarer, floor, least = min(counts.total), settings.min_balanced_accuracy, settings.min_label_probability
-    of_class = f"{rarer} of the rarer class, must reach 1"
-    if not rarer:
-        of_class += "; run oncoshift label propose, and apply what it asks for"
+    """Check that labels prove the floor, are of several groups, and none of these trains."""
+    if evidence is None:
+        evidence = LabelEvidence(LabelCounts((0, 0), (0, 0)), 0, 0, dict.fromkeys(LABELS, 0))
+    counts, groups, shared = evidence.counts, evidence.groups, evidence.also_trained
+    floor, least = settings.min_balanced_accuracy, settings.min_label_probability
+    fewest = min(evidence.by_class.values())
+    several = f"{fewest} of the rarer class ({_list_groups(evidence.by_class)}), must reach {MIN_GROUPS_PER_CLASS}"
+    if fewest < MIN_GROUPS_PER_CLASS:
+        several += ": one says nothing about others; run oncoshift label propose, and apply what it asks for"
+    if not min(counts.total):
         proof = Reason("proof by labels", False, None, None, "nothing is proved without labels of both classes")
     else:
         probability = compute_probability_above(floor, counts)
@@ -258,7 +262,7 @@ def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tup
         proof = Reason("proof by labels", probability >= least, probability, least, f"{words}, must reach {least:.3g}")
     return (
         Reason("labels apart", shared == 0, shared, 0, f"{shared} of {groups} groups also train, must be 0"),
-        Reason("labels per class", rarer >= 1, rarer, 1, of_class),
+        Reason("label groups per class", fewest >= MIN_GROUPS_PER_CLASS, fewest, MIN_GROUPS_PER_CLASS, several),
         proof,
     )
 

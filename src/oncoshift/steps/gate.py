@@ -226,7 +226,7 @@ def _gather_evidence(
         sensitivity=levels["sensitivity"],
         gain_over_control=gains[0],
         gain_over_champion=gains[1],
-        groups={name: len(np.unique(tiles.groups[tiles.labels == label])) for label, name in enumerate(LABELS)},
+        groups=_count_groups(tiles.labels, tiles.groups),
         distinct_groups=len(np.unique(tiles.groups)),
         selection=settings.select.validator,
         source_accuracy=challenge.selection.source_accuracy,
@@ -257,7 +257,13 @@ def _gather_labels(jobs: ExperimentJobs, challenge: Challenge, uri: str, setting
         count_calls(gating.labels, calls.probabilities >= calls.threshold),
         len(groups),
         len(groups & trained),
+        _count_groups(gating.labels, gating.groups),
     )
+
+
+def _count_groups(labels: NDArray[np.int64], groups: NDArray[np.str_]) -> dict[str, int]:
+    """Count groups by class name; one with tiles of both classes counts in each."""
+    return {name: len(np.unique(groups[labels == label])) for label, name in enumerate(LABELS)}
 
 
 def _predict_job(
