@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,8 @@ def test_a_person_goes_on_where_they_stopped_and_is_told_at_the_end(page: Page, 
     with labelling(path) as (address, _):
         page.goto(address)
         wait_for_picture(page, 1)
-        for key in "bmb":  # as quick as they come
+        for number, key in enumerate("bmb", start=1):
+            wait_for_picture(page, number)
             page.keyboard.press(key)
         page.get_by_text("picture 4 of 5; 3 answered").wait_for()
     assert saved(path) == ["benign", "malignant", "benign", "", ""], "though the program was killed"
@@ -145,6 +146,35 @@ def test_a_person_goes_on_where_they_stopped_and_is_told_at_the_end(page: Page, 
         page.locator("#dots button").nth(1).click()
         wait_for_picture(page, 2)
     assert saved(path) == ["benign", "malignant", "benign", "malignant", "benign"]
+
+
+def test_a_key_that_comes_before_the_next_picture_labels_nothing(page: Page, path: Path) -> None:
+    def delay(route: Route) -> None:
+        page.wait_for_timeout(1000)
+        route.continue_()
+
+    with labelling(path) as (address, _):
+        page.goto(address)
+        wait_for_picture(page, 1)
+        page.route("**/labels", delay)  # the answer takes its time
+        for key in "bmm":  # as quick as they come
+            page.keyboard.press(key)
+        page.get_by_text("1: benign, saved").wait_for()
+        page.unroute("**/labels")
+        assert saved(path) == ["benign", "", "", "", ""]
+        page.route("**/tiles/3", lambda _route: None)  # a picture that does not come
+        wait_for_picture(page, 2)
+        page.keyboard.press("ArrowRight")
+        wait_for_picture(page, 3)
+        page.keyboard.press("s")
+        page.get_by_text("picture 4 of 5; 2 answered").wait_for()
+        page.keyboard.press("m")
+        page.keyboard.press("ArrowLeft")
+        wait_for_picture(page, 3)
+        page.keyboard.press("x")
+        page.get_by_text("3: taken back").wait_for()
+        page.unroute("**/tiles/3")
+    assert saved(path) == ["benign", "", "", "", ""]
 
 
 def test_an_answer_that_was_not_saved_is_told_and_the_picture_stays(page: Page, path: Path) -> None:

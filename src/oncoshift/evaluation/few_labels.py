@@ -1,8 +1,8 @@
 """What a few labels prove of a model: the probability that its balanced accuracy exceeds a floor.
 
 Sensitivity and specificity have independent posteriors Beta(right + ½, wrong + ½) under Jeffreys'
-prior (Jeffreys 1946). Tiles count as independent, and those of a patient are not: labels should come
-from as many groups as there are. The gate wants several of each class
+prior (Jeffreys 1946). Tiles count as independent, and those of a patient are not: labels should
+come from as many groups as there are. The gate wants several of each class
 (`registry.decision.MIN_GROUPS_PER_CLASS`).
 """
 

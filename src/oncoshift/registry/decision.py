@@ -41,8 +41,8 @@ CONTRADICTION = "Contradiction"
 """First word of the note that labels contradict the verdict without them."""
 
 MIN_GROUPS_PER_CLASS = 2
-"""With one group in a class, resampling groups cannot show how that class's metrics vary, and labels
-of the class say of one patient alone what they say."""
+"""With one group in a class, resampling groups cannot show how that class's metrics vary, and few
+labels of the class speak of one patient alone."""
 
 
 @dataclass(frozen=True)
