@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,13 @@ from PIL import Image
 from support.tiny_tiles import tissue
 
 from oncoshift.data.parquet import write_table
-from oncoshift.files import sha256_file
-from oncoshift.labels.sheet import read_rows
-from oncoshift.labels.table import GATE, TRAIN
+from oncoshift.errors import DataError
+from oncoshift.files import sha256_file, write_json
+from oncoshift.labels.sheet import read_rows, write_rows
+from oncoshift.labels.table import COLUMNS, GATE, TRAIN, write_labels
 from oncoshift.layout import Layout
 from oncoshift.settings import parse_settings
-from oncoshift.steps.labels import propose
+from oncoshift.steps.labels import SHEET, propose, read_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,3 +65,35 @@ def test_a_group_that_has_tiles_in_a_source_never_gates(layout: Layout) -> None:
     gating = {row.group for row in rows if row.use == GATE}
     assert gating
     assert not gating & SHARED
+
+
+def answer(path: Path, label: str) -> None:
+    """Give the first row a label, as the local page does."""
+    first, *rest = read_rows(path)
+    write_rows(path, [replace(first, label=label), *rest])
+
+
+def test_an_answer_that_came_while_the_prior_trained_is_not_lost(layout: Layout) -> None:
+    path = run(layout, {TRAIN: 2, GATE: 2})
+    with pytest.raises(DataError, match="has 1 answers that were not applied"):
+        run(layout, {TRAIN: 2, GATE: 2}, lambda: answer(path, "benign"))
+    assert read_rows(path)[0].label == "benign"
+
+
+def test_an_answer_that_differs_from_the_applied_one_is_not_lost(layout: Layout) -> None:
+    path = run(layout, {TRAIN: 2, GATE: 2})
+    row = read_rows(path)[0]
+    applied = pd.DataFrame([(row.tile_id, row.group, row.use, "benign", row.sha256)], columns=list(COLUMNS))
+    write_labels(layout.labels, "kidney", applied)
+    answer(path, "malignant")
+    with pytest.raises(DataError, match="has 1 answers that were not applied"):
+        run(layout, {TRAIN: 2, GATE: 2})
+    answer(path, "benign")
+    run(layout, {TRAIN: 2, GATE: 2})
+
+
+def test_a_sheet_names_an_organ_and_no_path(layout: Layout) -> None:
+    path = run(layout, {TRAIN: 2, GATE: 2})
+    write_json(path.parent / SHEET, {"target": "../kidney", "experiment": "."})
+    with pytest.raises(DataError, match=r"target '\.\./kidney' is no name of an organ"):
+        read_sheet(path)

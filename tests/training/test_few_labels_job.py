@@ -84,5 +84,7 @@ def test_the_key_holds_labels_and_all_that_the_prior_reads(make_job: Callable[..
 def test_labels_of_one_class_are_told(
     data: TrainingData, make_job: Callable[..., Job], labels: list[int] | None, said: str
 ) -> None:
+    job = make(make_job)
     with pytest.raises(TrainingError, match=f"few_labels: {said} of kidney to train with.*`oncoshift label propose`"):
-        train_job(make(make_job), data if labels is None else label(data, labels), ignore)
+        train_job(job, data if labels is None else label(data, labels), ignore)
+    assert not list(job.folder.glob("anchored-*")), "before the prior is trained"

@@ -1,9 +1,8 @@
 """A local page on which a person labels a sheet's tiles: a picture at a time, by keys.
 
-It is served on 127.0.0.1 alone, below a random path that other users of the machine do not know. A
-request that names another host, or that another site's page sends, is refused, so no page in the
-same browser can read tiles or give labels. Each answer is saved into the CSV before it is
-confirmed.
+It is served on 127.0.0.1 alone, below a random path. A request that names another host, or that
+another site's page sends, is refused, so no page in the same browser can read tiles or give labels.
+Each answer is saved into the CSV before it is confirmed.
 """
 
 from __future__ import annotations

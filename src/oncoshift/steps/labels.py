@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from oncoshift.data.parquet import read_table
 from oncoshift.data.raw import find_tile_paths
+from oncoshift.data.tables import ORGAN
 from oncoshift.errors import DataError
 from oncoshift.files import DamagedFileError, hold_lock, read_json, write_json
 from oncoshift.labels.answers import merge_answers
@@ -111,6 +113,7 @@ def propose(
     picked = tiles.iloc[[each.position for each in chosen]].assign(use=[each.use for each in chosen])
     columns = (picked[name].tolist() for name in ("tile_id", "group", "use", "sha256"))
     rows = [Row(tile_id, group, "", use, "", sha256) for tile_id, group, use, sha256 in zip(*columns, strict=True)]
+    check_out(out, jobs.layout, settings.target)  # a page may have been open while the prior trained
     out.mkdir(parents=True, exist_ok=True)
     experiment = jobs.layout.folder.resolve().relative_to(project.resolve()).as_posix()
     write_json(out / SHEET, {"target": settings.target, "experiment": experiment})
@@ -163,7 +166,10 @@ def read_sheet(path: Path) -> tuple[str, str]:
         ) from None
     except DamagedFileError as error:
         raise DataError(f"{error}; propose again, and copy the labels into the new CSV") from None
-    return str(values["target"]), str(values["experiment"])
+    target = str(values["target"])
+    if re.fullmatch(ORGAN, target) is None:
+        raise DataError(f"{path.parent / SHEET}: target {target!r} is no name of an organ; propose again")
+    return target, str(values["experiment"])
 
 
 def read_training_tiles(layout: Layout) -> pd.DataFrame:
@@ -186,8 +192,9 @@ def check_out(out: Path, layout: Layout, target: str) -> None:
     path = out / ANSWERS
     if not path.is_file():
         return
-    known = set(read_labels(layout.labels, target)["tile_id"])
-    lost = [row for row in read_rows(path) if row.label and row.tile_id not in known]
+    applied = read_labels(layout.labels, target)
+    known = dict(zip(applied["tile_id"], applied["label"], strict=True))
+    lost = [row for row in read_rows(path) if row.label and row.label.strip().lower() != known.get(row.tile_id)]
     if lost:
         raise DataError(
             f"{path}: has {len(lost)} answers that were not applied; run `oncoshift label apply {path}` first, or name "

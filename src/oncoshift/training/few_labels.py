@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from oncoshift.data.tables import TrainingData
+    from oncoshift.data.tables import TargetLabels, TrainingData
     from oncoshift.methods.few_labels import FewLabels
     from oncoshift.settings import Settings
     from oncoshift.training.inputs import Inputs
@@ -50,16 +50,11 @@ def fit_few_labels(
         One row of figures, as of an epoch.
 
     Raises:
-        TrainingError: there are no labels of one of the classes.
+        TrainingError: see `check_classes`.
     """
     began = time.monotonic()
-    given = data.labels
-    if given is None or not (counts := np.bincount(given.labels, minlength=2)).all():
-        found = "no labels" if given is None else f"{counts[0]} benign and {counts[1]} malignant labels"
-        raise TrainingError(
-            f"{settings.train.method}: {found} of {settings.target} to train with, and at least one of each class is "
-            "needed; run `oncoshift label propose`, fill in the CSV and run `oncoshift label apply`"
-        )
+    given = check_classes(data, settings)
+    counts = np.bincount(given.labels, minlength=2)
     net = method.net.to(device)
     features = compute_outputs(net, inputs, data.target.rows, device).features.astype(np.float64)
     head = net.classifier.head
@@ -85,6 +80,22 @@ def fit_few_labels(
         "timestamp_ms": float(int(time.time() * 1000)),
     }
     return [row]
+
+
+def check_classes(data: TrainingData, settings: Settings) -> TargetLabels:
+    """Return the labels that train.
+
+    Raises:
+        TrainingError: there are none of one of the classes.
+    """
+    given = data.labels
+    if given is None or not (counts := np.bincount(given.labels, minlength=2)).all():
+        found = "no labels" if given is None else f"{counts[0]} benign and {counts[1]} malignant labels"
+        raise TrainingError(
+            f"{settings.train.method}: {found} of {settings.target} to train with, and at least one of each class is "
+            "needed; run `oncoshift label propose`, fill in the CSV and run `oncoshift label apply`"
+        )
+    return given
 
 
 def _count_pairs(method: FewLabels) -> int:

@@ -50,7 +50,7 @@ from oncoshift.training.distributed import is_first_process
 from oncoshift.training.ensemble import average_histories
 from oncoshift.training.epoch import Epoch
 from oncoshift.training.features import FeatureCache, make_inputs
-from oncoshift.training.few_labels import fit_few_labels
+from oncoshift.training.few_labels import check_classes, fit_few_labels
 from oncoshift.training.loop import Trainer
 from oncoshift.training.prediction import predict
 from oncoshift.training.validation import validate
@@ -342,6 +342,7 @@ def _correct_prior(
 
     The prior is a job of its own, which no label reaches.
     """
+    check_classes(data, job.settings)  # before the prior's training, which may take hours
     settings = replace_values(job.settings, {"train.method": job.settings.few_labels.prior})
     prior = train_job(
         replace(job, settings=settings, labels_digest=""), replace(data, labels=None), _ignore, on_features
