@@ -128,6 +128,7 @@ def test_only_what_reads_labels_depends_on_them(labelled: Project, tmp_path: Pat
     jobs = open_jobs(plan)
     ids = [jobs.make_job(plan.settings, train__method=name).id for name in methods]
     path.write_text(path.read_text().replace("train,benign", "train,skip", 1))
+    jobs = open_jobs(plan)
     again = [jobs.make_job(plan.settings, train__method=name).id for name in methods]
     assert [one == other for one, other in zip(ids, again, strict=True)] == [False, True, True]
 

@@ -288,6 +288,7 @@ def test_labels_that_prove_the_floor_promote_whatever_the_verdict(verdict: Verdi
         (labels((6, 6), (10, 10)), ["proof by labels"]),
         (labels((2, 2), (2, 2)), ["proof by labels"]),
         (labels((10, 10), (10, 10), also_trained=1), ["labels apart"]),
+        (replace(PROVED, changed=True), ["labels apart"]),
         (labels((10, 10), (10, 10), groups=(1, 5)), ["label groups per class"]),
     ],
 )

@@ -11,10 +11,13 @@ import pytest
 
 from oncoshift.data.parquet import write_table
 from oncoshift.data.tables import TargetLabels
-from oncoshift.labels.table import GATE, TRAIN
+from oncoshift.errors import DataError
+from oncoshift.labels.table import COLUMNS, GATE, TRAIN, write_labels
 from oncoshift.layout import Layout
 from oncoshift.settings import parse_settings
 from oncoshift.steps import gate
+from oncoshift.steps import jobs as jobs_module
+from oncoshift.steps.jobs import ExperimentJobs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +46,12 @@ def write_sources(layout: Layout, training: str, validation: str) -> None:
 
 
 def gather(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, uses: dict[str, str] = USES, *, inverted: bool = False
+    layout: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    uses: dict[str, str] = USES,
+    *,
+    inverted: bool = False,
+    trained_by: str = "",
 ) -> LabelEvidence | None:
     """Gather the evidence of tiles of some uses, with their true labels or the opposite ones."""
 
@@ -59,7 +67,8 @@ def gather(
     monkeypatch.setattr(gate, "read_raw_tiles", lambda _layout, tile_ids: tile_ids)
     monkeypatch.setattr(gate, "_predict_as_served", predict)
     jobs: Any = SimpleNamespace(layout=layout, load_labels=load)
-    challenge: Any = SimpleNamespace(name="x", version="1")
+    picked = SimpleNamespace(job=SimpleNamespace(labels_digest=trained_by))
+    challenge: Any = SimpleNamespace(name="x", version="1", selection=SimpleNamespace(picked=picked))
     return gate._gather_labels(jobs, challenge, "uri", parse_settings({}))
 
 
@@ -93,3 +102,44 @@ def test_groups_are_counted_by_the_class_of_their_labels(layout: Layout, monkeyp
     found = gather(layout, monkeypatch, {GATE: "abec", TRAIN: ""})
     assert found is not None
     assert found.by_class == {"benign": 3, "malignant": 1}
+
+
+def test_labels_that_trained_the_model_must_be_the_present_ones(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = np.array(["e", "f"])
+    present = TargetLabels(names, np.arange(2), np.array([0, 1]), names).digest
+    for digest, changed in (("", False), (present, False), ("another", True)):
+        found = gather(layout, monkeypatch, trained_by=digest)
+        assert found is not None
+        assert found.changed == changed
+
+
+def test_labels_are_read_once_and_a_job_of_others_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    for folder in (layout.splits, layout.tiles):
+        folder.mkdir(parents=True)
+    ids = ["1", "2", "3"]
+    write_table(pd.DataFrame({"tile_id": ids, "group": ids}), layout.splits / "target_train.parquet")
+    write_table(pd.DataFrame({"tile_id": ids, "sha256": ids}), layout.tiles / "tiles.parquet")
+    rows = [("1", "1", TRAIN, "benign", "1"), ("2", "2", GATE, "malignant", "2")]
+    monkeypatch.setattr(jobs_module, "load_training_data", lambda *_: None)
+    monkeypatch.setattr(
+        "oncoshift.steps.jobs.Pack.open", lambda _: SimpleNamespace(rows=lambda each: np.arange(len(each)))
+    )
+    settings = parse_settings({"train": {"method": "few_labels"}})
+
+    def write(*more: tuple[str, ...]) -> ExperimentJobs:
+        write_labels(layout.labels, settings.target, pd.DataFrame([*rows, *more], columns=list(COLUMNS)))
+        return ExperimentJobs(layout, "none", settings.sources, "data", "pack", layout.jobs)
+
+    layout.labels.mkdir(parents=True)
+    jobs = write()
+    job = jobs.make_job(settings)
+    later = write(("3", "3", TRAIN, "malignant", "3"))
+    assert jobs.load_labels(settings.target, TRAIN).tile_ids.tolist() == ["1"]
+    assert later.load_labels(settings.target, TRAIN).tile_ids.tolist() == ["1", "3"]
+    with pytest.raises(DataError, match="labels of kidney have changed meanwhile; start again"):
+        later.train(job, lambda _epoch: None)

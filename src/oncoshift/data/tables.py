@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from oncoshift.errors import DataError
+from oncoshift.fingerprint import fingerprint_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,6 +123,11 @@ class TargetLabels:
     def content(self) -> list[tuple[str, int]]:
         """Tiles and labels as plain values in order of the tiles, for hashes."""
         return sorted(zip(self.tile_ids.tolist(), self.labels.tolist(), strict=True))
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content."""
+        return fingerprint_value(self.content)
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,14 @@ class LabelEvidence:
         also_trained: number of these groups that have a label that trains, or tiles among the
             sources; it must be 0.
         by_class: number of these groups by class name; one with tiles of both counts in each.
+        changed: whether the labels that train are no longer those that trained the challenger.
     """
 
     counts: LabelCounts
     groups: int
     also_trained: int
     by_class: Mapping[str, int]
+    changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -260,8 +262,11 @@ def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tup
         probability = compute_probability_above(floor, counts)
         words = f"P(balanced accuracy > {floor:.3g}) = {probability:.3f}, right on {counts}, of {groups} groups"
         proof = Reason("proof by labels", probability >= least, probability, least, f"{words}, must reach {least:.3g}")
+    apart = f"{shared} of {groups} groups also train, must be 0"
+    if evidence.changed:
+        apart += "; the labels that train are no longer those that trained the model: train it again"
     return (
-        Reason("labels apart", shared == 0, shared, 0, f"{shared} of {groups} groups also train, must be 0"),
+        Reason("labels apart", shared == 0 and not evidence.changed, shared, 0, apart),
         Reason("label groups per class", fewest >= MIN_GROUPS_PER_CLASS, fewest, MIN_GROUPS_PER_CLASS, several),
         proof,
     )

@@ -258,6 +258,7 @@ def _gather_labels(jobs: ExperimentJobs, challenge: Challenge, uri: str, setting
         len(groups),
         len(groups & trained),
         _count_groups(gating.labels, gating.groups),
+        changed=challenge.selection.picked.job.labels_digest not in ("", training.digest),
     )
 
 

@@ -6,7 +6,7 @@ import torch, so finding that there is nothing to do stays quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class ExperimentJobs:
     data_digest: str
     pack_digest: str
     folder: Path
+    _labels: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, layout: Layout, variant: str, sources: tuple[str, ...], folder: Path | None = None) -> ExperimentJobs:
@@ -73,16 +74,23 @@ class ExperimentJobs:
         changed = replace_values(settings, values) if values else settings
         labels = ""
         if METHODS[changed.train.method].reads_labels:
-            labels = fingerprint_value(self.load_labels(changed.target, TRAIN).content)
+            labels = self.load_labels(changed.target, TRAIN).digest
         return Job(changed, self.data_digest, self.pack_digest, self.folder, self.layout.features, labels)
 
     def train(self, job: Job, on_epoch: EpochHook, on_features: Callable[[int, int], None] | None = None) -> TrainedJob:
-        """Train a job, or return its result; see `training.job.train_job` for the errors."""
+        """Train a job, or return its result; see `training.job.train_job` for further errors.
+
+        Raises:
+            DataError: the labels that train are not those that the job was made for.
+        """
         from oncoshift.training.job import train_job
 
         data = self.load_training_data()
         if METHODS[job.settings.train.method].reads_labels:
-            data = replace(data, labels=self.load_labels(job.settings.target, TRAIN))
+            labels = self.load_labels(job.settings.target, TRAIN)
+            if labels.digest != job.labels_digest:
+                raise DataError(f"{job.id}: the labels of {job.settings.target} have changed meanwhile; start again")
+            data = replace(data, labels=labels)
         return train_job(job, data, on_epoch, on_features)
 
     def predict(self, trained: TrainedJob, splits: Sequence[LabelledSplit]) -> pd.DataFrame:
@@ -123,13 +131,18 @@ class ExperimentJobs:
     def load_labels(self, target: str, use: str) -> TargetLabels:
         """Load the applied labels of one use that are of the target's training tiles.
 
+        The file is read once, so that a label applied meanwhile does not come in between: what
+        trains and what gates is of one state, and so is a job's key.
+
         Tiles that are held out here, as another experiment may do with them, are left out: their
         labels have another say.
 
         Raises:
             DataError: the labels cannot be read, or a tile has changed since it was labelled.
         """
-        given = select_labels(read_labels(self.layout.labels, target), use)
+        if target not in self._labels:
+            self._labels[target] = read_labels(self.layout.labels, target)
+        given = select_labels(self._labels[target], use)
         split = read_table(self.layout.splits / "target_train.parquet", ("tile_id", "group"), stage="split")
         hashes = read_table(self.layout.tiles / "tiles.parquet", ("tile_id", "sha256"), stage="ingest")
         now = split.merge(hashes, on="tile_id").set_index("tile_id")
