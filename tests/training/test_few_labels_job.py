@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -88,3 +89,13 @@ def test_labels_of_one_class_are_told(
     with pytest.raises(TrainingError, match=f"few_labels: {said} of kidney to train with.*`oncoshift label propose`"):
         train_job(job, data if labels is None else label(data, labels), ignore)
     assert not list(job.folder.glob("anchored-*")), "before the prior is trained"
+
+
+def test_the_key_holds_the_versions_of_the_libraries_that_correct_the_head(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = importlib.metadata.version
+    before = make(make_job).id, make_job(train__method="erm").id
+    monkeypatch.setattr("oncoshift.fingerprint.version", lambda name: "99" if name == "scipy" else installed(name))
+    after = make(make_job).id, make_job(train__method="erm").id
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]

@@ -114,6 +114,8 @@ class Job:
         if "anchor" in values:
             values["anchor"] = identify_anchor(settings.anchor)
         libraries = "torch", *list_trunk_libraries(settings.model.backbone), *(LIBRARIES if "anchor" in values else ())
+        if self.labels_digest:
+            libraries = *libraries, "numpy", "scipy"  # they correct the head
         values["code"] = fingerprint_code(__name__, libraries=libraries)
         values["model"]["weights"] = fingerprint_weights(settings.model.weights)
         return values
