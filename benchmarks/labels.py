@@ -232,7 +232,10 @@ def measure_training(each: Draw) -> list[dict[str, Any]]:
 
 @cache
 def prove(floor: float, counts: LabelCounts) -> bool:
-    """Judge counts as the gate does: both classes, and a probability that reaches the bound."""
+    """Judge counts as the gate does: both classes, and a probability that reaches the bound.
+
+    The gate also wants two groups of each class, which can only refuse more.
+    """
     return min(counts.total) > 0 and compute_probability_above(floor, counts) >= BOUND
 
 
