@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from support.browser import opening_page
 from support.tiny_tiles import tissue
 
 from oncoshift.files import sha256_file, write_json
@@ -31,27 +31,10 @@ TILES = 5
 
 
 @pytest.fixture(scope="module")
-def browser() -> str:
-    """Path of Chromium."""
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no Chromium here; apt install chromium")
-    return path
-
-
-@pytest.fixture(scope="module")
-def page(browser: str) -> Iterator[Page]:
+def page() -> Iterator[Page]:
     """A browser's page, which must not fetch anything but from the program, nor meet an error."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # The sandbox of Chromium cannot start for root, as which tests run in a container.
-        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        opened = chromium.new_page(viewport={"width": 900, "height": 900})
-        opened.set_default_timeout(30_000)
+    with opening_page(900, 900, patience_ms=30_000) as opened:
         yield opened
-        chromium.close()
 
 
 @pytest.fixture

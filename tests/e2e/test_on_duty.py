@@ -7,7 +7,6 @@ shows them.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from support.browser import opening_page
 from support.ports import find_free_port
 
 from oncoshift.registry.audit import read_lines
@@ -155,19 +155,8 @@ class Duty:
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A page of a browser."""
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no Chromium here; apt install chromium")
-    with sync_playwright() as playwright:
-        # The sandbox of Chromium cannot start for root, as which tests run in a container.
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        opened = chromium.new_page(viewport={"width": 1600, "height": 1000})
-        opened.set_default_timeout(60_000)
+    with opening_page(1600, 1000, patience_ms=60_000) as opened:
         yield opened
-        chromium.close()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import pytest
 from e2e.conftest import Project
 from mlflow.artifacts import download_artifacts
+from support.browser import find_chromium, opening_page
 from support.ports import find_free_port
 
 from oncoshift.registry.views import RETRAININGS, TRAININGS, build_artifact_path, build_run_path, build_view_path
@@ -40,18 +41,9 @@ PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="module")
-def browser() -> str:
-    """Path of Chromium."""
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no Chromium here; apt install chromium")
-    return path
-
-
-@pytest.fixture(scope="module")
-def project(browser: str, tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
     """A project after a retraining in this process and without a study, the quickest there is."""
+    find_chromium()
     root = Path(shutil.copytree(with_data, tmp_path_factory.mktemp("pages") / "copy", symlinks=True))
     project = Project(root)
     project.change(tune={"trials": 0})
@@ -84,17 +76,11 @@ def wait_until_it_answers(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(browser: str, address: str) -> Iterator[Page]:
+def page(address: str) -> Iterator[Page]:
     """A browser's page; its relative addresses are those of the server."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # The sandbox of Chromium cannot start for root, as which tests run in a container.
-        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        opened = chromium.new_page(base_url=address, viewport={"width": 2600, "height": 1200})
-        opened.set_default_timeout(PATIENCE_MS)  # columns out of sight are not on the page, so it is wide
+    # Columns out of sight are not on the page, so it is wide.
+    with opening_page(2600, 1200, PATIENCE_MS, address) as opened:
         yield opened
-        chromium.close()
 
 
 def find_runs(project: Project, step: str) -> list[Run]:
