@@ -142,3 +142,10 @@ def test_what_a_prior_cannot_do_the_method_cannot() -> None:
         parse_settings(values)
     assert parse_settings({"train": {"method": "few_labels"}}).reads_anchor
     assert not parse_settings({"train": {"method": "few_labels"}, "few_labels": {"prior": "dann"}}).reads_anchor
+
+
+def test_seeds_are_not_picked_by_a_figure_of_their_priors() -> None:
+    values = {"train": {"method": "few_labels"}, "select": {"validator": "atc"}}
+    with pytest.raises(SettingsError, match=r"select\.validator atc reads the sources, and for few_labels"):
+        parse_settings(values)
+    assert parse_settings({"select": {"validator": "atc"}}).select.validator == "atc"

@@ -80,7 +80,12 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
 
     @model_validator(mode="after")
     def _check_validator(self) -> Self:
-        """Refuse to pick seeds by the anchor that has trained them."""
+        """Refuse to pick seeds by the anchor that has trained them, or by their priors."""
+        if METHODS[self.train.method].reads_labels and self.select.validator == "atc":
+            raise ValueError(
+                f"select.validator atc reads the sources, and for {self.train.method} what is known of them is its "
+                "prior's; choose another validator, such as information_maximisation"
+            )
         for name in self._method_names:
             if METHODS[name].reads_anchor and self.select.validator == "nuclei":
                 raise ValueError(
