@@ -159,6 +159,7 @@ def test_a_spreadsheet_may_save_it_with_semicolons_and_a_mark_of_the_encoding(sh
     [
         (b"tile_id,label\na,benign\n", "its first line lacks group, file, use, sha256"),
         (b"", "its first line lacks"),
+        (b"tile_id,group,file,use,label,sha256,note\n", "column 'note' would be lost when an answer is saved"),
         (b"tile_id,group,file,use,label,sha256\na,b\n", "line 2: 2 cells, and the first line has 6"),
         (b"\xff\xfe\x00", "cannot be read as UTF-8"),
     ],

@@ -104,7 +104,8 @@ def read_rows(path: Path) -> list[Row]:
     """Read a CSV that a person has filled in, with commas or semicolons, as spreadsheets save it.
 
     Raises:
-        DataError: it is gone or not UTF-8, lacks a column, or a row has not as many cells.
+        DataError: it is gone or not UTF-8, lacks a column or has another, or a row has not as many
+            cells.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -118,6 +119,9 @@ def read_rows(path: Path) -> list[Row]:
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise DataError(f"{path}: its first line lacks {', '.join(missing)}; it must name {', '.join(COLUMNS)}")
+    strange = [column for column in header if column not in COLUMNS]
+    if strange:
+        raise DataError(f"{path}: column {strange[0]!r} would be lost when an answer is saved; keep it in another file")
     rows = []
     for cells in reader:
         if not any(cell.strip() for cell in cells):
