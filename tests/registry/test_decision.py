@@ -326,3 +326,8 @@ def test_labels_neither_replace_a_champion_that_disagrees_nor_an_audit_set_that_
 def test_labels_that_trained_the_model_are_named() -> None:
     flags = decide_by(GateSettings(), replace(GOOD, target_labels="10 (4 benign, 6 malignant)")).flags
     assert "Labels of the target trained this model: 10 (4 benign, 6 malignant)." in flags
+
+
+def test_skipped_tiles_are_named() -> None:
+    text = decide_by(BY_LABELS, replace(FEW, labels=replace(PROVED, skipped=4))).to_markdown()
+    assert "of 9 groups, 4 skipped, not judged, must reach 0.95" in text

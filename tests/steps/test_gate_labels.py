@@ -66,7 +66,7 @@ def gather(
 
     monkeypatch.setattr(gate, "read_raw_tiles", lambda _layout, tile_ids: tile_ids)
     monkeypatch.setattr(gate, "_predict_as_served", predict)
-    jobs: Any = SimpleNamespace(layout=layout, load_labels=load)
+    jobs: Any = SimpleNamespace(layout=layout, load_labels=load, count_skipped=lambda *_: 3)
     picked = SimpleNamespace(job=SimpleNamespace(labels_digest=trained_by))
     challenge: Any = SimpleNamespace(name="x", version="1", selection=SimpleNamespace(picked=picked))
     return gate._gather_labels(jobs, challenge, "uri", parse_settings({}))
@@ -102,6 +102,7 @@ def test_groups_are_counted_by_the_class_of_their_labels(layout: Layout, monkeyp
     found = gather(layout, monkeypatch, {GATE: "abec", TRAIN: ""})
     assert found is not None
     assert found.by_class == {"benign": 3, "malignant": 1}
+    assert found.skipped == 3
 
 
 def test_labels_that_trained_the_model_must_be_the_present_ones(
@@ -124,7 +125,7 @@ def test_labels_are_read_once_and_a_job_of_others_is_not_trained(
     ids = ["1", "2", "3"]
     write_table(pd.DataFrame({"tile_id": ids, "group": ids}), layout.splits / "target_train.parquet")
     write_table(pd.DataFrame({"tile_id": ids, "sha256": ids}), layout.tiles / "tiles.parquet")
-    rows = [("1", "1", TRAIN, "benign", "1"), ("2", "2", GATE, "malignant", "2")]
+    rows = [("1", "1", TRAIN, "benign", "1"), ("2", "2", GATE, "skip", "2")]
     monkeypatch.setattr(jobs_module, "load_training_data", lambda *_: None)
     monkeypatch.setattr(
         "oncoshift.steps.jobs.Pack.open", lambda _: SimpleNamespace(rows=lambda each: np.arange(len(each)))
@@ -141,5 +142,6 @@ def test_labels_are_read_once_and_a_job_of_others_is_not_trained(
     later = write(("3", "3", TRAIN, "malignant", "3"))
     assert jobs.load_labels(settings.target, TRAIN).tile_ids.tolist() == ["1"]
     assert later.load_labels(settings.target, TRAIN).tile_ids.tolist() == ["1", "3"]
+    assert [jobs.count_skipped(settings.target, use) for use in (TRAIN, GATE)] == [0, 1]
     with pytest.raises(DataError, match="labels of kidney have changed meanwhile; start again"):
         later.train(job, lambda _epoch: None)

@@ -56,6 +56,7 @@ class LabelEvidence:
             sources; it must be 0.
         by_class: number of these groups by class name; one with tiles of both counts in each.
         changed: whether the labels that train are no longer those that trained the challenger.
+        skipped: number of tiles that a person skipped, so that no call of them is judged.
     """
 
     counts: LabelCounts
@@ -63,6 +64,7 @@ class LabelEvidence:
     also_trained: int
     by_class: Mapping[str, int]
     changed: bool = False
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,7 @@ def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tup
     else:
         probability = compute_probability_above(floor, counts)
         words = f"P(balanced accuracy > {floor:.3g}) = {probability:.3f}, right on {counts}, of {groups} groups"
+        words += f", {evidence.skipped} skipped, not judged" if evidence.skipped else ""
         proof = Reason("proof by labels", probability >= least, probability, least, f"{words}, must reach {least:.3g}")
     apart = f"{shared} of {groups} groups also train, must be 0"
     if evidence.changed:

@@ -259,6 +259,7 @@ def _gather_labels(jobs: ExperimentJobs, challenge: Challenge, uri: str, setting
         len(groups & trained),
         _count_groups(gating.labels, gating.groups),
         changed=challenge.selection.picked.job.labels_digest not in ("", training.digest),
+        skipped=jobs.count_skipped(settings.target, GATE),
     )
 
 

@@ -18,7 +18,7 @@ from oncoshift.data.parquet import read_table
 from oncoshift.data.tables import LABELS, TargetLabels
 from oncoshift.errors import DataError
 from oncoshift.fingerprint import fingerprint_value
-from oncoshift.labels.table import TRAIN, read_labels, select_labels
+from oncoshift.labels.table import SKIP, TRAIN, read_labels, select_labels
 from oncoshift.methods.registry import METHODS
 from oncoshift.settings import replace_values
 
@@ -140,9 +140,7 @@ class ExperimentJobs:
         Raises:
             DataError: the labels cannot be read, or a tile has changed since it was labelled.
         """
-        if target not in self._labels:
-            self._labels[target] = read_labels(self.layout.labels, target)
-        given = select_labels(self._labels[target], use)
+        given = select_labels(self._read_labels(target), use)
         split = read_table(self.layout.splits / "target_train.parquet", ("tile_id", "group"), stage="split")
         hashes = read_table(self.layout.tiles / "tiles.parquet", ("tile_id", "sha256"), stage="ingest")
         now = split.merge(hashes, on="tile_id").set_index("tile_id")
@@ -160,6 +158,16 @@ class ExperimentJobs:
             labels=np.array([LABELS.index(word) for word in given["label"]], np.int64),
             groups=found["group"].to_numpy(np.str_),
         )
+
+    def count_skipped(self, target: str, use: str) -> int:
+        """Count the tiles of one use that a person skipped, and that have no class for that."""
+        table = self._read_labels(target)
+        return int(((table["use"] == use) & (table["label"] == SKIP)).sum())
+
+    def _read_labels(self, target: str) -> pd.DataFrame:
+        if target not in self._labels:
+            self._labels[target] = read_labels(self.layout.labels, target)
+        return self._labels[target]
 
     def load_training_data(self) -> TrainingData:
         """Load all that training may read."""
