@@ -175,6 +175,9 @@ def _split_convnext(model: ConvNeXt) -> tuple[Sequence[nn.Module], int]:
 
 def _split_resnet(model: ResNet) -> tuple[Sequence[nn.Module], int]:
     """Take layers and pooling from a ResNet; return the parts after the stem, and the width."""
+    own = model.global_pool.pool_type
+    if not own or model.global_pool.feat_mult() != 1:
+        raise ValueError(f"it pools by {own!r}, which does not give one feature a channel; choose another trunk")
     parts = [model.layer1, model.layer2, model.layer3, nn.Sequential(model.layer4, model.global_pool)]
     model.layer1, model.layer2, model.layer3, model.layer4 = (nn.Sequential() for _ in range(4))
     model.global_pool = nn.Identity()
