@@ -324,8 +324,11 @@ def test_labels_neither_replace_a_champion_that_disagrees_nor_an_audit_set_that_
 
 
 def test_labels_that_trained_the_model_are_named() -> None:
-    flags = decide_by(GateSettings(), replace(GOOD, target_labels="10 (4 benign, 6 malignant)")).flags
+    decision = decide_by(GateSettings(), replace(GOOD, target_labels="10 (4 benign, 6 malignant)"))
+    flags = decision.flags
     assert "Labels of the target trained this model: 10 (4 benign, 6 malignant)." in flags
+    (source,) = (reason for reason in decision.reasons if reason.check == "source accuracy")
+    assert "(of the model before labels corrected it)" in source.words
 
 
 def test_skipped_tiles_are_named() -> None:

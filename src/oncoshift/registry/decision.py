@@ -82,7 +82,8 @@ class GateEvidence:
             champion.
         groups: number of audit groups by class name; one with tiles of both counts in each.
         selection: validator that picked the challenger; `oracle` has read target labels.
-        source_accuracy: balanced accuracy of the challenger on source validation tiles.
+        source_accuracy: balanced accuracy of the challenger on source validation tiles; where
+            labels of the target corrected it, of the model that they corrected.
         verdict: verdict on the challenger without labels.
         agreement_with_champion: kappa of challenger and champion on unlabelled target tiles; None
             where there is no champion, or `gate.without_audit` is `refuse`.
@@ -185,7 +186,7 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
     """
     picked = (
         _check_selection(evidence.selection),
-        _check_source(settings, select.source_floor, evidence.source_accuracy),
+        _check_source(settings, select.source_floor, evidence),
     )
     groups = _check_groups(settings, evidence.groups, evidence.distinct_groups)
     floors = (
@@ -289,10 +290,13 @@ def _check_selection(validator: str) -> Reason:
     return Reason("selection", passed, None, None, words)
 
 
-def _check_source(settings: GateSettings, floor: float, accuracy: float) -> Reason:
+def _check_source(settings: GateSettings, floor: float, evidence: GateEvidence) -> Reason:
     """Check the source floor: if the sources fail, success on a small audit set may be luck."""
+    accuracy = evidence.source_accuracy
     reached, allowed = accuracy >= floor, settings.below_source_floor == "allow"
     words = f"balanced accuracy {format_near_limits(accuracy, floor)} on the sources, floor {floor:.2f}"
+    if evidence.target_labels:
+        words += " (of the model before labels corrected it)"
     if allowed and not reached:
         words += ", allowed by gate.below_source_floor"
     return Reason("source accuracy", reached or allowed, accuracy, floor, words)
