@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -134,7 +134,7 @@ def test_only_a_pruned_trial_frees_its_checkpoint(tmp_path: Path, outcome: type[
             (folder / "checkpoint.pt").touch()
             raise outcome
 
-    jobs = Jobs(**vars(found.jobs))
+    jobs = Jobs(**{each.name: getattr(found.jobs, each.name) for each in fields(found.jobs) if each.init})
     with pytest.raises(outcome):
         replace(found, jobs=jobs)._train(Mock(), TrialPlan(0, {}, Mock()), 0)
     left = [path.name for path in jobs.folder.glob("*/*")]
