@@ -15,8 +15,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Use the same examples in every run: nobody trusts a suite that fails by chance.
-settings.register_profile("repeatable", derandomize=True)
+# Use the same examples in every run, however busy the machine is: nobody trusts a suite that fails
+# by chance.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 # Test files share the cores, and two torch threads on a busy core wait for each other longer than
@@ -30,15 +31,19 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 # Else each of the hundreds of processes that tests start would compile the whole package.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+SIGTERM_HANDLER = signal.getsignal(signal.SIGTERM)
 PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    """The handler of SIGTERM, restored after each test: commands set one for their process."""
-    before = signal.getsignal(signal.SIGTERM)
+    """The handler of SIGTERM that pytest began with, for each test: commands set their own.
+
+    So do commands that fixtures of a module run, before this one.
+    """
+    signal.signal(signal.SIGTERM, SIGTERM_HANDLER)
     yield
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, SIGTERM_HANDLER)
 
 
 @pytest.fixture(autouse=True)
