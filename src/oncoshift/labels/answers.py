@@ -76,7 +76,7 @@ def merge_answers(
         raise DataError(f"{path}: nothing was applied, as these rows cannot be:\n  {listed}{more}")
     given = [row for row in rows if row.label]
     new = pd.DataFrame(
-        [(row.tile_id, known[row.tile_id].group, row.use, _read_word(row.label), row.sha256) for row in given],
+        [(row.tile_id, known[row.tile_id].group, row.use, row.word, row.sha256) for row in given],
         columns=list(COLUMNS),
         dtype=object,
     )
@@ -84,10 +84,6 @@ def merge_answers(
     corrected = sum(earlier.get(tile, label) != label for tile, label in zip(new["tile_id"], new["label"], strict=True))
     table = pd.concat([kept, new], ignore_index=True)
     return Merged(table, sum(row.tile_id not in earlier for row in given), corrected, len(rows) - len(given))
-
-
-def _read_word(label: str) -> str:
-    return label.strip().lower()
 
 
 def _check_row(row: Row, known: dict[str, _Tile], path: Path, earlier: str | None) -> list[str]:
@@ -101,7 +97,7 @@ def _check_row(row: Row, known: dict[str, _Tile], path: Path, earlier: str | Non
         found.append(f"group {row.group!r}, and the tile's is {tile.group!r}")
     if row.use not in USES:
         found.append(f"use {row.use!r} is none of {', '.join(USES)}")
-    word = _read_word(row.label)
+    word = row.word
     if word and word not in WORDS:
         found.append(f"label {row.label!r} is none of {', '.join(WORDS)}; leave it empty if it is not known yet")
     elif word and earlier not in (None, word):

@@ -64,7 +64,7 @@ class Sheet:
     def labels(self) -> list[str]:
         """The labels given so far, empty where there is none, in the CSV's order."""
         with self._lock:
-            return [row.label.lower() for row in self._rows]
+            return [row.word for row in self._rows]
 
     def answer(self, number: int, label: str) -> None:
         """Set the label of row `number`, from 0, and save the CSV; an empty one takes it back.

@@ -54,6 +54,11 @@ class Row:
     sha256: str
     line: int = 0
 
+    @property
+    def word(self) -> str:
+        """The label as one of `table.WORDS` would be written; empty where there is none."""
+        return self.label.strip().lower()
+
 
 def write_sheet(folder: Path, rows: Sequence[Row], files: Sequence[Path]) -> None:
     """Write pictures, contact sheet and CSV, the CSV last.

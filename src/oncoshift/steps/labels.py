@@ -194,7 +194,7 @@ def check_out(out: Path, layout: Layout, target: str) -> None:
         return
     applied = read_labels(layout.labels, target)
     known = dict(zip(applied["tile_id"], applied["label"], strict=True))
-    lost = [row for row in read_rows(path) if row.label and row.label.strip().lower() != known.get(row.tile_id)]
+    lost = [row for row in read_rows(path) if row.label and row.word != known.get(row.tile_id)]
     if lost:
         raise DataError(
             f"{path}: has {len(lost)} answers that were not applied; run `oncoshift label apply {path}` first, or name "
