@@ -14,6 +14,7 @@ from oncoshift.registry.approval import Approval
 from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.history import RETRAINING_TAG, list_events, read_aliases
 from oncoshift.registry.models import list_models
+from oncoshift.registry.pages import read_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,20 +178,11 @@ def list_versions(client: MlflowClient, model: RegisteredModel, days: float) -> 
 
 
 def _search_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
+    return read_pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
 
 
 def _search_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
-    token: str | None = None
-    while True:
-        page = client.search_runs(
-            [experiment], run_view_type=ViewType.ACTIVE_ONLY, order_by=["start_time DESC"], page_token=token
-        )
-        yield from page
-        if not (token := page.token):
-            return
+    active, newest = ViewType.ACTIVE_ONLY, ["start_time DESC"]
+    return read_pages(
+        lambda token: client.search_runs([experiment], run_view_type=active, order_by=newest, page_token=token)
+    )

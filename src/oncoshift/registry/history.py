@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from oncoshift.errors import RegistryError
 from oncoshift.registry.approval import APPROVAL_TAG, Approval
 from oncoshift.registry.client import shorten_error
+from oncoshift.registry.pages import read_pages
 from oncoshift.registry.times import add_time, get_time
 from oncoshift.registry.tracking import quote_text
 
@@ -135,13 +136,8 @@ def list_versions(client: MlflowClient, name: str, last: int = 0) -> list[Versio
 
 
 def _read_all(client: MlflowClient, name: str) -> list[ModelVersion]:
-    versions: list[ModelVersion] = []
-    token: str | None = ""
-    while token is not None:
-        page = client.search_model_versions(f"name = {quote_text(name)}", page_token=token or None)
-        versions.extend(page)
-        token = page.token or None
-    return versions
+    chosen = f"name = {quote_text(name)}"
+    return list(read_pages(lambda token: client.search_model_versions(chosen, page_token=token)))
 
 
 def _read_last(client: MlflowClient, name: str, count: int, others: set[str]) -> list[ModelVersion]:

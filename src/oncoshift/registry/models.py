@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oncoshift.registry.pages import read_pages
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -15,15 +17,10 @@ OURS = "name LIKE 'oncoshift-%'"
 
 
 def list_models(client: MlflowClient, chosen: str | None = OURS) -> Iterator[RegisteredModel]:
-    """List registered models, page by page: a search returns a hundred.
+    """List registered models.
 
     Args:
         client: of the registry.
         chosen: filter of MLflow's search; None for all.
     """
-    token: str | None = None
-    while True:
-        page = client.search_registered_models(chosen, page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
+    return read_pages(lambda token: client.search_registered_models(chosen, page_token=token))

@@ -13,6 +13,7 @@ from mlflow import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from oncoshift.errors import RegistryError
+from oncoshift.registry.pages import read_pages
 from oncoshift.registry.tracking import KEY_TAG
 
 if TYPE_CHECKING:
@@ -93,19 +94,11 @@ def read_predictions(tracker: Tracker, given: str) -> RunPredictions:
 
 def _list_runs(tracker: Tracker, step: str) -> list[Run]:
     """List the runs of a step, newest first."""
-    runs: list[Run] = []
-    token: str | None = None
-    while True:
-        page = tracker.client.search_runs(
-            [tracker.experiment_id],
-            f"tags.`oncoshift.step` = '{step}'",
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+    experiments, of_step = [tracker.experiment_id], f"tags.`oncoshift.step` = '{step}'"
+    newest = ["attributes.start_time DESC"]
+    return list(
+        read_pages(lambda token: tracker.client.search_runs(experiments, of_step, order_by=newest, page_token=token))
+    )
 
 
 def _read_table(tracker: Tracker, retraining: Run, method: str) -> pd.DataFrame | None:

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
 from oncoshift.registry.client import shorten_error
+from oncoshift.registry.pages import read_pages
 from oncoshift.secrets import remove_credentials
 
 if TYPE_CHECKING:
@@ -52,14 +53,7 @@ def add_webhook(client: MlflowClient, url: str, secret: str | None) -> Webhook:
 
 def list_webhooks(client: MlflowClient) -> list[Webhook]:
     """List all webhooks of the server."""
-    found: list[Webhook] = []
-    token: str | None = None
-    while True:
-        page = client.list_webhooks(page_token=token)
-        found.extend(page)
-        token = page.token or None
-        if token is None:
-            return found
+    return list(read_pages(lambda token: client.list_webhooks(page_token=token)))
 
 
 def remove_webhook(client: MlflowClient, url: str) -> None:
