@@ -10,6 +10,7 @@ import pytest
 
 from oncoshift.layout import Layout
 from oncoshift.retraining import workers
+from oncoshift.retraining.children import Child
 from oncoshift.retraining.session import RetrainingPlan
 from oncoshift.settings import Settings
 from oncoshift.tuning.worker import Budget
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 def test_a_study_whose_workers_were_killed_is_to_be_started_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endings: tuple[str, str], code: int
 ) -> None:
-    class Worker(workers._Worker):
-        def __init__(self, number: int, gpus: int) -> None:  # noqa: ARG002 - as the real one's
+    class Worker(Child):
+        def __init__(self, module: str, number: int, gpus: int) -> None:  # noqa: ARG002 - as the real one's
             self.number = number
             command = ["sh", "-c", f"read task; {endings[number - 1]}"]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    monkeypatch.setattr(workers, "_Worker", Worker)
+    monkeypatch.setattr(workers, "Child", Worker)
     settings = Settings()
     plan = RetrainingPlan(tmp_path, Layout(tmp_path), settings, "", "", lambda _line: None)
     session = SimpleNamespace(plan=plan, key="key")

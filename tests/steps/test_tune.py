@@ -15,8 +15,8 @@ from oncoshift.errors import SettingsError
 from oncoshift.layout import Layout
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining import recorded
+from oncoshift.retraining.children import assign_gpus
 from oncoshift.retraining.session import RetrainingPlan, Session, log_start
-from oncoshift.retraining.workers import assign_gpus
 from oncoshift.settings import Settings, dump_settings, load_settings, replace_values
 from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.steps.recorder import RunRecorder

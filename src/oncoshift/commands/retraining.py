@@ -55,7 +55,7 @@ def retrain(context: Context) -> None:
     """
     from oncoshift.training.interruption import stop_on_sigterm
 
-    given, project = context.arguments, context.project
+    given = context.arguments
     context.need_project_params()
     stop_on_sigterm()
     # Either way, mistakes of the user are reported before Prefect starts.
@@ -63,15 +63,29 @@ def retrain(context: Context) -> None:
         _check(context)
     elif (outcome := _find_unchanged(context)) is not None:
         return show(outcome)
-    options = [*(["--preset", context.preset] if context.preset else []), *(["--force"] if given.force else [])]
-    if given.name is not None:
-        options += ["--name", given.name]
-    for override in given.overrides:
-        options += ["--set", override]
-    code = _run([sys.executable, "-m", "flows.retrain", *options], project)
+    options = [*(["--force"] if given.force else []), *([] if given.name is None else ["--name", given.name])]
+    return run_flow("flows.retrain", context, options, "the retraining")
+
+
+def run_flow(module: str, context: Context, options: Sequence[str], what: str) -> None:
+    """Run a Prefect flow in a process of its own, with the settings of the command line.
+
+    Args:
+        module: the flow's program.
+        context: of the command.
+        options: of the program, beside those that choose settings.
+        what: what the flow is, in messages.
+
+    Raises:
+        FlowError: the flow failed; its own output says why.
+        TrainingInterrupted: SIGTERM came, and the flow has stopped.
+    """
+    chosen = ["--preset", context.preset] if context.preset else []
+    for override in context.arguments.overrides:
+        chosen += ["--set", override]
+    code = _run([sys.executable, "-m", module, *chosen, *options], context.project)
     if code:
-        raise _interpret_exit_code(code)
-    return None
+        raise _interpret_exit_code(code, what)
 
 
 def _check(context: Context) -> None:
@@ -116,20 +130,20 @@ def show(outcome: Outcome) -> None:
         console.print(line, markup=False)
 
 
-def _interpret_exit_code(code: int) -> OncoshiftError | KeyboardInterrupt:
+def _interpret_exit_code(code: int, what: str) -> OncoshiftError | KeyboardInterrupt:
     """Turn the flow's exit code into an error with advice; the flow has printed why it failed."""
     if code in (TrainingInterrupted.exit_code, -signal.SIGTERM):
-        return TrainingInterrupted("the retraining was stopped; start it again and it goes on from there")
+        return TrainingInterrupted(f"{what} was stopped; start it again and it goes on from there")
     if code in (INTERRUPTED, -signal.SIGINT):
         return KeyboardInterrupt()
     if code < 0:
         name = signal.Signals(-code).name
-        return FlowError(f"the retraining was killed by {name}; start it again and it goes on from there", 128 - code)
+        return FlowError(f"{what} was killed by {name}; start it again and it goes on from there", 128 - code)
     if code == OncoshiftError.exit_code:
         return FlowError("nothing was lost: fix that, and start it again", code)
     if code == UnavailableError.exit_code:
         return FlowError("nothing was lost: start it again when it is back", code)
-    return FlowError("the retraining crashed, see above; what it had done is kept", CRASHED)
+    return FlowError(f"{what} crashed, see above; what it had done is kept", CRASHED)
 
 
 def _run(command: Sequence[str], folder: Path) -> int:

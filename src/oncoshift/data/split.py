@@ -1,9 +1,10 @@
 """Stage `split`: by group, stratified, seeded, and blind to target labels for training data.
 
 A group is on one of four sides: training (source_train and target_train), source_val, audit or
-test. Which groups of the target are held out depends on which of them have any label, never on the
-labels' values. Only the division of held-out groups between audit and test uses the values. A group
-that spans target and source is always trained on.
+test. With `split.by: tile` each tile is a group of its own, and is named so. Which groups of the
+target are held out depends on which of them have any label, never on the labels' values. Only the
+division of held-out groups between audit and test uses the values. A group that spans target and
+source is always trained on.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def split(settings: SplitSettings, tiles: pd.DataFrame, target: str, sources: Se
             lacks a class.
     """
     check_sources(tiles, target, sources)
+    if settings.by == "tile":
+        tiles = tiles.assign(group=tiles["tile_id"])
     of_sources, of_target = tiles[tiles["organ"].isin(sources)], tiles[tiles["organ"] == target]
     shared = set(of_sources["group"]) & set(of_target["group"])
     source = of_sources[of_sources["label"] != UNKNOWN]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import pandas as pd
-from mlflow import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from oncoshift.errors import RegistryError
+from oncoshift.files import DamagedFileError
 from oncoshift.registry.pages import read_pages
 from oncoshift.registry.tracking import KEY_TAG
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.entities import Run
 
     from oncoshift.registry.tracking import Tracker
@@ -106,11 +103,8 @@ def _read_table(tracker: Tracker, retraining: Run, method: str) -> pd.DataFrame 
     step = tracker.find_run(f"{retraining.data.tags.get(KEY_TAG)}/evaluate")
     if step is None:
         return None
-    with TemporaryDirectory() as scratch:
-        try:
-            file = tracker.client.download_artifacts(step.info.run_id, f"{method}/predictions.json", scratch)
-            content = json.loads(Path(file).read_text(encoding="utf-8"))
-        except (MlflowException, OSError):
-            return None
-    table = pd.DataFrame(content["data"], columns=content["columns"])
+    try:
+        table = tracker.read_table(step.info.run_id, f"{method}/predictions.json")
+    except DamagedFileError:
+        return None
     return table.astype({"tile_id": str, "organ": str, "group": str})

@@ -246,6 +246,21 @@ class Tracker:
         if entry not in (tables := json.loads(tag)):
             self.client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*tables, entry]))
 
+    def read_table(self, run_id: str, path: str) -> pd.DataFrame:
+        """Read the table that `log_table` saved as the run's artifact `path`.
+
+        Raises:
+            DamagedFileError: it is absent, or cannot be read.
+        """
+        from pandas import DataFrame
+
+        with TemporaryDirectory() as scratch:
+            try:
+                content = json.loads(Path(self.client.download_artifacts(run_id, path, scratch)).read_bytes())
+                return DataFrame(content["data"], columns=content["columns"])
+            except (MlflowException, OSError, KeyError, ValueError) as error:
+                raise DamagedFileError(f"run {run_id}: artifact {path}: cannot be read: {error}") from error
+
     def log_input(
         self,
         run_id: str,

@@ -191,7 +191,7 @@ def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     """Hash settings, data (audit and test too) and code; an equal key means nothing to retrain."""
     who_tunes = {"workers", "storage", "heartbeat_seconds"}
     how_it_runs: dict[str, Any] = {
-        "train": set(RUNTIME_SETTINGS), "tune": who_tunes, "watch": True, "tracking": True
+        "train": set(RUNTIME_SETTINGS), "tune": who_tunes, "watch": True, "paper": True, "tracking": True
     }  # fmt: skip
     settings = plan.settings.model_dump(mode="json", exclude=how_it_runs)
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]

@@ -2,25 +2,18 @@
 
     python -m oncoshift.retraining.workers
 
-A worker reads its task from standard input as a line of JSON and writes lines of progress to
-standard output. The end of its input means that its parent is gone, and it stops. It is in a
-process group of its own, so that Ctrl-C reaches only the parent, which stops its workers: each ends
-its training step, writes a checkpoint and exits.
+Each gets one task, and writes lines of progress; see `children`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import queue
-import signal
-import subprocess
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -30,6 +23,7 @@ from oncoshift.logs import log_as_json
 from oncoshift.parallel import count_usable_cores
 from oncoshift.program import show_any_text
 from oncoshift.registry.waiting import waiting_for
+from oncoshift.retraining.children import Child, end_with_parent, stop_children
 from oncoshift.retraining.prepare import open_jobs
 from oncoshift.retraining.session import RetrainingPlan, open_session
 from oncoshift.settings import TuneSettings, parse_settings, replace_values
@@ -38,12 +32,9 @@ from oncoshift.training.interruption import interruptible, stop_on_sigterm
 from oncoshift.tuning.worker import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from oncoshift.retraining.session import Say, Session
-
-_STOP_SECONDS = 60
-"""Seconds for a worker to end its step and write its checkpoint before it is killed."""
 
 _POLL_SECONDS = 0.2
 
@@ -121,18 +112,18 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         max(1, count_usable_cores() // count),
     )
     with interruptible() as stop_requested:
-        workers: list[_Worker] = []
+        workers: list[Child] = []
         listeners: list[threading.Thread] = []
         lines: queue.Queue[str] = queue.Queue()
         try:
             for number in range(1, count + 1):
-                workers.append(_Worker(number, plan.settings.train.processes))
-                listeners.append(threading.Thread(target=workers[-1].communicate, args=(task, lines), daemon=True))
+                workers.append(Child(__name__, number, plan.settings.train.processes))
+                listeners.append(threading.Thread(target=_communicate, args=(workers[-1], task, lines), daemon=True))
                 listeners[-1].start()
             while any(worker.process.poll() is None for worker in workers) and not stop_requested():
                 _relay(lines, plan.say)
         finally:
-            _stop(workers)
+            stop_children(workers)
             for listener in listeners:
                 listener.join(_POLL_SECONDS)
             _relay(lines, plan.say)
@@ -157,34 +148,11 @@ def _choose_exit_code(codes: Iterable[int]) -> int:
     return UnavailableError.exit_code if UnavailableError.exit_code in own else OncoshiftError.exit_code
 
 
-class _Worker:
-    """A worker process, as seen by its parent."""
-
-    def __init__(self, number: int, gpus: int) -> None:
-        self.number = number
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "oncoshift.retraining.workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **assign_gpus(number - 1, gpus)},
-            process_group=0,
-        )
-
-    def communicate(self, task: WorkerTask, lines: queue.Queue[str]) -> None:
-        """Send the task, and forward the worker's lines until its output ends."""
-        to, of = cast("IO[str]", self.process.stdin), cast("IO[str]", self.process.stdout)
-        with suppress(BrokenPipeError):  # it has ended already; its exit code says why
-            to.write(f"{json.dumps(asdict(task))}\n")
-            to.flush()
-        for line in of:
-            lines.put(f"{line.rstrip()} [worker {self.number}]")
-
-    @property
-    def ending(self) -> str:
-        """Exit of the process, in words."""
-        code = self.process.returncode
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+def _communicate(worker: Child, task: WorkerTask, lines: queue.Queue[str]) -> None:
+    """Send the task, and forward the worker's lines until its output ends."""
+    worker.send(asdict(task))
+    for line in worker.read_lines():
+        lines.put(f"{line} [worker {worker.number}]")
 
 
 def _relay(lines: queue.Queue[str], say: Say) -> None:
@@ -195,34 +163,6 @@ def _relay(lines: queue.Queue[str], say: Say) -> None:
             say(lines.get_nowait())
     except queue.Empty:
         return
-
-
-def _stop(workers: Sequence[_Worker]) -> None:
-    """Stop the workers that still run, and kill those that do not stop in time."""
-    for worker in workers:
-        if worker.process.poll() is None:
-            worker.process.terminate()
-    for worker in workers:
-        try:
-            worker.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
-
-
-def assign_gpus(worker: int, each: int) -> dict[str, str]:
-    """Choose the environment that assigns GPUs to a worker, in turn; empty if there is only one.
-
-    Args:
-        worker: from 0.
-        each: number of GPUs of one training (`train.processes`).
-    """
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [str(number) for number in range(torch.cuda.device_count())] if named is None else named.split(",")
-    if len(gpus) <= each:
-        return {}
-    mine = [gpus[(worker * each + offset) % len(gpus)] for offset in range(each)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
 
 def run_task(task: WorkerTask) -> None:
@@ -250,13 +190,6 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _end_with_parent() -> None:
-    """Stop this process when the parent closes its input."""
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def main() -> int:
     """Run the task of the input; return 0 when no trial is left, or an error's exit code."""
     show_any_text()
@@ -264,7 +197,7 @@ def main() -> int:
     stop_on_sigterm()  # once: when the input ends, this process sends itself a second one
     try:
         task = WorkerTask(**json.loads(sys.stdin.readline()))
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        threading.Thread(target=end_with_parent, daemon=True).start()
         run_task(task)
     except TrainingInterrupted as stopped:
         return stopped.exit_code

@@ -60,6 +60,9 @@ class SplitSettings(Section):
     val_share: Share = Field(0.2, description="share of each source organ's groups, for source validation")
     audit_share: Share = Field(0.2, description="share of the target's labelled groups, for the gate alone")
     test_share: Share = Field(0.3, description="share of the target's labelled groups, for the report alone")
+    by: Literal["group", "tile"] = Field(
+        "group", description="tile: as if each tile were a group; for `oncoshift paper`, which shows what that hides"
+    )
     seed: int = Field(0, ge=0, description="seed of the random split")
 
     @model_validator(mode="after")

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from oncoshift.grid.registry import PROTOCOLS
 from oncoshift.methods.registry import METHODS
 from oncoshift.selection.registry import VALIDATORS
-from oncoshift.settings.base import Names, OneOf, Section, Share
+from oncoshift.settings.base import Names, OneOf, Organ, Section, Share, StainVariant
 
 
 class TuneSettings(Section):
@@ -229,6 +230,64 @@ class TrackingSettings(Section):
     )
 
 
+class PaperSettings(Section):
+    """The grid of `oncoshift paper`; each row is trained with `retrain.seeds` seeds."""
+
+    pools: tuple[tuple[Organ, ...], ...] = Field(
+        (
+            ("lung", "colon", "breast"),
+            ("colon", "lung", "breast"),
+            ("breast", "lung", "colon"),
+            ("lung", "colon", "breast", "kidney"),
+            ("colon", "lung", "breast", "kidney"),
+            ("breast", "lung", "colon", "kidney"),
+            ("kidney", "lung", "colon", "breast"),
+        ),
+        min_length=1,
+        description="what is adapted from where: lists of organs, the target first",
+    )
+    methods: Names[Annotated[str, OneOf(tuple(METHODS))]] = Field(
+        (
+            "dann", "cdan", "mcc", "mdd", "dann_multi", "self_training", "dann_mcc", "cdan_mcc", "anchored",
+            "dann_mcc_orient",
+        ),
+        min_length=1,
+        description="adapting methods; erm, single and ensemble are always trained",
+    )  # fmt: skip
+    variants: Names[StainVariant] = Field(("none", "reinhard"), min_length=1, description="stain variants")
+    protocols: Names[Annotated[str, OneOf(tuple(PROTOCOLS))]] = Field(
+        tuple(PROTOCOLS),
+        min_length=1,
+        description="honest, and others on pools of two sources, to see what each difference to it is worth",
+    )
+    workers: int = Field(2, ge=1, description="number of processes that train rows at once")
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _convert_pools(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return tuple(tuple(pool) if isinstance(pool, list) else pool for pool in value)
+
+    @field_validator("pools")
+    @classmethod
+    def _check_pools(cls, pools: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        for pool in pools:
+            if len(pool) < 2 or len(set(pool)) < len(pool):
+                raise ValueError(f"{list(pool)} is no pool; name a target and then one source or more, each once")
+        if len(set(pools)) < len(pools):
+            raise ValueError("names a pool more than once")
+        return pools
+
+    @field_validator("methods")
+    @classmethod
+    def _check_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for name in methods:
+            if not METHODS[name].uses_target or METHODS[name].reads_labels:
+                raise ValueError(f"names {name}, which does not adapt without labels; leave it out")
+        return methods
+
+
 class JudgingSections(Section):
     """The sections about trained models."""
 
@@ -239,4 +298,5 @@ class JudgingSections(Section):
     explain: ExplainSettings = ExplainSettings()
     gate: GateSettings = GateSettings()
     watch: WatchSettings = WatchSettings()
+    paper: PaperSettings = PaperSettings()
     tracking: TrackingSettings = TrackingSettings()

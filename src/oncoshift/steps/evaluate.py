@@ -143,7 +143,7 @@ class Evaluation:
         """The metrics of method and control on the target, and the gain, by stable names."""
         values: dict[str, float] = {}
         for prefix, method in (("target", self.method), ("control", self.control)):
-            values |= _list_figures(prefix, self.methods[method].report.organ(self.target))
+            values |= list_figures(prefix, self.methods[method].report.organ(self.target))
         if self.gain is not None:
             values |= _list_interval("gain/balanced_accuracy", self.gain)
         return values
@@ -175,7 +175,9 @@ def run(jobs: ExperimentJobs, trained: Mapping[str, Sequence[TrainedJob]], setti
     properties = measure_tiles(jobs.load_tiles(("test",)))
     slices = build_slices(methods[method].predictions, properties, settings.target)
     try:
-        gain = _compute_gain(settings, methods[method].predictions, methods[control].predictions)
+        gain = compute_gain(
+            settings.target, methods[method].predictions, methods[control].predictions, settings.evaluate
+        )
     except TooFewGroupsError as error:
         return Evaluation(settings.target, method, control, methods, None, maps, slices, str(error))
     return Evaluation(settings.target, method, control, methods, gain, maps, slices)
@@ -195,6 +197,45 @@ def compute_roc_points(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(curves)
 
 
+def compute_gain(target: str, adapted: pd.DataFrame, control: pd.DataFrame, settings: EvaluateSettings) -> Interval:
+    """Compute balanced accuracy of one model minus another's, paired by group and seed.
+
+    Args:
+        target: the organ whose tiles are compared.
+        adapted: predictions with the columns of `evaluation.domains.PREDICTION_COLUMNS`.
+        control: the same of the model that is subtracted.
+        settings: section `evaluate`.
+
+    Raises:
+        TooFewGroupsError: a class has fewer than two groups.
+    """
+    of_method, of_control = (
+        next(tiles for tiles in split_by_organ(table) if tiles.organ == target) for table in (adapted, control)
+    )
+    return bootstrap_differences(
+        of_method.labels,
+        of_method.probabilities,
+        of_control.probabilities,
+        of_method.groups,
+        resamples=settings.bootstrap,
+        confidence=settings.confidence,
+        names=("balanced_accuracy",),
+        thresholds=(of_method.thresholds, of_control.thresholds),
+    )["balanced_accuracy"]
+
+
+def list_figures(prefix: str, result: OrganResult, seed: int | None = None) -> dict[str, float]:
+    """List an organ's metrics, of one seed or the mean over seeds, with their intervals."""
+    intervals = result.intervals if seed is None else result.seed_intervals(seed)
+    values: dict[str, float] = {}
+    for name in METRIC_NAMES:
+        if name in intervals:
+            values |= _list_interval(f"{prefix}/{name}", intervals[name])
+        elif (point := result.mean(name) if seed is None else getattr(result.per_seed[seed], name)) is not None:
+            values[f"{prefix}/{name}"] = point
+    return values
+
+
 def _evaluate(jobs: ExperimentJobs, seeds: Sequence[TrainedJob], settings: EvaluateSettings) -> EvaluatedMethod:
     parts = [predict_calibrated(jobs, trained, settings) for trained in seeds]
     predictions = pd.concat([table for table, _ in parts])
@@ -208,41 +249,13 @@ def _evaluate(jobs: ExperimentJobs, seeds: Sequence[TrainedJob], settings: Evalu
     )
 
 
-def _compute_gain(settings: Settings, adapted: pd.DataFrame, control: pd.DataFrame) -> Interval:
-    of_method, of_control = (
-        next(tiles for tiles in split_by_organ(table) if tiles.organ == settings.target) for table in (adapted, control)
-    )
-    return bootstrap_differences(
-        of_method.labels,
-        of_method.probabilities,
-        of_control.probabilities,
-        of_method.groups,
-        resamples=settings.evaluate.bootstrap,
-        confidence=settings.evaluate.confidence,
-        names=("balanced_accuracy",),
-        thresholds=(of_method.thresholds, of_control.thresholds),
-    )["balanced_accuracy"]
-
-
 def _record_seeds(recorder: Recorder, method: EvaluatedMethod, target: str) -> None:
     """Log each seed's metrics on the target in its training's run, for comparison in the UI."""
     result = method.report.organ(target)
     for trained in method.seeds:
         settings = trained.job.settings
-        values = _list_figures("target", result, settings.seed)
+        values = list_figures("target", result, settings.seed)
         recorder.find_step(f"train-{settings.train.method}-s{settings.seed}").log_metrics(values, trained.ended_ms)
-
-
-def _list_figures(prefix: str, result: OrganResult, seed: int | None = None) -> dict[str, float]:
-    """List an organ's metrics, of one seed or the mean over seeds, with their intervals."""
-    intervals = result.intervals if seed is None else result.seed_intervals(seed)
-    values: dict[str, float] = {}
-    for name in METRIC_NAMES:
-        if name in intervals:
-            values |= _list_interval(f"{prefix}/{name}", intervals[name])
-        elif (point := result.mean(name) if seed is None else getattr(result.per_seed[seed], name)) is not None:
-            values[f"{prefix}/{name}"] = point
-    return values
 
 
 def _list_interval(name: str, interval: Interval) -> dict[str, float]:

@@ -1,0 +1,66 @@
+"""The command `paper`: the grid of arXiv 2601.14678 on one's own tiles, and its page of results."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oncoshift.commands.retraining import run_flow
+
+if TYPE_CHECKING:
+    import argparse
+
+    from oncoshift.commands.context import Context
+
+
+def add_paper(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `paper`."""
+    parser.add_argument("--list", action="store_true", help="list the rows and how many trainings they are, and exit")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the page here, with its pictures in img/ beside it"
+    )
+
+
+def paper(context: Context) -> None:
+    """Run the Prefect flow in a process of its own, as `retrain` does.
+
+    Raises:
+        DataError: the data set is missing, or has no tile of an organ of a pool.
+        FlowError: the flow failed; its own output says why.
+        SettingsError: a setting is not allowed.
+        WeightsError: pretrained weights are missing or do not fit the network.
+    """
+    from oncoshift.training.interruption import stop_on_sigterm
+
+    given = context.arguments
+    context.need_project_params()
+    if given.list:
+        return _list_rows(context)
+    stop_on_sigterm()
+    _check(context)
+    options = [] if given.out is None else ["--out", str(given.out.absolute())]
+    return run_flow("flows.paper", context, options, "the grid")
+
+
+def _check(context: Context) -> None:
+    """Report mistakes of the user before Prefect starts."""
+    from oncoshift.grid.recipe import make_plan
+
+    make_plan(
+        context.project,
+        preset=context.preset,
+        overrides=tuple(context.arguments.overrides),
+        environ=os.environ,
+        say=print,
+    )
+
+
+def _list_rows(context: Context) -> None:
+    from oncoshift.grid.rows import list_rows
+
+    rows, seeds = list_rows(context.settings), context.settings.retrain.seeds
+    for row in rows:
+        print(row.title)
+    print(f"{len(rows)} rows of {seeds} seeds each", file=sys.stderr)

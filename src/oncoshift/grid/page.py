@@ -1,0 +1,498 @@
+"""The page of the grid's results: Markdown with tables and pictures, none of it typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oncoshift.grid import published
+from oncoshift.grid.plots import draw_differences, draw_matrices, draw_slopes
+from oncoshift.grid.registry import HONEST, PROTOCOLS
+from oncoshift.grid.results import FAILED_BELOW, GOOD_FROM
+from oncoshift.grid.rows import CONTROL, ENSEMBLE
+from oncoshift.markdown import render_table
+from oncoshift.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from oncoshift.evaluation.intervals import Interval
+    from oncoshift.grid.results import MeasuredRow, Results
+    from oncoshift.grid.rows import Pool
+    from oncoshift.registry.tracking import Tracker
+
+PAGE, IMAGES = "results.md", "img"
+"""Artifacts of the results' run: the page, and the folder of its pictures."""
+
+_NOTHING = "–"
+
+
+def record_page(tracker: Tracker, results: Results) -> None:
+    """Save the page and its pictures as artifacts of the results' run."""
+    for name, figure in draw_figures(results).items():
+        tracker.log_figure(results.run, figure, f"{IMAGES}/{name}")
+    tracker.log_text(results.run, render_page(results), PAGE)
+
+
+def write_page(results: Results, path: Path) -> None:
+    """Write the page to a file, and its pictures into the folder `img` beside it."""
+    folder = path.parent / IMAGES
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in draw_figures(results).items():
+        figure.savefig(folder / name, dpi=110)
+    path.write_text(render_page(results), encoding="utf-8")
+
+
+def render_page(results: Results) -> str:
+    """Render the page as Markdown."""
+    sections = [
+        _render_head(results),
+        _render_headline(results),
+        _render_methods(results),
+        _render_choice(results),
+        _render_matrix(results),
+        _render_stain(results),
+        _render_protocols(results),
+        _render_validators(results),
+        _render_limits(results),
+        _render_rows(results),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def draw_figures(results: Results) -> dict[str, Figure]:
+    """Draw the pictures of the page, by file name; those without any value are left out."""
+    drawn = {
+        "results-slopes.png": _draw_slopes(results),
+        "results-matrix.png": _draw_matrix(results),
+        "results-stain.png": _draw_stain(results),
+        "results-protocols.png": _draw_protocols(results),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _render_head(results: Results) -> str:
+    settings = results.settings
+    seeds = settings.retrain.seeds
+    trunk = f"{settings.model.backbone}, {'frozen' if settings.model.freeze == 'all' else 'trained'}"
+    pretrained = "from a random start" if settings.model.weights == "none" else "pretrained"
+    return f"""\
+# Results
+
+This page is made by one command from the runs that it left in MLflow (experiment
+`{settings.tracking.experiment}-paper`, commit {results.commit}); nothing on it is typed.
+
+```sh
+{results.command} --out docs/results.md
+```
+
+Each figure is a mean over {seeds} seed{"s" if seeds > 1 else ""} on held-out tiles, with a
+{settings.evaluate.confidence:.0%} bootstrap interval over groups (patients, slides, originals) and seeds. The
+trunk is a {trunk}, {pretrained}; {settings.train.epochs} epochs. Test tiles took part in no decision: no method,
+validator or verdict reads a label of the target, except where a column says so."""
+
+
+def _render_headline(results: Results) -> str:
+    rows = [
+        (
+            str(pool),
+            _count(results, pool),
+            _paper_dann(pool),
+            _show(_interval(results.find(pool, CONTROL))),
+            *_describe_chosen(results, pool),
+            _describe_oracle(results, pool),
+            _show(find_bound(results, pool.target)),
+        )
+        for pool in results.pools
+    ]
+    header = (
+        "target ← sources", "tiles, groups", "paper's DANN", "source-only", "chosen without labels",
+        "balanced accuracy", "gain, paired", "verdict", "best method (oracle)", "own labels (bound)",
+    )  # fmt: skip
+    return f"""\
+## In one table
+
+{render_table(header, rows)}
+
+- *paper's DANN*: accuracy, one seed, split by image, the better of its two stain variants.
+- *chosen without labels*: one of {_list_candidates(results)}, by the verdict and then by
+  `{results.settings.select.validator}` ([how](architecture.md#which-method)); the gain is over source-only.
+- *best method (oracle)*: the row with the best mean on these very test tiles, so its figure is too high.
+- *own labels (bound)*: trained on labels of the target's other groups, and measured on validation
+  groups of it, which are not the test groups.
+
+![Source-only to the method chosen without labels; the green line is the bound](img/results-slopes.png)"""
+
+
+def _render_methods(results: Results) -> str:
+    names = [CONTROL, ENSEMBLE, *results.settings.paper.methods]
+    parts = []
+    for variant in results.variants:
+        rows = [
+            (_describe_method(name), *(_show_with_seeds(results.find(pool, name, variant)) for pool in results.pools))
+            for name in names
+        ]
+        parts.append(f"Stain variant `{variant}`:\n\n{render_table(('method', *map(str, results.pools)), rows)}")
+    return (
+        "## All methods\n\nBalanced accuracy on test tiles of the target; below it, the least and the greatest seed. "
+        "Hyperparameters\nare those of the preset, untuned, so methods are not at their best.\n\n" + "\n\n".join(parts)
+    )
+
+
+def _render_choice(results: Results) -> str:
+    if not results.chosen:
+        return ""
+    rows = []
+    for each in results.chosen:
+        for candidate in each.choice.candidates:
+            row = results.find(each.pool, candidate.method)
+            assert candidate.verdict is not None  # noqa: S101 - rows that were judged
+            name = f"{candidate.method} (chosen)" if candidate.method == each.choice.method else candidate.method
+            rows.append(
+                (str(each.pool), name, f"{candidate.score:.3f}", candidate.verdict.kind.value, _show(_interval(row)))
+            )
+    regrets = [each.regret for each in results.chosen if each.regret is not None]
+    judged = results.judged.dropna()
+    failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
+    good = judged[judged["balanced_accuracy"] >= GOOD_FROM]
+    counts = [
+        (name, *(str(int((part["verdict"] == kind).sum())) for kind in ("trust", "doubt", "refuse")))
+        for name, part in (
+            (f"failed (below {FAILED_BELOW})", failed),
+            (f"good (from {GOOD_FROM})", good),
+            ("all", judged),
+        )
+    ]
+    return f"""\
+## The choice without labels, and the verdict
+
+{render_table(("target ← sources", "candidate", "score", "verdict", "balanced accuracy, read afterwards"), rows)}
+
+Mean regret of the choice against the best candidate: {np.mean(regrets):.3f} over {len(regrets)} pools.
+
+What the verdict said of the picked seed of each adapted row, and what is true of that seed:
+
+{render_table(("", "trusted", "doubted", "refused"), counts)}"""
+
+
+def _render_matrix(results: Results) -> str:
+    organs = results.organs
+    rows = [(f"{organ} alone", *(_show(find_single(results, organ, tested)) for tested in organs)) for organ in organs]
+    ensembles = [
+        (organ, _show_number(published.ENSEMBLE.get(organ)), _show(_interval(_find_widest(results, organ, ENSEMBLE))))
+        for organ in organs
+    ]
+    return f"""\
+## From one organ to the others
+
+Trained on one organ (rows), tested on each (columns); on its own organ, validation groups.
+
+{render_table(("trained on", *organs), rows)}
+
+![The same as a heat map, beside the paper's, in which kidney is abdominal CT](img/results-matrix.png)
+
+The ensemble of the three models from the other organs:
+
+{render_table(("target", "paper's accuracy", "balanced accuracy"), ensembles)}"""
+
+
+def _render_stain(results: Results) -> str:
+    if len(results.variants) < 2:
+        return ""
+    first, *others = results.variants
+    rows = []
+    for pool in results.pools:
+        for name in _list_stain_methods(results):
+            for variant in others:
+                with_it, without = results.find(pool, name, variant), results.find(pool, name)
+                paper = _paper_stain_effect(pool, name, variant)
+                rows.append(
+                    (
+                        str(pool), name, variant, _show(_interval(without)), _show(_interval(with_it)),
+                        _show_signed(results.compute_difference(with_it, without)), paper,
+                    )
+                )  # fmt: skip
+    header = ("target ← sources", "method", "variant", first, "normalised", "difference, paired", "paper's difference")
+    return f"""\
+## Stain normalisation
+
+{render_table(header, rows)}
+
+![What stain normalisation changes, paired by group, with intervals](img/results-stain.png)"""
+
+
+def _render_protocols(results: Results) -> str:
+    protocols = [name for name in results.settings.paper.protocols if name != HONEST]
+    pools = [pool for pool in results.pools if len(pool.sources) == 2]
+    if not protocols or not pools:
+        return ""
+    words = [f"- `{name}`: {PROTOCOLS[name].words}." for name in (HONEST, *protocols)]
+    rows = []
+    for pool in pools:
+        for name in (HONEST, *protocols):
+            control, dann = (results.find(pool, method, protocol=name) for method in (CONTROL, "dann"))
+            rows.append(
+                (
+                    str(pool), name, _show(_own_organ(results, pool, name)), _show(_interval(control)),
+                    _show_with_seeds(dann), _show_signed(results.compute_gain(dann)),
+                )
+            )  # fmt: skip
+    header = (
+        "target ← sources", "protocol", "one source organ, on itself", "source-only", "DANN; least and greatest seed",
+        "DANN's gain, paired",
+    )  # fmt: skip
+    frozen = (
+        "\n\nThe trunk is frozen in all of them, so a random start means features of random weights; the paper trains "
+        "the\nwhole network, which takes a GPU and is not what stands here."
+        if results.settings.model.freeze == "all"
+        else ""
+    )
+    return f"""\
+## What each difference to the paper's protocol is worth
+
+{chr(10).join(words)}
+
+{render_table(header, rows)}
+
+![DANN's gain over source-only under each protocol](img/results-protocols.png){frozen}"""
+
+
+def _render_validators(results: Results) -> str:
+    ranks = results.rank_validators()
+    if ranks.empty:
+        return ""
+    pools = list(dict.fromkeys(ranks["pool"]))
+    rows = []
+    for name, part in ranks.groupby("validator", sort=False):
+        by_pool = part.set_index("pool")
+        cells = [
+            f"{by_pool.loc[pool, 'spearman']:.2f} / {by_pool.loc[pool, 'regret']:.3f}"
+            if pool in by_pool.index
+            else _NOTHING
+            for pool in pools
+        ]
+        rows.append((str(name), *cells, f"{part['regret'].mean():.3f}"))
+    return f"""\
+## Validators
+
+Over all adapted models of a pool, each seed by itself: Spearman correlation of the score with the true
+balanced accuracy, and what the model with the best score loses against the best one. What
+`benchmarks/selection.py` measures of more validators is in [studies](studies.md).
+
+{render_table(("validator", *pools, "mean regret"), rows)}"""
+
+
+def _render_limits(results: Results) -> str:
+    judged = results.judged.dropna()
+    failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
+    trusted = int((failed["verdict"] == "trust").sum())
+    small = [pool for pool in results.pools if (row := results.find(pool, CONTROL)) and row.count(pool.target)[1] < 20]
+    few = ", ".join(f"{pool.target} ({results.find(pool, CONTROL).count(pool.target)[1]})" for pool in small)  # type: ignore[union-attr]
+    anchored = [name for name in results.settings.paper.methods if METHODS[name].reads_anchor]
+    lines = [
+        f"- That the verdict is safe beyond these tiles: it trusted {trusted} of {len(failed)} failed models here.",
+        "- That these are independent trials: models of one target are not, and the verdict's limits were set",
+        "  with tiles of these organs.",
+        "- That a method is the best of these: hyperparameters are untuned, and many differences are within",
+        "  the spread of seeds.",
+    ]
+    if small:
+        lines.append(f"- Anything about targets with few test groups: {few}. Their intervals are wide for that.")
+    if anchored:
+        lines.append(
+            f"- That {', '.join(anchored)} need no prior knowledge: they read an anchor of morphology,\n"
+            "  which was chosen when the labels of these organs were known."
+        )
+    lines.append(
+        "- That the paper's figures and ours are of the same task: data, split and class balance differ, and its "
+        "kidney is\n  abdominal CT."
+    )
+    return "## What we would not claim\n\n" + "\n".join(lines)
+
+
+def _render_rows(results: Results) -> str:
+    rows = []
+    for each in results.rows:
+        tiles, groups = each.count(each.row.pool.target)
+        value = f"cannot be trained: {each.failure}" if each.failure else _show(each.of_target)
+        auroc = "" if each.failure else _show(each.get_interval(each.row.pool.target, "auroc"))
+        row = each.row
+        rows.append(
+            (
+                str(row.pool), row.name, row.variant, row.protocol, str(len(each.facts.get("jobs", ()))),
+                f"{tiles}, {groups}", value, auroc, each.run[:8],
+            )
+        )  # fmt: skip
+    header = (
+        "target ← sources", "method", "variant", "protocol", "seeds", "tiles, groups", "balanced accuracy", "AUROC",
+        "run",
+    )  # fmt: skip
+    return f"## Every row\n\n{render_table(header, rows)}"
+
+
+def find_single(results: Results, trained: str, tested: str) -> Interval | None:
+    """Find how a model from one organ does on another's test tiles, or its own validation tiles.
+
+    It is read from the pool with the most sources that has both.
+    """
+    target = None if trained == tested else tested
+    pools = [pool for pool in results.pools if trained in pool.sources and target in (None, pool.target)]
+    if not pools:
+        return None
+    row = results.find(max(pools, key=lambda pool: len(pool.sources)), f"{trained} alone")
+    return None if row is None else row.get_interval(tested)
+
+
+def find_bound(results: Results, organ: str) -> Interval | None:
+    """Find what a model trained on an organ's own labels reaches on other groups of it."""
+    return find_single(results, organ, organ)
+
+
+def _own_organ(results: Results, pool: Pool, protocol: str) -> Interval | None:
+    organ = pool.sources[0]
+    row = results.find(pool, f"{organ} alone", protocol=protocol)
+    return None if row is None else row.get_interval(organ)
+
+
+def _find_widest(results: Results, target: str, name: str) -> MeasuredRow | None:
+    pools = [pool for pool in results.pools if pool.target == target]
+    return results.find(max(pools, key=lambda pool: len(pool.sources)), name) if pools else None
+
+
+def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
+    chosen = next((each for each in results.chosen if each.pool == pool), None)
+    if chosen is None:
+        return (_NOTHING,) * 4
+    verdict = chosen.row.candidate and chosen.row.candidate.verdict
+    gain = results.compute_gain(chosen.row)
+    return (
+        chosen.choice.method,
+        _show(chosen.row.of_target),
+        _show_signed(gain),
+        verdict.kind.value if verdict else _NOTHING,
+    )
+
+
+def _describe_oracle(results: Results, pool: Pool) -> str:
+    found = [results.find(pool, name) for name in results.settings.paper.methods]
+    known = [(row.of_target.point, row) for row in found if row is not None and row.of_target is not None]
+    if not known:
+        return _NOTHING
+    point, best = max(known, key=lambda each: each[0])
+    return f"{best.row.method} {point:.3f}"
+
+
+def _describe_method(name: str) -> str:
+    return f"{name} (reads an anchor)" if METHODS[name].reads_anchor else name
+
+
+def _list_candidates(results: Results) -> str:
+    names = {candidate.method: None for each in results.chosen for candidate in each.choice.candidates}
+    return ", ".join(names)
+
+
+def _list_stain_methods(results: Results) -> list[str]:
+    chosen = [each.choice.method for each in results.chosen]
+    named = [CONTROL, *(["dann"] if "dann" in results.settings.paper.methods else []), *chosen]
+    return list(dict.fromkeys(named))
+
+
+def _count(results: Results, pool: Pool) -> str:
+    row = results.find(pool, CONTROL)
+    return _NOTHING if row is None else ", ".join(map(str, row.count(pool.target)))
+
+
+def _is_papers(pool: Pool) -> bool:
+    return {pool.target, *pool.sources} == {"lung", "colon", "breast"}
+
+
+def _paper_dann(pool: Pool) -> str:
+    if not _is_papers(pool):
+        return _NOTHING
+    return f"{max(value for (target, _), value in published.DANN.items() if target == pool.target):.3f}"
+
+
+def _paper_stain_effect(pool: Pool, name: str, variant: str) -> str:
+    given = published.DANN.get((pool.target, variant))
+    if name != "dann" or given is None or not _is_papers(pool):
+        return ""
+    return f"{given - published.DANN[pool.target, 'none']:+.3f}"
+
+
+def _interval(row: MeasuredRow | None) -> Interval | None:
+    return None if row is None else row.of_target
+
+
+def _show(value: Interval | None) -> str:
+    return _NOTHING if value is None else str(value)
+
+
+def _show_number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.3f}"
+
+
+def _show_signed(value: Interval | None) -> str:
+    return _NOTHING if value is None else value.format_signed()
+
+
+def _show_with_seeds(row: MeasuredRow | None) -> str:
+    if row is None:
+        return _NOTHING
+    seeds = row.list_seeds(row.row.pool.target).values()
+    return f"{_show(row.of_target)}; {min(seeds):.2f} to {max(seeds):.2f}" if seeds else _show(row.of_target)
+
+
+def _draw_slopes(results: Results) -> Figure | None:
+    panels = []
+    for each in results.chosen:
+        before, after = _interval(results.find(each.pool, CONTROL)), each.row.of_target
+        bound = find_bound(results, each.pool.target)
+        if before is not None and after is not None:
+            panels.append((str(each.pool), before, after, None if bound is None else bound.point, each.choice.method))
+    return draw_slopes(panels) if panels else None
+
+
+def _draw_matrix(results: Results) -> Figure | None:
+    organs = results.organs
+    theirs = _fill(organs, lambda row, column: published.SINGLE.get((row, column)))
+
+    def get(row: str, column: str) -> float | None:
+        found = find_single(results, row, column)
+        return None if found is None else found.point
+
+    ours = _fill(organs, get)
+    if np.isnan(ours).all():
+        return None
+    return draw_matrices([("the paper: accuracy", theirs), ("here: balanced accuracy", ours)], organs, organs)
+
+
+def _fill(organs: list[str], get: Callable[[str, str], float | None]) -> NDArray[np.float64]:
+    return np.array([[np.nan if (v := get(row, column)) is None else v for column in organs] for row in organs])
+
+
+def _draw_stain(results: Results) -> Figure | None:
+    rows = [
+        (f"{pool} · {name}", variant, difference)
+        for pool in results.pools
+        for name in _list_stain_methods(results)
+        for variant in results.variants[1:]
+        if (difference := results.compute_difference(results.find(pool, name, variant), results.find(pool, name)))
+    ]
+    label = f"balanced accuracy, normalised minus {results.variants[0]}"
+    return draw_differences(rows, label) if rows else None
+
+
+def _draw_protocols(results: Results) -> Figure | None:
+    rows = [
+        (str(pool), protocol, gain)
+        for pool in results.pools
+        if len(pool.sources) == 2
+        for protocol in results.settings.paper.protocols
+        if (gain := results.compute_gain(results.find(pool, "dann", protocol=protocol)))
+    ]
+    return draw_differences(rows, "balanced accuracy, DANN minus source-only") if rows else None

@@ -1,0 +1,227 @@
+"""The recipe of the grid: data of every pool, all rows, and the results.
+
+What is finished is found: data by DVC, trainings by their jobs, rows by their runs in MLflow. A
+grid that was killed is started again. `flows/paper.py` passes the steps as Prefect tasks; nothing
+here imports Prefect.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.errors import TrainingInterrupted
+from oncoshift.experiments import hold_experiment, locate_experiment, resolve_tracking_uri, resolve_weights
+from oncoshift.grid.measure import identify_row
+from oncoshift.grid.page import record_page
+from oncoshift.grid.results import Results, collect_results, find_finished_rows
+from oncoshift.grid.rows import Pool, list_rows, make_pool_settings
+from oncoshift.grid.workers import Crew, RowTask
+from oncoshift.parallel import count_usable_cores
+from oncoshift.registry.source import read_git_tags
+from oncoshift.registry.store import open_client
+from oncoshift.registry.tracking import Tracker
+from oncoshift.registry.waiting import waiting_for
+from oncoshift.retraining.inputs import check_inputs
+from oncoshift.retraining.session import RetrainingPlan
+from oncoshift.settings import load_settings, replace_values
+from oncoshift.training.interruption import interruptible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping, Sequence
+    from pathlib import Path
+
+    from oncoshift.grid.rows import Row
+    from oncoshift.settings import Settings
+    from oncoshift.steps.jobs import ExperimentJobs
+
+    Say = Callable[[str], None]
+
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """The plan of a grid.
+
+    Attributes:
+        project: the project's root.
+        settings: of the grid.
+        uri: MLflow's tracking URI.
+        command: the command that makes these results, without paths of this machine.
+        say: receives lines of progress.
+    """
+
+    project: Path
+    settings: Settings
+    uri: str
+    command: str
+    say: Say
+
+    @property
+    def experiment(self) -> str:
+        """Name of the grid's experiment in MLflow."""
+        return f"{self.settings.tracking.experiment}-paper"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The functions of the steps, or wrappers around them.
+
+    Attributes:
+        data: brings a pool's data up to date.
+        row: has a worker measure a row.
+        results: reads all rows, and records tables and pictures.
+    """
+
+    data: Callable[[RetrainingPlan], ExperimentJobs]
+    row: Callable[[Crew, RowTask], None]
+    results: Callable[[GridPlan, Sequence[RowTask]], Results]
+
+
+def make_plan(
+    project: Path,
+    *,
+    preset: str | None,
+    overrides: tuple[str, ...],
+    environ: MutableMapping[str, str],
+    say: Say,
+    trusted: bool = True,
+) -> GridPlan:
+    """Read the settings, and check the inputs that they name.
+
+    Args:
+        project: the project's root.
+        preset: a name under `presets/`, or the path of a YAML file.
+        overrides: `section.key=value` strings.
+        environ: the process's environment.
+        say: receives lines of progress.
+        trusted: whether the preset may be any file; otherwise only one in the project.
+
+    Raises:
+        DataError: the data set is missing, or has no tile of an organ of a pool.
+        SettingsError: a setting is not allowed.
+        WeightsError: pretrained weights are missing or do not fit the network.
+    """
+    settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides, trusted=trusted)
+    rows = list_rows(settings)
+    for row in {row.method: row for row in rows}.values():
+        row.make_settings(settings)  # conditions between sections
+    for pool in {row.pool: None for row in rows}:
+        check_inputs(project, make_pool_settings(settings, pool))
+    command = _describe_command(preset, overrides, environ)
+    settings = resolve_weights(settings, project)
+    return GridPlan(project, settings, resolve_tracking_uri(project, settings.tracking, environ), command, say)
+
+
+def _describe_command(preset: str | None, overrides: tuple[str, ...], environ: MutableMapping[str, str]) -> str:
+    words = ["oncoshift paper", *(["--preset", preset] if preset else [])]
+    shared = environ.get("ONCOSHIFT_SHARED")
+    for each in overrides:
+        text = each.replace(shared, "$ONCOSHIFT_SHARED") if shared else each
+        words += ["--set", f"'{text}'" if set(text) & set(" []{}*") else text]
+    return " ".join(words)
+
+
+def run_grid(plan: GridPlan, steps: Steps) -> Results:
+    """Prepare the data, measure what is not measured yet, and collect the results.
+
+    Raises:
+        ExperimentError: another process is using the data of a pool.
+        RowError: a row cannot be measured; the other rows in progress are finished first.
+        TrainingInterrupted: SIGTERM came; all workers were stopped.
+    """
+    open_client(plan.uri)
+    with waiting_for(60 * plan.settings.tracking.wait_minutes), ExitStack() as held:
+        tasks = _plan_tasks(plan, steps, held)
+        missing = _find_missing(plan, tasks)
+        plan.say(f"grid: {len(tasks)} rows, of which {len(tasks) - len(missing)} are measured already")
+        if missing:
+            _measure_all(plan, steps, missing)
+        return steps.results(plan, tasks)
+
+
+def _plan_tasks(plan: GridPlan, steps: Steps, held: ExitStack) -> list[RowTask]:
+    """Bring the data of all pools up to date, in the order of rows, and identify the rows."""
+    opened: dict[tuple[Pool, str], tuple[RetrainingPlan, dict[str, ExperimentJobs]]] = {}
+    # Heads on a frozen trunk take one thread; its features, computed once, take all cores.
+    share = 1 if plan.settings.model.freeze == "all" else plan.settings.paper.workers
+    threads = max(1, count_usable_cores() // share)
+    tasks = []
+    for row in list_rows(plan.settings):
+        by = row.make_settings(plan.settings).split.by
+        place = row.pool, by
+        if place not in opened:
+            own = _plan_pool(plan, row.pool, by)
+            held.enter_context(hold_experiment(own.layout))
+            steps.data(own)
+            opened[place] = own, {}
+        own, by_variant = opened[place]
+        if row.variant not in by_variant:
+            by_variant[row.variant] = _open_jobs(own, row)
+        key = identify_row(by_variant[row.variant], row, plan.settings)
+        tasks.append(
+            RowTask(row, key, plan.project, own.layout.folder, plan.settings, plan.uri, plan.experiment, threads)
+        )
+    return tasks
+
+
+def _open_jobs(own: RetrainingPlan, row: Row) -> ExperimentJobs:
+    from oncoshift.steps.jobs import ExperimentJobs
+
+    return ExperimentJobs.open(own.layout, row.variant, row.pool.sources)
+
+
+def _plan_pool(plan: GridPlan, pool: Pool, by: str) -> RetrainingPlan:
+    """Plan the data of a pool, which are those of a retraining from the same organs."""
+    name = f"paper-{pool.target}-from-{'-'.join(pool.sources)}{'' if by == 'group' else f'-by-{by}'}"
+    settings = replace_values(make_pool_settings(plan.settings, pool), {"split.by": by})
+    return RetrainingPlan(plan.project, locate_experiment(plan.project, name), settings, plan.uri, "", plan.say)
+
+
+def _find_missing(plan: GridPlan, tasks: Sequence[RowTask]) -> list[RowTask]:
+    finished = find_finished_rows(Tracker(plan.uri, plan.experiment, tags=read_git_tags(plan.project)))
+    return [task for task in tasks if task.key not in finished]
+
+
+def _measure_all(plan: GridPlan, steps: Steps, tasks: Sequence[RowTask]) -> None:
+    """Measure rows with `paper.workers` processes; a thread waits for each process."""
+    workers, began = plan.settings.paper.workers, time.monotonic()
+    with (
+        interruptible() as stop_requested,
+        Crew(workers, plan.settings.train.processes, plan.say).working() as crew,
+        ThreadPoolExecutor(workers) as threads,
+    ):
+        waiting = {threads.submit(copy_context().run, steps.row, crew, task) for task in tasks}
+        try:
+            while waiting and not stop_requested():
+                done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                if done:
+                    plan.say(_describe_progress(len(tasks) - len(waiting), len(tasks), time.monotonic() - began))
+        finally:
+            for future in waiting:
+                future.cancel()
+            if stop_requested():
+                crew.stop()
+        if stop_requested():
+            raise TrainingInterrupted("the grid was asked to stop; start it again and it goes on from there")
+
+
+def _describe_progress(done: int, total: int, seconds: float) -> str:
+    left = seconds / done * (total - done) / 60
+    return f"grid: {done} of {total} rows, {seconds / 60:.0f} min so far, about {left:.0f} min to go"
+
+
+def collect(plan: GridPlan, tasks: Sequence[RowTask]) -> Results:
+    """Read all rows, and record tables and pictures in a run of their own."""
+    tracker = Tracker(plan.uri, plan.experiment, tags=read_git_tags(plan.project))
+    results = collect_results(tracker, plan.settings, plan.command, [(task.key, task.row) for task in tasks])
+    record_page(tracker, results)
+    tracker.finish(results.run)
+    return results

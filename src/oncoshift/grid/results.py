@@ -1,0 +1,280 @@
+"""The results of the grid, read back from the runs of its rows in MLflow.
+
+Everything on the page is computed from the predictions and facts that rows have recorded, so the
+page is made again by the command that made it, in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from oncoshift.evaluation.intervals import Interval
+from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.fingerprint import fingerprint_value
+from oncoshift.grid.measure import CANDIDATE, FACTS, PREDICTIONS, STEP
+from oncoshift.grid.registry import HONEST
+from oncoshift.grid.rows import CONTROL, list_pools
+from oncoshift.methods.registry import METHODS
+from oncoshift.registry.pages import read_pages
+from oncoshift.registry.tracking import KEY_TAG
+from oncoshift.retraining.naming import describe_commit
+from oncoshift.selection.choice import choose
+from oncoshift.selection.registry import VALIDATORS
+from oncoshift.steps.evaluate import compute_gain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlflow.entities import Run
+
+    from oncoshift.grid.rows import Pool, Row
+    from oncoshift.registry.tracking import Tracker
+    from oncoshift.selection.choice import Candidate, Choice
+    from oncoshift.settings import EvaluateSettings, Settings
+
+FAILED_BELOW, GOOD_FROM = 0.6, 0.8
+"""Balanced accuracy on the target below which a model has failed, and from which it is good."""
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """A row and what its run in MLflow recorded.
+
+    Attributes:
+        row: the row.
+        run: id of its run.
+        facts: of `measure.Measurement.record`.
+        predictions: its table; empty if it cannot be trained.
+    """
+
+    row: Row
+    run: str
+    facts: Mapping[str, Any]
+    predictions: pd.DataFrame
+
+    @property
+    def failure(self) -> str:
+        """Why it cannot be trained; empty if it was."""
+        return str(self.facts["failure"])
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """What a choice without labels knows of it."""
+        found = self.facts["candidate"]
+        return None if found is None else CANDIDATE.validate_python(found)
+
+    def get_interval(self, organ: str, metric: str = "balanced_accuracy") -> Interval | None:
+        """Return a metric on an organ with its interval; None where there is none."""
+        found = self.facts.get("report", {}).get(organ, {}).get("intervals", {}).get(metric)
+        return None if found is None else Interval(**found)
+
+    def list_seeds(self, organ: str, metric: str = "balanced_accuracy") -> dict[int, float]:
+        """List a metric on an organ by seed."""
+        seeds = self.facts.get("report", {}).get(organ, {}).get("seeds", {})
+        return {int(seed): float(values[metric]) for seed, values in seeds.items() if values[metric] is not None}
+
+    @property
+    def of_target(self) -> Interval | None:
+        """Balanced accuracy on the target's test tiles."""
+        return self.get_interval(self.row.pool.target)
+
+    def count(self, organ: str) -> tuple[int, int]:
+        """Count tiles and groups of an organ that it was measured on."""
+        tiles = self.predictions[self.predictions["organ"] == organ]
+        return int(tiles["tile_id"].nunique()), int(tiles["group"].nunique())
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The choice among a pool's methods without labels, and what it loses.
+
+    Attributes:
+        pool: target and sources.
+        choice: the choice.
+        row: of the chosen method.
+        best: the candidate with the best mean on test tiles, by the target's labels.
+    """
+
+    pool: Pool
+    choice: Choice
+    row: MeasuredRow
+    best: MeasuredRow
+
+    @property
+    def regret(self) -> float | None:
+        """What the chosen method loses against the best candidate, in balanced accuracy."""
+        chosen, best = self.row.of_target, self.best.of_target
+        return None if chosen is None or best is None else best.point - chosen.point
+
+
+@dataclass(frozen=True)
+class Results:
+    """All rows of a grid.
+
+    Attributes:
+        rows: in their order.
+        settings: of the grid.
+        command: the command that makes them.
+        commit: of the code that made them, in words.
+        run: id of the run for tables and pictures.
+    """
+
+    rows: Sequence[MeasuredRow]
+    settings: Settings
+    command: str
+    commit: str
+    run: str
+    _gains: dict[tuple[str, str], Interval | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def pools(self) -> list[Pool]:
+        """The pools, in the order of settings."""
+        return list_pools(self.settings)
+
+    @property
+    def organs(self) -> list[str]:
+        """All organs, in the order in which pools name them."""
+        return list(dict.fromkeys(organ for pool in self.pools for organ in (pool.target, *pool.sources)))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The stain variants."""
+        return self.settings.paper.variants
+
+    def find(self, pool: Pool, name: str, variant: str | None = None, protocol: str = HONEST) -> MeasuredRow | None:
+        """Find a row by pool and name, of the first variant unless another is asked for."""
+        wanted = pool, name, variant or self.variants[0], protocol
+        for each in self.rows:
+            row = each.row
+            if (row.pool, row.name, row.variant, row.protocol) == wanted and not each.failure:
+                return each
+        return None
+
+    def compute_difference(self, one: MeasuredRow | None, other: MeasuredRow | None) -> Interval | None:
+        """Compute balanced accuracy on the target, the first row minus the second, paired by group.
+
+        None where a row is missing, or where groups are too few.
+        """
+        if one is None or other is None:
+            return None
+        key = one.run, other.run
+        if key not in self._gains:
+            self._gains[key] = _pair(one, other, self.settings.evaluate)
+        return self._gains[key]
+
+    def compute_gain(self, row: MeasuredRow | None) -> Interval | None:
+        """Compute what a row gains over source-only from the same pool, variant and protocol."""
+        if row is None:
+            return None
+        control = self.find(row.row.pool, CONTROL, row.row.variant, row.row.protocol)
+        return self.compute_difference(row, control)
+
+    @cached_property
+    def chosen(self) -> list[Chosen]:
+        """The choice among `retrain.methods` on each pool; or among all that read no anchor."""
+        named = self.settings.retrain.methods or self.settings.paper.methods
+        methods = [name for name in named if not METHODS[name].reads_anchor]
+        made = []
+        for pool in self.pools:
+            found = [row for name in methods if (row := self.find(pool, name)) is not None]
+            candidates = {each.row.method: each.candidate for each in found if each.candidate is not None}
+            scored = [each for each in found if each.row.method in candidates and each.of_target is not None]
+            if scored:
+                choice = choose([candidates[each.row.method] for each in scored])
+                row = next(each for each in scored if each.row.method == choice.method)
+                best = max(scored, key=lambda each: each.of_target.point)  # type: ignore[union-attr]
+                made.append(Chosen(pool, choice, row, best))
+        return made
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """Every judged row: pool, method, verdict, and the balanced accuracy of its pick."""
+        found = []
+        for each in self.rows:
+            if (candidate := each.candidate) is None or candidate.verdict is None:
+                continue
+            pick = candidate.seeds[int(np.argmax(candidate.scores))]
+            accuracy = each.list_seeds(each.row.pool.target).get(pick)
+            found.append((str(each.row.pool), each.row.method, candidate.verdict.kind.value, accuracy))
+        return pd.DataFrame(found, columns=["pool", "method", "verdict", "balanced_accuracy"])
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        """Every adapted model of the first variant: its scores, and its balanced accuracy."""
+        found = []
+        for each in self.rows:
+            row = each.row
+            if each.failure or not row.adapts or row.protocol != HONEST or row.variant != self.variants[0]:
+                continue
+            accuracies = each.list_seeds(row.pool.target)
+            for seed, scores in each.facts["scores"].items():
+                if (accuracy := accuracies.get(int(seed))) is not None:
+                    place = {"pool": str(row.pool), "method": row.method, "seed": int(seed)}
+                    found.append({**place, "balanced_accuracy": accuracy, **scores})
+        return pd.DataFrame(found)
+
+    def rank_validators(self) -> pd.DataFrame:
+        """Tabulate validators by pool: Spearman with the truth, and the regret of the pick.
+
+        Methods in closed form have no score of every validator and are left out.
+        """
+        if self.models.empty:
+            return pd.DataFrame(columns=["validator", "pool", "spearman", "regret"])
+        found = []
+        known = [name for name in ("source_accuracy", *VALIDATORS) if name in self.models]
+        for pool, models in self.models.groupby("pool", sort=False):
+            for name in dict.fromkeys(known):
+                rows = models.dropna(subset=[name])
+                if len(rows) > 2 and rows[name].nunique() > 1:
+                    truth = rows["balanced_accuracy"].to_numpy(np.float64)
+                    scores = rows[name].to_numpy(np.float64)
+                    regret = float(truth.max() - truth[int(np.argmax(scores))])
+                    found.append((name, str(pool), float(spearmanr(scores, truth).statistic), regret))
+        return pd.DataFrame(found, columns=["validator", "pool", "spearman", "regret"])
+
+
+def _pair(one: MeasuredRow, other: MeasuredRow, settings: EvaluateSettings) -> Interval | None:
+    try:
+        return compute_gain(one.row.pool.target, one.predictions, other.predictions, settings)
+    except TooFewGroupsError:
+        return None
+
+
+def find_finished_rows(tracker: Tracker) -> dict[str, Run]:
+    """Find the finished rows of all grids, by their keys."""
+    wanted = f"tags.`oncoshift.step` = '{STEP}' and attributes.status = 'FINISHED'"
+    runs = read_pages(
+        lambda token: tracker.client.search_runs([tracker.experiment_id], wanted, max_results=1000, page_token=token)
+    )
+    return {run.data.tags[KEY_TAG]: run for run in runs}
+
+
+def collect_results(tracker: Tracker, settings: Settings, command: str, rows: Sequence[tuple[str, Row]]) -> Results:
+    """Read rows by their keys, and start the run of their results, or find it.
+
+    Args:
+        tracker: of the grid's experiment.
+        settings: of the grid.
+        command: the command that makes the results.
+        rows: key and row, each finished.
+    """
+    finished = find_finished_rows(tracker)
+    measured = [_read_row(tracker, finished[key], row) for key, row in rows]
+    commits = {describe_commit(finished[key].data.tags) for key, _ in rows}
+    key = f"paper-results-{fingerprint_value([key for key, _ in rows])}"
+    run = tracker.find_or_start_run(key, "results of the grid", tags={"oncoshift.step": "paper-results"})
+    return Results(measured, settings, command, ", ".join(sorted(commits)), run)
+
+
+def _read_row(tracker: Tracker, run: Run, row: Row) -> MeasuredRow:
+    facts = tracker.read_sealed(run.info.run_id, FACTS, "failure", "candidate")
+    if facts["failure"]:
+        return MeasuredRow(row, run.info.run_id, facts, pd.DataFrame(columns=["organ", "tile_id", "group"]))
+    table = tracker.read_table(run.info.run_id, f"{PREDICTIONS}.json")
+    return MeasuredRow(row, run.info.run_id, facts, table.astype({"tile_id": str, "organ": str, "group": str}))

@@ -1,0 +1,114 @@
+"""The rows of the grid: what is trained, from where to where, under which protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncoshift.grid.registry import HONEST, PROTOCOLS
+from oncoshift.methods.registry import METHODS
+from oncoshift.settings import replace_values
+
+if TYPE_CHECKING:
+    from oncoshift.settings import Settings
+
+CONTROL, SINGLE, ENSEMBLE = "erm", "single", "ensemble"
+"""The methods that learn from the sources alone: pooled, from one organ, and their ensemble."""
+
+_UNDER_EVERY_PROTOCOL = (CONTROL, SINGLE, "dann")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A target and the organs that it is adapted from.
+
+    Attributes:
+        target: the organ adapted to.
+        sources: the labelled organs.
+    """
+
+    target: str
+    sources: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.target} ← {', '.join(self.sources)}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a method on a pool, with all its seeds.
+
+    Attributes:
+        pool: target and sources.
+        method: name of the method.
+        variant: stain variant of all tiles.
+        protocol: name of the protocol.
+        organ: the one source organ that `single` learns from; None for any other method.
+    """
+
+    pool: Pool
+    method: str
+    variant: str
+    protocol: str = HONEST
+    organ: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The method, with its organ if it learns from one alone."""
+        return self.method if self.organ is None else f"{self.organ} alone"
+
+    @property
+    def title(self) -> str:
+        """The row in words."""
+        return f"{self.pool.target} ← {'+'.join(self.pool.sources)} · {self.name} · {self.variant} · {self.protocol}"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the method learns from target tiles."""
+        return METHODS[self.method].uses_target
+
+    def make_settings(self, settings: Settings) -> Settings:
+        """Make the settings that the row's jobs are trained with."""
+        own = {"train.method": self.method, "train.variant": self.variant, "single.organ": self.organ}
+        return replace_values(make_pool_settings(settings, self.pool), PROTOCOLS[self.protocol].changes | own)
+
+
+def make_pool_settings(settings: Settings, pool: Pool) -> Settings:
+    """Make the settings of a pool's data: its organs, and all stain variants of the grid."""
+    values = {
+        "target": pool.target,
+        "sources": pool.sources,
+        "single.organ": None,
+        "normalize.variants": settings.paper.variants,
+        "train.variant": settings.paper.variants[0],
+        "retrain.methods": (),
+    }
+    return replace_values(settings, values)
+
+
+def list_pools(settings: Settings) -> list[Pool]:
+    """List the pools of `paper.pools`."""
+    return [Pool(target, tuple(sources)) for target, *sources in settings.paper.pools]
+
+
+def list_rows(settings: Settings) -> list[Row]:
+    """List the rows: under `honest` all methods and variants of all pools, then other protocols.
+
+    Those are about what a protocol is worth, so they have pools of two sources, as the paper's are,
+    the first variant, and three methods: pooled, from one organ, and DANN.
+    """
+    paper, rows = settings.paper, []
+    for protocol in paper.protocols:
+        pools = [pool for pool in list_pools(settings) if protocol == HONEST or len(pool.sources) == 2]
+        methods = [CONTROL, SINGLE, ENSEMBLE, *paper.methods] if protocol == HONEST else [*_UNDER_EVERY_PROTOCOL]
+        for variant in paper.variants if protocol == HONEST else paper.variants[:1]:
+            for pool in pools:
+                for method in methods:
+                    organs = pool.sources if METHODS[method].one_organ else (None,)
+                    rows += [Row(pool, method, variant, protocol, organ) for organ in organs]
+    return rows
+
+
+def is_judged(row: Row, settings: Settings) -> bool:
+    """Tell whether a row is judged without labels: adapted ones, honest, of the first variant."""
+    return row.adapts and row.protocol == HONEST and row.variant == settings.paper.variants[0]

@@ -1,0 +1,224 @@
+"""Worker processes that train and measure rows, and the program that each of them runs.
+
+    python -m oncoshift.grid.workers
+
+A worker gets a row as a line of JSON, measures it, records it in MLflow, and answers lines of JSON:
+`say` with a line of progress, and last `end` with an error, or empty. See `retraining.children`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.grid.measure import STEP, identify_row, measure
+from oncoshift.grid.rows import Pool, Row
+from oncoshift.layout import Layout
+from oncoshift.logs import log_as_json
+from oncoshift.program import show_any_text
+from oncoshift.registry.source import read_git_tags
+from oncoshift.registry.tracking import Tracker
+from oncoshift.registry.waiting import waiting_for
+from oncoshift.retraining.children import Child, stop_children
+from oncoshift.settings import parse_settings
+from oncoshift.steps.jobs import ExperimentJobs
+from oncoshift.steps.recorder import RunRecorder
+from oncoshift.training.interruption import stop_on_sigterm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from oncoshift.settings import Settings
+
+
+class RowError(OncoshiftError):
+    """A row could not be measured; the message says why."""
+
+
+@dataclass(frozen=True)
+class RowTask:
+    """A row, and where to find its data and record its result.
+
+    Attributes:
+        row: the row.
+        key: its identity, by which its run in MLflow is found.
+        project: the project's root.
+        folder: folder of the experiment with the pool's data.
+        settings: of the grid.
+        uri: MLflow's tracking URI.
+        experiment: name of the experiment in MLflow.
+        threads: CPU threads for torch if `train.threads` is not set.
+    """
+
+    row: Row
+    key: str
+    project: Path
+    folder: Path
+    settings: Settings
+    uri: str
+    experiment: str
+    threads: int
+
+    @property
+    def title(self) -> str:
+        """The row in words."""
+        return self.row.title
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the task as JSON values."""
+        return {
+            "row": asdict(self.row),
+            "key": self.key,
+            "project": str(self.project),
+            "folder": str(self.folder),
+            "settings": self.settings.model_dump(mode="json"),
+            "uri": self.uri,
+            "experiment": self.experiment,
+            "threads": self.threads,
+        }
+
+
+def read_task(values: dict[str, Any]) -> RowTask:
+    """Read what `RowTask.to_json` returned."""
+    row = values["row"]
+    pool = Pool(row["pool"]["target"], tuple(row["pool"]["sources"]))
+    paths = {name: Path(values[name]) for name in ("project", "folder")}
+    read = {"row": Row(**{**row, "pool": pool}), "settings": parse_settings(values["settings"])}
+    return RowTask(**{**values, **paths, **read})
+
+
+class Crew:
+    """Worker processes, of which each measures one row at a time; safe to share between threads.
+
+    Args:
+        count: number of processes.
+        gpus: number of GPUs of one training.
+        say: receives lines of progress.
+    """
+
+    def __init__(self, count: int, gpus: int, say: Callable[[str], None]) -> None:
+        self._gpus, self._say = gpus, say
+        self._free: queue.Queue[tuple[int, Child | None]] = queue.Queue()
+        self._children: list[Child] = []
+        for number in range(1, count + 1):
+            self._free.put((number, None))
+
+    @contextmanager
+    def working(self) -> Iterator[Crew]:
+        """Stop all processes at the end of the block."""
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop all processes; rows in progress end with `RowError`."""
+        stop_children(self._children)
+
+    def measure(self, task: RowTask) -> None:
+        """Have a process measure a row; a process that has ended is replaced.
+
+        Raises:
+            RowError: the row cannot be measured, or its process was killed.
+        """
+        number, child = self._free.get()
+        try:
+            if child is None or child.process.poll() is not None:
+                child = Child(__name__, number, self._gpus)
+                self._children.append(child)
+            child.send(task.to_json())
+            for line in child.read_lines():
+                answer = json.loads(line)
+                if "say" in answer:
+                    self._say(answer["say"])
+                elif answer["end"]:
+                    raise RowError(f"{task.title}: {answer['end']}")
+                else:
+                    return
+            child.process.wait()
+            raise RowError(f"{task.title}: worker {child.ending}; start it again and it goes on from there")
+        finally:
+            self._free.put((number, child))
+
+
+def run_task(task: RowTask, say: Callable[[str], None]) -> None:
+    """Measure a row in a worker process, and record it.
+
+    Raises:
+        RowError: code or data have changed since the parent planned the row.
+    """
+    if task.settings.train.threads is None:
+        torch.set_num_threads(task.threads)
+    jobs = _open_jobs(task.folder, task.project, task.row.variant, task.row.pool.sources)
+    if identify_row(jobs, task.row, task.settings) != task.key:
+        raise RowError("code or data have changed since the grid was planned; start it again")
+    tracker = _open_tracker(task.uri, task.experiment, task.project)
+    run = tracker.find_or_start_run(task.key, task.title, tags={"oncoshift.step": STEP})
+    recorder = RunRecorder(tracker, run, task.key)
+    try:
+        measure(jobs, task.row, task.settings, say).record(recorder)
+    except BaseException as error:
+        recorder.end(error)
+        raise
+    tracker.finish(run)
+
+
+@lru_cache(maxsize=4)
+def _open_jobs(folder: Path, project: Path, variant: str, sources: tuple[str, ...]) -> ExperimentJobs:
+    """Open the jobs of a pool once: to hash its data takes longer than to train a row's heads."""
+    return ExperimentJobs.open(Layout(folder, project), variant, sources)
+
+
+@lru_cache(maxsize=1)
+def _open_tracker(uri: str, experiment: str, project: Path) -> Tracker:
+    return Tracker(uri, experiment, tags=read_git_tags(project))
+
+
+def _answer(**values: str) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def _read_tasks(tasks: queue.Queue[str]) -> None:
+    """Pass tasks on, and stop this process when the parent closes its input."""
+    for line in sys.stdin:
+        tasks.put(line)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Measure rows until SIGTERM comes or the input ends; return an exit code."""
+    show_any_text()
+    log_as_json(("stderr",))  # the parent reads stdout, and says what is in it
+    stop_on_sigterm()
+    tasks: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
+    try:
+        while True:
+            task = read_task(json.loads(tasks.get()))
+            try:
+                with waiting_for(60 * task.settings.tracking.wait_minutes):
+                    run_task(task, lambda line: _answer(say=line))
+            except TrainingInterrupted:
+                raise
+            except OncoshiftError as error:
+                _answer(end=str(error))
+            else:
+                _answer(end="")
+    except TrainingInterrupted as stopped:
+        return stopped.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
