@@ -51,7 +51,7 @@ STEPS = recipe.Steps(
 )
 
 
-@flow(name="paper", validate_parameters=False)
+@flow(name="paper", flow_run_name="paper", validate_parameters=False)
 @ending_in_a_state
 def paper(preset: Preset | None = None, overrides: list[str] | None = None, out: str | None = None) -> str:
     """Measure the grid of the paper on one's own tiles, and make its page of results.

@@ -191,6 +191,15 @@ def test_a_class_missing_from_validation_names_the_knob() -> None:
         split(SplitSettings(val_share=0.0), table(), "kidney", SOURCES)
 
 
+def test_by_tile_each_tile_is_a_group_of_its_own_and_says_so() -> None:
+    frames = split(SplitSettings(by="tile"), table(), "kidney", SOURCES)
+    every = pd.concat(frames.values())
+    assert (every["group"] == every["tile_id"]).all()
+    patients = {name: set(frame["tile_id"].str.rsplit("_").str[0]) for name, frame in frames.items()}
+    assert patients["source_train"] & patients["source_val"], "which is what it is for: to show a leak"
+    assert patients["target_train"] & patients["test"]
+
+
 def test_leaking_splits_are_refused() -> None:
     frame = table()[["tile_id", "organ", "group"]]
     assert_disjoint({"source_train": frame, "target_train": frame})

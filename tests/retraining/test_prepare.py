@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from oncoshift.errors import DataError
+from oncoshift.errors import DataError, SettingsError
 from oncoshift.experiments import ExperimentError
 from oncoshift.fingerprint import fingerprint_weights
 from oncoshift.phantom import write_phantom
@@ -72,6 +72,11 @@ def test_what_is_missing_is_told_before_anything_is_written(project: Path) -> No
     with pytest.raises(DataError, match="no tiles of eye"):
         make_plan(project, preset=None, overrides=("target=eye",), force=True, environ={}, say=print)
     assert {path.name for path in project.iterdir()} == {"params.yaml", "presets"}
+
+
+def test_a_split_that_leaks_is_not_retrained_on(project: Path) -> None:
+    with pytest.raises(SettingsError, match=r"split\.by tile.*set it to group"):
+        make_plan(project, preset=None, overrides=("split.by=tile",), force=False, environ={}, say=print)
 
 
 def test_a_name_that_is_no_folders_is_told_before_anything_is_written(project: Path) -> None:

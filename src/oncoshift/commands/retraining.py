@@ -80,10 +80,10 @@ def run_flow(module: str, context: Context, options: Sequence[str], what: str) -
         FlowError: the flow failed; its own output says why.
         TrainingInterrupted: SIGTERM came, and the flow has stopped.
     """
-    chosen = ["--preset", context.preset] if context.preset else []
+    words = [*(["--preset", context.preset] if context.preset else []), *options]
     for override in context.arguments.overrides:
-        chosen += ["--set", override]
-    code = _run([sys.executable, "-m", module, *chosen, *options], context.project)
+        words += ["--set", override]
+    code = _run([sys.executable, "-m", module, *words], context.project)
     if code:
         raise _interpret_exit_code(code, what)
 

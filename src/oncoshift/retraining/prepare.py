@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oncoshift.errors import SettingsError
 from oncoshift.experiments import locate_experiment, prepare_experiment, resolve_tracking_uri, resolve_weights
 from oncoshift.files import atomic, sweep
 from oncoshift.fingerprint import fingerprint_stages, fingerprint_value
@@ -64,6 +65,11 @@ def make_plan(
     settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides, trusted=trusted)
     if name is None and (preset is not None or overrides):
         name = _make_default_name(settings.target, preset, overrides)
+    if settings.split.by == "tile":
+        raise SettingsError(
+            "split.by tile: tiles of one patient would train and judge a model, and its figures would be too high; it "
+            "is for `oncoshift paper`, which shows by how much; set it to group"
+        )
     layout = Layout(project) if name is None else locate_experiment(project, name)
     check_inputs(project, settings)
     settings = resolve_weights(settings, project)

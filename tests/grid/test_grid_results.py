@@ -1,0 +1,142 @@
+"""Tables of the grid are computed from what rows recorded: gains, choice, regret, verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from oncoshift.evaluation.domains import evaluate_domains
+from oncoshift.grid.measure import CANDIDATE
+from oncoshift.grid.page import draw_figures, find_bound, find_single, render_page, write_page
+from oncoshift.grid.results import MeasuredRow, Results
+from oncoshift.grid.rows import Pool, Row
+from oncoshift.selection.choice import Candidate
+from oncoshift.selection.verdict import Kind, Verdict
+from oncoshift.settings import parse_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POOL = Pool("lung", ("colon", "breast"))
+SETTINGS = parse_settings(
+    {
+        "paper": {"pools": [["lung", "colon", "breast"]], "methods": ["dann", "mcc"]},
+        "evaluate": {"bootstrap": 100},
+        "retrain": {"seeds": 2},
+    }
+)
+GROUPS = 12
+
+
+def predict(organ: str, right: float, seed: int) -> pd.DataFrame:
+    """Predict 48 tiles of an organ, of which a share is right in each class."""
+    labels = np.repeat([0, 1], 24)
+    rank = np.tile(np.arange(24), 2) / 24
+    called = np.where(rank < right, labels, 1 - labels)
+    groups = [f"{organ}-{label}-{number % (GROUPS // 2)}" for label in (0, 1) for number in range(24)]
+    return pd.DataFrame(
+        {
+            "tile_id": [f"{organ}/{number}" for number in range(48)],
+            "organ": organ,
+            "group": groups,
+            "label": labels,
+            "probability": np.where(called == 1, 0.9, 0.1),
+            "seed": seed,
+        }
+    )
+
+
+def measured(row: Row, target: float, kind: Kind | None = None, score: float = 0.0, own: float = 1.0) -> MeasuredRow:
+    """A row whose seeds have the same accuracy on the target, and `own` on the sources."""
+    shares = {POOL.target: target, **dict.fromkeys(POOL.sources, own)}
+    tables = [predict(organ, share, seed) for organ, share in shares.items() for seed in (0, 1)]
+    table = pd.concat(tables, ignore_index=True)
+    verdict = Verdict(kind, ("made up",)) if kind is not None else None
+    candidate = Candidate(row.method, (0, 1), (score, score - 0.1), None, verdict)
+    facts: dict[str, Any] = {
+        "failure": "",
+        "candidate": CANDIDATE.dump_python(candidate, mode="json") if verdict else None,
+        "report": evaluate_domains(table, SETTINGS.evaluate).to_dict(),
+        "jobs": ["a", "b"],
+        "scores": {str(seed): {"entropy": score - seed, "source_accuracy": own} for seed in (0, 1)},
+    }
+    return MeasuredRow(row, f"{row.name}-{row.variant}-{row.protocol}"[:12] + "0" * 20, facts, table)
+
+
+def make_results(*more: MeasuredRow) -> Results:
+    rows = [
+        measured(Row(POOL, "erm", "none"), 0.5),
+        measured(Row(POOL, "single", "none", organ="colon"), 0.625, own=0.875),
+        measured(Row(POOL, "dann", "none"), 0.75, Kind.DOUBT, 0.9),
+        measured(Row(POOL, "mcc", "none"), 1.0, Kind.REFUSE, 0.95),
+        measured(Row(POOL, "erm", "reinhard"), 0.625),
+        *more,
+    ]
+    return Results(rows, SETTINGS, "oncoshift paper", "abc", "run")
+
+
+def test_a_gain_is_paired_with_source_only_of_the_same_pool() -> None:
+    results = make_results()
+    gain = results.compute_gain(results.find(POOL, "dann"))
+    assert gain is not None
+    assert gain.point == pytest.approx(0.25)
+    assert gain.low <= gain.point <= gain.high
+    assert results.compute_gain(results.find(POOL, "dann", "reinhard")) is None, "there is no such row"
+
+
+def test_the_choice_keeps_to_the_verdict_and_its_regret_is_read_from_labels() -> None:
+    [chosen] = make_results().chosen
+    assert chosen.choice.method == "dann", "mcc is better and has the better score, and is refused"
+    assert chosen.best.row.method == "mcc"
+    assert chosen.regret == pytest.approx(0.25)
+
+
+def test_verdicts_are_counted_on_the_picked_seed() -> None:
+    judged = make_results().judged.set_index("method")
+    assert judged.loc["dann", "verdict"] == "doubt"
+    assert judged.loc["mcc", "balanced_accuracy"] == pytest.approx(1.0)
+
+
+def test_a_row_that_cannot_be_trained_is_listed_with_its_reason_and_never_chosen() -> None:
+    row = Row(POOL, "mcc", "reinhard")
+    failed = MeasuredRow(row, "f" * 32, {"failure": "too few tiles", "candidate": None}, pd.DataFrame(
+        columns=["organ", "tile_id", "group"]
+    ))  # fmt: skip
+    results = make_results(failed)
+    assert results.find(POOL, "mcc", "reinhard") is None
+    assert "cannot be trained: too few tiles" in render_page(results)
+
+
+def test_a_model_is_measured_on_test_tiles_elsewhere_and_on_validation_tiles_at_home() -> None:
+    results = make_results()
+    elsewhere, home = find_single(results, "colon", "lung"), find_bound(results, "colon")
+    assert elsewhere is not None
+    assert home is not None
+    assert elsewhere.point == pytest.approx(0.625)
+    assert home.point == pytest.approx(0.875)
+    assert find_bound(results, "lung") is None, "no pool learns from it"
+
+
+def test_validators_are_ranked_over_single_models() -> None:
+    ranks = make_results().rank_validators().set_index("validator")
+    # mcc's seed 0 has the best entropy, and is the best model.
+    assert ranks.loc["entropy", "regret"] == pytest.approx(0.0)
+    assert "source_accuracy" not in ranks.index, "it is the same for all, so it orders nothing"
+
+
+def test_the_page_has_every_figure_and_its_pictures(tmp_path: Path) -> None:
+    results = make_results()
+    write_page(results, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    dann = results.find(POOL, "dann")
+    assert dann is not None
+    assert str(dann.of_target) in page
+    assert "0.956" in page, "the paper's"
+    for name in draw_figures(results):
+        assert f"(img/{name})" in page
+        assert (tmp_path / "img" / name).stat().st_size > 5_000
+    shown = [line.split("(img/")[1].split(")")[0] for line in page.splitlines() if "(img/" in line]
+    assert {*shown} == {path.name for path in (tmp_path / "img").iterdir()}, "no picture is missing, and none is extra"
