@@ -2,7 +2,7 @@
 
 Malignant tissue of the organs measured here is more densely packed with nuclei, and its nuclei are
 larger. The threshold follows the stain: one for all groups of an organ loses breast
-(docs/results.md).
+(docs/studies.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Methods that the verdict refuses are dropped. Of the others, one that it trusts is preferred to one
 that it doubts, and of these the one with the highest validator, the mean over its seeds: a method
-whose seeds disagree is confident in few of them. docs/results.md has what that loses against the
+whose seeds disagree is confident in few of them. docs/studies.md has what that loses against the
 best method.
 """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SAFE_SHARES = (0.35, 0.65)
 """Estimated shares of malignant tiles between which a head in closed form is safe; see
-docs/results.md."""
+docs/studies.md."""
 
 _ARTICLES = {"anchor": "another", "source organ": "a source organ"}
 
@@ -91,7 +91,7 @@ class ConsensusRule:
     failed on lung agreed with the majority with kappa 0.02, a middling one with 0.44, good ones
     with 0.95 or more. The margin is thin: a doubt calls for a few labels. The limits of trust come
     from these two targets alone; those of refusal were chosen with colon and breast as well. Five
-    methods that were added later changed no limit; see docs/results.md.
+    methods that were added later changed no limit; see docs/studies.md.
 
     Attributes:
         source_floor: least balanced accuracy on the sources.
