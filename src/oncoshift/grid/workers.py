@@ -203,8 +203,8 @@ def main() -> int:
     log_as_json(("stderr",))  # the parent reads stdout, and says what is in it
     stop_on_sigterm()
     tasks: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
     try:
+        threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
         while True:
             task = read_task(json.loads(tasks.get()))
             try:
