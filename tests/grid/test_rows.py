@@ -32,6 +32,13 @@ def test_under_honest_each_pool_has_all_methods_and_variants() -> None:
     assert len(rows) == 2 * (6 + 7)
 
 
+def test_further_variants_are_for_each_targets_pool_with_the_fewest_sources() -> None:
+    pools = [["lung", "colon", "breast", "kidney"], ["lung", "colon", "breast"], ["kidney", "lung"]]
+    settings = replace_values(SMALL, {"paper.pools": pools})
+    normalised = {str(row.pool) for row in list_rows(settings) if row.variant == "reinhard"}
+    assert normalised == {"lung ← colon, breast", "kidney ← lung"}
+
+
 def test_other_protocols_are_about_pools_of_two_sources_and_the_first_variant() -> None:
     rows = [row for row in list_rows(SMALL) if row.protocol == PAPER]
     assert {row.pool for row in rows} == {Pool("lung", ("colon", "breast"))}

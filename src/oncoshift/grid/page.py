@@ -134,11 +134,12 @@ def _render_methods(results: Results) -> str:
     names = [CONTROL, ENSEMBLE, *results.settings.paper.methods]
     parts = []
     for variant in results.variants:
+        pools = [pool for pool in results.pools if results.find(pool, CONTROL, variant) is not None]
         rows = [
-            (_describe_method(name), *(_show_with_seeds(results.find(pool, name, variant)) for pool in results.pools))
+            (_describe_method(name), *(_show_with_seeds(results.find(pool, name, variant)) for pool in pools))
             for name in names
         ]
-        parts.append(f"Stain variant `{variant}`:\n\n{render_table(('method', *map(str, results.pools)), rows)}")
+        parts.append(f"Stain variant `{variant}`:\n\n{render_table(('method', *map(str, pools)), rows)}")
     return (
         "## All methods\n\nBalanced accuracy on test tiles of the target; below it, the least and the greatest seed. "
         "Hyperparameters\nare those of the preset, untuned, so methods are not at their best.\n\n" + "\n\n".join(parts)
@@ -211,6 +212,8 @@ def _render_stain(results: Results) -> str:
         for name in _list_stain_methods(results):
             for variant in others:
                 with_it, without = results.find(pool, name, variant), results.find(pool, name)
+                if with_it is None:
+                    continue
                 paper = _paper_stain_effect(pool, name, variant)
                 rows.append(
                     (

@@ -10,6 +10,8 @@ from oncoshift.methods.registry import METHODS
 from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from oncoshift.settings import Settings
 
 CONTROL, SINGLE, ENSEMBLE = "erm", "single", "ensemble"
@@ -92,21 +94,38 @@ def list_pools(settings: Settings) -> list[Pool]:
 
 
 def list_rows(settings: Settings) -> list[Row]:
-    """List the rows: under `honest` all methods and variants of all pools, then other protocols.
+    """List the rows: under `honest` all methods, then other protocols.
 
-    Those are about what a protocol is worth, so they have pools of two sources, as the paper's are,
-    the first variant, and three methods: pooled, from one organ, and DANN.
+    All pools have the first stain variant, and one pool of each target has the others: that with
+    the fewest sources, which the paper has too. Other protocols are about what a protocol is worth,
+    so they have pools of two sources, as the paper does, the first variant, and three methods:
+    pooled, from one organ, and DANN.
     """
-    paper, rows = settings.paper, []
+    paper, pools = settings.paper, list_pools(settings)
+    smallest = [min((each for each in pools if each.target == pool.target), key=_count_sources) for pool in pools]
+    of_two = [pool for pool in pools if len(pool.sources) == 2]
+    rows: list[Row] = []
     for protocol in paper.protocols:
-        pools = [pool for pool in list_pools(settings) if protocol == HONEST or len(pool.sources) == 2]
-        methods = [CONTROL, SINGLE, ENSEMBLE, *paper.methods] if protocol == HONEST else [*_UNDER_EVERY_PROTOCOL]
-        for variant in paper.variants if protocol == HONEST else paper.variants[:1]:
-            for pool in pools:
-                for method in methods:
-                    organs = pool.sources if METHODS[method].one_organ else (None,)
-                    rows += [Row(pool, method, variant, protocol, organ) for organ in organs]
+        if protocol == HONEST:
+            for variant in paper.variants:
+                chosen = pools if variant == paper.variants[0] else [*dict.fromkeys(smallest)]
+                rows += _list_methods(chosen, [CONTROL, SINGLE, ENSEMBLE, *paper.methods], variant, protocol)
+        else:
+            rows += _list_methods(of_two, _UNDER_EVERY_PROTOCOL, paper.variants[0], protocol)
     return rows
+
+
+def _count_sources(pool: Pool) -> int:
+    return len(pool.sources)
+
+
+def _list_methods(pools: Sequence[Pool], methods: Sequence[str], variant: str, protocol: str) -> list[Row]:
+    return [
+        Row(pool, method, variant, protocol, organ)
+        for pool in pools
+        for method in methods
+        for organ in (pool.sources if METHODS[method].one_organ else (None,))
+    ]
 
 
 def is_judged(row: Row, settings: Settings) -> bool:

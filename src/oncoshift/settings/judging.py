@@ -254,7 +254,11 @@ class PaperSettings(Section):
         min_length=1,
         description="adapting methods; erm, single and ensemble are always trained",
     )  # fmt: skip
-    variants: Names[StainVariant] = Field(("none", "reinhard"), min_length=1, description="stain variants")
+    variants: Names[StainVariant] = Field(
+        ("none", "reinhard"),
+        min_length=1,
+        description="stain variants; those after the first are for each target's pool with the fewest sources",
+    )
     protocols: Names[Annotated[str, OneOf(tuple(PROTOCOLS))]] = Field(
         tuple(PROTOCOLS),
         min_length=1,
