@@ -115,7 +115,10 @@ def test_doctor_fails_where_no_tile_has_the_target_and_says_what_there_is(
     assert main(["doctor", "--set", "target=skin"]) == 2
     printed = capsys.readouterr()
     assert "12 tiles of colon, 12 tiles of kidney, 12 tiles of lung" in printed.out
-    missing = "no tiles of skin, which target or sources names; the data set has colon, kidney, lung"
+    missing = (
+        "no tiles of skin, which target or sources names; of domains (organs or hospitals) the data set has colon, "
+        "kidney, lung"
+    )
     assert printed.err == f"error: {missing}\n"
     assert main(["doctor", "--json", "--set", "target=skin"]) == 2
     found = json.loads(capsys.readouterr().out)

@@ -31,7 +31,7 @@ def test_data_of_all_organs_and_no_weights_are_enough(project: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (MINE | {"target": "skin"}, "no tiles of skin, which target or sources names; the data set has colon, kidney"),
+        (MINE | {"target": "skin"}, "no tiles of skin, which target or sources names; of .* has colon, kidney"),
         (MINE | {"sources": ["lung", "breast"]}, "no tiles of breast"),
         (MINE | {"ingest.root": "elsewhere"}, "elsewhere: no such folder"),
         ({"target": "skin"}, "no tiles of skin, which .* has breast, colon, kidney, lung"),  # of the phantom to be made

@@ -30,13 +30,13 @@ def check_present(known: Collection[str], target: str, sources: Sequence[str]) -
     """Refuse a target or a source without any tile.
 
     Raises:
-        DataError: names it, and the organs that exist.
+        DataError: names it, and the domains that exist.
     """
     absent = [organ for organ in (target, *sources) if organ not in known]
     if absent:
         raise DataError(
             f"no tiles of {', '.join(absent)}, which target or sources names; "
-            f"the data set has {', '.join(sorted(known)) or 'no organs'}"
+            f"of domains (organs or hospitals) the data set has {', '.join(sorted(known)) or 'none'}"
         )
 
 

@@ -18,8 +18,8 @@ from oncoshift.settings.training import TrainingSections
 class OrganSettings(Section):
     """Settings that stand in no section: the organs and the seed."""
 
-    target: Organ = Field("kidney", description="organ to adapt to, without its labels")
-    sources: Names[Organ] = Field(("lung", "colon", "breast"), description="labelled organs")
+    target: Organ = Field("kidney", description="domain (organ or hospital) to adapt to, without its labels")
+    sources: Names[Organ] = Field(("lung", "colon", "breast"), description="labelled domains (organs or hospitals)")
     seed: int = Field(0, ge=0, description="seed of a single training, and first seed of a retraining")
 
 

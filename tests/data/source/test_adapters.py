@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TREES = {
     "breakhis": "histology_slides/breast/benign/SOB/adenosis/SOB_B_A_14-22549AB/200X/SOB_B_A-14-22549AB-200-001.png",
+    "camelyon17_wilds": "patches/patient_004_node_4/patch_patient_004_node_4_x_3328_y_21792.png",
     "folder": "lung/benign/p1_1.png",
     "lc25000": "lung_colon_image_set/lung_image_sets/lung_n/lungn1.jpeg",
     "manifest": "tiles.csv",

@@ -17,6 +17,36 @@ if TYPE_CHECKING:
 _LONGEST = 2**20
 """Most bytes of a line; a row of paths and names is a thousand times shorter."""
 
+_SHOWN = 5
+
+
+class BadRows:
+    """The rows of a CSV that cannot be used, which one error lists.
+
+    Args:
+        path: the CSV.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._problems: list[str] = []
+
+    def add(self, line: int, problem: ValueError) -> None:
+        """Remember the row that begins on a line, and what is wrong with it."""
+        self._problems.append(f"line {line}, {problem}")
+
+    def refuse(self) -> None:
+        """Raise if there is any such row.
+
+        Raises:
+            DataError: says how many there are, and what is wrong with the first of them.
+        """
+        if self._problems:
+            hidden = len(self._problems) - _SHOWN
+            more = f"\n… and {hidden} more" if hidden > 0 else ""
+            shown = "\n".join(self._problems[:_SHOWN])
+            raise DataError(f"{self._path}: {len(self._problems)} bad rows\n{shown}{more}")
+
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows below a CSV's header, each with the number of the line on which it begins.

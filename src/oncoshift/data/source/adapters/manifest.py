@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.data.names import Finder
 from oncoshift.data.source.adapters.base import LABEL_NUMBERS, NothingFitsError, RawTile
-from oncoshift.data.source.csv_rows import parse_scale, read_rows
+from oncoshift.data.source.csv_rows import BadRows, parse_scale, read_rows
 from oncoshift.data.source.folders import list_subfolders
 from oncoshift.data.tables import UNKNOWN
 from oncoshift.errors import DataError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "organ", "label", "group")
 NAME = "tiles.csv"
-_SHOWN = 5
 
 
 class ManifestAdapter:
@@ -47,16 +46,14 @@ class ManifestAdapter:
         if not manifest.is_file():
             raise NothingFitsError(f"ingest.root {root}: no CSV there; give a CSV, or a folder with {NAME}")
         tiles: list[RawTile] = []
-        problems: list[str] = []
+        bad = BadRows(manifest)
         find = Finder()
         for line, row in read_rows(manifest, COLUMNS):
             try:
                 tiles.append(_parse_tile(row, manifest.parent, find))
             except ValueError as error:
-                problems.append(f"line {line}, {error}")
-        if problems:
-            more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            raise DataError(f"{manifest}: {len(problems)} bad rows\n" + "\n".join(problems[:_SHOWN]) + more)
+                bad.add(line, error)
+        bad.refuse()
         _check_files(manifest, tiles)
         return sorted(tiles, key=lambda tile: tile.tile_id)
 

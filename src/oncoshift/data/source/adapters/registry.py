@@ -30,6 +30,9 @@ class AdapterRow(NamedTuple):
 
 ADAPTERS: dict[str, AdapterRow] = {
     "breakhis": AdapterRow("oncoshift.data.source.adapters.breakhis:BreakhisAdapter"),
+    "camelyon17_wilds": AdapterRow(
+        "oncoshift.data.source.adapters.camelyon17_wilds:Camelyon17WildsAdapter", reads_tables=True
+    ),
     "folder": AdapterRow("oncoshift.data.source.adapters.folder:FolderAdapter"),
     "lc25000": AdapterRow("oncoshift.data.source.adapters.lc25000:Lc25000Adapter"),
     "manifest": AdapterRow(
