@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoshift.models.batch_norm import SOURCE_BUFFERS, mark_sources, replace_batch_norm
+from oncoshift.models.lora import add_lora, merge_lora
 from oncoshift.models.weights import load_trunk
 from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, log_mean_softmax
 from oncoshift.serving.trunks import PARTS, list_trunk_libraries
@@ -30,7 +31,7 @@ class AdaptationNet(nn.Module):
 
     The inputs of `features` are the outputs of the frozen parts: normalised tiles [N, 3, S, S] if
     nothing is frozen, feature maps [N, C, h, w], or pooled features [N, width] if the whole trunk
-    is. See `training.inputs`.
+    is. See `training.inputs`. With `settings.lora`, adapters alone learn in the other parts.
 
     Args:
         settings: section `model`; `batch_norm` is not read here, since only the method knows its
@@ -53,6 +54,9 @@ class AdaptationNet(nn.Module):
         self.trained = PARTS[len(self.frozen) :]
         for part in self.frozen:
             getattr(self.classifier.trunk, part).requires_grad_(False)
+        self.lora = settings.lora is not None
+        if settings.lora is not None:
+            add_lora(self.classifier.trunk, settings.backbone, settings.lora, self.trained)
         self.sees_tiles = not self.frozen
         self.per_domain = per_domain
         if per_domain:
@@ -90,12 +94,18 @@ class AdaptationNet(nn.Module):
 
     @property
     def frozen_names(self) -> tuple[str, ...]:
-        """The prefixes of the frozen parts' tensors in the state dict."""
-        return tuple(f"classifier.trunk.{part}." for part in self.frozen)
+        """The prefixes of the frozen tensors in the state dict."""
+        parts = tuple(f"classifier.trunk.{part}." for part in self.frozen)
+        if not self.lora:
+            return parts
+        return *parts, *(name for name, tensor in self.named_parameters() if not tensor.requires_grad)
 
     def served_state(self) -> dict[str, Tensor]:
-        """Return the served `TileClassifier`'s state dict, with target statistics in BatchNorm."""
-        state: dict[str, Tensor] = self.classifier.state_dict()
+        """Return the served `TileClassifier`'s state dict.
+
+        It has target statistics in BatchNorm, and adapters are merged.
+        """
+        state: dict[str, Tensor] = merge_lora(self.classifier) if self.lora else self.classifier.state_dict()
         return {name: tensor for name, tensor in state.items() if not name.endswith(SOURCE_BUFFERS)}
 
 

@@ -13,7 +13,7 @@ from oncoshift.data.source.opening import DataSet, check_root
 from oncoshift.data.source.scan import scan
 from oncoshift.data.split_checks import check_present
 from oncoshift.errors import SettingsError, WeightsError
-from oncoshift.serving.trunks import TRUNKS
+from oncoshift.serving.trunks import PARTS, TRUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,13 +67,16 @@ def check_trunk(project: Path, settings: Settings) -> None:
     What is published and not in the local cache is downloaded.
 
     Raises:
-        SettingsError: there is no such trunk, it takes tiles of another size, or timm is missing.
+        SettingsError: there is no such trunk, it takes tiles of another size, it cannot be adapted
+            by `model.lora`, or timm or peft is missing.
         WeightsError: weights are missing, or belong to another network.
     """
     model = settings.model
     if model.weights == "none" and model.backbone in TRUNKS:
         return
-    from oncoshift.models.weights import ACCESS, load_trunk  # torch takes seconds to import
+    from oncoshift.models.lora import add_lora  # torch takes seconds to import
+    from oncoshift.models.network import list_frozen_parts
+    from oncoshift.models.weights import ACCESS, load_trunk
     from oncoshift.serving.classifier import build_trunk
 
     try:
@@ -91,3 +94,5 @@ def check_trunk(project: Path, settings: Settings) -> None:
         )
     is_file = model.weights.endswith(".safetensors")
     load_trunk(trunk, model.backbone, str(project / model.weights) if is_file else model.weights)
+    if model.lora is not None:
+        add_lora(trunk, model.backbone, model.lora, PARTS[len(list_frozen_parts(model.freeze)) :])

@@ -42,6 +42,12 @@ class ModelSettings(Section):
     freeze: Annotated[str, OneOf(("none", *PARTS, "all"))] = Field(
         "none", description="last frozen part of the trunk; all parts from the stem up to it are frozen"
     )
+    lora: int | None = Field(
+        None,
+        ge=1,
+        description="rank of LoRA adapters of a vision transformer's attention, which learn in place of the trunk's "
+        "weights; null: none",
+    )
     bottleneck: Annotated[int, Field(ge=8), Choices((64, 128, 256, 512))] = Field(
         256, description="width of the shared feature (paper: 512)"
     )
@@ -82,6 +88,22 @@ class ModelSettings(Section):
             raise ValueError(
                 f"model.batch_norm per_domain: BatchNorm is separated in {' and '.join(TRUNKS)} alone, and not in "
                 f"{self.backbone}; set it to shared"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_lora(self) -> Self:
+        if self.lora is None:
+            return self
+        if self.backbone in TRUNKS:
+            raise ValueError(
+                f"model.lora {self.lora}: adapters are of attention, and {self.backbone} has none; choose a vision "
+                "transformer, such as timm/vit_small_patch16_224, or set model.lora to null"
+            )
+        if self.freeze in (PARTS[-1], "all"):
+            raise ValueError(
+                f"model.lora {self.lora}: adapters are added to the parts that are not frozen, and with model.freeze "
+                f"{self.freeze!r} there is none; set model.freeze to none, or model.lora to null"
             )
         return self
 

@@ -39,6 +39,7 @@ from oncoshift.methods.factory import (
 from oncoshift.methods.few_labels import FewLabels
 from oncoshift.methods.registry import METHODS
 from oncoshift.models.collective import wait_for_all
+from oncoshift.models.lora import list_lora_libraries
 from oncoshift.models.network import AdaptationNet, as_one
 from oncoshift.serving.trunks import list_trunk_libraries
 from oncoshift.settings import replace_values
@@ -103,7 +104,8 @@ class Job:
         settings = self.settings
         values: dict[str, Any] = {
             "seed": settings.seed,
-            "model": settings.model.model_dump(mode="json"),
+            # A setting that is new since trainings were kept, and counts where it is used.
+            "model": settings.model.model_dump(mode="json", exclude={"lora"} if settings.model.lora is None else None),
             "train": settings.train.model_dump(mode="json", exclude=set(RUNTIME_SETTINGS)),
             "organs": list_trained_organs(settings),
             "data": self.data_digest,
@@ -114,6 +116,7 @@ class Job:
         if "anchor" in values:
             values["anchor"] = identify_anchor(settings.anchor)
         libraries = "torch", *list_trunk_libraries(settings.model.backbone), *(LIBRARIES if "anchor" in values else ())
+        libraries = *libraries, *list_lora_libraries(settings.model.lora)
         if self.labels_digest:
             libraries = *libraries, "numpy", "scipy"  # they correct the head
         values["code"] = fingerprint_code(__name__, libraries=libraries)
@@ -406,7 +409,8 @@ def load_net(trained: TrainedJob) -> TrainedNet:
 
 
 def _build_untrained(job: Job) -> AdaptationNet:
-    return AdaptationNet(job.settings.model.model_copy(update={"weights": "none"}))
+    # In trained weights, adapters are merged.
+    return AdaptationNet(job.settings.model.model_copy(update={"weights": "none", "lora": None}))
 
 
 def predict_job(trained: TrainedJob, images: Images, rows: NDArray[np.int64]) -> NDArray[np.float64]:
