@@ -31,6 +31,14 @@ PAGE, IMAGES = "results.md", "img"
 
 _NOTHING = "–"
 
+_ELSEWHERE = """\
+## Beside this grid
+
+- What a handful of labels adds, and how they gate: [a handful of labels](labels.md).
+- More validators, the choice with fewer seeds, whole networks on a GPU, the made-up data set: [studies](studies.md).
+- Hospitals in place of organs, with the figures published for Camelyon17-WILDS; ours are not run, as the data
+  are not at hand: [studies](studies.md#camelyon17-wilds)."""
+
 
 def record_page(tracker: Tracker, results: Results) -> None:
     """Save the page and its pictures as artifacts of the results' run."""
@@ -59,7 +67,7 @@ def render_page(results: Results) -> str:
         _render_stain(results),
         _render_protocols(results),
         _render_validators(results),
-        _render_elsewhere(),
+        _ELSEWHERE,
         _render_limits(results),
         _render_rows(results),
     ]
@@ -289,19 +297,6 @@ balanced accuracy, and what the model with the best score loses against the best
 `benchmarks/selection.py` measures of more validators is in [studies](studies.md).
 
 {render_table(("validator", *pools, "mean regret"), rows)}"""
-
-
-def _render_elsewhere() -> str:
-    rows = [(name, f"{value:.1f} %") for name, value in published.CAMELYON17.items()]
-    return f"""\
-## Beside this grid
-
-- What a handful of labels adds, and how they gate: [a handful of labels](labels.md).
-- More validators, the choice with fewer seeds, whole networks on a GPU, the made-up data set: [studies](studies.md).
-- Hospitals in place of organs: Camelyon17-WILDS, accuracy on the test hospital as published. Ours: not
-  run, as the data are not at hand.
-
-{render_table(("method", "published"), rows)}"""
 
 
 def _render_limits(results: Results) -> str:

@@ -17,15 +17,6 @@ SINGLE: dict[tuple[str, str], float] = {
 ENSEMBLE: dict[str, float] = {"breast": 0.514, "colon": 0.623, "kidney": 0.500, "lung": 0.511}
 """Mean of the three models from the other organs, by target."""
 
-CAMELYON17: dict[str, float] = {
-    "ERM with augmentation": 82.0, "DANN": 68.4, "FixMatch": 71.0, "Noisy Student": 86.7, "SwAV": 91.4,
-    "frozen H-optimus-0": 98.2,
-}  # fmt: skip
-"""Accuracy on the test hospital of Camelyon17-WILDS, in per cent, as published.
-
-The first five are of WILDS 2.0 (Sagawa et al. 2022, arXiv 2112.05090).
-"""
-
 DANN: dict[tuple[str, str], float] = {
     ("lung", "none"): 0.9556, ("breast", "none"): 0.4922, ("colon", "none"): 0.7848,
     ("lung", "reinhard"): 0.6660, ("breast", "reinhard"): 0.8129, ("colon", "reinhard"): 0.8336,
