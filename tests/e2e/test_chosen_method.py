@@ -100,6 +100,8 @@ def test_people_find_the_choice_where_they_look(project: Project) -> None:
     assert version.tags["oncoshift.choice"] == choice
     report = read("report.html")
     assert "Choice of the method, without target labels" in report
+    assert "Shortcuts: which plain measures separate the classes" in report
+    assert report.count("AUROC of plain measures for malignant, by organ</figcaption>") == 1, "not among the pictures"
     assert "The candidates on the target&#39;s test tiles, read after the choice" in report
     assert json.loads(read("candidates.json"))["columns"][0] == "method"
 

@@ -79,6 +79,7 @@ def test_first_run_trains_proves_and_promotes(project: Project, first_output: st
         "plots/gallery.html",
         "plots/agreement.png",
         "plots/cross_organ.png",
+        "plots/shortcuts.png",
         "plots/embedding.png",
     } <= names
 

@@ -41,7 +41,7 @@ def test_an_auroc_has_an_interval_over_groups(audited: Shortcuts) -> None:
 
 def test_table_and_picture_have_all_of_it(audited: Shortcuts) -> None:
     first, _, *rows = audited.to_markdown().splitlines()
-    assert first == "| measure | kidney | lung | |"
+    assert first == "| measure | kidney | lung | direction |"
     assert [row.split(" | ")[0] for row in rows] == ["| nuclei", "| white", "| noise"]
     assert rows[1].endswith("| flips |")
     (axes,) = audited.draw().axes

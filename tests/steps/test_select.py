@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from oncoshift.data.tables import EvaluationTiles
 from oncoshift.errors import SettingsError
 from oncoshift.layout import Layout
 from oncoshift.registry.tracking import Tracker
@@ -52,6 +53,7 @@ class MadeUpJobs:
         source: Source accuracy by seed.
         malignant: Share of the target that is predicted malignant in training.
         data_digest: Hash of the data.
+        pack_digest: Hash of the pack.
         asked: Organs and seeds that were trained.
     """
 
@@ -61,7 +63,24 @@ class MadeUpJobs:
     source: tuple[float, ...] = (0.95, 0.95, 0.95)
     malignant: float = 0.5
     data_digest: str = "data"
+    pack_digest: str = "pack"
     asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.folder)
+
+    def load_tiles(self, _splits: Sequence[str]) -> EvaluationTiles:
+        """Load tiles of two organs, in one of which the malignant ones are whiter."""
+        count = 24
+        labels, organs = np.tile(TRUTH[:count], 2), np.repeat(["lung", "kidney"], count)
+        white = np.where(organs == "lung", labels, 1 - labels)
+        noise = np.random.default_rng(0).integers(0, 60, (2 * count, 16, 16, 3))
+        images = (noise + np.where(white == 1, 180, 90)[:, None, None, None]).astype(np.uint8)
+        names = np.array([f"g{number % 6}" for number in range(2 * count)])
+        return EvaluationTiles(
+            images, np.arange(2 * count), labels, organs, names, np.arange(2 * count).astype(np.str_)
+        )
 
     def make_job(self, settings: Settings, **changes: Any) -> Job:
         changed = replace_values(settings, {key.replace("__", "."): value for key, value in changes.items()})
@@ -294,3 +313,18 @@ def test_the_cross_organ_matrix_shows_from_which_organ_the_classes_are_inverted(
     assert (accuracies.drop(columns="kidney") == 1.0).all(axis=None)
     assert matrix.loc[("all", "kidney"), "seeds"] == 3
     assert "plots/cross_organ.png" in [each.path for each in tracker.client.list_artifacts(run.info.run_id, "plots")]
+
+
+def test_plain_measures_are_recorded_after_the_verdict_and_some_flip(
+    select: Callable[..., Any], tmp_path: Path, tracker: Tracker
+) -> None:
+    verdict = select(MadeUpJobs(tmp_path))[0].verdict
+    run = tracker.find_run(f"{tmp_path}/select")
+    assert run is not None
+    values = json.loads(Path(tracker.client.download_artifacts(run.info.run_id, "shortcuts.json")).read_text())
+    table = pd.DataFrame(values["data"], columns=values["columns"])
+    assert set(table["organ"]) == {"lung", "kidney"}
+    assert "| flips |" in Path(tracker.client.download_artifacts(run.info.run_id, "shortcuts.md")).read_text()
+    for run_id in (run.info.run_id, tracker.find_run(str(tmp_path)).info.run_id):
+        assert "plots/shortcuts.png" in [each.path for each in tracker.client.list_artifacts(run_id, "plots")]
+    assert verdict.kind is Kind.TRUST, "it decides nothing"

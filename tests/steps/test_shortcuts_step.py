@@ -9,6 +9,7 @@ import pytest
 from support.tiny_settings import TINY
 from support.tiny_tiles import write_tree
 
+from oncoshift.anchors.measures import measure_group
 from oncoshift.cli import main
 from oncoshift.data.ingest import ingest
 from oncoshift.data.normalize import run_normalize
@@ -18,6 +19,9 @@ from oncoshift.settings import dump_settings, parse_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +53,21 @@ def test_a_table_and_a_picture_of_the_labelled_organs(
     assert (out / "shortcuts.png").stat().st_size > 10_000
     assert (out / "shortcuts.md").read_text(encoding="utf-8").strip() in printed
     assert "flip between organs: " in printed
+
+
+def test_an_organ_is_measured_once(experiment: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["shortcuts", "--params", str(experiment.params), "--out"]
+    assert main([*command, str(tmp_path / "first")]) == 0
+    measured: list[int] = []
+
+    def measure(tiles: NDArray[np.uint8]) -> pd.DataFrame:
+        measured.append(len(tiles))
+        return measure_group(tiles)
+
+    monkeypatch.setattr("oncoshift.anchors.kept.measure_group", measure)
+    kept = set((experiment.folder / "runs" / "anchors").glob("*.npy"))
+    assert main([*command, str(tmp_path / "again")]) == 0
+    assert measured == []
+    assert set((experiment.folder / "runs" / "anchors").glob("*.npy")) == kept
+    first, again = ((tmp_path / name / "shortcuts.csv").read_bytes() for name in ("first", "again"))
+    assert first == again

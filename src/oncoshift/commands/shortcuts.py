@@ -35,8 +35,9 @@ def shortcuts(context: Context) -> None:
     settings, out = context.settings, context.arguments.out
     jobs = ExperimentJobs.open(context.layout, settings.train.variant, settings.sources)
     with writing(out), showing_progress("shortcuts") as on_progress:
-        audit = step.run(jobs, settings, with_target=context.arguments.with_target, on_progress=on_progress)
+        with_target = context.arguments.with_target
+        audit = step.run(jobs, settings, with_target=with_target, with_epithelium=True, on_progress=on_progress)
     audit.record(FolderRecorder(out))
     print(audit.shortcuts.to_markdown())
-    flips = [name for name, way in audit.shortcuts.directions.items() if way == "flips"]
+    flips = audit.shortcuts.list_measures("flips")
     print(f"\nflip between organs: {', '.join(flips) or 'none'}; written to {out}")

@@ -19,6 +19,7 @@ from scipy.stats import rankdata
 from oncoshift.evaluation.intervals import bootstrap_metrics
 from oncoshift.evaluation.metrics import compute_metrics
 from oncoshift.evaluation.resampling import TooFewGroupsError
+from oncoshift.markdown import render_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,15 +53,28 @@ class Shortcuts:
             found[str(measure)] = "flips" if above and below else "one way" if all_clear else "unclear"
         return found
 
-    def to_markdown(self) -> str:
-        """Render a table: a row a measure, a column an organ, and the direction."""
-        organs = list(dict.fromkeys(self.table["organ"]))
-        lines = [f"| measure | {' | '.join(organs)} | |", f"|---|{'---|' * len(organs)}---|"]
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Header of `rows`: the measure, each organ, and the direction."""
+        return ("measure", *dict.fromkeys(map(str, self.table["organ"])), "direction")
+
+    @property
+    def rows(self) -> tuple[tuple[str, ...], ...]:
+        """Formatted cells: a row a measure, a column an organ, and the direction."""
+        rows = []
         for measure, direction in self.directions.items():
-            rows = self.table[self.table["measure"] == measure].set_index("organ")
-            cells = [_format(rows.loc[organ]) if organ in rows.index else "" for organ in organs]
-            lines.append(f"| {measure} | {' | '.join(cells)} | {direction} |")
-        return "\n".join(lines)
+            of = self.table[self.table["measure"] == measure]
+            cells = {str(row["organ"]): _format(row) for _, row in of.iterrows()}
+            rows.append((measure, *(cells.get(organ, "") for organ in self.header[1:-1]), direction))
+        return tuple(rows)
+
+    def list_measures(self, direction: str) -> list[str]:
+        """List the measures of a direction, one of the values of `directions`."""
+        return [measure for measure, found in self.directions.items() if found == direction]
+
+    def to_markdown(self) -> str:
+        """Render the table as Markdown."""
+        return render_table(self.header, self.rows)
 
     def draw(self) -> Figure:
         """Draw the AUROCs with their intervals: a row a measure, a colour an organ."""
@@ -77,7 +91,8 @@ class Shortcuts:
                 point, low, high = values.iloc[0][["auroc", "low", "high"]].to_numpy(np.float64)
                 height, colour = row + 0.6 * ((number + 0.5) / len(organs) - 0.5), _COLOURS[number % len(_COLOURS)]
                 axes.plot([low, high], [height, height], color=colour, linewidth=1.6)
-                axes.plot(point, height, "o", color=colour, markersize=5, label=organ if row == 0 else None)
+                label = organ if row == 0 else None
+                axes.plot(point, height, "o", color=colour, markersize=5, label=label, clip_on=False)
         axes.axvline(CHANCE, color="0.6", linewidth=1)
         axes.set_yticks(range(len(directions)), [f"{name}\n({way})" for name, way in directions.items()], fontsize=9)
         axes.invert_yaxis()

@@ -27,6 +27,7 @@ from oncoshift.steps import explain as explain_step
 from oncoshift.steps import gate as gate_step
 from oncoshift.steps import register as register_step
 from oncoshift.steps import select as select_step
+from oncoshift.steps import shortcuts as shortcuts_step
 from oncoshift.steps import train as train_step
 from oncoshift.steps import tune as tune_step
 from oncoshift.steps.trial import Search
@@ -203,8 +204,11 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
         session.say(f"picked: {selection.description}")
         session.say(f"verdict without labels: {selection.verdict.words}")
         selection.record(recorder)
-        # After the pick, since it reads labels of the target.
+        # After the pick, since they read labels of the target.
         cross_organ_step.run(session.jobs, selection, session.settings.evaluate).record(recorder)
+        shortcuts_step.run(
+            session.jobs, session.settings, with_target=True, with_epithelium=False, on_progress=lambda *_: None
+        ).record(recorder, "plots/")
     return selection
 
 

@@ -16,17 +16,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 
 from oncoshift.data.names import escape_unprintable
+from oncoshift.evaluation.shortcuts import Shortcuts
 from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
 from oncoshift.registry.decision import CONTRADICTION
 from oncoshift.retraining.changes import find_changes, list_datasets, read_profile
 from oncoshift.retraining.naming import list_retraining_parameters
 from oncoshift.retraining.session import BEFORE_TAG
+from oncoshift.steps.shortcuts import PICTURE, TABLE
 from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ _TITLES = {
     "candidates_on_test": "The candidates on the target's test tiles, read after the choice",
     "comparison": "Source-only and adapted on every organ",
     "agreement": "Agreement of models from single organs and the pick on unlabelled tiles",
+    "shortcuts": "AUROC of plain measures for malignant, by organ",
     "integrated_gradients": "Integrated Gradients of the pick on target tiles",
     "nuclei": "Share of attribution on nuclei",
     "baselines": "Integrated Gradients by baseline",
@@ -106,12 +110,14 @@ def render_report(session: Session, summary: Summary, evaluation: Evaluation, fa
     run = tracker.client.get_run(session.recorder.run)
     runs = [run, *(found for step in _STEPS if (found := tracker.find_run(f"{session.key}/{step}")))]
     pictures, tables = _collect_artifacts(tracker, runs)
+    shortcuts = _describe_shortcuts(session, pictures)
     return _load_template().render(
         **_describe_request(session, run, facts),
         **_describe_data(session, run),
         **_describe_evidence(summary, evaluation, facts),
         **_describe_decision(summary),
-        pictures=pictures,
+        shortcuts=shortcuts,
+        pictures=[picture for picture in pictures if picture != shortcuts.get("picture")],
         tables=[_list_organs(evaluation), *tables],
     )
 
@@ -263,7 +269,7 @@ def _collect_artifacts(tracker: Tracker, runs: Sequence[Run]) -> tuple[list[Pict
     with TemporaryDirectory() as scratch:
         for run in runs:
             listed = json.loads(run.data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
-            names = {entry["path"] for entry in listed if entry.get("type") == "table"}
+            names = {entry["path"] for entry in listed if entry.get("type") == "table"} - {f"{TABLE}.json"}
             for path in _list_files(tracker, run.info.run_id):
                 if path.endswith(".png") or path in names:
                     content = Path(tracker.client.download_artifacts(run.info.run_id, path, scratch)).read_bytes()
@@ -272,6 +278,26 @@ def _collect_artifacts(tracker: Tracker, runs: Sequence[Run]) -> tuple[list[Pict
                     else:
                         pictures.setdefault(_format_title(path), _make_picture(path, content))
     return list(pictures.values()), tables
+
+
+def _describe_shortcuts(session: Session, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """The audit of plain measures that step `select` recorded; empty without one."""
+    tracker, target = session.recorder.tracker, session.settings.target
+    run = tracker.find_run(f"{session.key}/select")
+    path = f"{TABLE}.json"
+    if run is None or path not in set(_list_files(tracker, run.info.run_id)):
+        return {}
+    with TemporaryDirectory() as scratch:
+        values = json.loads(Path(tracker.client.download_artifacts(run.info.run_id, path, scratch)).read_bytes())
+    table = pd.DataFrame(values["data"], columns=values["columns"])
+    found = Shortcuts(table.astype(dict.fromkeys(("auroc", "low", "high"), "float64")))
+    return {
+        "header": tuple(f"{name} (target)" if name == target else name for name in found.header),
+        "rows": found.rows,
+        "flips": found.list_measures("flips"),
+        "one_way": found.list_measures("one way"),
+        "picture": next((picture for picture in pictures if picture.title == _format_title(PICTURE)), None),
+    }
 
 
 def _list_files(tracker: Tracker, run_id: str, folder: str | None = None) -> Iterator[str]:
