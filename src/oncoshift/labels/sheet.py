@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from oncoshift.data.names import as_path_cell, as_text_cell
 from oncoshift.errors import DataError
 from oncoshift.files import atomic, sha256_file
+from oncoshift.labels.csv_file import write_csv
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:
@@ -95,14 +96,8 @@ def write_sheet(folder: Path, rows: Sequence[Row], files: Sequence[Path]) -> Non
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the CSV, whole or not at all; no cell is a formula to a spreadsheet."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        texts = as_path_cell(row.tile_id), as_text_cell(row.group), row.file, row.use, row.label, row.sha256
-        writer.writerow(texts)
-    with atomic(path) as temporary:
-        temporary.write_text(lines.getvalue(), encoding="utf-8")
+    safe = [replace(row, tile_id=as_path_cell(row.tile_id), group=as_text_cell(row.group)) for row in rows]
+    write_csv(path, COLUMNS, [[getattr(row, column) for column in COLUMNS] for row in safe])
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
-from oncoshift.files import atomic
+from oncoshift.labels.csv_file import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +21,10 @@ USES = (TRAIN, GATE)
 SKIP = "skip"
 WORDS = (*LABELS, SKIP)
 """The words for a tile: its class, or that it shows neither and is not to be asked for again."""
+
+OF_PRIOR = "of the model before labels corrected it"
+"""What a figure of the sources is of where labels of the target corrected the model: they say
+nothing about the sources."""
 
 COLUMNS = ("tile_id", "group", "use", "label", "sha256")
 """tile_id and sha256: as in tiles.parquet. group: of the tile. use: one of `USES`. label: one of
@@ -86,12 +88,7 @@ def write_labels(folder: Path, target: str, table: pd.DataFrame) -> Path:
     """Write labels, ordered by tile, so that equal labels are equal bytes; return the path."""
     path = locate_labels(folder, target)
     check_labels(table, path)
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(table.sort_values("tile_id")[list(COLUMNS)].itertuples(index=False, name=None))
-    with atomic(path) as temporary:
-        temporary.write_text(lines.getvalue(), encoding="utf-8")
+    write_csv(path, COLUMNS, table.sort_values("tile_id")[list(COLUMNS)].itertuples(index=False, name=None))
     return path
 
 

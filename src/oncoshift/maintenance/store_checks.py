@@ -15,7 +15,7 @@ from oncoshift.registry.approval import Approval
 from oncoshift.registry.audit import read_lines
 from oncoshift.registry.changes import INTENT_TAG, finish_change
 from oncoshift.registry.embedded import find_database
-from oncoshift.registry.history import CHAMPION
+from oncoshift.registry.history import CHAMPION, search_versions
 from oncoshift.registry.lease import find_dead_lock, free_dead_lock
 from oncoshift.registry.loading import find_folder
 from oncoshift.registry.lock import changing_aliases
@@ -119,7 +119,7 @@ def _check_log(_: Scene, client: MlflowClient, model: RegisteredModel) -> Iterat
 
 
 def _check_approvals(_: Scene, client: MlflowClient, model: RegisteredModel) -> Iterator[Finding]:
-    for version in client.search_model_versions(f"name = '{model.name}'"):
+    for version in search_versions(client, model.name):
         approval = Approval.read(version.tags)
         if approval is None or approval.state != "awaited":
             continue

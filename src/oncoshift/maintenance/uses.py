@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from oncoshift.maintenance.garbage import count_days_since
 from oncoshift.registry.approval import Approval
 from oncoshift.registry.changes import INTENT_TAG
-from oncoshift.registry.history import RETRAINING_TAG, list_events, read_aliases
+from oncoshift.registry.history import RETRAINING_TAG, list_events, read_aliases, search_versions
 from oncoshift.registry.models import list_models
 from oncoshift.registry.pages import read_pages
 
@@ -161,7 +161,7 @@ def list_versions(client: MlflowClient, model: RegisteredModel, days: float) -> 
     }
     if INTENT_TAG in model.tags:
         champions |= {str(version) for version in aliases.values()}
-    for entity in _search_versions(client, model.name):
+    for entity in search_versions(client, model.name):
         number, approval = str(entity.version), Approval.read(entity.tags)
         need = ""
         if named := [alias for alias, version in aliases.items() if version == number]:
@@ -175,10 +175,6 @@ def list_versions(client: MlflowClient, model: RegisteredModel, days: float) -> 
         elif entity.status != "READY" or count_days_since(entity.last_updated_timestamp) < days:
             need = "is new"
         yield Version(entity, need)
-
-
-def _search_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
-    return read_pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
 
 
 def _search_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:

@@ -21,7 +21,7 @@ from oncoshift.registry.times import add_time, get_time
 from oncoshift.registry.tracking import quote_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -130,14 +130,15 @@ def list_versions(client: MlflowClient, name: str, last: int = 0) -> list[Versio
         RegistryError: no such model.
     """
     aliases = read_aliases(client, name)
-    versions = _read_last(client, name, last, set(aliases.values())) if last else _read_all(client, name)
+    versions = _read_last(client, name, last, set(aliases.values())) if last else search_versions(client, name)
     rows = [_make_row(version, aliases) for version in versions]
     return sorted(rows, key=lambda row: int(row.version), reverse=True)
 
 
-def _read_all(client: MlflowClient, name: str) -> list[ModelVersion]:
+def search_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
+    """Yield all versions of a model, as MLflow has them; none where there is no such model."""
     chosen = f"name = {quote_text(name)}"
-    return list(read_pages(lambda token: client.search_model_versions(chosen, page_token=token)))
+    return read_pages(lambda token: client.search_model_versions(chosen, page_token=token))
 
 
 def _read_last(client: MlflowClient, name: str, count: int, others: set[str]) -> list[ModelVersion]:
