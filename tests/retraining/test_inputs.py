@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from support.tiny_tiles import write_tree
 
-from oncoshift.errors import DataError, WeightsError
+from oncoshift.errors import DataError, SettingsError, WeightsError
 from oncoshift.retraining.inputs import check_inputs, count_tiles_by_organ
 from oncoshift.settings import Settings, replace_values
 
@@ -78,3 +79,13 @@ def test_imagenet_weights_that_cannot_be_had_are_told(
     words = "could not be downloaded" if cached is None else "cannot be read .*; delete it"
     with pytest.raises(WeightsError, match=f"model.weights imagenet: .*{words}"):
         check_inputs(project, replace_values(Settings(), MINE | {"model.weights": "imagenet"}))
+
+
+def test_what_timm_itself_asserts_of_a_trunk_is_told_as_a_fault_of_the_settings(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, global_pool="catavgmax"))
+    settings = replace_values(Settings(), MINE | {"model.backbone": "timm/convnext_atto"})
+    with pytest.raises(SettingsError, match="timm cannot build it: Pooling that changes the pooled width"):
+        check_inputs(project, settings)

@@ -87,6 +87,11 @@ def check_trunk(project: Path, settings: Settings) -> None:
         raise WeightsError(f"model.backbone {model.backbone}: {' '.join(str(error).split())}; {ACCESS}") from error
     except ValueError as error:
         raise SettingsError(f"model.backbone {error}") from error
+    except AssertionError as error:  # timm checks some of its own settings so
+        raise SettingsError(
+            f"model.backbone {model.backbone}: timm cannot build it: {error}; choose a trunk that pools to one feature "
+            "a channel"
+        ) from error
     if trunk.side not in (None, settings.normalize.tile_size):
         raise SettingsError(
             f"normalize.tile_size {settings.normalize.tile_size}: {model.backbone} takes tiles of {trunk.side} pixels; "
