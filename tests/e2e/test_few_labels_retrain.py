@@ -212,6 +212,14 @@ def test_labels_train_and_gate_a_retraining_and_are_named_wherever_it_is_judged(
     assert f"Labels of the target trained this model: {named}." in gate
     assert f"right on {count_right(project, version.version)}, of " in gate, "the floor of these tests is 0"
     assert "| labels apart | 0 | 0 |" in gate
+    assert "labels have judged 0 earlier versions" in gate
+    assert version.tags["oncoshift.source_accuracy"].endswith(" (of the model before labels corrected it)")
+    assert "source_accuracy" in runs["few_labels · seed 0"].data.tags["mlflow.note.content"]
+    (retraining,) = (run for run in runs.values() if run.data.tags["oncoshift.step"] == "retrain")
+    report = Path(client.download_artifacts(retraining.info.run_id, "report.html")).read_text(encoding="utf-8")
+    assert " (of the model before labels corrected it)</td>" in report
+    summary = Path(client.download_artifacts(retraining.info.run_id, "summary.md")).read_text(encoding="utf-8")
+    assert "(of the model before labels corrected it)" in summary
 
 
 @pytest.mark.slow

@@ -334,3 +334,23 @@ def test_labels_that_trained_the_model_are_named() -> None:
 def test_skipped_tiles_are_named() -> None:
     text = decide_by(BY_LABELS, replace(FEW, labels=replace(PROVED, skipped=4))).to_markdown()
     assert "of 9 groups, 4 skipped, not judged, must reach 0.95" in text
+
+
+@pytest.mark.parametrize(
+    ("earlier", "said"),
+    [
+        (0, "these 20 labels have judged 0 earlier versions"),
+        (1, "these 20 labels have judged 1 earlier version: the more they judge, the less one that passes proves"),
+    ],
+)
+def test_versions_that_the_same_labels_judged_are_counted_and_change_no_decision(earlier: int, said: str) -> None:
+    decision = decide_by(BY_LABELS, replace(FEW, labels=replace(PROVED, digest="d", earlier=earlier)))
+    (reuse,) = (reason for reason in decision.reasons if reason.check == "label reuse")
+    assert (reuse.value, reuse.words, reuse.mark) == (earlier, said, "recorded")
+    assert decision.promote
+    assert decision.labels == "d"
+    assert Decision.from_dict(json.loads(json.dumps(decision.to_dict()))) == decision
+
+
+def test_labels_that_did_not_judge_are_not_recorded_as_if_they_had() -> None:
+    assert decide_by(BY_LABELS, replace(GOOD, labels=replace(PROVED, digest="d"))).labels == ""

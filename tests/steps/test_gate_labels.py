@@ -69,7 +69,9 @@ def gather(
     jobs: Any = SimpleNamespace(layout=layout, load_labels=load, count_skipped=lambda *_: 3)
     picked = SimpleNamespace(job=SimpleNamespace(labels_digest=trained_by))
     challenge: Any = SimpleNamespace(name="x", version="1", selection=SimpleNamespace(picked=picked))
-    return gate._gather_labels(jobs, challenge, "uri", parse_settings({}))
+    monkeypatch.setattr(gate, "count_judged", lambda _client, _name, _version, labels: len(labels))
+    recorder: Any = SimpleNamespace(tracker=SimpleNamespace(uri="uri", client=None))
+    return gate._gather_labels(recorder, jobs, challenge, parse_settings({}))
 
 
 def test_the_gates_labels_alone_are_counted_and_as_they_were_given(
@@ -84,6 +86,8 @@ def test_the_gates_labels_alone_are_counted_and_as_they_were_given(
     swapped = gather(layout, monkeypatch, {GATE: "ef", TRAIN: "abcd"})
     assert swapped is not None
     assert str(swapped.counts) == "0 of 1 benign, 0 of 1 malignant"
+    assert len({each.digest for each in (found, inverted, swapped)}) == 3
+    assert found.earlier == len(found.digest), "it is asked how often these labels judged"
 
 
 def test_a_group_with_tiles_in_a_source_counts_as_one_that_trains(

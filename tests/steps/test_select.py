@@ -52,6 +52,7 @@ class MadeUpJobs:
         im: Information maximisation by seed.
         source: Source accuracy by seed.
         malignant: Share of the target that is predicted malignant in training.
+        more: Further figures of the trainings.
         data_digest: Hash of the data.
         pack_digest: Hash of the pack.
         asked: Organs and seeds that were trained.
@@ -62,6 +63,7 @@ class MadeUpJobs:
     im: tuple[float, ...] = (0.3, 0.5, 0.4)
     source: tuple[float, ...] = (0.95, 0.95, 0.95)
     malignant: float = 0.5
+    more: dict[str, float] = field(default_factory=dict)
     data_digest: str = "data"
     pack_digest: str = "pack"
     asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
@@ -90,6 +92,7 @@ class MadeUpJobs:
         self.asked.append((job.settings.sources, job.settings.seed))
         epoch = Epoch(
             ROW
+            | self.more
             | {
                 "information_maximisation": self.im[job.settings.seed],
                 "source_accuracy": self.source[job.settings.seed],
@@ -328,3 +331,18 @@ def test_plain_measures_are_recorded_after_the_verdict_and_some_flip(
     for run_id in (run.info.run_id, tracker.find_run(str(tmp_path)).info.run_id):
         assert "plots/shortcuts.png" in [each.path for each in tracker.client.list_artifacts(run_id, "plots")]
     assert verdict.kind is Kind.TRUST, "it decides nothing"
+
+
+def test_source_accuracy_is_said_to_be_of_the_model_that_labels_corrected(
+    select: Callable[..., Any], tmp_path: Path
+) -> None:
+    labelled = {"benign_labels": 4.0, "malignant_labels": 6.0}
+    for source, how in (
+        (0.95, "seed 1 of 3, information_maximisation above source accuracy 0.8"),
+        (0.69, "seed 0 of 3, best source accuracy 0.69"),
+    ):
+        jobs = MadeUpJobs(tmp_path, source=(source, source, source), more=labelled)
+        selection, log, tags = select(jobs, select={"verdict": False})
+        assert tags["oncoshift.source_accuracy"] == f"{source:.4f} (of the model before labels corrected it)"
+        assert tags["oncoshift.selection"].startswith(f"{how} (of the model before labels corrected it)")
+        assert log["how"] == selection.description == tags["oncoshift.selection"]

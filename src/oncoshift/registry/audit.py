@@ -83,6 +83,12 @@ def read_lines(client: MlflowClient, name: str) -> list[str]:
     return lines
 
 
+def read_entries(client: MlflowClient, name: str) -> list[dict[str, Any]]:
+    """Read the entries of a model's log, oldest first; whether one was changed is not checked."""
+    run = _find_run(client, name)
+    return [] if run is None else [json.loads(line)["entry"] for line in _read_lines(run)]
+
+
 def _find_run(client: MlflowClient, name: str) -> Run | None:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from oncoshift.data.tables import LABELS
 from oncoshift.evaluation.few_labels import LabelCounts, compute_probability_above
+from oncoshift.labels.table import OF_PRIOR
 from oncoshift.markdown import escape
 from oncoshift.registry.policy import PolicyEvidence, Reason, check_policy
 from oncoshift.selection.rule import ORACLE
@@ -57,6 +58,8 @@ class LabelEvidence:
         by_class: number of these groups by class name; one with tiles of both counts in each.
         changed: whether the labels that train are no longer those that trained the challenger.
         skipped: number of tiles that a person skipped, so that no call of them is judged.
+        digest: hash of the tiles and their labels.
+        earlier: number of other versions of the model that the same labels have judged.
     """
 
     counts: LabelCounts
@@ -65,6 +68,8 @@ class LabelEvidence:
     by_class: Mapping[str, int]
     changed: bool = False
     skipped: int = 0
+    digest: str = ""
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Decision:
         at: time of the decision, ISO 8601 in UTC.
         approve_until: end of the time in which a person may approve the version, ISO 8601 in UTC;
             empty where none need to.
+        labels: hash of the labels of training tiles that judged; empty where none did.
     """
 
     promote: bool
@@ -141,6 +147,7 @@ class Decision:
     champion: str | None = None
     at: str = ""
     approve_until: str = ""
+    labels: str = ""
 
     @property
     def action(self) -> Action:
@@ -157,7 +164,7 @@ class Decision:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read the values that `to_dict` wrote."""
         reasons = tuple(Reason(**reason) for reason in values["reasons"])
-        known = {name: values[name] for name in ("champion", "at", "approve_until") if name in values}
+        known = {name: values[name] for name in ("champion", "at", "approve_until", "labels") if name in values}
         return cls(values["promote"], reasons, tuple(values["flags"]), **known)
 
     def to_markdown(self) -> str:
@@ -195,11 +202,13 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         _check_floor("sensitivity", evidence.sensitivity, settings.min_sensitivity),
     )
     suffices = not evidence.too_few and all(reason.passed for reason in groups)
+    judged_by = ""
     if suffices or settings.without_audit == "refuse":
         reasons = (*picked, *groups, *floors, *_check_gains(settings, evidence))
     else:
         agreement = _check_agreement(evidence.agreement_with_champion, select.trust_agreement)
         by_labels = settings.without_audit == "few_labels"
+        judged_by = evidence.labels.digest if by_labels and evidence.labels else ""
         proof = _check_labels(settings, evidence.labels) if by_labels else (_check_verdict(evidence.verdict),)
         reasons = (*picked, *proof, *floors, agreement)
     if evidence.policy is not None:
@@ -226,7 +235,7 @@ def decide(settings: GateSettings, select: SelectSettings, evidence: GateEvidenc
         )
     if evidence.phantom:
         flags.append("Made-up data (phantom): the figures say nothing about tissue.")
-    return Decision(all(reason.passed for reason in reasons), reasons, tuple(flags))
+    return Decision(all(reason.passed for reason in reasons), reasons, tuple(flags), labels=judged_by)
 
 
 def _note_verdict(verdict: Verdict, usable: bool | None) -> str:
@@ -269,9 +278,13 @@ def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tup
     apart = f"{shared} of {groups} groups also train, must be 0"
     if evidence.changed:
         apart += "; the labels that train are no longer those that trained the model: train it again"
+    versions = "version" if evidence.earlier == 1 else "versions"
+    looks = f"these {sum(counts.total)} labels have judged {evidence.earlier} earlier {versions}"
+    looks += ": the more they judge, the less one that passes proves" if evidence.earlier else ""
     return (
         Reason("labels apart", shared == 0 and not evidence.changed, shared, 0, apart),
         Reason("label groups per class", fewest >= MIN_GROUPS_PER_CLASS, fewest, MIN_GROUPS_PER_CLASS, several),
+        Reason("label reuse", True, evidence.earlier, None, looks),
         proof,
     )
 
@@ -296,7 +309,7 @@ def _check_source(settings: GateSettings, floor: float, evidence: GateEvidence) 
     reached, allowed = accuracy >= floor, settings.below_source_floor == "allow"
     words = f"balanced accuracy {format_near_limits(accuracy, floor)} on the sources, floor {floor:.2f}"
     if evidence.target_labels:
-        words += " (of the model before labels corrected it)"
+        words += f" ({OF_PRIOR})"
     if allowed and not reached:
         words += ", allowed by gate.below_source_floor"
     return Reason("source accuracy", reached or allowed, accuracy, floor, words)

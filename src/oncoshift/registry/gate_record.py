@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oncoshift.registry.approval import APPROVAL_TAG, Approval
-from oncoshift.registry.audit import append_line
+from oncoshift.registry.audit import append_line, read_entries
 from oncoshift.registry.history import GATE_TAG, get_version
 from oncoshift.registry.lock import changing_aliases
 
@@ -48,6 +48,19 @@ def record_decision(
             client.set_model_version_tag(name, str(version), key, text)
         entry = {"kind": "gate", "version": str(version), **decision.to_dict()}
         append_line(client, name, decision.at, entry)
+
+
+def count_judged(client: MlflowClient, name: str, version: str | int, labels: str) -> int:
+    """Count the other versions of a model that the gate has judged by the same labels.
+
+    Args:
+        client: of the registry.
+        name: of the registered model.
+        version: which one not to count.
+        labels: hash of the labels, see `Decision.labels`.
+    """
+    entries = read_entries(client, name)
+    return len({entry["version"] for entry in entries if entry.get("labels") == labels} - {str(version)})
 
 
 def _slug(check: str) -> str:

@@ -24,6 +24,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 from oncoshift.data.names import escape_unprintable
 from oncoshift.evaluation.shortcuts import Shortcuts
 from oncoshift.evaluation.weighted import METRIC_NAMES
+from oncoshift.labels.table import OF_PRIOR
+from oncoshift.methods.registry import METHODS
 from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
 from oncoshift.registry.decision import CONTRADICTION
 from oncoshift.retraining.changes import find_changes, list_datasets, read_profile
@@ -186,7 +188,7 @@ def _describe_evidence(summary: Summary, evaluation: Evaluation, facts: CardFact
     trainings = [
         (
             f"{name} · seed {done.job.seed}",
-            f"{done.last.source_accuracy:.3f}",
+            f"{done.last.source_accuracy:.3f}" + (f" ({OF_PRIOR})" if METHODS[name].reads_labels else ""),
             method.report.organ(evaluation.target).in_words("balanced_accuracy", done.job.seed),
             "; ".join(list_findings(done.history, done.job.settings)) or "none",
         )

@@ -27,7 +27,7 @@ from oncoshift.files import DamagedFileError
 from oncoshift.labels.table import GATE, TRAIN
 from oncoshift.registry.answers import settle_approval
 from oncoshift.registry.decision import Decision, GateEvidence, LabelEvidence, decide
-from oncoshift.registry.gate_record import record_decision
+from oncoshift.registry.gate_record import count_judged, record_decision
 from oncoshift.registry.history import WITHDRAWN_TAG, find_champion
 from oncoshift.registry.loading import load_served
 from oncoshift.registry.packaging import update_card
@@ -237,20 +237,23 @@ def _gather_evidence(
         phantom=settings.ingest.adapter == "phantom",
         abstained=served.abstained,
         anchor=challenge.selection.anchor,
-        labels=_gather_labels(jobs, challenge, uri, settings) if settings.gate.without_audit == "few_labels" else None,
+        labels=_gather_labels(recorder, jobs, challenge, settings)
+        if settings.gate.without_audit == "few_labels"
+        else None,
         target_labels=challenge.selection.target_labels,
         policy=_gather_policy(recorder, jobs, challenge, tiles, served, settings.evaluate),
     )
 
 
-def _gather_labels(jobs: ExperimentJobs, challenge: Challenge, uri: str, settings: Settings) -> LabelEvidence | None:
+def _gather_labels(
+    recorder: RunRecorder, jobs: ExperimentJobs, challenge: Challenge, settings: Settings
+) -> LabelEvidence | None:
     """Count the challenger's calls of the tiles whose labels gate; None without any."""
     gating, training = (jobs.load_labels(settings.target, use) for use in (GATE, TRAIN))
     if not len(gating.labels):
         return None
-    calls = _predict_as_served(
-        challenge.name, challenge.version, uri, read_raw_tiles(jobs.layout, gating.tile_ids.tolist())
-    ).calls
+    raw = read_raw_tiles(jobs.layout, gating.tile_ids.tolist())
+    calls = _predict_as_served(challenge.name, challenge.version, recorder.tracker.uri, raw).calls
     groups = set(gating.groups.tolist())
     trained = set(training.groups.tolist()) | read_source_groups(jobs.layout)
     return LabelEvidence(
@@ -260,6 +263,8 @@ def _gather_labels(jobs: ExperimentJobs, challenge: Challenge, uri: str, setting
         _count_groups(gating.labels, gating.groups),
         changed=challenge.selection.picked.job.labels_digest not in ("", training.digest),
         skipped=jobs.count_skipped(settings.target, GATE),
+        digest=gating.digest,
+        earlier=count_judged(recorder.tracker.client, challenge.name, challenge.version, gating.digest),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from oncoshift.anchors.values import describe_anchor
 from oncoshift.evaluation.agreement import draw_agreement
-from oncoshift.labels.table import describe_labels
+from oncoshift.labels.table import OF_PRIOR, describe_labels
 from oncoshift.methods.registry import METHODS
 from oncoshift.selection.anchor import correlate_with_anchor
 from oncoshift.selection.consensus import Consensus, find_consensus, pairwise_kappa
@@ -105,21 +105,29 @@ class Selection:
         floor = self.settings.source_floor
         picked = f"seed {self.picked.job.seed} of {len(self.seeds)}"
         if self.source_accuracy >= floor:
-            return f"{picked}, {self.settings.validator} above source accuracy {floor}"
-        shown = format_near_limits(self.source_accuracy, floor)
+            return f"{picked}, {self.settings.validator} above source accuracy {floor}{self._of_prior}"
+        shown = f"{format_near_limits(self.source_accuracy, floor)}{self._of_prior}"
         return f"{picked}, best source accuracy {shown}; no seed reaches the floor {floor} (select.source_floor)"
 
     @property
     def source_accuracy(self) -> float:
-        """Balanced accuracy of the pick on source validation tiles, 0 to 1."""
+        """Balanced accuracy of the pick on source validation tiles, 0 to 1.
+
+        Where labels of the target corrected it, of the model that they corrected.
+        """
         return self.picked.last.source_accuracy
+
+    @property
+    def _of_prior(self) -> str:
+        """What a figure of the sources is of, where it is not of the pick."""
+        return f" ({OF_PRIOR})" if self.target_labels else ""
 
     @property
     def tags(self) -> dict[str, str]:
         """Tags of the runs and of the registered version."""
         return {
             "oncoshift.selection": self.description,
-            "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}",
+            "oncoshift.source_accuracy": f"{self.source_accuracy:.4f}{self._of_prior}",
             "oncoshift.verdict": self.verdict.kind.value,
             "oncoshift.verdict_reasons": "; ".join(self.verdict.reasons),
             "oncoshift.anchor": self.anchor or "none",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oncoshift.anchors.values import describe_anchor
-from oncoshift.labels.table import describe_labels
+from oncoshift.labels.table import OF_PRIOR, describe_labels
 from oncoshift.markdown import escape
 from oncoshift.methods.registry import METHODS
 from oncoshift.training.diagnostics import list_findings
@@ -42,11 +42,14 @@ class Training:
         settings = self.trained.job.settings
         if settings.reads_anchor:
             recorder.set_tags({"oncoshift.anchor": describe_anchor(settings.anchor)})
+        notes = list(self.findings)
         if METHODS[settings.train.method].reads_labels:
             recorder.set_tags({"oncoshift.target_labels": describe_labels(self.trained.last)})
+            notes.append(f"source_accuracy, and whatever else is measured on the sources, is {OF_PRIOR}")
         if self.findings:
-            note = "\n".join(f"- {escape(finding)}" for finding in self.findings)
-            recorder.set_tags({"oncoshift.findings": "; ".join(self.findings), "mlflow.note.content": note})
+            recorder.set_tags({"oncoshift.findings": "; ".join(self.findings)})
+        if notes:
+            recorder.set_tags({"mlflow.note.content": "\n".join(f"- {escape(note)}" for note in notes)})
 
 
 def run(
