@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
     from oncoshift.settings import Settings
 
 
@@ -28,8 +31,16 @@ def list_presets(project: Path) -> tuple[str, ...]:
     return (*sorted(path.stem for path in project.glob("presets/*.yaml")), *tuned)
 
 
+class OneOfPresent(OneOf):
+    """`OneOf` of what a project has; where it has none, any text, which settings check."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """See `OneOf`."""
+        return super().__get_pydantic_core_schema__(source, handler) if self.names else handler(source)
+
+
 Method = Annotated[str, OneOf(tuple(METHODS))]
-Preset = Annotated[str, OneOf(list_presets(PROJECT))]
+Preset = Annotated[str, OneOfPresent(list_presets(PROJECT))]
 
 
 def collect_overrides(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from prefect.runtime import flow_run
+from pydantic import TypeAdapter, ValidationError
 
 from flows import retrain, score
-from flows.parameters import collect_overrides, list_presets, load_chosen_settings
+from flows.parameters import OneOfPresent, collect_overrides, list_presets, load_chosen_settings
 from oncoshift.errors import SettingsError
 from oncoshift.methods.registry import METHODS
 
@@ -35,6 +36,13 @@ def test_results_of_tuning_are_presets(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert list_presets(tmp_path) == ("demo", "experiments/a/runs/best.yaml", "runs/best.yaml")
+
+
+def test_a_project_without_presets_has_a_form() -> None:
+    preset = TypeAdapter(Annotated[str, OneOfPresent(())] | None)
+    assert preset.validate_python("any") == "any"
+    with pytest.raises(ValidationError):
+        TypeAdapter(Annotated[str, OneOfPresent(("real",))]).validate_python("any")
 
 
 def test_parameters_are_overrides_and_the_last_word_is_the_overrides() -> None:
