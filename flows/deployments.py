@@ -1,7 +1,7 @@
 """Deployments as prefect.yaml lists them: flows with parameters, schedules and triggers.
 
 The file means what it means to `prefect deploy`, whose functions read its schedules and triggers.
-Work pools, builds and pulls are for workers and are ignored here.
+Work pools are for workers (`flows.deploy`); builds and pulls are ignored.
 """
 
 from __future__ import annotations
@@ -38,11 +38,15 @@ class ServedDeployment:
         flow: Its flow.
         options: For `Runner.add_flow`, among them name, parameters and schedules.
         triggers: The events that start it.
+        entrypoint: Where workers find the flow.
+        work_pool: The pool whose workers run it, with its variables; empty if none is named.
     """
 
     flow: Flow[..., Any]
     options: dict[str, Any]
     triggers: list[DeploymentTriggerTypes]
+    entrypoint: str
+    work_pool: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -75,7 +79,7 @@ def _read_deployment(given: dict[str, Any], where: str) -> ServedDeployment:
         triggers = _initialize_deployment_triggers(given["name"], [*(given.get("triggers") or ())])
         options = {key: given[key] for key in _SERVED if key in given}
         options |= {"name": given["name"], "schedules": schedules}
-        served = ServedDeployment(flow, options, triggers)
+        served = ServedDeployment(flow, options, triggers, given["entrypoint"], given.get("work_pool") or {})
         for parameters in _list_parameters(served):
             _check_parameters(flow, parameters)
     except (KeyError, ImportError, MissingFlowError, OncoshiftError, TypeError, ValueError) as error:

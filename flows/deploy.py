@@ -1,0 +1,96 @@
+"""The deployments of prefect.yaml for workers: hands each to its work pool at PREFECT_API_URL.
+
+    python -m flows.deploy [--file prefect.yaml]
+
+A work pool is made once, by `prefect work-pool create process --type process`, and served by any
+number of workers: `prefect worker start --pool process`. A worker finds flows and settings in the
+folder in which this was called, which it must see under the same path.
+
+Prefect's own `prefect deploy` and `Flow.deploy` ask for the pool's workers with `limit: null`,
+which the server refuses with status 422 under the pinned fastapi: the one after it has made a
+deployment, the other before. Here nobody asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+
+from flows import PROJECT
+from flows.automations import bring_up_to_date, build_notifications, build_trigger_automations
+from flows.deployments import read_deployments
+from flows.server import check_server_answers
+from oncoshift.errors import SettingsError
+from oncoshift.program import run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from flows.deployments import ServedDeployment
+
+
+def deploy(given: argparse.Namespace) -> None:
+    """Hand the deployments to their work pools; what is wrong in the list is said before.
+
+    Raises:
+        SettingsError: see `read_deployments`; no server is named, a deployment has no work pool, or
+            the server has no such pool.
+        UnavailableError: the server does not answer.
+    """
+    deployments = read_deployments(given.file)
+    if without := [each.name for each in deployments if not each.work_pool]:
+        raise SettingsError(f"{given.file}: {', '.join(without)} has no work_pool; name the one whose workers run it")
+    url = get_current_settings().api.url
+    if url is None:
+        raise SettingsError("PREFECT_API_URL is not set; it names the server whose workers run the deployments")
+    check_server_answers(url)
+    automations = []
+    for each in deployments:
+        automations += build_trigger_automations(_apply(each), each.triggers)
+        print(f"{each.name}: work pool {each.work_pool['name']}")
+    bring_up_to_date([*automations, *build_notifications(each.flow.name for each in deployments)])
+
+
+def _apply(deployment: ServedDeployment) -> UUID:
+    """Make a deployment, or bring it up to date, as `prefect deploy` does; return its id.
+
+    Raises:
+        SettingsError: the server has no such work pool.
+    """
+    pool, flow = deployment.work_pool, deployment.flow
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(pool["name"])
+        except ObjectNotFound:
+            words = f"make it by `prefect work-pool create {pool['name']} --type TYPE`"
+            raise SettingsError(f"{deployment.name}: the server has no work pool {pool['name']}; {words}") from None
+        return client.create_deployment(
+            client.create_flow_from_name(flow.name),
+            **deployment.options,
+            work_pool_name=pool["name"],
+            work_queue_name=pool.get("work_queue_name"),
+            job_variables=pool.get("job_variables"),
+            entrypoint=deployment.entrypoint,
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(Path.cwd())}}],
+            parameter_openapi_schema=flow.parameters.model_dump_for_openapi(),
+            enforce_parameter_schema=True,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand deployments to work pools; `oncoshift.errors` lists the exit codes."""
+    parser = argparse.ArgumentParser(prog="python -m flows.deploy", description="Hand deployments to work pools.")
+    parser.add_argument("--file", type=Path, default=PROJECT / "prefect.yaml", help="list of deployments")
+    given = parser.parse_args(argv)
+    return run_program(lambda: deploy(given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Deployments are handed to work pools in one call, which a pool's workers are not asked about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.sorting import AutomationSort, DeploymentSort
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.deploy import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+LISTED = {
+    "name": "lung",
+    "entrypoint": "flows.retrain.retrain",
+    "work_pool": {"name": "process", "job_variables": {"env": {"A": "b"}}},
+    "concurrency_limit": 1,
+    "parameters": {"target": "lung", "sources": ["colon", "kidney"]},
+    "schedules": [{"slug": "nightly", "cron": "0 2 * * *", "timezone": "UTC"}],
+    "triggers": [{"name": "retrain at new data", "expect": ["oncoshift.data"]}],
+}
+
+
+def write(folder: Path, *listed: dict[str, object]) -> str:
+    path = folder / "prefect.yaml"
+    path.write_text(yaml.safe_dump({"deployments": list(listed)}))
+    return str(path)
+
+
+def test_each_deployment_comes_with_pool_schedule_trigger_and_folder(
+    lasting_server: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="process", type="process"))
+    listed = write(tmp_path, LISTED, {**LISTED, "name": "second", "triggers": []})
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["--file", listed]) == 0
+        assert capsys.readouterr().out == "retrain/lung: work pool process\nretrain/second: work pool process\n"
+    with get_client(sync_client=True) as client:
+        made = client.read_deployment_by_name("retrain/lung")
+        automations = [each.name for each in client.read_automations(sort=AutomationSort.NAME_ASC, limit=10)]
+        count = len(client.read_deployments(sort=DeploymentSort.NAME_ASC, limit=10))
+    assert count == 2, "a second call changes nothing"
+    assert (made.work_pool_name, made.entrypoint) == ("process", "flows.retrain.retrain")
+    assert made.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
+    assert made.job_variables == {"env": {"A": "b"}}
+    assert made.parameters == LISTED["parameters"]
+    assert [schedule.slug for schedule in made.schedules] == ["nightly"]
+    assert made.global_concurrency_limit is not None
+    assert made.global_concurrency_limit.limit == 1
+    assert automations == ["retrain at new data"]
+
+
+def test_a_pool_that_is_not_there_is_told(
+    lasting_server: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = write(tmp_path, {**LISTED, "work_pool": {"name": "nowhere"}})
+    assert main(["--file", listed]) == 2
+    said = capsys.readouterr().err
+    assert "retrain/lung: the server has no work pool nowhere; make it by `prefect work-pool create nowhere" in said
+
+
+def test_a_deployment_without_a_pool_and_no_server_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    without = {key: value for key, value in LISTED.items() if key != "work_pool"}
+    assert main(["--file", write(tmp_path, without)]) == 2
+    assert "retrain/lung has no work_pool; name the one whose workers run it" in capsys.readouterr().err
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert main(["--file", write(tmp_path, LISTED)]) == 2
+    assert "PREFECT_API_URL is not set" in capsys.readouterr().err
