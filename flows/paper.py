@@ -24,6 +24,7 @@ from flows.retrain import as_task
 from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, is_scheduled
 from flows.server import ensure_server
 from oncoshift import cli
+from oncoshift.errors import SettingsError
 from oncoshift.grid import recipe
 from oncoshift.grid.page import PAGE, write_page
 from oncoshift.program import run_program
@@ -94,8 +95,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_once(given: argparse.Namespace) -> None:
-    """Run the flow with a server."""
+    """Run the flow with a server.
+
+    Raises:
+        SettingsError: the options are those of another project, or list rows instead.
+    """
     stop_on_sigterm()
+    if given.list or given.params not in (None, PROJECT / "params.yaml"):
+        raise SettingsError(f"python -m flows.paper runs the grid of {PROJECT / 'params.yaml'}; use `oncoshift paper`")
     with ensure_server() as own:
         end_dead_runs(own=own)
         out = None if given.out is None else str(Path(given.out).absolute())

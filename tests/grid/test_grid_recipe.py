@@ -51,7 +51,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def run_with(said: list[str], measure: Any) -> Any:
     plan = GridPlan(Path(), SETTINGS, "sqlite://", "oncoshift paper", said.append)
-    return run_grid(plan, Steps(data=Mock(), row=measure, results=lambda _plan, tasks: [task.key for task in tasks]))
+    results: Any = lambda _plan, tasks: [task.key for task in tasks]  # noqa: E731
+    return run_grid(plan, Steps(data=Mock(), row=measure, results=results))
 
 
 def test_what_is_measured_already_is_not_measured_again(said: list[str]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from oncoshift.errors import SettingsError
+from oncoshift.grid.recipe import check_settings
 from oncoshift.grid.registry import HONEST, PAPER, PROTOCOLS
-from oncoshift.grid.rows import Pool, Row, is_judged, list_pools, list_rows
-from oncoshift.settings import Settings, flatten, parse_settings, replace_values
+from oncoshift.grid.rows import Pool, Row, is_judged, list_pools, list_rows, make_pool_settings
+from oncoshift.settings import Settings, flatten, load_settings, parse_settings, replace_values
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 SMALL = parse_settings(
     {
@@ -58,6 +62,47 @@ def test_the_papers_protocol_changes_what_the_others_change_one_by_one() -> None
     assert all(part or SMALL.model.weights == "none" for part in parts)
     assert changed[PAPER] == set.union(*parts)
     assert made[PAPER]["split.by"] == "tile"
+
+
+def test_the_papers_optimisation_is_that_of_the_preset() -> None:
+    preset = load_settings(REPOSITORY / "params.yaml", preset="paper", overrides=())
+    given = flatten(preset)
+    for key, value in PROTOCOLS["paper_training"].changes.items():
+        assert given[key] == value, key
+
+
+def test_a_protocol_that_changes_nothing_has_no_rows() -> None:
+    assert SMALL.model.weights == "none"
+    assert "random_start" not in {row.protocol for row in list_rows(SMALL)}
+    pretrained = replace_values(SMALL, {"model.weights": "imagenet"})
+    assert "random_start" in {row.protocol for row in list_rows(pretrained)}
+
+
+def test_honest_splits_by_group_whatever_the_settings_say() -> None:
+    leaking = replace_values(SMALL, {"split.by": "tile"})
+    made = [row.make_settings(leaking).split.by for row in list_rows(leaking) if row.protocol == HONEST]
+    assert {*made} == {"group"}
+
+
+def test_only_the_packs_that_rows_have_are_made() -> None:
+    of_three = next(pool for pool in list_pools(Settings()) if len(pool.sources) == 3 and pool.target == "lung")
+    of_two = next(pool for pool in list_pools(Settings()) if len(pool.sources) == 2 and pool.target == "lung")
+    assert make_pool_settings(Settings(), of_three).normalize.variants == ("none",)
+    assert make_pool_settings(Settings(), of_two).normalize.variants == ("none", "reinhard")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("select.validator", "oracle", "reads target labels"),
+        ("retrain.methods", ["cdan", "mcc"], "retrain.methods names cdan"),
+        ("paper.protocols", ["paper"], "lacks honest"),
+        ("paper.methods", ["mcc"], "lacks dann"),
+    ],
+)
+def test_what_the_page_could_not_show_is_refused_before_anything_runs(key: str, value: object, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        check_settings(replace_values(SMALL, {key: value}))
 
 
 def test_only_adapted_honest_rows_of_the_first_variant_are_judged() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_paper(parser: argparse.ArgumentParser) -> None:
     """Add the options of `paper`."""
-    parser.add_argument("--list", action="store_true", help="list the rows and how many trainings they are, and exit")
+    parser.add_argument("--list", action="store_true", help="list the rows, and exit")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the page here, with its pictures in img/ beside it"
     )
@@ -46,8 +46,12 @@ def paper(context: Context) -> None:
 
 def _check(context: Context) -> None:
     """Report mistakes of the user before Prefect starts."""
+    from oncoshift.errors import SettingsError
     from oncoshift.grid.recipe import make_plan
 
+    out = context.arguments.out
+    if out is not None and (out.is_dir() or not os.access(out.absolute().parent, os.W_OK)):
+        raise SettingsError(f"--out {out}: name a file in a folder that exists and can be written to")
     make_plan(
         context.project,
         preset=context.preset,
@@ -58,9 +62,10 @@ def _check(context: Context) -> None:
 
 
 def _list_rows(context: Context) -> None:
-    from oncoshift.grid.rows import list_rows
+    from oncoshift.grid.rows import is_judged, list_rows
 
     rows, seeds = list_rows(context.settings), context.settings.retrain.seeds
     for row in rows:
         print(row.title)
-    print(f"{len(rows)} rows of {seeds} seeds each", file=sys.stderr)
+    alone = sum(len(row.pool.sources) for row in rows if is_judged(row, context.settings))
+    print(f"{len(rows)} rows of {seeds} seeds each, and {alone} trainings for their verdicts", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import TypeAdapter
 
+from oncoshift.anchors.values import identify_anchor
 from oncoshift.data.parquet import read_table
 from oncoshift.errors import UntrainableError
 from oncoshift.evaluation.domains import evaluate_domains
@@ -54,7 +55,7 @@ class Measurement:
         predictions: of all seeds on source validation and test tiles; see
             `evaluation.domains.PREDICTION_COLUMNS`.
         report: metrics by organ; None if it cannot be trained.
-        candidate: what a choice without labels would know of it; None if it was not judged.
+        candidate: what a choice without labels would know of it; None if it is not to be judged.
         failure: why it cannot be trained; empty if it was.
     """
 
@@ -94,7 +95,8 @@ class Measurement:
             }
         if self.candidate is not None:
             facts["candidate"] = CANDIDATE.dump_python(self.candidate, mode="json")
-            recorder.set_tags({"oncoshift.verdict": str(facts["candidate"]["verdict"]["kind"])})
+            verdict = self.candidate.verdict
+            recorder.set_tags({"oncoshift.verdict": "none" if verdict is None else verdict.kind.value})
         if self.failure:
             recorder.set_tags({"oncoshift.failure": self.failure})
         recorder.save_sealed(FACTS, facts)
@@ -109,7 +111,9 @@ def identify_row(jobs: ExperimentJobs, row: Row, settings: Settings) -> str:
         settings: of the grid, without the row's own.
     """
     own = row.make_settings(settings)
-    judged = own.select.model_dump(mode="json") if is_judged(row, settings) else None
+    judged: list[Any] = []
+    if is_judged(row, settings):
+        judged = [own.select.model_dump(mode="json"), identify_anchor(own.anchor) if own.select.anchors else None]
     parts = [
         [job.id for job in _make_jobs(jobs, own)],
         [sha256_file(jobs.layout.splits / f"{name}.parquet") for name in ("source_val", "test")],
@@ -133,11 +137,10 @@ def measure(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[s
     own = row.make_settings(settings)
     try:
         seeds = tuple(jobs.train(job, _ignore) for job in _make_jobs(jobs, own))
-        judged = is_judged(row, settings) and len(row.pool.sources) > 1
-        candidate = _judge(jobs, row, seeds, own, say) if judged else None
     except UntrainableError as error:
         say(f"{row.title}: cannot be trained: {error}")
         return Measurement(row, own, failure=str(error))
+    candidate = _judge(jobs, row, seeds, own, say) if is_judged(row, settings) else None
     tables = [predict_calibrated(jobs, trained, own.evaluate)[0] for trained in seeds]
     predictions = _restore_groups(jobs, pd.concat(tables, ignore_index=True))
     return Measurement(row, own, seeds, predictions, evaluate_domains(predictions, own.evaluate), candidate)
@@ -153,7 +156,11 @@ def _judge(
     def train_alone(job: Job, _name: str) -> TrainedJob:
         return jobs.train(job, _ignore)
 
-    return choose_step.describe(row.method, select_step.run(jobs, seeds, own.select, train_alone, say))
+    try:
+        return choose_step.describe(row.method, select_step.run(jobs, seeds, own.select, train_alone, say))
+    except UntrainableError as error:  # a model from one organ alone; the row itself is measured
+        say(f"{row.title}: cannot be judged: {error}")
+        return Candidate(row.method, failure=str(error))
 
 
 def _restore_groups(jobs: ExperimentJobs, predictions: pd.DataFrame) -> pd.DataFrame:

@@ -7,20 +7,24 @@ here imports Prefect.
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from oncoshift.errors import TrainingInterrupted
+from oncoshift.errors import SettingsError, TrainingInterrupted
 from oncoshift.experiments import hold_experiment, locate_experiment, resolve_tracking_uri, resolve_weights
 from oncoshift.grid.measure import identify_row
 from oncoshift.grid.page import record_page
+from oncoshift.grid.registry import HONEST
 from oncoshift.grid.results import Results, collect_results, find_finished_rows
 from oncoshift.grid.rows import Pool, list_rows, make_pool_settings
-from oncoshift.grid.workers import Crew, RowTask
+from oncoshift.grid.workers import Crew, RowError, RowTask
 from oncoshift.parallel import count_usable_cores
 from oncoshift.registry.source import read_git_tags
 from oncoshift.registry.store import open_client
@@ -28,11 +32,12 @@ from oncoshift.registry.tracking import Tracker
 from oncoshift.registry.waiting import waiting_for
 from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import RetrainingPlan
+from oncoshift.selection.rule import ORACLE
 from oncoshift.settings import load_settings, replace_values
 from oncoshift.training.interruption import interruptible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping, Sequence
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     from oncoshift.grid.rows import Row
@@ -108,8 +113,9 @@ def make_plan(
         WeightsError: pretrained weights are missing or do not fit the network.
     """
     settings = load_settings(project / "params.yaml", preset=preset, overrides=overrides, trusted=trusted)
+    check_settings(settings)
     rows = list_rows(settings)
-    for row in {row.method: row for row in rows}.values():
+    for row in {(row.method, row.protocol): row for row in rows}.values():
         row.make_settings(settings)  # conditions between sections
     for pool in {row.pool: None for row in rows}:
         check_inputs(project, make_pool_settings(settings, pool))
@@ -118,12 +124,36 @@ def make_plan(
     return GridPlan(project, settings, resolve_tracking_uri(project, settings.tracking, environ), command, say)
 
 
-def _describe_command(preset: str | None, overrides: tuple[str, ...], environ: MutableMapping[str, str]) -> str:
-    words = ["oncoshift paper", *(["--preset", preset] if preset else [])]
+def check_settings(settings: Settings) -> None:
+    """Check what the page needs, and that no label of a target decides anything.
+
+    Raises:
+        SettingsError: a setting is not allowed for a grid.
+    """
+    paper = settings.paper
+    if settings.select.validator == ORACLE:
+        raise SettingsError(
+            "select.validator: oracle reads target labels, and the grid's choices are without; change it"
+        )
+    if absent := [name for name in settings.retrain.methods if name not in paper.methods]:
+        raise SettingsError(
+            f"retrain.methods names {', '.join(absent)}, which paper.methods does not, so the page could not show the "
+            "choice; add it there, or take it away here"
+        )
+    if HONEST not in paper.protocols:
+        raise SettingsError(f"paper.protocols lacks {HONEST}, beside which the others stand; add it")
+    if len(paper.protocols) > 1 and "dann" not in paper.methods:
+        raise SettingsError("paper.methods lacks dann, which the other protocols are about; add it, or leave them out")
+
+
+def _describe_command(preset: str | None, overrides: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """Describe the command, without paths of this machine."""
+    words = ["oncoshift paper", *(["--preset", PurePath(preset).name] if preset else [])]
     shared = environ.get("ONCOSHIFT_SHARED")
     for each in overrides:
         text = each.replace(shared, "$ONCOSHIFT_SHARED") if shared else each
-        words += ["--set", f"'{text}'" if set(text) & set(" []{}*") else text]
+        plain = re.fullmatch(r"[\w.=/$:,@+-]+", text)
+        words += ["--set", text if plain else shlex.quote(text)]
     return " ".join(words)
 
 
@@ -178,7 +208,7 @@ def _open_jobs(own: RetrainingPlan, row: Row) -> ExperimentJobs:
 
 def _plan_pool(plan: GridPlan, pool: Pool, by: str) -> RetrainingPlan:
     """Plan the data of a pool, which are those of a retraining from the same organs."""
-    name = f"paper-{pool.target}-from-{'-'.join(pool.sources)}{'' if by == 'group' else f'-by-{by}'}"
+    name = f"paper-{pool.target}.{'.'.join(pool.sources)}{'' if by == 'group' else f'.by-{by}'}"  # no organ has a dot
     settings = replace_values(make_pool_settings(plan.settings, pool), {"split.by": by})
     return RetrainingPlan(plan.project, locate_experiment(plan.project, name), settings, plan.uri, "", plan.say)
 
@@ -189,28 +219,39 @@ def _find_missing(plan: GridPlan, tasks: Sequence[RowTask]) -> list[RowTask]:
 
 
 def _measure_all(plan: GridPlan, steps: Steps, tasks: Sequence[RowTask]) -> None:
-    """Measure rows with `paper.workers` processes; a thread waits for each process."""
+    """Measure rows with `paper.workers` processes; a thread waits for each process.
+
+    After an error of a row no other begins, and those in progress are finished.
+    """
     workers, began = plan.settings.paper.workers, time.monotonic()
     with (
         interruptible() as stop_requested,
-        Crew(workers, plan.settings.train.processes, plan.say).working() as crew,
         ThreadPoolExecutor(workers) as threads,
+        Crew(workers, plan.settings.train.processes, plan.say).working() as crew,
     ):
         waiting = {threads.submit(copy_context().run, steps.row, crew, task) for task in tasks}
+        failed: RowError | None = None
+        measured = 0
         try:
             while waiting and not stop_requested():
                 done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                if done:
-                    plan.say(_describe_progress(len(tasks) - len(waiting), len(tasks), time.monotonic() - began))
+                for error in [future.exception() for future in done if not future.cancelled()]:
+                    if error is None:
+                        measured += 1
+                        plan.say(_describe_progress(measured, len(tasks), time.monotonic() - began))
+                    elif not isinstance(error, RowError):
+                        raise error
+                    elif failed is None:
+                        failed = error
+                        plan.say(f"grid: {error}; rows in progress are finished first")
+                        waiting = {future for future in waiting if not future.cancel()}
         finally:
             for future in waiting:
                 future.cancel()
-            if stop_requested():
-                crew.stop()
         if stop_requested():
             raise TrainingInterrupted("the grid was asked to stop; start it again and it goes on from there")
+        if failed is not None:
+            raise failed
 
 
 def _describe_progress(done: int, total: int, seconds: float) -> str:

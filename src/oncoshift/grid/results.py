@@ -26,10 +26,11 @@ from oncoshift.registry.tracking import KEY_TAG
 from oncoshift.retraining.naming import describe_commit
 from oncoshift.selection.choice import choose
 from oncoshift.selection.registry import VALIDATORS
+from oncoshift.selection.rule import score_row
 from oncoshift.steps.evaluate import compute_gain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from mlflow.entities import Run
 
@@ -84,6 +85,17 @@ class MeasuredRow:
         """Balanced accuracy on the target's test tiles."""
         return self.get_interval(self.row.pool.target)
 
+    @property
+    def accuracy(self) -> float:
+        """Balanced accuracy on the target's test tiles, the mean over seeds; NaN if it has none."""
+        seeds = list(self.list_seeds(self.row.pool.target).values())
+        return float(np.mean(seeds)) if seeds else np.nan
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it was judged without labels, and its choice can be measured with them."""
+        return self.candidate is not None and self.candidate.verdict is not None and not np.isnan(self.accuracy)
+
     def count(self, organ: str) -> tuple[int, int]:
         """Count tiles and groups of an organ that it was measured on."""
         tiles = self.predictions[self.predictions["organ"] == organ]
@@ -107,10 +119,9 @@ class Chosen:
     best: MeasuredRow
 
     @property
-    def regret(self) -> float | None:
+    def regret(self) -> float:
         """What the chosen method loses against the best candidate, in balanced accuracy."""
-        chosen, best = self.row.of_target, self.best.of_target
-        return None if chosen is None or best is None else best.point - chosen.point
+        return self.best.accuracy - self.row.accuracy
 
 
 @dataclass(frozen=True)
@@ -175,21 +186,30 @@ class Results:
         control = self.find(row.row.pool, CONTROL, row.row.variant, row.row.protocol)
         return self.compute_difference(row, control)
 
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The methods that a retraining with these settings chooses from; all if it names none."""
+        return self.settings.retrain.methods or self.all_candidates
+
+    @property
+    def all_candidates(self) -> tuple[str, ...]:
+        """All methods of the grid that read no anchor."""
+        return tuple(name for name in self.settings.paper.methods if not METHODS[name].reads_anchor)
+
     @cached_property
     def chosen(self) -> list[Chosen]:
-        """The choice among `retrain.methods` on each pool; or among all that read no anchor."""
-        named = self.settings.retrain.methods or self.settings.paper.methods
-        methods = [name for name in named if not METHODS[name].reads_anchor]
+        """The choice among `candidates` on each pool."""
+        return self.choose_among(self.candidates)
+
+    def choose_among(self, methods: Sequence[str]) -> list[Chosen]:
+        """Choose among methods on each pool, by what is known of them without labels."""
         made = []
         for pool in self.pools:
-            found = [row for name in methods if (row := self.find(pool, name)) is not None]
-            candidates = {each.row.method: each.candidate for each in found if each.candidate is not None}
-            scored = [each for each in found if each.row.method in candidates and each.of_target is not None]
-            if scored:
-                choice = choose([candidates[each.row.method] for each in scored])
-                row = next(each for each in scored if each.row.method == choice.method)
-                best = max(scored, key=lambda each: each.of_target.point)  # type: ignore[union-attr]
-                made.append(Chosen(pool, choice, row, best))
+            found = [row for name in methods if (row := self.find(pool, name)) is not None and row.is_candidate]
+            if found:
+                choice = choose([each.candidate for each in found if each.candidate is not None])
+                row = next(each for each in found if each.row.method == choice.method)
+                made.append(Chosen(pool, choice, row, max(found, key=lambda each: each.accuracy)))
         return made
 
     @cached_property
@@ -206,11 +226,12 @@ class Results:
 
     @cached_property
     def models(self) -> pd.DataFrame:
-        """Every adapted model of the first variant: its scores, and its balanced accuracy."""
+        """Every adapted model that validators may rank: its scores, and its balanced accuracy."""
         found = []
         for each in self.rows:
             row = each.row
-            if each.failure or not row.adapts or row.protocol != HONEST or row.variant != self.variants[0]:
+            plain = not METHODS[row.method].closed_form and not METHODS[row.method].reads_anchor
+            if each.failure or not (row.adapts and plain and row.protocol == HONEST) or row.variant != self.variants[0]:
                 continue
             accuracies = each.list_seeds(row.pool.target)
             for seed, scores in each.facts["scores"].items():
@@ -222,7 +243,9 @@ class Results:
     def rank_validators(self) -> pd.DataFrame:
         """Tabulate validators by pool: Spearman with the truth, and the regret of the pick.
 
-        Methods in closed form have no score of every validator and are left out.
+        Scores are those that select, with the source floor. Models of methods in closed form and of
+        those that read an anchor are left out: the scores of the former are partly of other heads,
+        and an anchor is no witness for what learnt from it.
         """
         if self.models.empty:
             return pd.DataFrame(columns=["validator", "pool", "spearman", "regret"])
@@ -230,13 +253,18 @@ class Results:
         known = [name for name in ("source_accuracy", *VALIDATORS) if name in self.models]
         for pool, models in self.models.groupby("pool", sort=False):
             for name in dict.fromkeys(known):
+                select = self.settings.select.model_copy(update={"validator": name})
                 rows = models.dropna(subset=[name])
-                if len(rows) > 2 and rows[name].nunique() > 1:
-                    truth = rows["balanced_accuracy"].to_numpy(np.float64)
-                    scores = rows[name].to_numpy(np.float64)
+                truth = rows["balanced_accuracy"].to_numpy(np.float64)
+                scores = np.array([score_row(select, _to_figures(row)) for row in rows.to_dict("records")])
+                if len(np.unique(scores)) > 1:
                     regret = float(truth.max() - truth[int(np.argmax(scores))])
                     found.append((name, str(pool), float(spearmanr(scores, truth).statistic), regret))
         return pd.DataFrame(found, columns=["validator", "pool", "spearman", "regret"])
+
+
+def _to_figures(row: Mapping[Hashable, Any]) -> dict[str, float]:
+    return {str(name): value for name, value in row.items()}
 
 
 def _pair(one: MeasuredRow, other: MeasuredRow, settings: EvaluateSettings) -> Interval | None:
@@ -267,7 +295,7 @@ def collect_results(tracker: Tracker, settings: Settings, command: str, rows: Se
     finished = find_finished_rows(tracker)
     measured = [_read_row(tracker, finished[key], row) for key, row in rows]
     commits = {describe_commit(finished[key].data.tags) for key, _ in rows}
-    key = f"paper-results-{fingerprint_value([key for key, _ in rows])}"
+    key = f"paper-results-{fingerprint_value([[key for key, _ in rows], settings.model_dump(mode='json')])}"
     run = tracker.find_or_start_run(key, "results of the grid", tags={"oncoshift.step": "paper-results"})
     return Results(measured, settings, command, ", ".join(sorted(commits)), run)
 

@@ -14,15 +14,16 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
-from oncoshift.errors import OncoshiftError, TrainingInterrupted
+from oncoshift.errors import CRASHED, OncoshiftError, TrainingInterrupted
 from oncoshift.grid.measure import STEP, identify_row, measure
 from oncoshift.grid.rows import Pool, Row
 from oncoshift.layout import Layout
@@ -35,7 +36,7 @@ from oncoshift.retraining.children import Child, stop_children
 from oncoshift.settings import parse_settings
 from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.training.interruption import stop_on_sigterm
+from oncoshift.training.interruption import find_interruption, stop_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +44,20 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings
 
 
+_STOPPED = "the grid was asked to stop; start it again and it goes on from there"
+
+
 class RowError(OncoshiftError):
-    """A row could not be measured; the message says why."""
+    """A row could not be measured; the message says why.
+
+    Args:
+        message: see `OncoshiftError`.
+        exit_code: exit code of the program.
+    """
+
+    def __init__(self, message: str, exit_code: int = OncoshiftError.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,7 @@ class Crew:
         self._gpus, self._say = gpus, say
         self._free: queue.Queue[tuple[int, Child | None]] = queue.Queue()
         self._children: list[Child] = []
+        self._lock, self._stopping = threading.Lock(), False
         for number in range(1, count + 1):
             self._free.put((number, None))
 
@@ -124,7 +138,9 @@ class Crew:
             self.stop()
 
     def stop(self) -> None:
-        """Stop all processes; rows in progress end with `RowError`."""
+        """Stop all processes, and start no other; rows in progress end as interrupted."""
+        with self._lock:
+            self._stopping = True
         stop_children(self._children)
 
     def measure(self, task: RowTask) -> None:
@@ -132,25 +148,48 @@ class Crew:
 
         Raises:
             RowError: the row cannot be measured, or its process was killed.
+            TrainingInterrupted: the process was asked to stop.
         """
         number, child = self._free.get()
         try:
-            if child is None or child.process.poll() is not None:
-                child = Child(__name__, number, self._gpus)
-                self._children.append(child)
-            child.send(task.to_json())
-            for line in child.read_lines():
-                answer = json.loads(line)
-                if "say" in answer:
-                    self._say(answer["say"])
-                elif answer["end"]:
-                    raise RowError(f"{task.title}: {answer['end']}")
-                else:
-                    return
-            child.process.wait()
-            raise RowError(f"{task.title}: worker {child.ending}; start it again and it goes on from there")
+            child = self._start(number) if child is None or child.process.poll() is not None else child
+            try:
+                self._ask(child, task)
+            except RowError:
+                raise
+            except BaseException:
+                child.process.kill()  # what it still says would be taken for the answer to another row
+                child.process.wait()
+                raise
         finally:
             self._free.put((number, child))
+
+    def _start(self, number: int) -> Child:
+        with self._lock:
+            if self._stopping:
+                raise TrainingInterrupted(_STOPPED)
+            child = Child(__name__, number, self._gpus)
+            self._children.append(child)
+            return child
+
+    def _ask(self, child: Child, task: RowTask) -> None:
+        child.send(task.to_json())
+        for line in child.read_lines():
+            answer = json.loads(line)
+            if "say" in answer:
+                self._say(answer["say"])
+            elif answer["end"]:
+                raise RowError(f"{task.title}: {answer['end']}", answer["code"])
+            else:
+                return
+        child.process.wait()
+        if self._stopping or child.process.returncode == TrainingInterrupted.exit_code:
+            raise TrainingInterrupted(_STOPPED)
+        raise RowError(
+            f"{task.title}: worker {child.ending}, perhaps for want of memory (paper.workers); start it again and it "
+            "goes on from there",
+            TrainingInterrupted.exit_code,
+        )
 
 
 def run_task(task: RowTask, say: Callable[[str], None]) -> None:
@@ -170,7 +209,10 @@ def run_task(task: RowTask, say: Callable[[str], None]) -> None:
     try:
         measure(jobs, task.row, task.settings, say).record(recorder)
     except BaseException as error:
-        recorder.end(error)
+        stop = find_interruption(error)
+        recorder.end(stop or error)
+        if stop is not None and stop is not error:
+            raise stop from error
         raise
     tracker.finish(run)
 
@@ -186,10 +228,6 @@ def _open_tracker(uri: str, experiment: str, project: Path) -> Tracker:
     return Tracker(uri, experiment, tags=read_git_tags(project))
 
 
-def _answer(**values: str) -> None:
-    print(json.dumps(values), flush=True)
-
-
 def _read_tasks(tasks: queue.Queue[str]) -> None:
     """Pass tasks on, and stop this process when the parent closes its input."""
     for line in sys.stdin:
@@ -197,11 +235,26 @@ def _read_tasks(tasks: queue.Queue[str]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _take_stdout() -> TextIO:
+    """Return standard output for answers alone; what libraries print goes to standard error.
+
+    MLflow prints a line with each run that it ends on a server.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
 def main() -> int:
     """Measure rows until SIGTERM comes or the input ends; return an exit code."""
     show_any_text()
-    log_as_json(("stderr",))  # the parent reads stdout, and says what is in it
+    log_as_json(("stderr",))
+    answers = _take_stdout()
     stop_on_sigterm()
+
+    def answer(**values: str | int) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
     tasks: queue.Queue[str] = queue.Queue()
     try:
         threading.Thread(target=_read_tasks, args=(tasks,), daemon=True).start()
@@ -209,13 +262,17 @@ def main() -> int:
             task = read_task(json.loads(tasks.get()))
             try:
                 with waiting_for(60 * task.settings.tracking.wait_minutes):
-                    run_task(task, lambda line: _answer(say=line))
+                    run_task(task, lambda line: answer(say=line))
             except TrainingInterrupted:
                 raise
             except OncoshiftError as error:
-                _answer(end=str(error))
+                answer(end=str(error), code=error.exit_code)
+            except Exception as error:
+                traceback.print_exc()
+                answer(end=f"{type(error).__name__}: {error}", code=CRASHED)
+                return CRASHED  # such as a GPU without memory: the next row has a new process
             else:
-                _answer(end="")
+                answer(end="")
     except TrainingInterrupted as stopped:
         return stopped.exit_code
 
