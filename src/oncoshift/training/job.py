@@ -104,8 +104,7 @@ class Job:
         settings = self.settings
         values: dict[str, Any] = {
             "seed": settings.seed,
-            # A setting that is new since trainings were kept, and counts where it is used.
-            "model": settings.model.model_dump(mode="json", exclude={"lora"} if settings.model.lora is None else None),
+            "model": settings.model.model_dump(mode="json"),
             "train": settings.train.model_dump(mode="json", exclude=set(RUNTIME_SETTINGS)),
             "organs": list_trained_organs(settings),
             "data": self.data_digest,
