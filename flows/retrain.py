@@ -26,7 +26,7 @@ from flows import PROJECT
 from flows.approval import ask_for_approval, read_own_answer
 from flows.endings import StoppableTask, ending_in_a_state
 from flows.parameters import Method, Preset, collect_overrides, load_chosen_settings
-from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, is_scheduled
+from flows.runs import RUNNER, end_dead_runs, ensure_gpu_limit, holding_gpu, is_scheduled
 from flows.server import ensure_server
 from oncoshift import cli
 from oncoshift.commands.retraining import show
@@ -155,6 +155,9 @@ def retrain(
     )
     with hold_experiment(plan.layout):
         ensure_gpu_limit()
+        if is_scheduled() and RUNNER not in os.environ:  # a worker, where no `flows.serve` looks for them
+            for run in end_dead_runs(own=False):
+                plan.say(f"run {run!r} was killed earlier; Prefect now shows it as Crashed")
         resumed = settle_own_request(plan)
         outcome = recipe.retrain(plan, STEPS)
         if outcome.summary.action == "await":
