@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 from support.tiny_tiles import write_tree
 
 from oncoshift.data.ingest import ingest
@@ -97,7 +96,7 @@ def trained(layout: Layout, method: str, variant: str = "none") -> dict[str, Ten
     """Train, and return the weights after the last epoch."""
     jobs = ExperimentJobs.open(layout, variant, SETTINGS.sources)
     job = jobs.make_job(SETTINGS, train__method=method, train__variant=variant)
-    return load_file(jobs.train(job, lambda _row: None).weights)
+    return jobs.train(job, lambda _row: None).state()
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from oncoshift.errors import TrainingError
 from oncoshift.training.job import predict_job, train_job
@@ -37,7 +36,7 @@ def test_a_job_is_one_epoch_that_is_found_again(
     assert {"source_accuracy", "nuclei", "estimated_malignant_share", "information_maximisation"} <= rows[0].keys()
     train_job(first, data, rows.append)
     assert rows[0] == rows[1], "times of day and all: it was not trained again"
-    one, other = load_file(trained.weights), load_file(train_job(again, data, ignore).weights)
+    one, other = trained.state(), train_job(again, data, ignore).state()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -49,8 +48,7 @@ def test_the_served_network_says_what_validation_saw(data: TrainingData, make_jo
 
 def test_a_trunk_that_is_not_frozen_stays_as_it_was_loaded(data: TrainingData, make_job: Callable[..., Job]) -> None:
     frozen, free = (
-        load_file(train_job(make_job(**{**ANCHORED, "model__freeze": freeze}), data, ignore).weights)
-        for freeze in ("all", "none")
+        train_job(make_job(**{**ANCHORED, "model__freeze": freeze}), data, ignore).state() for freeze in ("all", "none")
     )
     trunk = [name for name in frozen if name.startswith("trunk.")]
     assert trunk

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from support.tiny_settings import TINY_TRUNK
 
 from oncoshift.explain.attributions import attribute_tiles
@@ -96,7 +95,7 @@ def test_members_that_are_trained_are_found_and_killed_ones_go_on_to_the_same_bi
     written = first.weights.stat().st_mtime_ns
     resumed = train_job(job(broken), data, ignore)
     assert first.weights.stat().st_mtime_ns == written
-    a, b = load_file(expected.weights), load_file(resumed.weights)
+    a, b = expected.state(), resumed.state()
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     again = train_job(job(broken), data, ignore)
@@ -108,7 +107,7 @@ def test_an_ensemble_is_served_and_explained_as_one_model(
 ) -> None:
     job = make_ensemble()
     trained = train_job(job, data, ignore)
-    state = load_file(trained.weights)
+    state = trained.state()
     assert {name.split(".")[0] for name in state} == {"members"}
     assert {name.split(".")[1] for name in state} == {"0", "1"}
     config = ServedConfig("oncoshift-kidney", "kidney", ("lung", "colon"), TINY_TRUNK, 16, 0.5, 32, members=2)
@@ -129,7 +128,7 @@ def test_one_organ_makes_a_plain_model(data: TrainingData, make_ensemble: Callab
     trained = train_job(make_ensemble(sources=["lung"]), data, ignore)
     one = find_trained(alone(make_ensemble, "lung", sources=["lung"]))
     assert one is not None
-    a, b = load_file(trained.weights), load_file(one.weights)
+    a, b = trained.state(), one.state()
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
 

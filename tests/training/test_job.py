@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from oncoshift import fingerprint
 from oncoshift.errors import TrainingError
@@ -43,7 +42,7 @@ def plug_after(epochs: int):  # type: ignore[no-untyped-def]
 
 
 def same(first, second) -> bool:  # type: ignore[no-untyped-def]
-    a, b = load_file(first.weights), load_file(second.weights)
+    a, b = first.state(), second.state()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 

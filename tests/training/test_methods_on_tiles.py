@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from oncoshift.serving.classifier import TileClassifier
 from oncoshift.training.inputs import PixelInputs
@@ -57,7 +56,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(
         train_job(broken, data, pull)
     torch.manual_seed(12345)  # what happened in between must not matter
     resumed = train_job(broken, data, ignore)
-    a, b = load_file(expected.weights), load_file(resumed.weights)
+    a, b = expected.state(), resumed.state()
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -69,7 +68,7 @@ def test_what_is_kept_is_a_plain_classifier_that_says_what_validation_saw(
     job = make_job(**SHORT, **CASES[name])
     trained = train_job(job, data, ignore)
     classifier = TileClassifier("resnet18", 16, 0.5)
-    classifier.load_state_dict(load_file(trained.weights))
+    classifier.load_state_dict(trained.state())
     rows = data.target.rows
     said = predict_job(trained, data.source.images, rows)
     assert float((said > 0.5).mean()) == trained.history[-1]["target_malignant_share"]

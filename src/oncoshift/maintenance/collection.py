@@ -103,6 +103,7 @@ def _find_in_database(stores: Stores, days: float) -> Iterator[Garbage]:
 
 def _find_in_folders(stores: Stores, uses: Uses) -> Iterator[Garbage]:
     yield from folder_garbage.find_jobs(stores.project, uses)
+    yield from folder_garbage.find_trunks(stores.project, uses.days)
     yield from folder_garbage.find_features(stores.project, uses.days)
     yield from folder_garbage.find_packs(stores.project, uses.days)
     yield from folder_garbage.find_data(stores.project, uses)

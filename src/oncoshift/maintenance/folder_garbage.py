@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from oncoshift.files import hold_lock
+from oncoshift.files import DamagedFileError, hold_lock, read_json
 from oncoshift.maintenance.contents import list_experiments, locate_object
 from oncoshift.maintenance.garbage import Garbage, count_days, measure
 from oncoshift.versioning import find_cache, list_unused, read_stage_outs
@@ -28,6 +28,18 @@ def find_jobs(project: Path, uses: Uses) -> Iterator[Garbage]:
         if folder.name not in used and (age := count_days(folder)) >= uses.days:
             reason = "only old retrainings used it, or none; it would be trained again"
             yield Garbage("job", folder.name, reason, age, measure(folder), paths=(folder,))
+
+
+def find_trunks(project: Path, days: float) -> Iterator[Garbage]:
+    """Find frozen parts that no training has any more."""
+    folders = [project / "runs" / "jobs", *project.glob("**/runs/forced/*")]
+    used = set()
+    for done in (file for folder in folders for file in folder.glob("*-s*-*/done.json")):
+        with suppress(DamagedFileError):
+            used.add(read_json(done).get("frozen"))
+    for file in sorted((project / "runs" / "trunks").glob("*.safetensors")):
+        if file.stem not in used and (age := count_days(file)) >= days:
+            yield Garbage("trunk", file.name, "no training has it", age, measure(file), paths=(file,))
 
 
 def find_features(project: Path, days: float) -> Iterator[Garbage]:

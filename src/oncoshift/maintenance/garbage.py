@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-Kind = Literal["version", "run", "trash", "artifacts", "job", "features", "packs", "data"]
+Kind = Literal["version", "run", "trash", "artifacts", "job", "trunk", "features", "packs", "data"]
 
 _DAY = 86_400.0
 

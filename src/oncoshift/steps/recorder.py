@@ -20,7 +20,7 @@ from oncoshift.secrets import remove_credentials
 from oncoshift.training.interruption import find_interruption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -72,8 +72,8 @@ class Recorder:
     def log_epochs(self, epochs: Sequence[Epoch]) -> None:
         """Save the metrics of a finished training's epochs."""
 
-    def save_files(self, folder: Path, names: Sequence[str]) -> None:
-        """Save copies of files of a folder."""
+    def fill_folder(self, write: Callable[[Path], None]) -> None:
+        """Save the files that a function writes into a folder."""
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags, by which runs are searched and filtered."""
@@ -117,10 +117,9 @@ class FolderRecorder(Recorder):
         """Write history.csv, one row per epoch."""
         self.save_table("history", pd.DataFrame([dict(epoch) for epoch in epochs]))
 
-    def save_files(self, folder: Path, names: Sequence[str]) -> None:
-        """Copy the files."""
-        for name in names:
-            shutil.copyfile(folder / name, self.folder / name)
+    def fill_folder(self, write: Callable[[Path], None]) -> None:
+        """Have the files written into the folder."""
+        write(self.folder)
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ class RunRecorder(Recorder):
     def log_epoch(self, epoch: Epoch) -> None:
         """Log an epoch's metrics with its time as soon as it ends.
 
-        `log_epochs` and `save_files` therefore do nothing here. A training's files stay with its
+        `log_epochs` and `fill_folder` therefore do nothing here. A training's files stay with its
         job until step `register` uploads the picked model's weights.
         """
         # The UI's comparison of runs opens on the first metric that they share.

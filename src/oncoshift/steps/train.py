@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from oncoshift.training.epoch import Epoch, EpochHook
     from oncoshift.training.job import Job, TrainedJob
 
-_RESULT = ("weights.safetensors", "job.json", "done.json")
-
 
 @dataclass(frozen=True)
 class Training:
@@ -37,7 +35,7 @@ class Training:
 
     def record(self, recorder: Recorder) -> None:
         """Save the result's files, the epochs' metrics, and the findings."""
-        recorder.save_files(self.trained.folder, _RESULT)
+        recorder.fill_folder(self.trained.export)
         recorder.log_epochs(self.trained.history)
         settings = self.trained.job.settings
         if settings.reads_anchor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,6 +53,7 @@ from oncoshift.training.ensemble import average_histories
 from oncoshift.training.epoch import Epoch
 from oncoshift.training.features import FeatureCache, make_inputs
 from oncoshift.training.few_labels import check_classes, fit_few_labels
+from oncoshift.training.frozen_weights import join_frozen, keep_frozen, read_frozen, split_frozen
 from oncoshift.training.loop import Trainer
 from oncoshift.training.prediction import predict
 from oncoshift.training.validation import validate
@@ -98,6 +100,11 @@ class Job:
         """Seed of the training."""
         return self.settings.seed
 
+    @property
+    def trunks(self) -> Path:
+        """Folder of frozen parts, which jobs share."""
+        return self.features.with_name("trunks")
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the weights; see `RUNTIME_SETTINGS` for what does not."""
@@ -134,15 +141,18 @@ class TrainedJob:
 
     Attributes:
         job: that was trained.
-        folder: holds weights.safetensors (a `Classifier`'s state), job.json and done.json.
+        folder: holds weights.safetensors (a `Classifier`'s state, but for frozen parts), job.json
+            and done.json.
         history: the epochs, in order.
         digest: XXH3 of the weights' file; None if an earlier version of oncoshift trained it.
+        frozen: name of the frozen parts in `Job.trunks`; None if the weights' file has all.
     """
 
     job: Job
     folder: Path
     history: list[Epoch]
     digest: str | None = None
+    frozen: str | None = None
 
     @property
     def ended_ms(self) -> int:
@@ -156,7 +166,7 @@ class TrainedJob:
 
     @property
     def weights(self) -> Path:
-        """Path of the state dict of the trained `Classifier`."""
+        """Path of what was trained of the `Classifier`'s state dict."""
         return self.folder / "weights.safetensors"
 
     def state(self) -> dict[str, Tensor]:
@@ -166,20 +176,34 @@ class TrainedJob:
             DamagedFileError: the weights are not the bytes that the training wrote.
         """
         try:
-            self.check()
+            self._check_weights()
+            frozen = {} if self.frozen is None else read_frozen(self.job.trunks, self.frozen)
         except DamagedFileError as error:
             raise DamagedFileError(f"{error}; start it again, and the job is trained again") from None
-        state: dict[str, Tensor] = load_file(self.weights)
-        return state
+        return join_frozen(load_file(self.weights), frozen)
 
     def check(self) -> None:
-        """Compare the weights' file with its digest.
+        """Compare the weights with their digests.
 
         Raises:
-            DamagedFileError: the digest differs.
+            DamagedFileError: a digest differs.
+            FileNotFoundError: the frozen parts are missing.
         """
+        self._check_weights()
+        if self.frozen is not None:
+            read_frozen(self.job.trunks, self.frozen)
+
+    def _check_weights(self) -> None:
         if self.digest is not None:
             check_file(self.weights, self.digest)
+
+    def export(self, folder: Path) -> None:
+        """Write the result into an existing folder, with frozen parts among the weights."""
+        done = read_json(self.folder / "done.json", "history")
+        save_file(self.state(), folder / "weights.safetensors")
+        digest = xxh3_file(folder / "weights.safetensors").hexdigest()
+        write_json(folder / "done.json", {**done, "weights": digest, "frozen": None})
+        shutil.copyfile(self.folder / "job.json", folder / "job.json")
 
 
 def find_trained(job: Job) -> TrainedJob | None:
@@ -195,10 +219,11 @@ def read_trained(job: Job, folder: Path) -> TrainedJob:
 
     Raises:
         DamagedFileError: done.json or the weights are damaged.
-        FileNotFoundError: done.json or the weights are missing, so the job is not finished.
+        FileNotFoundError: done.json or weights are missing, so the job is not finished.
     """
     done = read_json(folder / "done.json", "history")
-    trained = TrainedJob(job, folder, [Epoch(row) for row in done["history"]], done.get("weights"))
+    history = [Epoch(row) for row in done["history"]]
+    trained = TrainedJob(job, folder, history, done.get("weights"), done.get("frozen"))
     if not trained.weights.is_file():
         raise FileNotFoundError(trained.weights)
     trained.check()
@@ -280,15 +305,17 @@ def _train(
     with atomic(folder / "job.json") as temporary:
         temporary.write_text(json.dumps(job.identity, indent=1))
     state, history = _train_state(job, data, lambda row: on_epoch(Epoch(row)), on_features)
+    own, parts = split_frozen(state, job.settings.model.freeze)
+    frozen = keep_frozen(parts, job.trunks) if parts else None
     with atomic(folder / "weights.safetensors") as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}, temporary)
         digest = xxh3_file(temporary).hexdigest()
     device = pick_device(job.settings.train.device)
     ran = {"device": str(device), "precision": pick_precision(job.settings.train, device)}
-    write_json(folder / "done.json", {"history": history, "weights": digest, **ran})
+    write_json(folder / "done.json", {"history": history, "weights": digest, "frozen": frozen, **ran})
     wait_for_all()
     drop_checkpoint(job)
-    return TrainedJob(job, folder, [Epoch(row) for row in history], digest)
+    return TrainedJob(job, folder, [Epoch(row) for row in history], digest, frozen)
 
 
 def _train_along(job: Job, folder: Path, data: TrainingData) -> TrainedJob:
