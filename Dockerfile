@@ -28,7 +28,9 @@ COPY constraints.txt /tmp/constraints.txt
 # hadolint ignore=DL3013
 RUN pip install --constraint /tmp/constraints.txt \
     asyncpg boto3 fastapi "mlflow[auth]" prefect prefect-kubernetes psycopg2-binary sqlalchemy
-ENV HEALTH_URL=http://127.0.0.1:5000/health
+# Prefect writes the pages of its UI at the start, by itself beside its code, which is not writable.
+ENV HEALTH_URL=http://127.0.0.1:5000/health \
+    PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui
 USER 1000:1000
 WORKDIR /home/oncoshift
 EXPOSE 4200 5000
