@@ -54,7 +54,8 @@ COPY --chown=oncoshift .dvc/config /project/.dvc/config
 COPY --chown=oncoshift presets /project/presets
 COPY --chown=oncoshift flows /project/flows
 RUN chown oncoshift /project /project/.dvc
-ENV DVC_NO_ANALYTICS=true
+ENV DVC_NO_ANALYTICS=true \
+    ORT_DISABLE_TELEMETRY=1
 USER 1000:1000
 WORKDIR /project
 ENTRYPOINT ["oncoshift"]
@@ -62,21 +63,20 @@ CMD ["--help"]
 
 
 FROM base AS serve
-# For OpenCV, which reads tiles of 16 bits a colour channel.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
-    && rm -rf /var/lib/apt/lists/*
 # Requirements first: a new model with the same ones reuses this layer. A model predicts by ONNX Runtime; one from before
 # needs torch, whose wheels bring gigabytes of CUDA, so the build stops: register it again.
+# OpenCV comes without windows, for which Debian would install 350 MB of graphics drivers; so MLflow warns at the start
+# that the model's own package is missing.
 COPY build/model/requirements.txt /model/requirements.txt
-RUN pip install --requirement /model/requirements.txt \
+RUN sed 's/^opencv-python==/opencv-python-headless==/' /model/requirements.txt > /tmp/requirements.txt \
+    && pip install --requirement /tmp/requirements.txt \
     && python -c "import importlib.metadata as m, sys; \
 found = sorted(d.name for d in m.distributions() if d.name.startswith(('nvidia', 'torch', 'triton'))); \
 sys.exit('not for this image: ' + ', '.join(found) if found else 0)"
 COPY build/model /model
 ENV MODEL_URI=/model \
     PORT=8080 \
+    ORT_DISABLE_TELEMETRY=1 \
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
 USER 1000:1000
 WORKDIR /home/oncoshift
