@@ -68,6 +68,19 @@ class ProcessLostError(TrainingError):
     exit_code = 75
 
 
+class ChildError(OncoshiftError):
+    """Work in a process of its own has failed.
+
+    Args:
+        message: see `OncoshiftError`.
+        exit_code: exit code of the program, mostly that of the other process.
+    """
+
+    def __init__(self, message: str, exit_code: int = OncoshiftError.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class UnavailableError(OncoshiftError):
     """A server or a database does not answer; a later try may succeed."""
 

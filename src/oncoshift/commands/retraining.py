@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from oncoshift.errors import CRASHED, INTERRUPTED, OncoshiftError, TrainingInterrupted, UnavailableError
+from oncoshift.errors import CRASHED, INTERRUPTED, ChildError, OncoshiftError, TrainingInterrupted, UnavailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,17 +23,8 @@ _STOP_SECONDS = 90
 """Time that the flow may take to end its step and write its checkpoint before it is killed."""
 
 
-class FlowError(OncoshiftError):
-    """The retraining flow failed; its own output says why.
-
-    Args:
-        advice: what to do now.
-        exit_code: exit code of the flow.
-    """
-
-    def __init__(self, advice: str, exit_code: int) -> None:
-        super().__init__(advice)
-        self.exit_code = exit_code
+class FlowError(ChildError):
+    """A flow failed; its own output says why, and the message what to do now."""
 
 
 def add_retrain(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
-from oncoshift.errors import CRASHED, OncoshiftError, TrainingInterrupted
+from oncoshift.errors import CRASHED, ChildError, OncoshiftError, TrainingInterrupted
 from oncoshift.grid.measure import STEP, identify_row, measure
 from oncoshift.grid.rows import Pool, Row
 from oncoshift.layout import Layout
@@ -47,17 +47,8 @@ if TYPE_CHECKING:
 _STOPPED = "the grid was asked to stop; start it again and it goes on from there"
 
 
-class RowError(OncoshiftError):
-    """A row could not be measured; the message says why.
-
-    Args:
-        message: see `OncoshiftError`.
-        exit_code: exit code of the program.
-    """
-
-    def __init__(self, message: str, exit_code: int = OncoshiftError.exit_code) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+class RowError(ChildError):
+    """A row could not be measured; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from oncoshift.errors import OncoshiftError, TrainingInterrupted, UnavailableError
+from oncoshift.errors import ChildError, OncoshiftError, TrainingInterrupted, UnavailableError
 from oncoshift.layout import Layout
 from oncoshift.logs import log_as_json
 from oncoshift.parallel import count_usable_cores
@@ -39,17 +39,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.2
 
 
-class TuningError(OncoshiftError):
-    """A study ended before its trials were done, or without a completed one.
-
-    Args:
-        message: see `OncoshiftError`.
-        exit_code: exit code of the program.
-    """
-
-    def __init__(self, message: str, exit_code: int = OncoshiftError.exit_code) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+class TuningError(ChildError):
+    """A study ended before its trials were done, or without a completed one."""
 
 
 @dataclass(frozen=True)
