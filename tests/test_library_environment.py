@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import oncoshift.serving
+
 PRINT = "import sys, os, oncoshift; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
 
 
@@ -27,3 +29,13 @@ def test_mlflow_tells_nobody_of_its_use() -> None:
         [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
     ).stdout
     assert printed == "True\n"
+
+
+@pytest.mark.parametrize("part", [oncoshift.__file__, oncoshift.serving.__file__])
+def test_onnx_runtime_sends_no_telemetry_in_training_nor_where_a_model_is_served(part: str) -> None:
+    look = f"import os, runpy; runpy.run_path({part!r}); print(os.environ.get('ORT_DISABLE_TELEMETRY'))"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    printed = subprocess.run(
+        [sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert printed == "1\n", "a registered model has the package's part `serving` alone"

@@ -6,12 +6,13 @@ import os
 # other down while they wait. OpenMP reads the variable once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# MLflow and DVC send no telemetry, and MLflow logs warnings and errors only.
+# MLflow, DVC and ONNX Runtime send no telemetry, and MLflow logs warnings and errors only.
 for _name, _value in {
     "DVC_NO_ANALYTICS": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "ORT_DISABLE_TELEMETRY": "1",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -2,3 +2,8 @@
 
 Training uses the same preprocessing and classifier, so that the served model is the evaluated one.
 """
+
+import os
+
+# ONNX Runtime reads it when it is imported, and would else keep an id of the machine.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
