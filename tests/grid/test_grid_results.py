@@ -106,6 +106,12 @@ def test_verdicts_are_counted_on_the_picked_seed() -> None:
     assert judged.loc["mcc", "balanced_accuracy"] == pytest.approx(1.0), "and not the mean of both seeds"
 
 
+def test_a_failed_model_that_the_verdict_trusts_is_named() -> None:
+    assert "Trusted although they failed: none." in render_page(make_results())
+    wrong = measured(Row(Pool("lung", ("colon",)), "mcc", "none"), 0.5, Kind.TRUST, 0.9)
+    assert "Trusted although they failed: mcc, lung ← colon (0.50)." in render_page(make_results(wrong))
+
+
 def test_a_row_that_cannot_be_trained_is_listed_with_its_reason_and_never_chosen() -> None:
     row = Row(POOL, "mcc", "reinhard")
     failed = MeasuredRow(row, "f" * 32, {"failure": "too few tiles", "candidate": None}, pd.DataFrame(

@@ -186,6 +186,10 @@ def _render_choice(results: Results) -> str:
     judged = results.judged.dropna()
     failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
     good = judged[judged["balanced_accuracy"] >= GOOD_FROM]
+    wrong = [
+        f"{row.method}, {row.pool} ({row.balanced_accuracy:.2f})"
+        for row in failed[failed["verdict"] == "trust"].itertuples()
+    ]
     counts = [
         (name, *(str(int((part["verdict"] == kind).sum())) for kind in ("trust", "doubt", "refuse")))
         for name, part in (
@@ -208,7 +212,9 @@ Mean regret: {means[0]:.3f}, and {means[1]:.3f} of all.
 
 What the verdict said of the picked seed of each adapted row, and what is true of that seed:
 
-{render_table(("", "trusted", "doubted", "refused"), counts)}"""
+{render_table(("", "trusted", "doubted", "refused"), counts)}
+
+Trusted although they failed: {"; ".join(wrong) or "none"}."""
 
 
 def _render_matrix(results: Results) -> str:
