@@ -121,7 +121,7 @@ def _render_headline(results: Results) -> str:
             _show(_interval(results.find(pool, CONTROL))),
             *_describe_chosen(results, pool),
             _describe_oracle(results, pool),
-            _show(find_bound(results, pool.target)),
+            _show_on(find_single(results, pool.target, pool.target), pool.target),
         )
         for pool in results.pools
     ]
@@ -219,7 +219,10 @@ Trusted although they failed: {"; ".join(wrong) or "none"}."""
 
 def _render_matrix(results: Results) -> str:
     organs = results.organs
-    rows = [(f"{organ} alone", *(_show(find_single(results, organ, tested)) for tested in organs)) for organ in organs]
+    rows = [
+        (f"{organ} alone", *(_show_on(find_single(results, organ, tested), tested) for tested in organs))
+        for organ in organs
+    ]
     ensembles = [
         (organ, _show_number(published.ENSEMBLE.get(organ)), _show(_interval(_find_widest(results, organ, ENSEMBLE))))
         for organ in organs
@@ -381,8 +384,8 @@ def _render_rows(results: Results) -> str:
     return f"## Every row\n\n{render_table(header, rows)}"
 
 
-def find_single(results: Results, trained: str, tested: str) -> Interval | None:
-    """Find how a model from one organ does on another's test tiles, or its own validation tiles.
+def find_single(results: Results, trained: str, tested: str) -> MeasuredRow | None:
+    """Find the row of a model from one organ on another's test tiles, or its validation tiles.
 
     It is read from the pool with the most sources that has both.
     """
@@ -390,18 +393,18 @@ def find_single(results: Results, trained: str, tested: str) -> Interval | None:
     pools = [pool for pool in results.pools if trained in pool.sources and target in (None, pool.target)]
     if not pools:
         return None
-    row = results.find(max(pools, key=lambda pool: len(pool.sources)), f"{trained} alone")
-    return None if row is None else row.get_interval(tested)
+    return results.find(max(pools, key=lambda pool: len(pool.sources)), f"{trained} alone")
 
 
-def find_bound(results: Results, organ: str) -> Interval | None:
-    """Find what a model trained on an organ's own labels reaches on other groups of it."""
-    return find_single(results, organ, organ)
+def compute_bound(results: Results, organ: str) -> float | None:
+    """Compute what a model trained on an organ's own labels reaches on other groups of it."""
+    row = find_single(results, organ, organ)
+    return None if row is None else row.compute_mean(organ)
 
 
 def _describe_own_organs(results: Results, pool: Pool, protocol: str) -> str:
     found = {organ: results.find(pool, f"{organ} alone", protocol=protocol) for organ in pool.sources}
-    return ", ".join(f"{organ} {_show(row.get_interval(organ) if row else None)}" for organ, row in found.items())
+    return ", ".join(f"{organ} {_show_on(row, organ)}" for organ, row in found.items())
 
 
 def _show_picture(results: Results, name: str, caption: str) -> str:
@@ -482,6 +485,14 @@ def _show(value: Interval | None) -> str:
     return _NOTHING if value is None else str(value)
 
 
+def _show_on(row: MeasuredRow | None, organ: str) -> str:
+    """Show balanced accuracy on an organ; without an interval where groups are too few for one."""
+    if row is None:
+        return _NOTHING
+    interval, mean = row.get_interval(organ), row.compute_mean(organ)
+    return str(interval) if interval is not None else _NOTHING if np.isnan(mean) else f"{mean:.3f} (few groups)"
+
+
 def _show_number(value: float | None) -> str:
     return _NOTHING if value is None else f"{value:.3f}"
 
@@ -501,9 +512,9 @@ def _draw_slopes(results: Results) -> Figure | None:
     panels = []
     for each in results.chosen:
         before, after = _interval(results.find(each.pool, CONTROL)), each.row.of_target
-        bound = find_bound(results, each.pool.target)
         if before is not None and after is not None:
-            panels.append((str(each.pool), before, after, None if bound is None else bound.point, each.choice.method))
+            bound = compute_bound(results, each.pool.target)
+            panels.append((str(each.pool), before, after, bound, each.choice.method))
     return draw_slopes(panels) if panels else None
 
 
@@ -513,7 +524,7 @@ def _draw_matrix(results: Results) -> Figure | None:
 
     def get(row: str, column: str) -> float | None:
         found = find_single(results, row, column)
-        return None if found is None else found.point
+        return None if found is None else found.compute_mean(column)
 
     ours = _fill(organs, get)
     if np.isnan(ours).all():

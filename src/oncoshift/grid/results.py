@@ -85,11 +85,15 @@ class MeasuredRow:
         """Balanced accuracy on the target's test tiles."""
         return self.get_interval(self.row.pool.target)
 
+    def compute_mean(self, organ: str) -> float:
+        """Compute the mean balanced accuracy on an organ over seeds; NaN if there is none."""
+        seeds = list(self.list_seeds(organ).values())
+        return float(np.mean(seeds)) if seeds else np.nan
+
     @property
     def accuracy(self) -> float:
         """Balanced accuracy on the target's test tiles, the mean over seeds; NaN if it has none."""
-        seeds = list(self.list_seeds(self.row.pool.target).values())
-        return float(np.mean(seeds)) if seeds else np.nan
+        return self.compute_mean(self.row.pool.target)
 
     @property
     def is_candidate(self) -> bool:
