@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+
     from flows.deployments import ServedDeployment
 
 
@@ -73,7 +76,7 @@ def _apply(deployment: ServedDeployment) -> UUID:
             raise SettingsError(f"{deployment.name}: the server has no work pool {pool['name']}; {words}") from None
         return client.create_deployment(
             client.create_flow_from_name(flow.name),
-            **deployment.options,
+            **{**deployment.options, "schedules": _keep_switches(client, deployment)},
             work_pool_name=pool["name"],
             work_queue_name=pool.get("work_queue_name"),
             job_variables=pool.get("job_variables"),
@@ -82,6 +85,17 @@ def _apply(deployment: ServedDeployment) -> UUID:
             parameter_openapi_schema=flow.parameters.model_dump_for_openapi(),
             enforce_parameter_schema=True,
         )
+
+
+def _keep_switches(client: SyncPrefectClient, deployment: ServedDeployment) -> list[DeploymentScheduleCreate]:
+    """List the schedules, each on or off as a person has left it; the server would forget that."""
+    schedules: list[DeploymentScheduleCreate] = deployment.options["schedules"]
+    try:
+        known = client.read_deployment_by_name(deployment.name).schedules
+    except ObjectNotFound:
+        return schedules
+    switched = {each.slug: each.active for each in known if each.slug}
+    return [each.model_copy(update={"active": switched.get(each.slug or "", each.active)}) for each in schedules]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,6 +47,10 @@ def test_each_deployment_comes_with_pool_schedule_trigger_and_folder(
     for _ in range(2):
         assert main(["--file", listed]) == 0
         assert capsys.readouterr().out == "retrain/lung: work pool process\nretrain/second: work pool process\n"
+        with get_client(sync_client=True) as client:  # a person pauses the schedule
+            paused = client.read_deployment_by_name("retrain/lung")
+            client.update_deployment_schedule(paused.id, paused.schedules[0].id, active=False)
+    assert main(["--file", listed]) == 0
     with get_client(sync_client=True) as client:
         made = client.read_deployment_by_name("retrain/lung")
         automations = [each.name for each in client.read_automations(sort=AutomationSort.NAME_ASC, limit=10)]
@@ -56,7 +60,7 @@ def test_each_deployment_comes_with_pool_schedule_trigger_and_folder(
     assert made.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
     assert made.job_variables == {"env": {"A": "b"}}
     assert made.parameters == LISTED["parameters"]
-    assert [schedule.slug for schedule in made.schedules] == ["nightly"]
+    assert [(schedule.slug, schedule.active) for schedule in made.schedules] == [("nightly", False)]
     assert made.global_concurrency_limit is not None
     assert made.global_concurrency_limit.limit == 1
     assert automations == ["retrain at new data"]

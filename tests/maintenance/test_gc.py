@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from oncoshift.cli import main
 from oncoshift.experiments import hold_experiment
+from oncoshift.files import write_json
 from oncoshift.layout import Layout
 from oncoshift.maintenance import registry_garbage
 from oncoshift.registry.approval import Approval
@@ -93,11 +94,22 @@ def test_only_what_nothing_needs_is_listed_and_a_listing_removes_nothing(
     tracker.client.delete_run(deleted.info.run_id)
     (next((project / ".dvc" / "cache" / "files" / "md5").iterdir()) / ("0" * 30)).write_text("nobody's")
 
+    trunks = project / "runs" / "trunks"
+    trunks.mkdir()
+    for name in ("used", "forced", "nobodys"):
+        (trunks / f"{name}.safetensors").write_text("weights")
+    forced = project / "runs" / "forced" / "20260101T000000" / "dann-s0-forced"
+    forced.mkdir(parents=True)
+    write_json(project / "runs" / "jobs" / "dann-s0-new" / "done.json", {"frozen": "used"})
+    write_json(forced / "done.json", {"frozen": "forced"})
+    (project / "runs" / "jobs" / "dann-s0-running" / "done.json").write_text("cut")
+
     expected = {
         "version": {f"{MODEL} version {refused}"},
         "run": {"kidney ← breast"},
         "trash": {"deleted"},
-        "job": {"dann-s0-old", "dann-s0-killed"},
+        "job": {"dann-s0-old", "dann-s0-killed", "dann-s0-forced"},
+        "trunk": {"nobodys.safetensors"},
         "data": {"1 objects of DVC's cache"},
     }
     assert collect() == expected

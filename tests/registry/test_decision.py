@@ -339,8 +339,12 @@ def test_skipped_tiles_are_named() -> None:
 @pytest.mark.parametrize(
     ("earlier", "said"),
     [
-        (0, "these 20 labels have judged 0 earlier versions"),
-        (1, "these 20 labels have judged 1 earlier version: the more they judge, the less one that passes proves"),
+        (0, "exactly these 20 labels have judged 0 earlier versions"),
+        (
+            1,
+            "exactly these 20 labels have judged 1 earlier version: the more they judge, "
+            + "the less one that passes proves",
+        ),
     ],
 )
 def test_versions_that_the_same_labels_judged_are_counted_and_change_no_decision(earlier: int, said: str) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 from oncoshift.anchors.epithelium import measure_epithelium
 from oncoshift.anchors.measures import MEASURES, measure_group
 from oncoshift.anchors.registry import ANCHORS
-from oncoshift.anchors.values import LIBRARIES, identify_anchor
+from oncoshift.anchors.values import LARGEST_GROUP, LIBRARIES, identify_anchor
 from oncoshift.files import atomic, hold_lock, is_intact, seal
 from oncoshift.fingerprint import fingerprint_code
 from oncoshift.parallel import map_in_order
@@ -77,7 +77,10 @@ def measure_once(
 
 
 def _measure(images: Images, rows: NDArray[np.int64], epithelium: AnchorSettings | None) -> NDArray[np.float64]:
-    """Measure the tiles of one group, float64 [N, measures]."""
+    """Measure the tiles of one group, a large one in parts; float64 [N, measures]."""
+    if len(rows) > LARGEST_GROUP:
+        parts = range(0, len(rows), LARGEST_GROUP)
+        return np.concatenate([_measure(images, rows[start : start + LARGEST_GROUP], epithelium) for start in parts])
     tiles = np.asarray(images[rows])
     found = measure_group(tiles).to_numpy(np.float64)
     return found if epithelium is None else np.column_stack([found, measure_epithelium(tiles, epithelium)])

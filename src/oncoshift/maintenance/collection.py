@@ -16,6 +16,7 @@ from oncoshift.layout import Layout
 from oncoshift.maintenance import folder_garbage, registry_garbage
 from oncoshift.maintenance.contents import list_experiments
 from oncoshift.maintenance.databases import DatabaseError, find_kind
+from oncoshift.maintenance.garbage import count_days
 from oncoshift.maintenance.manifest import maintaining
 from oncoshift.maintenance.uses import Uses
 from oncoshift.registry.store import has_store, open_client
@@ -71,7 +72,7 @@ def collecting(stores: Stores, experiment: str, days: float) -> Iterator[tuple[C
                 stack.enter_context(hold_experiment(Layout(folder)))
             except ExperimentError as error:
                 busy = True
-                found.notes.append(f"{error}; trainings, features, packs and DVC's cache were left alone")
+                found.notes.append(f"{error}; trainings, trunks, features, packs and DVC's cache were left alone")
         client = open_client(stores.tracking) if has_store(stores.tracking) else None
         if client is None:  # without it, nobody knows what is needed
             found.notes.append("there is no MLflow store, so nothing is known to be garbage")
@@ -117,8 +118,10 @@ def remove(garbage: Garbage, client: MlflowClient, stores: Stores, days: float) 
         ids = registry_garbage.trash_runs(client, garbage)
     elif garbage.kind == "trash":
         ids = garbage.ids
-    else:
+    elif garbage.kind != "trunk" or all(count_days(path) >= days for path in garbage.paths):  # none has found it since
         folder_garbage.remove_paths(garbage)
+        return
+    else:
         return
     try:
         find_kind(stores.tracking)

@@ -5,6 +5,7 @@
     trash       runs and models that somebody deleted in MLflow
     artifacts   folders in an embedded store that no run and no model names
     job         a training's folder that only old retrainings used
+    trunk       frozen parts of networks that no training has any more
     features    cached outputs of frozen parts that were not read lately
     packs       of an experiment that was not used lately; DVC's cache has them
     data        objects of DVC's cache that no experiment and no live version names

@@ -279,7 +279,7 @@ def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tup
     if evidence.changed:
         apart += "; the labels that train are no longer those that trained the model: train it again"
     versions = "version" if evidence.earlier == 1 else "versions"
-    looks = f"these {sum(counts.total)} labels have judged {evidence.earlier} earlier {versions}"
+    looks = f"exactly these {sum(counts.total)} labels have judged {evidence.earlier} earlier {versions}"
     looks += ": the more they judge, the less one that passes proves" if evidence.earlier else ""
     return (
         Reason("labels apart", shared == 0 and not evidence.changed, shared, 0, apart),

@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
@@ -24,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
 from oncoshift.data.names import escape_unprintable
 from oncoshift.evaluation.shortcuts import Shortcuts
 from oncoshift.evaluation.weighted import METRIC_NAMES
+from oncoshift.files import DamagedFileError
 from oncoshift.labels.table import OF_PRIOR
 from oncoshift.methods.registry import METHODS
 from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
@@ -289,9 +289,11 @@ def _describe_shortcuts(session: Session, pictures: Sequence[Picture]) -> dict[s
     path = f"{TABLE}.json"
     if run is None or path not in set(_list_files(tracker, run.info.run_id)):
         return {}
-    with TemporaryDirectory() as scratch:
-        values = json.loads(Path(tracker.client.download_artifacts(run.info.run_id, path, scratch)).read_bytes())
-    table = pd.DataFrame(values["data"], columns=values["columns"])
+    try:
+        table = tracker.read_table(run.info.run_id, path)
+    except DamagedFileError as error:
+        session.say(f"report: without the audit of plain measures: {error}")
+        return {}
     found = Shortcuts(table.astype(dict.fromkeys(("auroc", "low", "high"), "float64")))
     return {
         "header": tuple(f"{name} (target)" if name == target else name for name in found.header),

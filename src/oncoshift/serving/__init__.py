@@ -5,5 +5,5 @@ Training uses the same preprocessing and classifier, so that the served model is
 
 import os
 
-# ONNX Runtime reads it when it is imported, and would else keep an id of the machine.
+# ONNX Runtime reads it when it is imported, and would otherwise keep an ID of the machine.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -13,7 +13,7 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from oncoshift.files import DamagedFileError, atomic
+from oncoshift.files import DamagedFileError, atomic, hold_lock, sweep
 from oncoshift.models.network import list_frozen_parts
 
 if TYPE_CHECKING:
@@ -57,12 +57,16 @@ def join_frozen(trained: State, frozen: State) -> State:
 def keep_frozen(frozen: State, folder: Path) -> str:
     """Keep tensors in a folder, unless they are there; return the name to read them by."""
     name = _identify(frozen)
+    path = locate_frozen(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        read_frozen(folder, name)
-    except (DamagedFileError, FileNotFoundError):
-        with atomic(locate_frozen(folder, name)) as temporary:
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in frozen.items()}, temporary)
+    with hold_lock(folder):
+        sweep(folder)  # what a killed process left
+        try:
+            read_frozen(folder, name)
+            path.touch()  # a collection of garbage leaves what is young
+        except DamagedFileError:
+            with atomic(path) as temporary:
+                save_file({key: tensor.detach().cpu().contiguous() for key, tensor in frozen.items()}, temporary)
     return name
 
 
@@ -70,14 +74,13 @@ def read_frozen(folder: Path, name: str) -> State:
     """Read tensors that `keep_frozen` has kept.
 
     Raises:
-        DamagedFileError: they are not those that were kept.
-        FileNotFoundError: they are not there.
+        DamagedFileError: they are not there, or not those that were kept.
     """
     path = locate_frozen(folder, name)
-    if not path.is_file():
-        raise FileNotFoundError(path)
     try:
         frozen: State = load_file(path)
+    except FileNotFoundError as error:
+        raise DamagedFileError(f"{path}: is gone") from error
     except SafetensorError as error:
         raise DamagedFileError(f"{path}: damaged: {error}") from error
     if _identify(frozen) != name:

@@ -186,8 +186,7 @@ class TrainedJob:
         """Compare the weights with their digests.
 
         Raises:
-            DamagedFileError: a digest differs.
-            FileNotFoundError: the frozen parts are missing.
+            DamagedFileError: a digest differs, or the frozen parts are gone.
         """
         self._check_weights()
         if self.frozen is not None:
