@@ -342,8 +342,10 @@ def test_skipped_tiles_are_named() -> None:
         (0, "exactly these 20 labels have judged 0 earlier versions"),
         (
             1,
-            "exactly these 20 labels have judged 1 earlier version: the more they judge, "
-            + "the less one that passes proves",
+            (
+                "exactly these 20 labels have judged 1 earlier version: the more they judge, "
+                "the less one that passes proves"
+            ),
         ),
     ],
 )
