@@ -31,6 +31,9 @@ PAGE, IMAGES = "results.md", "img"
 
 _NOTHING = "–"
 
+_FEW_GROUPS = 20
+"""Test groups of a target below which the page warns of wide intervals."""
+
 _ABOUT_PROTOCOLS = """\
 Split by tile, test tiles are other ones than split by group. Models of single organs are trained as
 DANN is under the same protocol; the paper's were trained with AdamW and picked on validation loss."""
@@ -340,8 +343,9 @@ def _render_limits(results: Results) -> str:
     judged = results.judged.dropna()
     failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
     trusted = int((failed["verdict"] == "trust").sum())
-    small = [pool for pool in results.pools if (row := results.find(pool, CONTROL)) and row.count(pool.target)[1] < 20]
-    few = ", ".join(f"{pool.target} ({results.find(pool, CONTROL).count(pool.target)[1]})" for pool in small)  # type: ignore[union-attr]
+    found = {pool.target: results.find(pool, CONTROL) for pool in results.pools}
+    groups = {target: row.count(target)[1] for target, row in found.items() if row is not None}
+    small = [f"{target} ({count})" for target, count in groups.items() if count < _FEW_GROUPS]
     anchored = [name for name in results.settings.paper.methods if METHODS[name].reads_anchor]
     lines = [
         f"- That the verdict is safe beyond these tiles: it trusted {trusted} of {len(failed)} failed models here.",
@@ -351,7 +355,9 @@ def _render_limits(results: Results) -> str:
         "  the spread of seeds.",
     ]
     if small:
-        lines.append(f"- Anything about targets with few test groups: {few}. Their intervals are wide for that.")
+        lines.append(
+            f"- Anything about targets with few test groups: {', '.join(small)}. Their intervals are wide for that."
+        )
     if anchored:
         lines.append(
             f"- That {', '.join(anchored)} need no prior knowledge: they read an anchor of morphology,\n"
