@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oncoshift.anchors import kept
+from oncoshift.anchors import kept, values
 from oncoshift.anchors.kept import measure_once
 from oncoshift.anchors.measures import MEASURES, measure_group
 
@@ -68,6 +68,17 @@ def test_a_damaged_file_is_measured_again(tmp_path: Path, measured: list[int]) -
     file.write_bytes(bytes(content))
     pd.testing.assert_frame_equal(measure(tmp_path), first)
     assert sorted(measured) == [2, 2, 3, 3]
+
+
+def test_a_large_group_is_measured_in_parts_of_all_of_it(
+    tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "LARGEST_GROUP", 2)
+    found = measure(tmp_path, [np.array([0, 2, 5])])
+    assert sorted(measured) == [1, 2]
+    assert found.index.tolist() == [0, 2, 5]
+    np.testing.assert_array_equal(found.loc[[0, 5]], measure_group(IMAGES[[0, 5]]))
+    np.testing.assert_array_equal(found.loc[[2]], measure_group(IMAGES[[2]]))
 
 
 def test_progress_is_that_of_all_groups_also_where_nothing_is_measured(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 from oncoshift.anchors.epithelium import measure_epithelium
 from oncoshift.anchors.measures import MEASURES, measure_group
 from oncoshift.anchors.registry import ANCHORS
-from oncoshift.anchors.values import LARGEST_GROUP, LIBRARIES, identify_anchor
+from oncoshift.anchors.values import LIBRARIES, identify_anchor, part_group
 from oncoshift.files import atomic, hold_lock, is_intact, seal
 from oncoshift.fingerprint import fingerprint_code
 from oncoshift.parallel import map_in_order
@@ -78,9 +78,12 @@ def measure_once(
 
 def _measure(images: Images, rows: NDArray[np.int64], epithelium: AnchorSettings | None) -> NDArray[np.float64]:
     """Measure the tiles of one group, a large one in parts; float64 [N, measures]."""
-    if len(rows) > LARGEST_GROUP:
-        parts = range(0, len(rows), LARGEST_GROUP)
-        return np.concatenate([_measure(images, rows[start : start + LARGEST_GROUP], epithelium) for start in parts])
+    parts = part_group(np.arange(len(rows)))
+    values = np.concatenate([_measure_part(images, rows[part], epithelium) for part in parts])
+    return values[np.argsort(np.concatenate(parts))]
+
+
+def _measure_part(images: Images, rows: NDArray[np.int64], epithelium: AnchorSettings | None) -> NDArray[np.float64]:
     tiles = np.asarray(images[rows])
     found = measure_group(tiles).to_numpy(np.float64)
     return found if epithelium is None else np.column_stack([found, measure_epithelium(tiles, epithelium)])

@@ -86,6 +86,15 @@ def split_by_group(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
 
 
+def part_group(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Part a group's rows [N] into parts of at most `LARGEST_GROUP`, each taken from all of them.
+
+    Rows stand in the order of paths, often that of labels.
+    """
+    count = -(-len(rows) // LARGEST_GROUP)
+    return [rows[first::count] for first in range(count)]
+
+
 def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bring values [N] to mean 0 and standard deviation 1; all 0 if they are equal."""
     spread = values.std()
@@ -116,12 +125,7 @@ def _part(count: int, groups: NDArray[np.int64] | None) -> list[NDArray[np.int64
     """Part rows 0 … count − 1 by group, large groups further."""
     if groups is None:
         return [np.array([row]) for row in range(count)]
-    # Rows stand in the order of paths, often that of labels: each part takes from all of them.
-    return [
-        part[first :: -(-len(part) // LARGEST_GROUP)]
-        for part in split_by_group(groups)
-        for first in range(-(-len(part) // LARGEST_GROUP))
-    ]
+    return [part for rows in split_by_group(groups) for part in part_group(rows)]
 
 
 def _measure(
