@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 
 from flows import PROJECT
 from flows.endings import ending_in_a_state
 from flows.parameters import Preset
-from flows.retrain import as_task
+from flows.retrain import as_task, link_to_mlflow
 from flows.runs import end_dead_runs, ensure_gpu_limit, holding_gpu, is_scheduled
 from flows.server import ensure_server
 from oncoshift import cli
@@ -31,7 +30,6 @@ from oncoshift.program import run_program
 from oncoshift.registry.store import open_client
 from oncoshift.registry.views import build_artifact_path
 from oncoshift.retraining.prepare import prepare_data
-from oncoshift.secrets import remove_credentials
 from oncoshift.training.interruption import stop_on_sigterm
 
 if TYPE_CHECKING:
@@ -77,11 +75,8 @@ def paper(preset: Preset | None = None, overrides: list[str] | None = None, out:
     ensure_gpu_limit()
     with holding_gpu(str(flow_run.id)):
         results = recipe.run_grid(plan, STEPS)
-    server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    base = remove_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
     experiment = open_client(plan.uri).get_run(results.run).info.experiment_id
-    link = f"{base.rstrip('/')}/{build_artifact_path(experiment, results.run, PAGE)}"
-    create_link_artifact(link, "results", key="paper-results", description="needs `make ui`, or the MLflow server")
+    link_to_mlflow(build_artifact_path(experiment, results.run, PAGE), "results", "paper-results")
     if out is not None:
         write_page(results, PROJECT / out)
         plan.say(f"results: written to {PROJECT / out}")

@@ -186,18 +186,23 @@ def publish(outcome: Outcome) -> State[Outcome]:
     summary = outcome.summary
     key = f"retrain-{summary.target}"
     create_markdown_artifact(outcome.to_markdown(), key=key, description="source-only against adapted, verdict, gate")
-    server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    base = remove_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
     paths = {
         "report": build_artifact_path(summary.experiment, summary.run, REPORT),
         "run": build_run_path(summary.experiment, summary.run),
         "retrainings": build_view_path(summary.experiment, RETRAININGS),
     }
     for name, path in paths.items():
-        link = f"{base.rstrip('/')}/{path}"
-        create_link_artifact(link, name, key=f"{key}-{name}", description="needs `make ui`, or the MLflow server")
+        link_to_mlflow(path, name, f"{key}-{name}")
     name_run(f"retrain {summary.target}: {outcome.name.lower()}, {outcome.champion}")
     return Completed(name=outcome.name, message=outcome.message, data=outcome)
+
+
+def link_to_mlflow(path: str, text: str, key: str) -> None:
+    """Show a link to a page of the MLflow UI in the Prefect UI."""
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    base = remove_credentials(server) if server.startswith("http") else "http://127.0.0.1:5000"
+    link = f"{base.rstrip('/')}/{path}"
+    create_link_artifact(link, text, key=key, description="needs `make ui`, or the MLflow server")
 
 
 def name_run(name: str) -> None:

@@ -107,9 +107,9 @@ def test_verdicts_are_counted_on_the_picked_seed() -> None:
 
 
 def test_a_failed_model_that_the_verdict_trusts_is_named() -> None:
-    assert "Trusted although they failed: none." in render_page(make_results())
+    assert "Trusted although they failed: none." in render_page(make_results(), ())
     wrong = measured(Row(Pool("lung", ("colon",)), "mcc", "none"), 0.5, Kind.TRUST, 0.9)
-    assert "Trusted although they failed: mcc, lung ← colon (0.50)." in render_page(make_results(wrong))
+    assert "Trusted although they failed: mcc, lung ← colon (0.50)." in render_page(make_results(wrong), ())
 
 
 def test_a_row_that_cannot_be_trained_is_listed_with_its_reason_and_never_chosen() -> None:
@@ -119,7 +119,7 @@ def test_a_row_that_cannot_be_trained_is_listed_with_its_reason_and_never_chosen
     ))  # fmt: skip
     results = make_results(failed)
     assert results.find(POOL, "mcc", "reinhard") is None
-    assert "cannot be trained: too few tiles" in render_page(results)
+    assert "cannot be trained: too few tiles" in render_page(results, ())
 
 
 def test_a_model_is_measured_on_test_tiles_elsewhere_and_on_validation_tiles_at_home() -> None:

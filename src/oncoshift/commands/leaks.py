@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +61,7 @@ def groups(context: Context) -> None:
 
 def _write_groups(folder: Path, out: Path) -> None:
     from oncoshift.copies import join_groups
+    from oncoshift.data.csv_file import write_csv
     from oncoshift.data.names import as_path_cell, as_text, is_text
     from oncoshift.data.source.folders import find_images
     from oncoshift.data.validation.groups import warn_of_large_groups
@@ -86,7 +85,7 @@ def _write_groups(folder: Path, out: Path) -> None:
     digits = max(5, width)
     numbers = {name: f"g{number:0{digits}}" for number, name in enumerate(sorted(set(joined)), start=1)}
     found = [numbers[name] for name in joined]
-    _write_csv(out, ("path", "group"), zip(map(as_path_cell, names), found, strict=True))
+    write_csv(out, ("path", "group"), zip(map(as_path_cell, names), found, strict=True))
     _warn(f"warning: {message}" for message in warn_of_large_groups(found))
     of_copies = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
     print(f"{len(names)} images, {of_copies} of copies, {len(numbers)} groups: {out}")
@@ -115,6 +114,7 @@ def leaks(context: Context) -> int:
 
 def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
     from oncoshift.copies.leaks import count_leaks, find_leaks
+    from oncoshift.data.csv_file import write_csv
     from oncoshift.data.names import as_path_cell, as_text_cell, escape_unprintable
     from oncoshift.errors import DataError
 
@@ -132,7 +132,7 @@ def _audit(split: Path, tiles: Sequence[SplitTile], out: Path) -> int:
         for leak in found
         for one, other in [(tiles[leak.first], tiles[leak.second])]
     )  # fmt: skip
-    _write_csv(out / "leaks.csv", ("first_split", "first_path", "second_split", "second_path", "score"), rows)
+    write_csv(out / "leaks.csv", ("first_split", "first_path", "second_split", "second_path", "score"), rows)
     (out / "leaks.png").unlink(missing_ok=True)
     if not found:
         splits = ", ".join(sorted({escape_unprintable(tile.split) for tile in tiles}))
@@ -217,14 +217,3 @@ def _draw(images: _Images, tiles: Sequence[SplitTile], found: Sequence[Leak], pa
         pictures.append((draw_side_by_side(images(leak.first), images(leak.second)), caption))
     with atomic(path) as temporary:
         Image.fromarray(draw_leaks(pictures)).save(temporary, format="PNG")
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    from oncoshift.files import atomic
-
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with atomic(path) as temporary:
-        temporary.write_text(lines.getvalue(), encoding="utf-8")

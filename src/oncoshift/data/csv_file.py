@@ -1,4 +1,4 @@
-"""CSV files of labels: in UTF-8, with the line ends of Unix, written whole or not at all."""
+"""Writing of CSV files: in UTF-8, with the line ends of Unix, written whole or not at all."""
 
 from __future__ import annotations
 

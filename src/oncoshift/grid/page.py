@@ -15,7 +15,7 @@ from oncoshift.markdown import render_table
 from oncoshift.methods.registry import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -53,30 +53,37 @@ _ELSEWHERE = """\
 
 def record_page(tracker: Tracker, results: Results) -> None:
     """Save the page and its pictures as artifacts of the results' run."""
-    for name, figure in draw_figures(results).items():
+    figures = draw_figures(results)
+    for name, figure in figures.items():
         tracker.log_figure(results.run, figure, f"{IMAGES}/{name}")
-    tracker.log_text(results.run, render_page(results), PAGE)
+    tracker.log_text(results.run, render_page(results, figures), PAGE)
 
 
 def write_page(results: Results, path: Path) -> None:
     """Write the page to a file, and its pictures into the folder `img` beside it."""
     folder = path.parent / IMAGES
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in draw_figures(results).items():
+    figures = draw_figures(results)
+    for name, figure in figures.items():
         figure.savefig(folder / name, dpi=110)
-    path.write_text(render_page(results), encoding="utf-8")
+    path.write_text(render_page(results, figures), encoding="utf-8")
 
 
-def render_page(results: Results) -> str:
-    """Render the page as Markdown."""
+def render_page(results: Results, drawn: Collection[str]) -> str:
+    """Render the page as Markdown.
+
+    Args:
+        results: all rows.
+        drawn: the file names of the pictures that there are.
+    """
     sections = [
         _render_head(results),
-        _render_headline(results),
+        _render_headline(results, drawn),
         _render_methods(results),
         _render_choice(results),
-        _render_matrix(results),
-        _render_stain(results),
-        _render_protocols(results),
+        _render_matrix(results, drawn),
+        _render_stain(results, drawn),
+        _render_protocols(results, drawn),
         _render_validators(results),
         _ELSEWHERE,
         _render_limits(results),
@@ -115,7 +122,7 @@ when results on tiles of these organs were known ([studies](studies.md#choosing-
 no blind test of them."""
 
 
-def _render_headline(results: Results) -> str:
+def _render_headline(results: Results, drawn: Collection[str]) -> str:
     rows = [
         (
             str(pool),
@@ -145,7 +152,7 @@ def _render_headline(results: Results) -> str:
 - *own labels (bound)*: trained on labels of the target's other groups, and measured on validation
   groups of it, which are not the test groups.
 
-{_show_picture(results, "slopes", "Source-only to the method chosen without labels; the green line is the bound")}"""
+{_show_picture(drawn, "slopes", "Source-only to the method chosen without labels; the green line is the bound")}"""
 
 
 def _render_methods(results: Results) -> str:
@@ -220,7 +227,7 @@ What the verdict said of the picked seed of each adapted row, and what is true o
 Trusted although they failed: {"; ".join(wrong) or "none"}."""
 
 
-def _render_matrix(results: Results) -> str:
+def _render_matrix(results: Results, drawn: Collection[str]) -> str:
     organs = results.organs
     rows = [
         (f"{organ} alone", *(_show_on(find_single(results, organ, tested), tested) for tested in organs))
@@ -237,7 +244,7 @@ Trained on one organ (rows), tested on each (columns); on its own organ, validat
 
 {render_table(("trained on", *organs), rows)}
 
-{_show_picture(results, "matrix", "The same as a heat map, beside the paper's, in which kidney is abdominal CT")}
+{_show_picture(drawn, "matrix", "The same as a heat map, beside the paper's, in which kidney is abdominal CT")}
 
 The ensemble of the models from single organs, of the target's pool with the most sources; the paper's is of
 three:
@@ -245,7 +252,7 @@ three:
 {render_table(("target", "paper's accuracy", "balanced accuracy"), ensembles)}"""
 
 
-def _render_stain(results: Results) -> str:
+def _render_stain(results: Results, drawn: Collection[str]) -> str:
     if len(results.variants) < 2:
         return ""
     first, *others = results.variants
@@ -277,10 +284,10 @@ def _render_stain(results: Results) -> str:
 
 {render_table(header, rows)}
 
-{_show_picture(results, "stain", "What stain normalisation changes, paired by group, with intervals")}"""
+{_show_picture(drawn, "stain", "What stain normalisation changes, paired by group, with intervals")}"""
 
 
-def _render_protocols(results: Results) -> str:
+def _render_protocols(results: Results, drawn: Collection[str]) -> str:
     protocols = list(dict.fromkeys(each.row.protocol for each in results.rows if each.row.protocol != HONEST))
     pools = [pool for pool in results.pools if len(pool.sources) == 2]
     if not protocols or not pools:
@@ -308,7 +315,7 @@ def _render_protocols(results: Results) -> str:
 
 {render_table(header, rows)}
 
-{_show_picture(results, "protocols", "DANN's gain over source-only under each protocol")}
+{_show_picture(drawn, "protocols", "DANN's gain over source-only under each protocol")}
 
 {" ".join(notes)}"""
 
@@ -413,10 +420,10 @@ def _describe_own_organs(results: Results, pool: Pool, protocol: str) -> str:
     return ", ".join(f"{organ} {_show_on(row, organ)}" for organ, row in found.items())
 
 
-def _show_picture(results: Results, name: str, caption: str) -> str:
-    """Link a picture that there is something to draw in; else say so."""
-    drawn = _PICTURES[name](results) is not None
-    return f"![{caption}]({IMAGES}/{_name_picture(name)})" if drawn else "(Nothing to draw.)"
+def _show_picture(drawn: Collection[str], name: str, caption: str) -> str:
+    """Link a picture that there is; else say that there was nothing to draw."""
+    file = _name_picture(name)
+    return f"![{caption}]({IMAGES}/{file})" if file in drawn else "(Nothing to draw.)"
 
 
 def _name_picture(name: str) -> str:

@@ -34,15 +34,14 @@ from oncoshift.retraining.inputs import check_inputs
 from oncoshift.retraining.session import RetrainingPlan
 from oncoshift.selection.rule import ORACLE
 from oncoshift.settings import load_settings, replace_values
+from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.training.interruption import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
-    from oncoshift.grid.rows import Row
     from oncoshift.settings import Settings
-    from oncoshift.steps.jobs import ExperimentJobs
 
     Say = Callable[[str], None]
 
@@ -192,18 +191,12 @@ def _plan_tasks(plan: GridPlan, steps: Steps, held: ExitStack) -> list[RowTask]:
             opened[place] = own, {}
         own, by_variant = opened[place]
         if row.variant not in by_variant:
-            by_variant[row.variant] = _open_jobs(own, row)
+            by_variant[row.variant] = ExperimentJobs.open(own.layout, row.variant, row.pool.sources)
         key = identify_row(by_variant[row.variant], row, plan.settings)
         tasks.append(
             RowTask(row, key, plan.project, own.layout.folder, plan.settings, plan.uri, plan.experiment, threads)
         )
     return tasks
-
-
-def _open_jobs(own: RetrainingPlan, row: Row) -> ExperimentJobs:
-    from oncoshift.steps.jobs import ExperimentJobs
-
-    return ExperimentJobs.open(own.layout, row.variant, row.pool.sources)
 
 
 def _plan_pool(plan: GridPlan, pool: Pool, by: str) -> RetrainingPlan:

@@ -254,9 +254,9 @@ class Results:
         if self.models.empty:
             return pd.DataFrame(columns=["validator", "pool", "spearman", "regret"])
         found = []
-        known = [name for name in ("source_accuracy", *VALIDATORS) if name in self.models]
+        known = [name for name in VALIDATORS if name in self.models]
         for pool, models in self.models.groupby("pool", sort=False):
-            for name in dict.fromkeys(known):
+            for name in known:
                 select = self.settings.select.model_copy(update={"validator": name})
                 rows = models.dropna(subset=[name])
                 truth = rows["balanced_accuracy"].to_numpy(np.float64)

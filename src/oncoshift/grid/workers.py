@@ -36,7 +36,7 @@ from oncoshift.retraining.children import Child, stop_children
 from oncoshift.settings import parse_settings
 from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.training.interruption import find_interruption, stop_on_sigterm
+from oncoshift.training.interruption import stop_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,15 +197,8 @@ def run_task(task: RowTask, say: Callable[[str], None]) -> None:
     tracker = _open_tracker(task.uri, task.experiment, task.project)
     run = tracker.find_or_start_run(task.key, task.title, tags={"oncoshift.step": STEP})
     recorder = RunRecorder(tracker, run, task.key)
-    try:
+    with recorder.ending():
         measure(jobs, task.row, task.settings, say).record(recorder)
-    except BaseException as error:
-        stop = find_interruption(error)
-        recorder.end(stop or error)
-        if stop is not None and stop is not error:
-            raise stop from error
-        raise
-    tracker.finish(run)
 
 
 @lru_cache(maxsize=4)

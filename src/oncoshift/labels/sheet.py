@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from oncoshift.data.csv_file import write_csv
 from oncoshift.data.names import as_path_cell, as_text_cell
 from oncoshift.errors import DataError
 from oncoshift.files import atomic, sha256_file
-from oncoshift.labels.csv_file import write_csv
 from oncoshift.serving.images import UnreadableImageError, decode, read_image_file
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from oncoshift.data.csv_file import write_csv
 from oncoshift.data.tables import LABELS
 from oncoshift.errors import DataError
-from oncoshift.labels.csv_file import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -118,10 +118,10 @@ def remove(garbage: Garbage, client: MlflowClient, stores: Stores, days: float) 
         ids = registry_garbage.trash_runs(client, garbage)
     elif garbage.kind == "trash":
         ids = garbage.ids
-    elif garbage.kind != "trunk" or all(count_days(path) >= days for path in garbage.paths):  # none has found it since
-        folder_garbage.remove_paths(garbage)
-        return
+    elif garbage.kind == "trunk" and any(count_days(path) < days for path in garbage.paths):
+        return  # a training has found it since
     else:
+        folder_garbage.remove_paths(garbage)
         return
     try:
         find_kind(stores.tracking)

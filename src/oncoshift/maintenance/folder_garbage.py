@@ -23,8 +23,7 @@ _PACKS = "data/packs"
 def find_jobs(project: Path, uses: Uses) -> Iterator[Garbage]:
     """Find trainings' folders that no needed retraining used."""
     used = {job for each in uses.needed for job in each.jobs}
-    folders = [project / "runs" / "jobs", *project.glob("**/runs/forced/*")]
-    for folder in (job for parent in folders for job in sorted(parent.glob("*-s*-*"))):
+    for folder in _list_jobs(project):
         if folder.name not in used and (age := count_days(folder)) >= uses.days:
             reason = "only old retrainings used it, or none; it would be trained again"
             yield Garbage("job", folder.name, reason, age, measure(folder), paths=(folder,))
@@ -32,14 +31,19 @@ def find_jobs(project: Path, uses: Uses) -> Iterator[Garbage]:
 
 def find_trunks(project: Path, days: float) -> Iterator[Garbage]:
     """Find frozen parts that no training has any more."""
-    folders = [project / "runs" / "jobs", *project.glob("**/runs/forced/*")]
     used = set()
-    for done in (file for folder in folders for file in folder.glob("*-s*-*/done.json")):
-        with suppress(DamagedFileError):
-            used.add(read_json(done).get("frozen"))
+    for folder in _list_jobs(project):
+        with suppress(DamagedFileError, FileNotFoundError):  # it is in training
+            used.add(read_json(folder / "done.json").get("frozen"))
     for file in sorted((project / "runs" / "trunks").glob("*.safetensors")):
         if file.stem not in used and (age := count_days(file)) >= days:
             yield Garbage("trunk", file.name, "no training has it", age, measure(file), paths=(file,))
+
+
+def _list_jobs(project: Path) -> Iterator[Path]:
+    """List the folders of all trainings, those of forced retrainings too."""
+    for parent in [project / "runs" / "jobs", *project.glob("**/runs/forced/*")]:
+        yield from sorted(parent.glob("*-s*-*"))
 
 
 def find_features(project: Path, days: float) -> Iterator[Garbage]:

@@ -166,16 +166,24 @@ class RunRecorder(Recorder):
         )
         nested = self.open_nested(run)
         sampling = self.tracker.sampling_system_metrics(run) if system_metrics else nullcontext()
+        with nested.ending(), working_on(name), sampling:
+            yield nested
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the run with the block: FINISHED, or as in `end`.
+
+        An interruption that a library has wrapped in an error of its own is raised instead of it.
+        """
         try:
-            with working_on(name), sampling:
-                yield nested
+            yield
         except BaseException as error:
             stop = find_interruption(error)
-            nested.end(stop or error)
+            self.end(stop or error)
             if stop is not None and stop is not error:
                 raise stop from error
             raise
-        self.tracker.finish(run)
+        self.tracker.finish(self.run)
 
     def end(self, error: BaseException) -> None:
         """End the run after an error: KILLED if stopped, else FAILED with the error as a tag."""
