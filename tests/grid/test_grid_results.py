@@ -15,10 +15,12 @@ from oncoshift.grid.results import MeasuredRow, Results
 from oncoshift.grid.rows import Pool, Row
 from oncoshift.selection.choice import Candidate
 from oncoshift.selection.verdict import Kind, Verdict
-from oncoshift.settings import parse_settings
+from oncoshift.settings import parse_settings, replace_values
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from oncoshift.settings import Settings
 
 POOL = Pool("lung", ("colon", "breast"))
 SETTINGS = parse_settings(
@@ -49,7 +51,9 @@ def predict(organ: str, right: float, seed: int) -> pd.DataFrame:
     )
 
 
-def measured(row: Row, target: float, kind: Kind | None = None, score: float = 0.0, own: float = 1.0) -> MeasuredRow:
+def measured(
+    row: Row, target: float, kind: Kind | None = None, score: float = 0.0, own: float = 1.0, nuclei: float = 0.0
+) -> MeasuredRow:
     """A row with `own` accuracy on the sources; on the target seed 1 is worse by a quarter."""
     shares = {row.pool.target: target, **dict.fromkeys(row.pool.sources, own)}
     tables = [
@@ -59,7 +63,7 @@ def measured(row: Row, target: float, kind: Kind | None = None, score: float = 0
     ]
     table = pd.concat(tables, ignore_index=True)
     verdict = Verdict(kind, ("made up",)) if kind is not None else None
-    candidate = Candidate(row.method, (0, 1), (score, score - 0.1), None, verdict)
+    candidate = Candidate(row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), None, verdict)
     facts: dict[str, Any] = {
         "failure": "",
         "candidate": CANDIDATE.dump_python(candidate, mode="json") if verdict else None,
@@ -70,7 +74,7 @@ def measured(row: Row, target: float, kind: Kind | None = None, score: float = 0
     return MeasuredRow(row, f"{row.name}-{row.variant}-{row.protocol}"[:12] + "0" * 20, facts, table)
 
 
-def make_results(*more: MeasuredRow) -> Results:
+def make_results(*more: MeasuredRow, settings: Settings = SETTINGS) -> Results:
     rows = [
         measured(Row(POOL, "erm", "none"), 0.5),
         measured(Row(POOL, "single", "none", organ="colon"), 0.625, own=0.875),
@@ -81,7 +85,7 @@ def make_results(*more: MeasuredRow) -> Results:
         measured(Row(Pool("lung", ("colon",)), "erm", "none"), 1.0),
         *more,
     ]
-    return Results(rows, SETTINGS, "oncoshift paper", "abc", "run")
+    return Results(rows, settings, "oncoshift paper", "abc", "run")
 
 
 def test_a_gain_is_paired_with_source_only_of_the_same_pool() -> None:
@@ -98,6 +102,26 @@ def test_the_choice_keeps_to_the_verdict_and_its_regret_is_read_from_labels() ->
     assert chosen.choice.method == "dann", "mcc is better and has the better score, and is refused"
     assert chosen.best.row.method == "mcc"
     assert chosen.regret == pytest.approx(0.25)
+
+
+def test_the_variant_is_chosen_first_and_the_page_says_what_that_brings() -> None:
+    both = {"normalize.variants": ["none", "reinhard"], "retrain.methods": ["dann", "mcc"]}
+    settings = replace_values(SETTINGS, both | {"retrain.variants": ["none", "reinhard"]})
+    rows = [
+        measured(Row(POOL, "dann", "reinhard"), 1.0, Kind.DOUBT, 0.5, nuclei=0.2),
+        measured(Row(POOL, "mcc", "reinhard"), 0.75, Kind.DOUBT, 0.4, nuclei=0.1),
+    ]
+    results = make_results(*rows, settings=settings)
+    [chosen] = results.chosen
+    assert (chosen.choice.method, chosen.choice.variant) == ("dann", "reinhard"), "its score is below that of none"
+    assert chosen.row.row.variant == "reinhard"
+    [alone] = results.choose_among(("dann", "mcc"), ("none",))
+    assert (alone.choice.method, alone.choice.variant) == ("dann", "none")
+    page = render_page(results, ())
+    assert "| lung ← colon, breast | dann on reinhard: 0.875, 0.000 |" in page
+    assert "| mean regret | 0.000 |" in page
+    gain = results.compute_difference(results.find(POOL, "dann", "reinhard"), results.find(POOL, "erm"))
+    assert f"| dann on reinhard | {chosen.row.of_target} | {gain.format_signed() if gain else ''} | doubt |" in page
 
 
 def test_verdicts_are_counted_on_the_picked_seed() -> None:

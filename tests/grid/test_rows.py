@@ -10,7 +10,7 @@ import pytest
 from oncoshift.errors import SettingsError
 from oncoshift.grid.recipe import check_settings
 from oncoshift.grid.registry import HONEST, PAPER, PROTOCOLS
-from oncoshift.grid.rows import Pool, Row, is_judged, list_pools, list_rows, make_pool_settings
+from oncoshift.grid.rows import Pool, Row, is_judged, list_pools, list_rows
 from oncoshift.settings import Settings, flatten, load_settings, parse_settings, replace_values
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,13 +34,6 @@ def test_under_honest_each_pool_has_all_methods_and_variants() -> None:
         found = [name for pool, each, name in names if pool == two and each == variant]
         assert found == ["erm", "colon alone", "breast alone", "ensemble", "dann", "mcc"]
     assert len(rows) == 2 * (6 + 7)
-
-
-def test_further_variants_are_for_each_targets_pool_with_the_fewest_sources() -> None:
-    pools = [["lung", "colon", "breast", "kidney"], ["lung", "colon", "breast"], ["kidney", "lung"]]
-    settings = replace_values(SMALL, {"paper.pools": pools})
-    normalised = {str(row.pool) for row in list_rows(settings) if row.variant == "reinhard"}
-    assert normalised == {"lung ← colon, breast", "kidney ← lung"}
 
 
 def test_other_protocols_are_about_pools_of_two_sources_and_the_first_variant() -> None:
@@ -84,11 +77,12 @@ def test_honest_splits_by_group_whatever_the_settings_say() -> None:
     assert {*made} == {"group"}
 
 
-def test_only_the_packs_that_rows_have_are_made() -> None:
-    of_three = next(pool for pool in list_pools(Settings()) if len(pool.sources) == 3 and pool.target == "lung")
-    of_two = next(pool for pool in list_pools(Settings()) if len(pool.sources) == 2 and pool.target == "lung")
-    assert make_pool_settings(Settings(), of_three).normalize.variants == ("none",)
-    assert make_pool_settings(Settings(), of_two).normalize.variants == ("none", "reinhard")
+def test_a_row_is_of_one_method_and_variant_whatever_a_retraining_chooses_from() -> None:
+    both = {"retrain.methods": ["cdan", "mcc"], "retrain.variants": ["none", "reinhard"]}
+    settings = replace_values(SMALL, {"normalize.variants": ["none", "reinhard"], **both})
+    own = Row(Pool("lung", ("colon", "breast")), "dann", "reinhard").make_settings(settings)
+    assert (own.train.method, own.train.variant) == ("dann", "reinhard")
+    assert (own.retrain.methods, own.retrain.variants) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -98,6 +92,7 @@ def test_only_the_packs_that_rows_have_are_made() -> None:
         ("retrain.methods", ["cdan", "mcc"], "retrain.methods names cdan"),
         ("paper.protocols", ["paper"], "lacks honest"),
         ("paper.methods", ["mcc"], "lacks dann"),
+        ("paper.variants", ["reinhard"], "the choice is on none"),
     ],
 )
 def test_what_the_page_could_not_show_is_refused_before_anything_runs(key: str, value: object, message: str) -> None:
@@ -105,11 +100,9 @@ def test_what_the_page_could_not_show_is_refused_before_anything_runs(key: str, 
         check_settings(replace_values(SMALL, {key: value}))
 
 
-def test_only_adapted_honest_rows_of_the_first_variant_are_judged() -> None:
-    judged = [row for row in list_rows(SMALL) if is_judged(row, SMALL)]
-    assert {(row.method, row.variant, row.protocol) for row in judged} == {
-        ("dann", "none", HONEST), ("mcc", "none", HONEST),
-    }  # fmt: skip
+def test_only_adapted_honest_rows_are_judged() -> None:
+    judged = [row for row in list_rows(SMALL) if is_judged(row)]
+    assert {(row.method, row.protocol) for row in judged} == {("dann", HONEST), ("mcc", HONEST)}
 
 
 def test_default_pools_hold_each_organ_out_once_from_three() -> None:

@@ -10,8 +10,16 @@ from oncoshift.selection.choice import HEADER, Candidate, choose, read_choice
 from oncoshift.selection.verdict import Kind, Verdict
 
 
-def candidate(method: str, kind: Kind = Kind.DOUBT, agreement: float | None = 0.5, score: float = 0.5) -> Candidate:
-    return Candidate(method, (0, 1), (score - 0.1, score + 0.1), agreement, Verdict(kind, ("a reason",)))
+def candidate(
+    method: str,
+    kind: Kind = Kind.DOUBT,
+    agreement: float | None = 0.5,
+    score: float = 0.5,
+    variant: str = "none",
+    nuclei: tuple[float, float] = (0.2, 0.4),
+) -> Candidate:
+    verdict = Verdict(kind, ("a reason",))
+    return Candidate(method, variant, (0, 1), (score - 0.1, score + 0.1), nuclei, agreement, verdict)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +30,7 @@ def candidate(method: str, kind: Kind = Kind.DOUBT, agreement: float | None = 0.
         ([candidate("mcc", agreement=0.6, score=0.4), candidate("cdan", agreement=0.4)], "cdan"),
         ([candidate("mcc"), candidate("cdan")], "mcc"),
         ([candidate("mcc", Kind.REFUSE, score=0.2), candidate("cdan", Kind.REFUSE, score=0.3)], "cdan"),
-        ([candidate("mcc", Kind.REFUSE), Candidate("cdan")], "mcc"),
+        ([candidate("mcc", Kind.REFUSE), Candidate("cdan", "none")], "mcc"),
     ],
     ids=["refused", "trusted", "score", "equal", "all refused", "not trained"],
 )
@@ -30,21 +38,43 @@ def test_the_choice(candidates: list[Candidate], chosen: str) -> None:
     assert choose(candidates).method == chosen
 
 
+def test_the_variant_comes_first_by_the_mean_of_the_anchor_over_candidates() -> None:
+    made = choose(
+        [
+            candidate("mcc", Kind.TRUST, score=0.9, variant="none", nuclei=(0.5, 0.5)),
+            candidate("cdan", score=0.9, variant="none", nuclei=(-0.5, -0.3)),
+            candidate("mcc", Kind.REFUSE, score=0.9, variant="reinhard", nuclei=(0.4, 0.4)),
+            candidate("cdan", score=0.2, variant="reinhard", nuclei=(0.1, 0.3)),
+        ]
+    )
+    assert (made.method, made.variant) == ("cdan", "reinhard"), "0.3 beats 0.05, whatever score and verdict say"
+    assert made.chosen is made.candidates[3]
+    assert [row[-1] for row in made.rows] == ["dropped", "dropped", "refused", "chosen"]
+    assert made.words == "cdan on reinhard, chosen of 4 without target labels"
+
+
+def test_a_variant_on_which_nothing_was_trained_is_not_chosen() -> None:
+    made = choose([Candidate("mcc", "reinhard", failure="not finite"), candidate("mcc", nuclei=(-0.9, -0.9))])
+    assert (made.method, made.variant) == ("mcc", "none")
+
+
 def test_every_candidate_is_a_row_that_says_what_became_of_it() -> None:
-    made = choose([candidate("mcc", Kind.REFUSE), candidate("cdan", Kind.TRUST), candidate("dann"), Candidate("mdd")])
+    made = choose(
+        [candidate("mcc", Kind.REFUSE), candidate("cdan", Kind.TRUST), candidate("dann"), Candidate("mdd", "none")]
+    )
     rows = [dict(zip(HEADER, row, strict=True)) for row in made.rows]
     assert {row["method"]: row["outcome"] for row in rows} == {
         "mcc": "refused", "cdan": "chosen", "dann": "dropped", "mdd": "not trained",
     }  # fmt: skip
     assert rows[1] == {
-        "method": "cdan", "seeds": "0, 1", "score": "0.500", "agreement": "0.500", "verdict": "trust",
-        "outcome": "chosen",
+        "method": "cdan", "variant": "none", "seeds": "0, 1", "score": "0.500", "nuclei": "0.300",
+        "agreement": "0.500", "verdict": "trust", "outcome": "chosen",
     }  # fmt: skip
     assert made.words == "cdan, chosen of 3 without target labels; 1 not trained, as retrain.minutes were used up"
 
 
 def test_what_is_written_is_read_and_what_another_version_wrote_is_told() -> None:
-    made = choose([candidate("mcc", Kind.REFUSE), candidate("cdan", agreement=None), Candidate("mdd")])
+    made = choose([candidate("mcc", Kind.REFUSE), candidate("cdan", agreement=None), Candidate("mdd", "none")])
     values = json.loads(json.dumps(made.to_dict()))
     assert read_choice(values) == made
     with pytest.raises(ValueError, match="method"):

@@ -15,22 +15,40 @@ from oncoshift.steps.choose import run
 METHODS = ["mcc", "cdan", "dann"]
 
 
-def screened(method: str) -> Any:
-    """Make the selection of a screened method with one seed and one source organ."""
-    seeds = [SimpleNamespace(job=SimpleNamespace(seed=0))]
+def screened(method: str, variant: str) -> Any:
+    """Make the selection of a screened candidate with one seed and one source organ."""
+    settings = SimpleNamespace(train=SimpleNamespace(method=method, variant=variant))
+    seed = SimpleNamespace(job=SimpleNamespace(seed=0, settings=settings), last={"nuclei": len(variant) / 10})
     score = {"mcc": 0.3, "cdan": 0.6, "dann": 0.5}[method]
-    return SimpleNamespace(seeds=seeds, scores=[score], verdict=Verdict(Kind.DOUBT, ("one source",)), agreement=None)
+    verdict = Verdict(Kind.DOUBT, ("one source",))
+    return SimpleNamespace(picked=seed, seeds=[seed], scores=[score], verdict=verdict, agreement=None)
 
 
 def test_all_methods_are_screened_in_their_order() -> None:
     asked: list[str] = []
 
-    def screen(method: str) -> Any:
+    def screen(method: str, variant: str) -> Any:
         asked.append(method)
-        return screened(method)
+        return screened(method, variant)
 
     choice = run(parse_settings({"retrain": {"methods": METHODS}}), screen, lambda _line: None)
     assert (asked, choice.method) == (METHODS, "cdan")
+
+
+def test_each_method_is_screened_on_all_variants_before_the_next_one() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def screen(method: str, variant: str) -> Any:
+        asked.append((method, variant))
+        return screened(method, variant)
+
+    both = ["none", "reinhard"]
+    settings = parse_settings(
+        {"retrain": {"methods": ["mcc", "cdan"], "variants": both}, "normalize": {"variants": both}}
+    )
+    choice = run(settings, screen, lambda _line: None)
+    assert asked == [("mcc", "none"), ("mcc", "reinhard"), ("cdan", "none"), ("cdan", "reinhard")]
+    assert (choice.method, choice.variant) == ("cdan", "reinhard")
 
 
 def test_no_method_is_begun_after_the_time_is_used_up_and_it_is_said() -> None:
@@ -42,10 +60,10 @@ def test_no_method_is_begun_after_the_time_is_used_up_and_it_is_said() -> None:
 
 
 def test_a_method_that_cannot_be_trained_is_left_out() -> None:
-    def screen(method: str) -> Any:
+    def screen(method: str, variant: str) -> Any:
         if method == "cdan":
             raise UntrainableError("the loss is not finite")
-        return screened(method)
+        return screened(method, variant)
 
     said: list[str] = []
     choice = run(parse_settings({"retrain": {"methods": ["cdan", "mcc", "dann"]}}), screen, said.append)
@@ -63,7 +81,7 @@ def test_where_none_can_be_trained_or_another_try_may_do_the_retraining_ends(
 ) -> None:
     seen: list[str] = []
 
-    def screen(method: str) -> Any:
+    def screen(method: str, variant: str) -> Any:
         seen.append(method)
         raise error
 

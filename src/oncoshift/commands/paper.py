@@ -67,5 +67,5 @@ def _list_rows(context: Context) -> None:
     rows, seeds = list_rows(context.settings), context.settings.retrain.seeds
     for row in rows:
         print(row.title)
-    alone = sum(len(row.pool.sources) for row in rows if is_judged(row, context.settings))
+    alone = sum(len(row.pool.sources) for row in rows if is_judged(row))
     print(f"{len(rows)} rows of {seeds} seeds each, and {alone} trainings for their verdicts", file=sys.stderr)

@@ -112,7 +112,7 @@ def identify_row(jobs: ExperimentJobs, row: Row, settings: Settings) -> str:
     """
     own = row.make_settings(settings)
     judged: list[Any] = []
-    if is_judged(row, settings):
+    if is_judged(row):
         judged = [own.select.model_dump(mode="json"), identify_anchor(own.anchor) if own.select.anchors else None]
     parts = [
         [job.id for job in _make_jobs(jobs, own)],
@@ -140,7 +140,7 @@ def measure(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[s
     except UntrainableError as error:
         say(f"{row.title}: cannot be trained: {error}")
         return Measurement(row, own, failure=str(error))
-    candidate = _judge(jobs, row, seeds, own, say) if is_judged(row, settings) else None
+    candidate = _judge(jobs, row, seeds, own, say) if is_judged(row) else None
     tables = [predict_calibrated(jobs, trained, own.evaluate)[0] for trained in seeds]
     predictions = _restore_groups(jobs, pd.concat(tables, ignore_index=True))
     return Measurement(row, own, seeds, predictions, evaluate_domains(predictions, own.evaluate), candidate)
@@ -157,10 +157,10 @@ def _judge(
         return jobs.train(job, _ignore)
 
     try:
-        return choose_step.describe(row.method, select_step.run(jobs, seeds, own.select, train_alone, say))
+        return choose_step.describe(select_step.run(jobs, seeds, own.select, train_alone, say))
     except UntrainableError as error:  # a model from one organ alone; the row itself is measured
         say(f"{row.title}: cannot be judged: {error}")
-        return Candidate(row.method, failure=str(error))
+        return Candidate(row.method, row.variant, failure=str(error))
 
 
 def _restore_groups(jobs: ExperimentJobs, predictions: pd.DataFrame) -> pd.DataFrame:

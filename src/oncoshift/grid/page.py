@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.evaluation.intervals import Interval
-    from oncoshift.grid.results import MeasuredRow, Results
+    from oncoshift.grid.results import Chosen, MeasuredRow, Results
     from oncoshift.grid.rows import Pool
     from oncoshift.registry.tracking import Tracker
 
@@ -145,9 +146,10 @@ def _render_headline(results: Results, drawn: Collection[str]) -> str:
 {render_table(header, rows)}
 
 - *paper's DANN*: accuracy, one seed, split by image, the better of its two stain variants.
-- *chosen without labels*: one of {", ".join(results.candidates)}, by the verdict and then by
-  `{results.settings.select.validator}` over all seeds ([how](architecture.md#which-method); a retraining takes
-  {results.settings.retrain.screen_seeds} for that); the gain is over source-only.
+- *chosen without labels*: one of {", ".join(results.candidates)}{_describe_variants(results)}, by the
+  verdict and then by `{results.settings.select.validator}` over all seeds ([how](architecture.md#which-method); a
+  retraining takes {results.settings.retrain.screen_seeds} for that); the gain is over source-only on
+  `{results.variants[0]}`.
 - *best method (oracle)*: the row with the best mean on these very test tiles, so its figure is too high.
 - *own labels (bound)*: trained on labels of the target's other groups, and measured on validation
   groups of it, which are not the test groups.
@@ -177,28 +179,34 @@ def _render_choice(results: Results) -> str:
     rows = []
     for each in results.chosen:
         for candidate in each.choice.candidates:
-            row = results.find(each.pool, candidate.method)
+            row = results.find(each.pool, candidate.method, candidate.variant)
             verdict = _NOTHING if candidate.verdict is None else candidate.verdict.kind.value
-            name = f"{candidate.method} (chosen)" if candidate.method == each.choice.method else candidate.method
-            rows.append((str(each.pool), name, f"{candidate.score:.3f}", verdict, _show(_interval(row))))
-    every = {each.pool: each for each in results.choose_among(results.all_candidates)}
+            name = _name_candidate(results, candidate.method, candidate.variant)
+            name += " (chosen)" if candidate == each.choice.chosen else ""
+            score, nuclei = f"{candidate.score:.3f}", f"{np.mean(candidate.nuclei):.3f}"
+            rows.append((str(each.pool), name, score, nuclei, verdict, _show(_interval(row))))
+    variants = results.settings.candidate_variants
+    ways = {
+        "as a retraining does": results.chosen,
+        "of all methods that read no anchor": results.choose_among(results.all_candidates, variants),
+    }
+    if len(variants) > 1:
+        ways |= {f"on `{name}` alone": results.choose_among(results.candidates, (name,)) for name in variants}
     compared = [
         (
-            str(each.pool), each.choice.method, _show(each.row.of_target), f"{each.regret:.3f}",
-            every[each.pool].choice.method, _show(every[each.pool].row.of_target), f"{every[each.pool].regret:.3f}",
+            str(pool),
+            *(_describe_regret(results, [each for each in made if each.pool == pool]) for made in ways.values()),
         )
-        for each in results.chosen
-    ]  # fmt: skip
-    header = (
-        "target ← sources", "chosen", "balanced accuracy", "regret", "chosen of all", "balanced accuracy", "regret"
-    )  # fmt: skip
-    means = [np.mean([each.regret for each in part]) for part in (results.chosen, every.values())]
+        for pool in results.pools
+    ]
+    compared.append(("mean regret", *(f"{np.mean([each.regret for each in made]):.3f}" for made in ways.values())))
+    header = "target ← sources", "candidate", "score", "nuclei", "verdict", "balanced accuracy, read afterwards"
     judged = results.judged.dropna()
     failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
     good = judged[judged["balanced_accuracy"] >= GOOD_FROM]
     wrong = [
-        f"{row.method}, {row.pool} ({row.balanced_accuracy:.2f})"
-        for row in failed[failed["verdict"] == "trust"].itertuples()
+        f"{_name_candidate(results, row['method'], row['variant'])}, {row['pool']} ({row['balanced_accuracy']:.2f})"
+        for row in failed[failed["verdict"] == "trust"].to_dict("records")
     ]
     counts = [
         (name, *(str(int((part["verdict"] == kind).sum())) for kind in ("trust", "doubt", "refuse")))
@@ -211,14 +219,13 @@ def _render_choice(results: Results) -> str:
     return f"""\
 ## The choice without labels, and the verdict
 
-{render_table(("target ← sources", "candidate", "score", "verdict", "balanced accuracy, read afterwards"), rows)}
+{render_table(header, rows)}
 
-What the choice loses against the best candidate (regret), and the same choice among all methods that read
-no anchor:
+Score: `{results.settings.select.validator}`; nuclei: correlation of the predictions with the anchor `nuclei`, by whose
+mean the stain variant is chosen. The chosen one's balanced accuracy, and what it loses against the best
+candidate (regret), by what there was to choose from:
 
-{render_table(header, compared)}
-
-Mean regret: {means[0]:.3f}, and {means[1]:.3f} of all.
+{render_table(("target ← sources", *ways), compared)}
 
 What the verdict said of the picked seed of each adapted row, and what is true of that seed:
 
@@ -338,7 +345,7 @@ def _render_validators(results: Results) -> str:
     return f"""\
 ## Validators
 
-Over all adapted models of a pool that read no anchor, each seed by itself: Spearman correlation of the
+Over all adapted models of a pool that read no anchor, of all stain variants, each seed by itself: Spearman of the
 score, above the source floor, with the true balanced accuracy, and what the model with the best score loses
 against the best one. What `benchmarks/selection.py` measures of more validators is in
 [studies](studies.md).
@@ -435,14 +442,29 @@ def _find_widest(results: Results, target: str, name: str) -> MeasuredRow | None
     return results.find(max(pools, key=lambda pool: len(pool.sources)), name) if pools else None
 
 
+def _describe_regret(results: Results, found: list[Chosen]) -> str:
+    """Describe a pool's choice, its balanced accuracy and its regret; nothing if there is none."""
+    if not found:
+        return _NOTHING
+    (each,) = found
+    name = _name_candidate(results, each.choice.method, each.choice.variant)
+    return f"{name}: {each.row.accuracy:.3f}, {each.regret:.3f}"
+
+
+def _describe_variants(results: Results) -> str:
+    variants = results.settings.candidate_variants
+    listed = " or ".join(f"`{name}`" for name in variants)
+    return f" on {listed}: first the variant by the anchor `nuclei`, then the method" if len(variants) > 1 else ""
+
+
 def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
     chosen = next((each for each in results.chosen if each.pool == pool), None)
     if chosen is None:
         return (_NOTHING,) * 4
-    verdict = chosen.row.candidate and chosen.row.candidate.verdict
-    gain = results.compute_gain(chosen.row)
+    verdict = chosen.choice.chosen.verdict
+    gain = results.compute_difference(chosen.row, results.find(pool, CONTROL))
     return (
-        chosen.choice.method,
+        _name_candidate(results, chosen.choice.method, chosen.choice.variant),
         _show(chosen.row.of_target),
         _show_signed(gain),
         verdict.kind.value if verdict else _NOTHING,
@@ -450,12 +472,18 @@ def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
 
 
 def _describe_oracle(results: Results, pool: Pool) -> str:
-    found = [results.find(pool, name) for name in results.settings.paper.methods]
+    every = product(results.settings.paper.methods, results.variants)
+    found = [results.find(pool, name, variant) for name, variant in every]
     known = [row for row in found if row is not None and not np.isnan(row.accuracy)]
     if not known:
         return _NOTHING
     best = max(known, key=lambda row: row.accuracy)
-    return f"{best.row.method} {best.accuracy:.3f}"
+    return f"{_name_candidate(results, best.row.method, best.row.variant)} {best.accuracy:.3f}"
+
+
+def _name_candidate(results: Results, method: str, variant: str) -> str:
+    """Name a method, with its stain variant unless it is the first."""
+    return method if variant == results.variants[0] else f"{method} on {variant}"
 
 
 def _describe_method(name: str) -> str:
@@ -527,7 +555,8 @@ def _draw_slopes(results: Results) -> Figure | None:
         before, after = _interval(results.find(each.pool, CONTROL)), each.row.of_target
         if before is not None and after is not None:
             bound = compute_bound(results, each.pool.target)
-            panels.append((str(each.pool), before, after, bound, each.choice.method))
+            name = _name_candidate(results, each.choice.method, each.choice.variant)
+            panels.append((str(each.pool), before, after, bound, name))
     return draw_slopes(panels) if panels else None
 
 

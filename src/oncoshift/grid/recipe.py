@@ -139,6 +139,11 @@ def check_settings(settings: Settings) -> None:
             f"retrain.methods names {', '.join(absent)}, which paper.methods does not, so the page could not show the "
             "choice; add it there, or take it away here"
         )
+    if absent := [name for name in settings.candidate_variants if name not in paper.variants]:
+        raise SettingsError(
+            f"the choice is on {', '.join(absent)} (retrain.variants, or train.variant), which paper.variants does not "
+            "name; add it there, or take it away here"
+        )
     if HONEST not in paper.protocols:
         raise SettingsError(f"paper.protocols lacks {HONEST}, beside which the others stand; add it")
     if len(paper.protocols) > 1 and "dann" not in paper.methods:

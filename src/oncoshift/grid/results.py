@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,12 +109,12 @@ class MeasuredRow:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The choice among a pool's methods without labels, and what it loses.
+    """The choice among a pool's candidates without labels, and what it loses.
 
     Attributes:
         pool: target and sources.
         choice: the choice.
-        row: of the chosen method.
+        row: of the chosen candidate.
         best: the candidate with the best mean on test tiles, by the target's labels.
     """
 
@@ -124,7 +125,7 @@ class Chosen:
 
     @property
     def regret(self) -> float:
-        """What the chosen method loses against the best candidate, in balanced accuracy."""
+        """What the chosen one loses against the best candidate, in balanced accuracy."""
         return self.best.accuracy - self.row.accuracy
 
 
@@ -202,31 +203,33 @@ class Results:
 
     @cached_property
     def chosen(self) -> list[Chosen]:
-        """The choice among `candidates` on each pool."""
-        return self.choose_among(self.candidates)
+        """The choice on each pool, among the candidates of a retraining with these settings."""
+        return self.choose_among(self.candidates, self.settings.candidate_variants)
 
-    def choose_among(self, methods: Sequence[str]) -> list[Chosen]:
-        """Choose among methods on each pool, by what is known of them without labels."""
+    def choose_among(self, methods: Sequence[str], variants: Sequence[str]) -> list[Chosen]:
+        """Choose among methods and variants on each pool by what is known without labels."""
         made = []
         for pool in self.pools:
-            found = [row for name in methods if (row := self.find(pool, name)) is not None and row.is_candidate]
+            each_row = [self.find(pool, name, variant) for name, variant in product(methods, variants)]
+            found = [row for row in each_row if row is not None and row.is_candidate]
             if found:
                 choice = choose([each.candidate for each in found if each.candidate is not None])
-                row = next(each for each in found if each.row.method == choice.method)
+                row = next(each for each in found if each.candidate == choice.chosen)
                 made.append(Chosen(pool, choice, row, max(found, key=lambda each: each.accuracy)))
         return made
 
     @cached_property
     def judged(self) -> pd.DataFrame:
-        """Every judged row: pool, method, verdict, and the balanced accuracy of its pick."""
+        """Every judged row: pool, method, variant, verdict, and the pick's balanced accuracy."""
         found = []
         for each in self.rows:
             if (candidate := each.candidate) is None or candidate.verdict is None:
                 continue
             pick = candidate.seeds[int(np.argmax(candidate.scores))]
             accuracy = each.list_seeds(each.row.pool.target).get(pick)
-            found.append((str(each.row.pool), each.row.method, candidate.verdict.kind.value, accuracy))
-        return pd.DataFrame(found, columns=["pool", "method", "verdict", "balanced_accuracy"])
+            row = each.row
+            found.append((str(row.pool), row.method, row.variant, candidate.verdict.kind.value, accuracy))
+        return pd.DataFrame(found, columns=["pool", "method", "variant", "verdict", "balanced_accuracy"])
 
     @cached_property
     def models(self) -> pd.DataFrame:
@@ -235,12 +238,12 @@ class Results:
         for each in self.rows:
             row = each.row
             plain = not METHODS[row.method].closed_form and not METHODS[row.method].reads_anchor
-            if each.failure or not (row.adapts and plain and row.protocol == HONEST) or row.variant != self.variants[0]:
+            if each.failure or not (row.adapts and plain and row.protocol == HONEST):
                 continue
             accuracies = each.list_seeds(row.pool.target)
             for seed, scores in each.facts["scores"].items():
                 if (accuracy := accuracies.get(int(seed))) is not None:
-                    place = {"pool": str(row.pool), "method": row.method, "seed": int(seed)}
+                    place = {"pool": str(row.pool), "method": row.method, "variant": row.variant, "seed": int(seed)}
                     found.append({**place, "balanced_accuracy": accuracy, **scores})
         return pd.DataFrame(found)
 

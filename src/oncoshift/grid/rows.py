@@ -77,7 +77,7 @@ class Row:
 
 def make_pool_settings(settings: Settings, pool: Pool) -> Settings:
     """Make the settings of a pool's data: its organs, and the stain variants that its rows have."""
-    variants = settings.paper.variants if pool in _find_smallest(settings) else settings.paper.variants[:1]
+    variants = settings.paper.variants
     values = {
         "target": pool.target,
         "sources": pool.sources,
@@ -85,6 +85,7 @@ def make_pool_settings(settings: Settings, pool: Pool) -> Settings:
         "normalize.variants": variants,
         "train.variant": variants[0],
         "retrain.methods": (),
+        "retrain.variants": (),
     }
     return replace_values(settings, values)
 
@@ -95,12 +96,11 @@ def list_pools(settings: Settings) -> list[Pool]:
 
 
 def list_rows(settings: Settings) -> list[Row]:
-    """List the rows: under `honest` all methods, then other protocols.
+    """List the rows: under `honest` all methods and stain variants, then other protocols.
 
-    All pools have the first stain variant, and one pool of each target has the others: that with
-    the fewest sources, which the paper has too. Other protocols are about what a protocol is worth,
-    so they have pools of two sources, as the paper does, the first variant, and three methods:
-    pooled, from one organ, and DANN. A protocol that changes nothing here has no rows.
+    Other protocols are about what a protocol is worth, so they have pools of two sources, as the
+    paper does, the first variant, and three methods: pooled, from one organ, and DANN. A protocol
+    that changes nothing here has no rows.
     """
     paper, pools = settings.paper, list_pools(settings)
     of_two = [pool for pool in pools if len(pool.sources) == 2]
@@ -108,21 +108,11 @@ def list_rows(settings: Settings) -> list[Row]:
     for protocol in paper.protocols:
         if protocol == HONEST:
             for variant in paper.variants:
-                chosen = pools if variant == paper.variants[0] else _find_smallest(settings)
-                rows += _list_methods(chosen, [CONTROL, SINGLE, ENSEMBLE, *paper.methods], variant, protocol)
+                rows += _list_methods(pools, [CONTROL, SINGLE, ENSEMBLE, *paper.methods], variant, protocol)
         else:
             listed = _list_methods(of_two, _UNDER_EVERY_PROTOCOL, paper.variants[0], protocol)
             rows += [row for row in listed if row.make_settings(settings) != _make_honest(row).make_settings(settings)]
     return rows
-
-
-def _find_smallest(settings: Settings) -> list[Pool]:
-    """Find each target's pool with the fewest sources, the first of equal ones."""
-    smallest: dict[str, Pool] = {}
-    for pool in list_pools(settings):
-        if pool.target not in smallest or len(pool.sources) < len(smallest[pool.target].sources):
-            smallest[pool.target] = pool
-    return list(smallest.values())
 
 
 def _make_honest(row: Row) -> Row:
@@ -138,10 +128,6 @@ def _list_methods(pools: Sequence[Pool], methods: Sequence[str], variant: str, p
     ]
 
 
-def is_judged(row: Row, settings: Settings) -> bool:
-    """Tell whether a row is judged without labels.
-
-    These are adapted ones, honest, of the first variant, and from two organs or more.
-    """
-    honest = row.protocol == HONEST and row.variant == settings.paper.variants[0]
-    return row.adapts and honest and len(row.pool.sources) > 1
+def is_judged(row: Row) -> bool:
+    """Tell whether a row is judged without labels: adapted, honest, from two organs or more."""
+    return row.adapts and row.protocol == HONEST and len(row.pool.sources) > 1

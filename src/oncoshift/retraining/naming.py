@@ -49,7 +49,8 @@ def list_retraining_parameters(settings: Settings, data: str, tags: Mapping[str,
     common = _list_common(settings, data, tags)
     if candidates:  # a parameter cannot change, and the method is yet to be chosen
         common["candidates"] = ", ".join(candidates)
-        del common["method"]
+        common["candidate_variants"] = ", ".join(settings.candidate_variants)
+        del common["method"], common["variant"]
     return {
         **common,
         "control": settings.retrain.control,

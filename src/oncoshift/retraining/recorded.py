@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from oncoshift.console import report_tenths
@@ -55,7 +54,7 @@ SETTLED_TAG = "oncoshift.tuned"
 
 
 def choose(session: Session) -> Session:
-    """Choose one of `retrain.methods`, and return the session that goes on with it.
+    """Choose one of `retrain.methods` and a variant; return the session that goes on with them.
 
     A choice that was recorded before a crash stands. Where settings name no methods, the session is
     returned as it is.
@@ -69,11 +68,11 @@ def choose(session: Session) -> Session:
     with session.recorder.step("choose") as recorder:
         choice = _find_choice(recorder)
         if choice is None:
-            choice = choose_step.run(settings, lambda method: _screen(session, recorder, method), session.say)
-        choose_step.record(recorder, choice)
-    session.recorder.log_params({"method": choice.method})
+            choice = choose_step.run(settings, lambda *given: _screen(session, recorder, *given), session.say)
+        choose_step.record(recorder, choice, choose_step.name_candidate(settings, choice.method, choice.variant))
+    session.recorder.log_params({"method": choice.method, "variant": choice.variant})
     session.say(f"choose: {choice.words}")
-    return replace(session, choice=choice)
+    return session.adopt(choice)
 
 
 def _find_choice(recorder: RunRecorder) -> Choice | None:
@@ -83,22 +82,24 @@ def _find_choice(recorder: RunRecorder) -> Choice | None:
         return None
 
 
-def _screen(session: Session, above: RunRecorder, method: str) -> Selection:
-    """Train a method with few seeds, pick one and judge it, in a run nested under `above`."""
+def _screen(session: Session, above: RunRecorder, method: str, variant: str) -> Selection:
+    """Train a candidate with few seeds, pick one and judge it, in a run nested under `above`."""
     settings, numbers = session.settings, range(session.settings.retrain.screen_seeds)
-    with above.step(f"candidate-{method}", method) as recorder:
+    name, on = choose_step.name_candidate(settings, method, variant), session.on_variant(variant)
+    with above.step(f"candidate-{name}", name) as recorder:
 
         def train_here(job: Job, what: str) -> TrainedJob:
-            step = f"screen-{method}-{what.replace(' ', '-')}"
-            return _train(session, recorder, job, step, f"{method} · {what}", f"{method} {what}")
+            step = f"screen-{name}-{what.replace(' ', '-')}"
+            return _train(on, recorder, job, step, f"{name} · {what}", f"{name} {what}")
 
-        jobs = [session.jobs.make_job(settings, train__method=method, seed=settings.seed + n) for n in numbers]
+        own = {"train__method": method, "train__variant": variant}
+        jobs = [on.jobs.make_job(settings, seed=settings.seed + number, **own) for number in numbers]
         seeds = [train_here(job, f"seed {job.seed}") for job in jobs]
         selection = select_step.run(
-            session.jobs, seeds, settings.select, lambda job, organ: train_here(job, f"{organ} alone"), session.say
+            on.jobs, seeds, settings.select, lambda job, organ: train_here(job, f"{organ} alone"), session.say
         )
-        session.say(f"{method}: verdict without labels: {selection.verdict.words}")
-        choose_step.record_candidate(recorder, method, selection)
+        session.say(f"{name}: verdict without labels: {selection.verdict.words}")
+        choose_step.record_candidate(recorder, selection)
     return selection
 
 
@@ -186,7 +187,7 @@ def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> E
         evaluation.record(recorder)
         if session.choice is not None:
             # After the choice, since it reads labels of the target.
-            table = choose_step.measure(session.jobs, session.choice, session.settings)
+            table = choose_step.measure(session.jobs.on_variant, session.choice, session.settings)
             recorder.save_table("candidates_on_test", table)
     return evaluation
 

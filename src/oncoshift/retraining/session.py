@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from oncoshift.anchors.values import identify_anchor
@@ -72,7 +72,7 @@ class Session:
         plan: of the retraining.
         jobs: makes training jobs on the present data.
         recorder: of its run, whose key is the hash of everything that the retraining depends on.
-        choice: the method chosen of `retrain.methods`; None before, and where there are none.
+        choice: of method and stain variant; None before, and where `retrain.methods` is empty.
     """
 
     plan: RetrainingPlan
@@ -82,10 +82,19 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        """Settings of the experiment, with the chosen method."""
+        """Settings of the experiment, with the chosen method and stain variant."""
         if self.choice is None:
             return self.plan.settings
-        return replace_values(self.plan.settings, {"train.method": self.choice.method, "retrain.methods": []})
+        chosen = {"train.method": self.choice.method, "train.variant": self.choice.variant}
+        return replace_values(self.plan.settings, chosen | {"retrain.methods": [], "retrain.variants": []})
+
+    def on_variant(self, variant: str) -> Session:
+        """Return the session with jobs on a stain variant."""
+        return replace(self, jobs=self.jobs.on_variant(variant))
+
+    def adopt(self, choice: Choice) -> Session:
+        """Return the session that goes on with the chosen method and stain variant."""
+        return replace(self.on_variant(choice.variant), choice=choice)
 
     @property
     def key(self) -> str:
@@ -98,7 +107,7 @@ class Session:
 
     def log_inputs(self, recorder: RunRecorder, names: Sequence[str]) -> None:
         """Log the splits `names` and the pack as inputs of a run, by their DVC hashes."""
-        layout, variant, tracker = self.plan.layout, self.settings.train.variant, recorder.tracker
+        layout, variant, tracker = self.plan.layout, self.jobs.variant, recorder.tracker
         outs = read_stage_outs(layout.folder)
         for name in names:
             path = layout.splits / f"{name}.parquet"
@@ -197,7 +206,8 @@ def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = fingerprint_weights(plan.settings.model.weights)
     settings["anchor"] = identify_anchor(plan.settings.anchor)
-    parts: list[Any] = [settings, jobs.data_digest, held_out, fingerprint_code("oncoshift.retraining"), plan.forced]
+    packs = [jobs.on_variant(name).data_digest for name in plan.settings.candidate_variants]
+    parts: list[Any] = [settings, packs, held_out, fingerprint_code("oncoshift.retraining"), plan.forced]
     if reads_labels(plan.settings):
         parts.append([jobs.load_labels(plan.settings.target, use).content for use in USES])
     return f"retrain-{plan.settings.target}-{fingerprint_value(parts)}"

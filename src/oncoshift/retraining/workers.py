@@ -52,6 +52,7 @@ class WorkerTask:
         folder: the experiment's folder.
         settings: all settings of the experiment, as JSON values.
         method: whose settings are searched.
+        variant: stain variant of the tiles.
         tune: section `tune` as used by the parent.
         uri: MLflow's tracking URI.
         forced: see `RetrainingPlan`.
@@ -65,6 +66,7 @@ class WorkerTask:
     folder: str
     settings: dict[str, Any]
     method: str
+    variant: str
     tune: dict[str, Any]
     uri: str
     forced: str
@@ -94,6 +96,7 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         str(plan.layout.folder),
         plan.settings.model_dump(mode="json"),
         search.settings.train.method,
+        search.settings.train.variant,
         search.tune.model_dump(mode="json"),
         plan.uri,
         plan.forced,
@@ -172,8 +175,8 @@ def run_task(task: WorkerTask) -> None:
         session = open_session(plan, open_jobs(plan))
         if session.key != task.key:
             raise TuningError("code or data have changed since tuning began; start it again")
-        chosen = replace_values(settings, {"train.method": task.method})
-        search = Search(chosen, tune, session.jobs, plan.forced, plan.say)
+        chosen = replace_values(settings, {"train.method": task.method, "train.variant": task.variant})
+        search = Search(chosen, tune, session.jobs.on_variant(task.variant), plan.forced, plan.say)
         search.work(session.recorder.open_nested(task.run), Budget(tune.trials, task.deadline))
 
 

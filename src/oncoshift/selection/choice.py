@@ -1,15 +1,18 @@
-"""The choice of one of several methods without target labels.
+"""The choice of one of several methods and stain variants without target labels.
 
-Methods that the verdict refuses are dropped. Of the others, one that it trusts is preferred to one
-that it doubts, and of these the one with the highest validator, the mean over its seeds: a method
-whose seeds disagree is confident in few of them. docs/studies.md has what that loses against the
-best method.
+The variant comes first: the one on which predictions follow the anchor `nuclei` best, the mean over
+all candidates and seeds. Validators and verdict cannot tell a model that has turned the classes
+around; in one variant all methods may do so, and in another none. Of the variant's methods, those
+that the verdict refuses are dropped. Of the others, one that it trusts is preferred to one that it
+doubts, and of these the one with the highest validator, the mean over its seeds: a method whose
+seeds disagree is confident in few of them. docs/results.md has what that loses against the best.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -19,18 +22,20 @@ from oncoshift.selection.verdict import Kind, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HEADER = ("method", "seeds", "score", "agreement", "verdict", "outcome")
+HEADER = ("method", "variant", "seeds", "score", "nuclei", "agreement", "verdict", "outcome")
 """The columns of `Choice.rows`."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method that can be chosen, and what is known of it without target labels.
+    """A method on a stain variant that can be chosen, and what is known without target labels.
 
     Attributes:
         method: its name.
+        variant: stain variant of the tiles that it was trained on.
         seeds: that it was trained with; none if the time was used up before.
         scores: of these seeds, by the validator above the source floor.
+        nuclei: correlation of these seeds' predictions with the anchor `nuclei`.
         agreement: kappa of its best seed with the consensus of models from single organs; None
             without one.
         verdict: on its best seed; None if it was not trained.
@@ -38,8 +43,10 @@ class Candidate:
     """
 
     method: str
+    variant: str
     seeds: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
+    nuclei: tuple[float, ...] = ()
     agreement: float | None = None
     verdict: Verdict | None = None
     failure: str = ""
@@ -47,7 +54,7 @@ class Candidate:
     @property
     def score(self) -> float:
         """Mean of the scores."""
-        return sum(self.scores) / len(self.scores)
+        return fmean(self.scores)
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -57,15 +64,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen method, and the candidates.
+    """The chosen method and stain variant, and the candidates.
 
     Attributes:
         method: the chosen one.
+        variant: the chosen one.
         candidates: in the order in which settings name them.
     """
 
     method: str
+    variant: str
     candidates: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> Candidate:
+        """The chosen candidate."""
+        return next(each for each in self.candidates if (each.method, each.variant) == (self.method, self.variant))
 
     @property
     def words(self) -> str:
@@ -75,7 +89,9 @@ class Choice:
         missing = len(self.candidates) - trained - failed
         failures = f"; {failed} failed" if failed else ""
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
-        return f"{self.method}, chosen of {trained} without target labels{failures}{missed}"
+        several = len({each.variant for each in self.candidates}) > 1
+        chosen = f"{self.method} on {self.variant}" if several else self.method
+        return f"{chosen}, chosen of {trained} without target labels{failures}{missed}"
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -85,16 +101,18 @@ class Choice:
     def _describe(self, candidate: Candidate) -> tuple[str, ...]:
         if candidate.verdict is None:
             outcome = f"failed: {candidate.failure}" if candidate.failure else "not trained"
-            return candidate.method, "", "", "", "", outcome
+            return candidate.method, candidate.variant, "", "", "", "", "", outcome
         kind = candidate.verdict.kind
         outcome = "refused" if kind is Kind.REFUSE else "dropped"
         return (
             candidate.method,
+            candidate.variant,
             ", ".join(map(str, candidate.seeds)),
             f"{candidate.score:.3f}",
+            f"{fmean(candidate.nuclei):.3f}",
             "" if candidate.agreement is None else f"{candidate.agreement:.3f}",
             kind.value,
-            "chosen" if candidate.method == self.method else outcome,
+            "chosen" if candidate is self.chosen else outcome,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,8 +129,12 @@ def choose(candidates: Sequence[Candidate]) -> Choice:
     Args:
         candidates: at least one of them trained.
     """
-    best = max((each for each in candidates if each.verdict is not None), key=lambda each: each.rank)
-    return Choice(best.method, tuple(candidates))
+    trained = [each for each in candidates if each.verdict is not None]
+    by_variant = {name: [each for each in trained if each.variant == name] for name in (c.variant for c in trained)}
+    followed = {name: fmean(value for each in part for value in each.nuclei) for name, part in by_variant.items()}
+    variant = max(followed, key=lambda name: followed[name])
+    best = max(by_variant[variant], key=lambda each: each.rank)
+    return Choice(best.method, variant, tuple(candidates))
 
 
 def read_choice(values: dict[str, Any]) -> Choice:

@@ -90,12 +90,16 @@ class RetrainSettings(Section):
     methods: Names[Annotated[str, OneOf(tuple(METHODS))]] = Field(
         (), description="methods of which one is chosen without target labels; empty: train.method is trained"
     )
+    variants: Names[StainVariant] = Field(
+        (),
+        description="stain variants of which one is chosen with the method, by the anchor nuclei; empty: train.variant",
+    )
     screen_seeds: int = Field(2, ge=1, description="number of seeds with which each of them is trained for the choice")
     minutes: float | None = Field(
         None, gt=0, description="minutes after which no further method is trained for the choice; null: no limit"
     )
 
-    @field_validator("methods", mode="before")
+    @field_validator("methods", "variants", mode="before")
     @classmethod
     def _read_nothing(cls, value: Any) -> Any:
         return () if value is None else value
@@ -257,7 +261,7 @@ class PaperSettings(Section):
     variants: Names[StainVariant] = Field(
         ("none", "reinhard"),
         min_length=1,
-        description="stain variants; those after the first are for each target's pool with the fewest sources",
+        description="stain variants; other protocols have the first alone",
     )
     protocols: Names[Annotated[str, OneOf(tuple(PROTOCOLS))]] = Field(
         tuple(PROTOCOLS),

@@ -29,8 +29,8 @@ def load_settings(
     Args:
         params: a params.yaml; None for the defaults.
         preset: a name under `presets/` beside params.yaml, or the path of a YAML file.
-        overrides: `section.key=value` strings; values are YAML. A method that they name is trained,
-            whatever `retrain.methods` of a file says.
+        overrides: `section.key=value` strings; values are YAML. A method or variant that they name
+            is trained, whatever `retrain.methods` and `retrain.variants` of a file say.
         trusted: whether the caller may read any file as a preset; else only files in the folder of
             params.yaml.
 
@@ -54,6 +54,10 @@ def load_settings(
     named = {override.partition("=")[0].strip() for override in overrides}
     if "train.method" in named and "retrain.methods" not in named:
         merged = merge(merged, {"retrain": {"methods": []}})
+        named.add("retrain.methods")
+    no_method = "retrain.methods" in named and not merged["retrain"]["methods"]
+    if ("train.variant" in named or no_method) and "retrain.variants" not in named:
+        merged = merge(merged, {"retrain": {"variants": []}})
     return parse_settings(merged)
 
 

@@ -44,6 +44,11 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         return any(METHODS[name].reads_anchor for name in self.trained_methods)
 
     @property
+    def candidate_variants(self) -> tuple[str, ...]:
+        """The stain variants that are chosen from; `train.variant` alone where none are named."""
+        return self.retrain.variants or (self.train.variant,)
+
+    @property
     def _method_names(self) -> tuple[str, ...]:
         return *self.trained_methods, self.retrain.control, *self.retrain.methods
 
@@ -92,6 +97,24 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
                     f"select.validator nuclei is no witness for {name}, which learns from that anchor; choose another "
                     "validator, such as information_maximisation"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Self:
+        """Refuse a choice of the variant that cannot be trained, or that has no witness."""
+        variants, methods = self.retrain.variants, self.retrain.methods
+        if absent := [name for name in variants if name not in self.normalize.variants]:
+            raise ValueError(
+                f"retrain.variants names {absent[0]!r}, which is not in normalize.variants "
+                f"{list(self.normalize.variants)}"
+            )
+        if variants and not methods:
+            raise ValueError("retrain.variants is for the choice among retrain.methods; name at least one there")
+        if len(variants) > 1 and (reading := [name for name in methods if METHODS[name].reads_anchor]):
+            raise ValueError(
+                f"retrain.variants are compared by the anchor nuclei, and {reading[0]} of retrain.methods learns from "
+                "anchors; leave it out, or name one variant"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,14 +1,17 @@
-"""Step `choose`: choose one of `retrain.methods` by trainings with few seeds, without labels.
+"""Step `choose`: choose a method and a stain variant by trainings with few seeds, without labels.
 
-Each method is trained with `retrain.screen_seeds` seeds, and step `select` picks one of them and
-judges it. These are ordinary jobs: what another retraining has trained is found, and the chosen
-method's final trainings find those of its first seeds.
+Each of `retrain.methods` is trained on each of `retrain.variants` with `retrain.screen_seeds`
+seeds, and step `select` picks one of them and judges it. These are ordinary jobs: what another
+retraining has trained is found, and the chosen candidate's final trainings find those of its first
+seeds.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from itertools import product
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -31,12 +34,15 @@ FILE = "choice.json"
 """Artifact with the choice, from which a retraining that goes on reads it."""
 
 
-def run(settings: Settings, screen: Callable[[str], Selection], say: Callable[[str], None]) -> Choice:
-    """Screen methods until all are, or `retrain.minutes` are used up, and choose one.
+def run(settings: Settings, screen: Callable[[str, str], Selection], say: Callable[[str], None]) -> Choice:
+    """Screen candidates until all are, or `retrain.minutes` are used up, and choose one.
+
+    A method is screened on all variants before the next one is, as variants are compared by all
+    methods that were.
 
     Args:
         settings: of the experiment.
-        screen: trains a method with few seeds, picks one of them and judges it.
+        screen: trains a method on a variant with few seeds, picks one of them and judges it.
         say: receives lines of progress.
 
     Raises:
@@ -52,70 +58,91 @@ def run(settings: Settings, screen: Callable[[str], Selection], say: Callable[[s
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     candidates: list[Candidate] = []
     first_failure: UntrainableError | None = None
-    for method in settings.retrain.methods:
+    for method, variant in product(settings.retrain.methods, settings.candidate_variants):
+        name = name_candidate(settings, method, variant)
         if any(each.verdict for each in candidates) and time.monotonic() >= deadline:
-            say(f"choose: {method} is not trained: the {minutes:g} minutes of retrain.minutes are used up")
-            candidates.append(Candidate(method))
+            say(f"choose: {name} is not trained: the {minutes:g} minutes of retrain.minutes are used up")
+            candidates.append(Candidate(method, variant))
             continue
         try:
-            candidates.append(describe(method, screen(method)))
+            candidates.append(describe(screen(method, variant)))
         except UntrainableError as error:
-            say(f"choose: {method} is left out, as it cannot be trained: {error}")
-            candidates.append(Candidate(method, failure=str(error)))
+            say(f"choose: {name} is left out, as it cannot be trained: {error}")
+            candidates.append(Candidate(method, variant, failure=str(error)))
             first_failure = first_failure or error
     if first_failure is not None and all(each.verdict is None for each in candidates):
         raise first_failure
     return choose(candidates)
 
 
-def describe(method: str, selection: Selection) -> Candidate:
-    """Describe a screened method."""
-    found = selection.agreement
+def name_candidate(settings: Settings, method: str, variant: str) -> str:
+    """Name a candidate: the method, and the variant if there are several."""
+    return method if len(settings.candidate_variants) == 1 else f"{method} · {variant}"
+
+
+def describe(selection: Selection) -> Candidate:
+    """Describe a screened candidate."""
+    found, train = selection.agreement, selection.picked.job.settings.train
     return Candidate(
-        method,
+        train.method,
+        train.variant,
         tuple(trained.job.seed for trained in selection.seeds),
         tuple(selection.scores),
+        tuple(trained.last["nuclei"] for trained in selection.seeds),
         None if found is None else found.consensus.agreement_with(found.predictions[-1]),
         selection.verdict,
     )
 
 
-def record_candidate(recorder: RunRecorder, method: str, selection: Selection) -> None:
-    """Save what is known of a screened method in its run; MLflow's UI compares these runs."""
-    candidate = describe(method, selection)
-    figures = {"candidate/score": candidate.score, "candidate/agreement": candidate.agreement}
+def record_candidate(recorder: RunRecorder, selection: Selection) -> None:
+    """Save what is known of a screened candidate in its run; MLflow's UI compares these runs."""
+    candidate = describe(selection)
+    figures = {
+        "candidate/score": candidate.score,
+        "candidate/nuclei": fmean(candidate.nuclei),
+        "candidate/agreement": candidate.agreement,
+    }
     recorder.log_metrics(figures, selection.picked.ended_ms)
     settings = selection.picked.job.settings
-    recorder.log_params({"target": settings.target, "sources": ", ".join(settings.sources), "method": method})
+    about = {"target": settings.target, "sources": ", ".join(settings.sources)}
+    recorder.log_params(about | {"method": candidate.method, "variant": candidate.variant})
     recorder.set_tags(selection.tags | {"oncoshift.chosen": "false"})
 
 
-def record(recorder: RunRecorder, choice: Choice) -> None:
-    """Save the choice as a table, and as a tag of the retraining and of the chosen method's run."""
+def record(recorder: RunRecorder, choice: Choice, name: str) -> None:
+    """Save the choice as a table, and as a tag of the retraining and of the chosen candidate's run.
+
+    Args:
+        recorder: of the step.
+        choice: to record.
+        name: of the chosen candidate; see `name_candidate`.
+    """
     recorder.save_sealed(FILE, choice.to_dict())
     table = pd.DataFrame(choice.rows, columns=list(HEADER))
     for place in (recorder, recorder.outer):
         place.save_table("candidates", table)
         place.set_tags({"oncoshift.choice": choice.words})
-    recorder.find_step(f"candidate-{choice.method}").set_tags({"oncoshift.chosen": "true"})
+    recorder.find_step(f"candidate-{name}").set_tags({"oncoshift.chosen": "true"})
 
 
-def measure(jobs: ExperimentJobs, choice: Choice, settings: Settings) -> pd.DataFrame:
+def measure(open_jobs: Callable[[str], ExperimentJobs], choice: Choice, settings: Settings) -> pd.DataFrame:
     """Tabulate the candidates' balanced accuracy on test tiles, which shows what the choice lost.
 
     This reads labels of the target, so it comes after the choice and decides nothing.
 
     Args:
-        jobs: of the experiment.
+        open_jobs: opens the jobs of the experiment on a variant.
         choice: whose trainings are found.
         settings: of the experiment.
     """
     rows = []
     for each in choice.candidates:
-        made = [jobs.make_job(settings, train__method=each.method, seed=seed) for seed in each.seeds]
-        seeds = [jobs.train(job, lambda _epoch: None) for job in made]
-        if seeds:
+        if each.seeds:
+            jobs, own = open_jobs(each.variant), {"train__method": each.method, "train__variant": each.variant}
+            made = [jobs.make_job(settings, seed=seed, **own) for seed in each.seeds]
+            seeds = [jobs.train(job, lambda _epoch: None) for job in made]
             predictions = pd.concat([predict_calibrated(jobs, trained, settings.evaluate)[0] for trained in seeds])
             found = evaluate_domains(predictions, settings.evaluate).organ(settings.target)
-            rows.append((each.method, len(seeds), found.in_words("balanced_accuracy"), found.in_words("auroc")))
-    return pd.DataFrame(rows, columns=["method", "seeds", "balanced_accuracy", "auroc"])
+            metrics = found.in_words("balanced_accuracy"), found.in_words("auroc")
+            rows.append((each.method, each.variant, len(seeds), *metrics))
+    return pd.DataFrame(rows, columns=["method", "variant", "seeds", "balanced_accuracy", "auroc"])

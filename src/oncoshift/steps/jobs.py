@@ -66,6 +66,14 @@ class ExperimentJobs:
         pack = fingerprint_value(pack_digest(layout.packs / variant))
         return cls(layout, variant, sources, data_fingerprint(layout, variant), pack, folder or layout.jobs)
 
+    def on_variant(self, variant: str) -> ExperimentJobs:
+        """Open the jobs of the same experiment on a stain variant.
+
+        Raises:
+            DataError: its pack is missing.
+        """
+        return self if variant == self.variant else self.open(self.layout, variant, self.sources, self.folder)
+
     def make_job(self, settings: Settings, **changes: Any) -> Job:
         """Make the job of some settings, with changes by dotted key (`__` stands for the dot)."""
         from oncoshift.training.job import Job
