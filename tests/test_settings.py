@@ -338,12 +338,40 @@ def test_a_method_that_is_named_is_trained_and_not_chosen_among_others(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "methods", "variants"),
+    [
+        ((), ("mcc", "cdan"), ("none", "reinhard")),
+        (("train.method=dann",), (), ()),
+        (("retrain.methods=[]",), (), ()),
+        (("train.variant=reinhard",), ("mcc", "cdan"), ()),
+        (("train.variant=reinhard", "retrain.variants=[none]"), ("mcc", "cdan"), ("none",)),
+        (("train.method=dann", "retrain.methods=[mdd]"), ("mdd",), ("none", "reinhard")),
+    ],
+)
+def test_a_variant_that_is_named_is_trained_and_without_methods_there_is_no_choice(
+    tmp_path: Path, overrides: tuple[str, ...], methods: tuple[str, ...], variants: tuple[str, ...]
+) -> None:
+    (tmp_path / "params.yaml").write_text("retrain: {methods: [mcc, cdan], variants: [none, reinhard]}\n")
+    made = load_settings(tmp_path / "params.yaml", overrides=overrides)
+    assert (made.retrain.methods, made.retrain.variants) == (methods, variants)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("retrain.methods=[mcc, erm]", "retrain.methods names the control 'erm'"),
         ("retrain.methods=[mcc, mcc]", "names mcc more than once"),
         ("retrain.methods=[best]", "'best' is not allowed; input should be 'erm'"),
         ("retrain.methods=[mcc, stain_aug]", "stain_aug changes tiles, and with model.freeze 'all'"),
+        ("retrain.variants=[none]", "retrain.variants is for the choice among retrain.methods"),
+        (
+            "retrain={methods: [mcc], variants: [macenko]}",
+            "retrain.variants names 'macenko', which is not in normalize",
+        ),
+        (
+            "retrain={methods: [anchored], variants: [none, reinhard]}",
+            "anchored of retrain.methods learns from anchors",
+        ),
     ],
 )
 def test_methods_that_cannot_be_chosen_are_told(override: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A retraining that is stopped while it chooses its method goes on, with nothing trained twice."""
+"""A retraining that is stopped while it chooses method and stain variant goes on from there."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from oncoshift.retraining import prepare, recipe, recorded
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-METHODS = ["dann", "mcc"]
+METHODS, VARIANTS = ["dann", "mcc"], ["none", "reinhard"]
+CANDIDATES = ["dann · none", "dann · reinhard", "mcc · none", "mcc · reinhard"]
 STEPS = recipe.Steps(
-    prepare.open_jobs, recorded.choose, recorded.tune, recorded.train, recorded.evaluate, recorded.select,
+    prepare.prepare_data, recorded.choose, recorded.tune, recorded.train, recorded.evaluate, recorded.select,
     recorded.explain, recorded.register, recorded.gate,
 )  # fmt: skip
 
@@ -26,7 +27,8 @@ STEPS = recipe.Steps(
 def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
     project = Project(Path(shutil.copytree(with_data, tmp_path_factory.mktemp("choice") / "copy", symlinks=True)))
     project.change(
-        retrain={"seeds": 2, "methods": METHODS, "screen_seeds": 1},
+        retrain={"seeds": 2, "methods": METHODS, "variants": VARIANTS, "screen_seeds": 1},
+        normalize={"variants": VARIANTS},
         tune={"trials": 0},
         explain={"tiles": 2, "checked_tiles": 0},
         tracking={"system_metrics": False},
@@ -61,30 +63,41 @@ def list_jobs(project: Project) -> dict[str, int]:
 
 def test_a_retraining_chooses_and_goes_on_after_a_stop(project: Project) -> None:
     with pytest.raises(KeyboardInterrupt):
-        retrain(project, stop_at="mcc seed 0: epoch 1/2")
+        retrain(project, stop_at="mcc · none seed 0: epoch 1/2")
     begun = list_jobs(project)
-    assert sorted(name.split("-")[0] for name in begun) == ["dann"] * 3, "a seed, and each organ alone"
+    assert sorted(name.split("-")[0] for name in begun) == ["dann"] * 6, "on each variant a seed, and each organ alone"
     said = retrain(project)
-    assert sum("already trained" in line for line in said) >= 3
+    assert sum("already trained" in line for line in said) >= 6
     assert begun.items() <= list_jobs(project).items(), "nothing is trained twice"
-    # Of each method a seed and two organs alone; of the chosen one another seed, which may be the
-    # pick and then needs the organs of its own; of the control two seeds.
-    assert len(list_jobs(project)) in (9, 11)
+    # Of each candidate a seed and two organs alone; of the chosen one another seed, which may be
+    # the pick and then needs the organs of its own; of the control two seeds.
+    assert len(list_jobs(project)) in (15, 17)
 
     (parent,) = find_runs(project, "retrain")
     (choose,) = find_runs(project, "choose")
     file = Path(project.client.download_artifacts(choose.info.run_id, "choice.json"))
-    chosen = json.loads(file.read_text())["method"]
+    choice = json.loads(file.read_text())
+    method, variant = choice["method"], choice["variant"]
+    followed = {name: [0.0] for name in VARIANTS}
+    for each in choice["candidates"]:
+        followed[each["variant"]] += each["nuclei"]
+    assert variant == max(VARIANTS, key=lambda name: sum(followed[name])), "as the anchor says"
     assert parent.info.run_name == "kidney ← lung+colon · dann/mcc · 2 seeds"
-    assert (parent.data.params["candidates"], parent.data.params["method"]) == ("dann, mcc", chosen)
-    assert parent.data.tags["oncoshift.choice"] == f"{chosen}, chosen of 2 without target labels"
+    assert (parent.data.params["candidates"], parent.data.params["candidate_variants"]) == (
+        "dann, mcc",
+        "none, reinhard",
+    )
+    assert (parent.data.params["method"], parent.data.params["variant"]) == (method, variant)
+    assert parent.data.tags["oncoshift.choice"] == f"{method} on {variant}, chosen of 4 without target labels"
     assert parent.data.tags["oncoshift.oracle"] == "false"
-    candidates = {run.data.params["method"]: run.data for run in find_runs(project, "candidate")}
+    candidates = {run.info.run_name: run.data for run in find_runs(project, "candidate")}
     assert {name: data.tags["oncoshift.chosen"] for name, data in candidates.items()} == {
-        method: str(method == chosen).lower() for method in METHODS
+        name: str(name == f"{method} · {variant}").lower() for name in CANDIDATES
     }
-    assert all({"candidate/score", "candidate/agreement"} <= set(data.metrics) for data in candidates.values())
-    assert {run.data.params["method"] for run in find_runs(project, "train")} == {"erm", chosen}
+    figures = {"candidate/score", "candidate/nuclei", "candidate/agreement"}
+    assert all(figures <= set(data.metrics) for data in candidates.values())
+    trained = {(run.data.params["method"], run.data.params["variant"]) for run in find_runs(project, "train")}
+    assert trained == {("erm", variant), (method, variant)}
 
 
 def test_people_find_the_choice_where_they_look(project: Project) -> None:
@@ -95,6 +108,7 @@ def test_people_find_the_choice_where_they_look(project: Project) -> None:
         return Path(project.client.download_artifacts(parent.info.run_id, name)).read_text(encoding="utf-8")
 
     version = project.client.get_model_version("oncoshift-kidney", "1")
+    assert choice.startswith(f"{version.tags['method']} on {version.tags['variant']}, chosen")
     assert f"Method: {choice}." in read("summary.md")
     assert f"Method: {choice}." in version.description
     assert version.tags["oncoshift.choice"] == choice
