@@ -9,6 +9,8 @@ Run: python benchmarks/train.py                  (ResNet50, 16 + 16 tiles at 224
      python benchmarks/train.py --device cuda    (64 + 64; also the compiled loop against its limit,
                                                   at 256 + 256 too, and the cost of more data and
                                                   more organs)
+With `--minutes` no part and no round begins after that time, and what was measured is printed. On a
+GPU the compiled loop comes first, then the peers, 256 + 256, more data and more organs.
 pytorch-adapt comes with `pip install --target build/peers --no-deps -r benchmarks/peers.txt`, and
 is left out without it. Tiles come from ONCOSHIFT_SHARED (default ../shared), or are synthetic where
 that is absent.
@@ -25,8 +27,9 @@ import math
 import os
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +50,7 @@ from oncoshift.settings import PhantomSettings
 from oncoshift.training.devices import pick_precision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
@@ -60,6 +64,9 @@ LEARNING_STEPS, FEW = 36, 64
 
 WARM_UP = {"cpu": 2, "cuda": 20}
 DEFAULTS = {"cpu": {"batch": 16, "steps": 2, "each": 64}, "cuda": {"batch": 64, "steps": 50, "each": 2000}}
+PARTS = ("compiled", "peers", "large", "growth")
+"""What is measured, the parts of most worth first; by default the CPU has the peers alone."""
+
 GROWTH = (1, 4, 16)
 """How many times an epoch goes over every tile."""
 
@@ -78,7 +85,15 @@ class Contender:
 
     def run(self, steps: int) -> Report:
         """Run a number of steps."""
+        self.begin(steps)
+        return self.end()
+
+    def begin(self, steps: int) -> None:
+        """Begin a number of steps."""
         self._orders.send(steps)
+
+    def end(self) -> Report:
+        """Wait for the end of the steps that were begun."""
         try:
             report: Report = self._orders.recv()
         except EOFError:
@@ -137,12 +152,21 @@ def make_pack(folder: Path, tiles: list[Tile], size: int) -> Path:
     return folder
 
 
+def run_at_once(contenders: Iterable[Contender], steps: int) -> list[Report]:
+    """Run steps that are not timed, by all contenders at the same time."""
+    begun = list(contenders)
+    for contender in begun:
+        contender.begin(steps)
+    return [contender.end() for contender in begun]
+
+
 def check_learning(names: list[str], setup: Setup) -> None:
     """Train each contender on small tiles, and exit if its label loss does not fall."""
     third = LEARNING_STEPS // 3
-    for name in names:
-        with closing(Contender(name, setup)) as contender:
-            losses = contender.run(LEARNING_STEPS).losses
+    with ExitStack() as stack:
+        reports = run_at_once([stack.enter_context(closing(Contender(name, setup))) for name in names], LEARNING_STEPS)
+    for name, report in zip(names, reports, strict=True):
+        losses = report.losses
         first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
         print(f"{name}: label loss on small tiles {first:.3f} → {last:.3f} in {LEARNING_STEPS} steps", flush=True)
         if not last < first:
@@ -159,21 +183,44 @@ def pick_workers(setup: Setup) -> int:
     return min(seconds, key=lambda workers: seconds[workers])
 
 
-def race(entries: dict[str, Setup], steps: int, rounds: int, warm_up: int) -> Rounds:
+@dataclass(frozen=True)
+class Plan:
+    """How contenders take turns.
+
+    Attributes:
+        steps: In a turn.
+        rounds: Of turns.
+        warm_up: Steps before the first turn.
+        deadline: Of `time.monotonic`, after which no part and no round begins.
+    """
+
+    steps: int
+    rounds: int
+    warm_up: int
+    deadline: float
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self.deadline
+
+
+def race(entries: dict[str, Setup], plan: Plan) -> Rounds:
     """Let contenders take turns; an entry is its contender's name and perhaps a `-suffix`."""
     with ExitStack() as stack:
         contenders = {
             name: stack.enter_context(closing(Contender(name.partition("-")[0], setup)))
             for name, setup in entries.items()
         }
-        for contender in contenders.values():
-            contender.run(warm_up)
+        run_at_once(contenders.values(), plan.warm_up)  # where they are compiled, it takes a minute
         done: Rounds = {name: [] for name in contenders}
-        for number in range(rounds):
+        for number in range(plan.rounds):
+            if number and plan.is_over:
+                break
             for name, contender in contenders.items():
-                done[name].append(contender.run(steps))
-            last = ", ".join(f"{name} {reports[-1].seconds / steps:.3g}" for name, reports in done.items())
-            print(f"round {number + 1} of {rounds}, seconds a step: {last}", flush=True)
+                done[name].append(contender.run(plan.steps))
+            last = ", ".join(f"{name} {reports[-1].seconds / plan.steps:.3g}" for name, reports in done.items())
+            print(f"round {number + 1} of {plan.rounds}, seconds a step: {last}", flush=True)
     return done
 
 
@@ -207,10 +254,10 @@ def show(title: str, rounds: Rounds, tiles: int) -> None:
     Console(width=100).print(table)
 
 
-def compare(setup: Setup, peers: list[str], steps: int, rounds: int, warm_up: int) -> dict[str, float]:
+def compare(setup: Setup, peers: list[str], plan: Plan) -> dict[str, float]:
     """Compare ours with its default settings to the peers and the bare step."""
-    done = race(dict.fromkeys(["ours", *peers, "bare"], setup), steps, rounds, warm_up)
-    tiles = 2 * setup.batch * steps
+    done = race(dict.fromkeys(["ours", *peers, "bare"], setup), plan)
+    tiles = 2 * setup.batch * plan.steps
     show(f"{setup.backbone}, {setup.batch} + {setup.batch} tiles at {setup.size}²", done, tiles)
     figures = {f"{name}_images_per_second": tiles / float(np.median([r.seconds for r in done[name]])) for name in done}
     for name in peers:
@@ -218,42 +265,64 @@ def compare(setup: Setup, peers: list[str], steps: int, rounds: int, warm_up: in
         figures |= {f"{name}_ratio": float(np.median(found)), f"{name}_ratio_min": min(found)}
         figures |= {f"{name}_ratio_max": max(found)}
     figures["eager_bare_share"] = float(np.median(ratios(done, "ours", "bare")))
-    return figures | {"data_wait_share": wait_share(done["ours"]), "peak_gib": done["ours"][-1].peak_bytes / 2**30}
+    figures |= {"data_wait_share": wait_share(done["ours"]), "peak_gib": done["ours"][-1].peak_bytes / 2**30}
+    return figures | {"rounds": len(done["ours"])}
 
 
-def compare_compiled(setup: Setup, steps: int, rounds: int, warm_up: int) -> dict[str, float]:
-    """Compare ours and the bare step, both compiled, at this batch size and at four times it."""
-    figures: dict[str, float] = {}
-    for batch in (setup.batch, 4 * setup.batch):
-        compiled = replace(setup, batch=batch, compile=True)
-        done = race({"ours": compiled, "bare": compiled}, steps, rounds, warm_up)
-        tiles = 2 * batch * steps
-        show(f"compiled, {batch} + {batch}", done, tiles)
-        figures |= {
-            f"bare_share_{batch}": float(np.median(ratios(done, "ours", "bare"))),
-            f"images_per_second_{batch}": tiles / float(np.median([report.seconds for report in done["ours"]])),
-            f"data_wait_share_{batch}": wait_share(done["ours"]),
-            f"peak_gib_{batch}": done["ours"][-1].peak_bytes / 2**30,
-        }
-    return figures
+def compare_compiled(setup: Setup, batch: int, plan: Plan) -> dict[str, float]:
+    """Compare ours and the bare step, both compiled, at a batch size."""
+    compiled = replace(setup, batch=batch, compile=True)
+    done = race({"ours": compiled, "bare": compiled}, plan)
+    tiles = 2 * batch * plan.steps
+    show(f"compiled, {batch} + {batch}", done, tiles)
+    return {
+        f"bare_share_{batch}": float(np.median(ratios(done, "ours", "bare"))),
+        f"images_per_second_{batch}": tiles / float(np.median([report.seconds for report in done["ours"]])),
+        f"data_wait_share_{batch}": wait_share(done["ours"]),
+        f"peak_gib_{batch}": done["ours"][-1].peak_bytes / 2**30,
+        f"bare_peak_gib_{batch}": done["bare"][-1].peak_bytes / 2**30,
+        f"rounds_{batch}": len(done["ours"]),
+    }
 
 
-def grow(setup: Setup, warm_up: int) -> dict[str, float]:
+def grow(setup: Setup, plan: Plan) -> dict[str, float]:
     """Measure how an epoch's time grows with tiles, and a step's with source organs."""
     figures, tiles, seconds = {}, [], []
     for repeat in GROWTH:
         steps = repeat * len(setup.of(*setup.sources)) // setup.batch
-        with closing(Contender("ours", replace(setup, repeat=repeat, steps=warm_up + steps))) as contender:
-            contender.run(warm_up)
+        with closing(Contender("ours", replace(setup, repeat=repeat, steps=plan.warm_up + steps))) as contender:
+            contender.run(plan.warm_up)
             tiles.append(steps * setup.batch)
             seconds.append(contender.run(steps).seconds)
         figures[f"epoch_seconds_{tiles[-1]}_tiles"] = seconds[-1]
         print(f"{tiles[-1]} source tiles: an epoch in {seconds[-1]:.3g} s", flush=True)
     figures["growth_exponent"] = float(np.polyfit(np.log(tiles), np.log(seconds), 1)[0])
     entries = {f"ours-{count}": replace(setup, sources=setup.sources[:count]) for count in (1, 2, 3)}
-    done = race(entries, setup.steps - warm_up, 1, warm_up)
+    done = race(entries, replace(plan, steps=setup.steps - plan.warm_up, rounds=1))
     base = done["ours-1"][0].seconds
     return figures | {f"step_of_{name[-1]}_organs_to_1": reports[0].seconds / base for name, reports in done.items()}
+
+
+def measure(setup: Setup, peers: list[str], plan: Plan, wanted: Sequence[str]) -> dict[str, float]:
+    """Measure part after part, in the order of `PARTS`, while there is time."""
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "compiled": lambda: compare_compiled(setup, setup.batch, plan),
+        "peers": lambda: compare(setup, peers, plan),
+        "large": lambda: compare_compiled(setup, 4 * setup.batch, plan),
+        "growth": lambda: grow(setup, plan),
+    }
+    figures: dict[str, float] = {}
+    for name in PARTS:
+        if name not in wanted:
+            continue
+        if plan.is_over:
+            print(f"{name}: not measured, the time is over", flush=True)
+            continue
+        began = time.monotonic()
+        found = parts[name]()
+        figures |= found
+        print(f"{name}: {time.monotonic() - began:.0f} s, {json.dumps(found)}", flush=True)
+    return figures
 
 
 def arguments() -> argparse.Namespace:
@@ -265,11 +334,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="source tiles a step; as many target tiles come beside them")
     parser.add_argument("--steps", type=int, help="in a turn")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--each", type=int, help="most tiles of each organ and label")
+    parser.add_argument("--workers", type=int, help="processes of the peers' DataLoader; default: none, or one a core")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no part and no round begins")
     parser.add_argument(
         "--threads", type=int, default=count_usable_cores(), help="of torch; fewer where cores are busy"
     )
     parser.add_argument("--all", action="store_true", help="on the CPU too: the compiled loop, more data, more organs")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, help="these alone: compiled loop, peers, 256 + 256, growth"
+    )
     given = parser.parse_args()
+    if given.parts is None:
+        given.parts = PARTS if given.device == "cuda" or given.all else ("peers",)
     for name, value in DEFAULTS[given.device].items():
         if getattr(given, name, None) is None:
             setattr(given, name, value)
@@ -279,6 +356,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Print tables, then the figures as one JSON object."""
     given = arguments()
+    deadline = time.monotonic() + 60 * given.minutes
     peers = ["plain"]
     if PEERS.is_dir():
         peers.append("pytorch_adapt")
@@ -310,12 +388,11 @@ def main() -> None:
         few = tiles[:: len(tiles) // FEW]
         small = replace(setup, tiles=tuple(few), pack=make_pack(scratch / "small", few, 64), size=64)
         check_learning(["ours", *peers], replace(small, backbone="resnet18", batch=16, steps=LEARNING_STEPS))
-        setup = replace(setup, workers=pick_workers(setup))
-        about["workers"] = setup.workers
-        figures = compare(setup, peers, given.steps, given.rounds, warm_up)
-        if given.device == "cuda" or given.all:
-            figures |= compare_compiled(setup, given.steps, given.rounds, warm_up)
-            figures |= grow(setup, warm_up)
+        if "peers" in given.parts:
+            setup = replace(setup, workers=pick_workers(setup) if given.workers is None else given.workers)
+            about["workers"] = setup.workers
+        plan = Plan(given.steps, given.rounds, warm_up, deadline)
+        figures = measure(setup, peers, plan, given.parts)
     rounded = {name: float(f"{value:.4g}") for name, value in figures.items()}
     print(json.dumps({"benchmark": "train", "about": about, "figures": rounded}))
 
