@@ -71,6 +71,11 @@ def test_a_protocol_that_changes_nothing_has_no_rows() -> None:
     assert "random_start" in {row.protocol for row in list_rows(pretrained)}
 
 
+def test_a_frozen_trunk_has_no_random_start() -> None:
+    frozen = replace_values(SMALL, {"model.weights": "imagenet", "model.freeze": "all"})
+    assert {row.protocol for row in list_rows(frozen)} == {HONEST, "tile_split", "paper_training"}
+
+
 def test_honest_splits_by_group_whatever_the_settings_say() -> None:
     leaking = replace_values(SMALL, {"split.by": "tile"})
     made = [row.make_settings(leaking).split.by for row in list_rows(leaking) if row.protocol == HONEST]

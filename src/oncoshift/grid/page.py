@@ -40,8 +40,9 @@ Split by tile, test tiles are other ones than split by group. Models of single o
 DANN is under the same protocol; the paper's were trained with AdamW and picked on validation loss."""
 
 _ABOUT_FROZEN = """\
-The trunk is frozen in all rows, so a random start means features of random weights; the paper trains
-the whole network, which takes a GPU and is not what stands here."""
+The trunk is frozen in all rows, so there are none with a random start, as in the paper: features of
+random weights separate nothing. The paper trains the whole network, which takes a GPU; what that gives
+is in [studies](studies.md#the-papers-protocol-with-the-whole-network)."""
 
 _ELSEWHERE = """\
 ## Beside this grid

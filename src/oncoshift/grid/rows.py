@@ -100,12 +100,15 @@ def list_rows(settings: Settings) -> list[Row]:
 
     Other protocols are about what a protocol is worth, so they have pools of two sources, as the
     paper does, the first variant, and three methods: pooled, from one organ, and DANN. A protocol
-    that changes nothing here has no rows.
+    that changes nothing here has no rows, nor has one with a random start where the trunk is
+    frozen: features of random weights separate nothing.
     """
     paper, pools = settings.paper, list_pools(settings)
     of_two = [pool for pool in pools if len(pool.sources) == 2]
     rows: list[Row] = []
     for protocol in paper.protocols:
+        if settings.model.freeze == "all" and PROTOCOLS[protocol].changes.get("model.weights") == "none":
+            continue
         if protocol == HONEST:
             for variant in paper.variants:
                 rows += _list_methods(pools, [CONTROL, SINGLE, ENSEMBLE, *paper.methods], variant, protocol)
