@@ -63,7 +63,7 @@ def measured(
     ]
     table = pd.concat(tables, ignore_index=True)
     verdict = Verdict(kind, ("made up",)) if kind is not None else None
-    candidate = Candidate(row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), None, verdict)
+    candidate = Candidate(row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), verdict=verdict)
     facts: dict[str, Any] = {
         "failure": "",
         "candidate": CANDIDATE.dump_python(candidate, mode="json") if verdict else None,

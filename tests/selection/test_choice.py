@@ -19,7 +19,7 @@ def candidate(
     nuclei: tuple[float, float] = (0.2, 0.4),
 ) -> Candidate:
     verdict = Verdict(kind, ("a reason",))
-    return Candidate(method, variant, (0, 1), (score - 0.1, score + 0.1), nuclei, agreement, verdict)
+    return Candidate(method, variant, (0, 1), (score - 0.1, score + 0.1), nuclei, agreement, None, verdict)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_every_candidate_is_a_row_that_says_what_became_of_it() -> None:
     }  # fmt: skip
     assert rows[1] == {
         "method": "cdan", "variant": "none", "seeds": "0, 1", "score": "0.500", "nuclei": "0.300",
-        "agreement": "0.500", "verdict": "trust", "outcome": "chosen",
+        "agreement": "0.500", "stain": "", "verdict": "trust", "outcome": "chosen",
     }  # fmt: skip
     assert made.words == "cdan, chosen of 3 without target labels; 1 not trained, as retrain.minutes were used up"
 

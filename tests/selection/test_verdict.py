@@ -114,6 +114,27 @@ def test_anchors_see_a_failure_that_all_organs_share() -> None:
     assert "turned around" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("stains", "kind"),
+    [
+        ({"reinhard": 0.9}, Kind.TRUST),
+        ({"reinhard": 0.9, "macenko": 0.5}, Kind.DOUBT),
+        ({"reinhard": 0.9, "macenko": -0.1}, Kind.REFUSE),
+    ],
+)
+def test_what_depends_on_the_stain_is_not_trusted(stains: dict[str, float], kind: Kind) -> None:
+    verdict = JUDGE(Evidence(0.95, model(0.98, 0), GOOD, stains=stains))
+    assert verdict.kind is kind
+    worst = min(stains, key=lambda name: stains[name])
+    assert any(f"trained on {worst}, it calls the same tiles" in reason for reason in verdict.reasons)
+    assert any("it depends on the stain" in reason for reason in verdict.reasons) is (kind is not Kind.TRUST)
+
+
+def test_stains_see_a_failure_that_all_organs_share_on_one_of_them() -> None:
+    shared = alone(0.01, 0.02, 0.015)
+    assert JUDGE(Evidence(0.95, model(0.02, 0), shared, stains={"reinhard": -0.4})).kind is Kind.REFUSE
+
+
 def test_a_model_of_the_anchors_is_judged_by_models_of_each_alone_and_not_by_them() -> None:
     agreeing, parted = alone(0.97, 0.96), alone(0.97, 0.8)
     trusted = JUDGE(Evidence(0.95, model(0.98, 0), agreeing, {"nuclei": -0.9}, anchored=True, malignant_share=0.5))

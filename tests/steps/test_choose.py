@@ -21,7 +21,7 @@ def screened(method: str, variant: str) -> Any:
     seed = SimpleNamespace(job=SimpleNamespace(seed=0, settings=settings), last={"nuclei": len(variant) / 10})
     score = {"mcc": 0.3, "cdan": 0.6, "dann": 0.5}[method]
     verdict = Verdict(Kind.DOUBT, ("one source",))
-    return SimpleNamespace(picked=seed, seeds=[seed], scores=[score], verdict=verdict, agreement=None)
+    return SimpleNamespace(picked=seed, seeds=[seed], scores=[score], verdict=verdict, agreement=None, stains={})
 
 
 def test_all_methods_are_screened_in_their_order() -> None:

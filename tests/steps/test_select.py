@@ -49,6 +49,7 @@ class MadeUpJobs:
     Attributes:
         folder: Folder of the jobs, none of which is ever done.
         turned: Organs from which adaptation inverts the classes.
+        turned_stains: Stain variants on which it does.
         im: Information maximisation by seed.
         source: Source accuracy by seed.
         malignant: Share of the target that is predicted malignant in training.
@@ -60,6 +61,7 @@ class MadeUpJobs:
 
     folder: Path
     turned: tuple[str, ...] = ()
+    turned_stains: tuple[str, ...] = ()
     im: tuple[float, ...] = (0.3, 0.5, 0.4)
     source: tuple[float, ...] = (0.95, 0.95, 0.95)
     malignant: float = 0.5
@@ -88,6 +90,9 @@ class MadeUpJobs:
         changed = replace_values(settings, {key.replace("__", "."): value for key, value in changes.items()})
         return Job(changed, "data", "pack", self.folder, self.folder)
 
+    def on_variant(self, _variant: str) -> MadeUpJobs:
+        return self
+
     def train(self, job: Job, on_epoch: Any, _on_features: Any = None) -> TrainedJob:
         self.asked.append((job.settings.sources, job.settings.seed))
         epoch = Epoch(
@@ -105,9 +110,9 @@ class MadeUpJobs:
 
     def predict_target(self, trained: TrainedJob) -> np.ndarray:
         organs = trained.job.settings.sources
-        return confident(
-            organs[0] in self.turned if len(organs) == 1 else "pool" in self.turned, seed=sum(map(ord, "".join(organs)))
-        )
+        turned = organs[0] in self.turned if len(organs) == 1 else "pool" in self.turned
+        by_stain = trained.job.settings.train.variant in self.turned_stains
+        return confident(turned is not by_stain, seed=sum(map(ord, "".join(organs))))
 
     def measure_anchors(self, settings: Settings) -> dict[str, np.ndarray]:
         return {name: TRUTH + np.random.default_rng(9).normal(0, 1, len(TRUTH)) for name in settings.anchor.use}
@@ -256,7 +261,7 @@ def test_what_is_found_in_a_training_is_in_its_run(
     select: Callable[..., Any], tmp_path: Path, tracker: Tracker
 ) -> None:
     select(MadeUpJobs(tmp_path, malignant=0.999))
-    run = tracker.find_run(f"{tmp_path}/alone-lung")
+    run = tracker.find_run(f"{tmp_path}/witness-lung-alone")
     assert run is not None
     finding = "constant predictor: 99.9% of the target is called malignant (each class needs 2%)"
     assert run.data.tags["oncoshift.findings"] == finding
@@ -270,6 +275,26 @@ def test_anchors_are_a_second_witness_and_named(select: Callable[..., Any], tmp_
     assert selection.verdict.kind is (Kind.REFUSE if turned else Kind.TRUST)
     assert (log["anchor_correlations"]["nuclei"] > 0) is not turned
     assert tags["oncoshift.anchor"] == log["anchor"] == "nuclei in verdict"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_same_training_on_another_stain_variant_is_a_witness(
+    select: Callable[..., Any], tmp_path: Path, tracker: Tracker, turned: bool
+) -> None:
+    jobs = MadeUpJobs(tmp_path, turned_stains=("reinhard",) if turned else ())
+    selection, log, _ = select(jobs, select={"variants": ["none", "reinhard"]})
+    assert [organs for organs, _ in jobs.asked] == [("lung",), ("colon",), ("breast",), ("lung", "colon", "breast")]
+    assert selection.verdict.kind is (Kind.REFUSE if turned else Kind.TRUST)
+    assert set(log["stain_agreement"]) == {"reinhard"}, "and not the pick's own"
+    assert (log["stain_agreement"]["reinhard"] > 0.9) is not turned
+    run = tracker.find_run(f"{tmp_path}/witness-on-reinhard")
+    assert run is not None
+    assert run.data.params["variant"] == "reinhard"
+
+
+def test_a_stain_variant_without_a_pack_is_told_before_anything_is_trained() -> None:
+    with pytest.raises(SettingsError, match=r"select\.variants names 'macenko', which is not in normalize\.variants"):
+        parse_settings({"select": {"variants": ["macenko"]}})
 
 
 def test_a_method_that_reads_the_anchors_is_compared_by_anchor(select: Callable[..., Any], tmp_path: Path) -> None:
@@ -295,7 +320,7 @@ def test_no_anchor_is_told_as_none(select: Callable[..., Any]) -> None:
     assert (log["anchor"], tags["oncoshift.anchor"]) == ("", "none")
 
 
-@pytest.mark.parametrize("name", ["strength", "agreement", "correlation"])
+@pytest.mark.parametrize("name", ["strength", "agreement", "correlation", "stain"])
 def test_limits_out_of_order_are_told_before_anything_is_trained(name: str) -> None:
     with pytest.raises(SettingsError, match=f"refuse_{name} 0.7 is above trust_{name} 0.6"):
         parse_settings({"select": {f"refuse_{name}": 0.7, f"trust_{name}": 0.6}})

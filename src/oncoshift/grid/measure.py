@@ -113,7 +113,11 @@ def identify_row(jobs: ExperimentJobs, row: Row, settings: Settings) -> str:
     own = row.make_settings(settings)
     judged: list[Any] = []
     if is_judged(row):
-        judged = [own.select.model_dump(mode="json"), identify_anchor(own.anchor) if own.select.anchors else None]
+        judged = [
+            own.select.model_dump(mode="json"),
+            identify_anchor(own.anchor) if own.select.anchors else None,
+            [jobs.on_variant(name).data_digest for name in own.select.variants],
+        ]
     parts = [
         [job.id for job in _make_jobs(jobs, own)],
         [sha256_file(jobs.layout.splits / f"{name}.parquet") for name in ("source_val", "test")],
@@ -153,11 +157,11 @@ def _make_jobs(jobs: ExperimentJobs, own: Settings) -> list[Job]:
 def _judge(
     jobs: ExperimentJobs, row: Row, seeds: tuple[TrainedJob, ...], own: Settings, say: Callable[[str], None]
 ) -> Candidate:
-    def train_alone(job: Job, _name: str) -> TrainedJob:
-        return jobs.train(job, _ignore)
+    def train_witness(of: ExperimentJobs, job: Job, _title: str) -> TrainedJob:
+        return of.train(job, _ignore)
 
     try:
-        return choose_step.describe(select_step.run(jobs, seeds, own.select, train_alone, say))
+        return choose_step.describe(select_step.run(jobs, seeds, own.select, train_witness, say))
     except UntrainableError as error:  # a model from one organ alone; the row itself is measured
         say(f"{row.title}: cannot be judged: {error}")
         return Candidate(row.method, row.variant, failure=str(error))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from oncoshift.console import report_tenths
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from oncoshift.selection.choice import Choice
     from oncoshift.settings import Settings, TuneSettings
     from oncoshift.steps.evaluate import Evaluation
+    from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
     from oncoshift.steps.select import Selection
     from oncoshift.training.epoch import Epoch
@@ -88,16 +90,14 @@ def _screen(session: Session, above: RunRecorder, method: str, variant: str) -> 
     name, on = choose_step.name_candidate(settings, method, variant), session.on_variant(variant)
     with above.step(f"candidate-{name}", name) as recorder:
 
-        def train_here(job: Job, what: str) -> TrainedJob:
+        def train_here(jobs: ExperimentJobs, job: Job, what: str) -> TrainedJob:
             step = f"screen-{name}-{what.replace(' ', '-')}"
-            return _train(on, recorder, job, step, f"{name} · {what}", f"{name} {what}")
+            return _train(replace(on, jobs=jobs), recorder, job, step, f"{name} · {what}", f"{name} {what}")
 
         own = {"train__method": method, "train__variant": variant}
         jobs = [on.jobs.make_job(settings, seed=settings.seed + number, **own) for number in numbers]
-        seeds = [train_here(job, f"seed {job.seed}") for job in jobs]
-        selection = select_step.run(
-            on.jobs, seeds, settings.select, lambda job, organ: train_here(job, f"{organ} alone"), session.say
-        )
+        seeds = [train_here(on.jobs, job, f"seed {job.seed}") for job in jobs]
+        selection = select_step.run(on.jobs, seeds, settings.select, train_here, session.say)
         session.say(f"{name}: verdict without labels: {selection.verdict.words}")
         choose_step.record_candidate(recorder, selection)
     return selection
@@ -196,12 +196,11 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
     """Pick one of the method's seeds, and judge whether it can be trusted."""
     with session.recorder.step("select") as recorder:
 
-        def train_alone(job: Job, name: str) -> TrainedJob:
-            method = job.settings.train.method
-            title, label = f"{method} · {name} alone", f"{method} from {name} alone"
-            return _train(session, recorder, job, f"alone-{name}", title, label)
+        def train_witness(jobs: ExperimentJobs, job: Job, what: str) -> TrainedJob:
+            method, step = job.settings.train.method, f"witness-{what.replace(' ', '-')}"
+            return _train(replace(session, jobs=jobs), recorder, job, step, f"{method} · {what}", f"{method} {what}")
 
-        selection = select_step.run(session.jobs, seeds, session.settings.select, train_alone, session.say)
+        selection = select_step.run(session.jobs, seeds, session.settings.select, train_witness, session.say)
         session.say(f"picked: {selection.description}")
         session.say(f"verdict without labels: {selection.verdict.words}")
         selection.record(recorder)

@@ -206,7 +206,8 @@ def compute_retraining_key(plan: RetrainingPlan, jobs: ExperimentJobs) -> str:
     held_out = [sha256_file(plan.layout.splits / f"{name}.parquet") for name in SPLITS if name not in TRAINING_SPLITS]
     settings["model"]["weights"] = fingerprint_weights(plan.settings.model.weights)
     settings["anchor"] = identify_anchor(plan.settings.anchor)
-    packs = [jobs.on_variant(name).data_digest for name in plan.settings.candidate_variants]
+    variants = *plan.settings.candidate_variants, *plan.settings.select.variants
+    packs = [jobs.on_variant(name).data_digest for name in dict.fromkeys(variants)]
     parts: list[Any] = [settings, packs, held_out, fingerprint_code("oncoshift.retraining"), plan.forced]
     if reads_labels(plan.settings):
         parts.append([jobs.load_labels(plan.settings.target, use).content for use in USES])

@@ -22,7 +22,7 @@ from oncoshift.selection.verdict import Kind, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HEADER = ("method", "variant", "seeds", "score", "nuclei", "agreement", "verdict", "outcome")
+HEADER = ("method", "variant", "seeds", "score", "nuclei", "agreement", "stain", "verdict", "outcome")
 """The columns of `Choice.rows`."""
 
 
@@ -38,6 +38,8 @@ class Candidate:
         nuclei: correlation of these seeds' predictions with the anchor `nuclei`.
         agreement: kappa of its best seed with the consensus of models from single organs; None
             without one.
+        stain: least kappa of its best seed with the same training on another variant of
+            `select.variants`; None without one.
         verdict: on its best seed; None if it was not trained.
         failure: why it could not be trained; empty if it was, or if the time was used up before.
     """
@@ -48,6 +50,7 @@ class Candidate:
     scores: tuple[float, ...] = ()
     nuclei: tuple[float, ...] = ()
     agreement: float | None = None
+    stain: float | None = None
     verdict: Verdict | None = None
     failure: str = ""
 
@@ -101,7 +104,7 @@ class Choice:
     def _describe(self, candidate: Candidate) -> tuple[str, ...]:
         if candidate.verdict is None:
             outcome = f"failed: {candidate.failure}" if candidate.failure else "not trained"
-            return candidate.method, candidate.variant, "", "", "", "", "", outcome
+            return candidate.method, candidate.variant, "", "", "", "", "", "", outcome
         kind = candidate.verdict.kind
         outcome = "refused" if kind is Kind.REFUSE else "dropped"
         return (
@@ -110,7 +113,7 @@ class Choice:
             ", ".join(map(str, candidate.seeds)),
             f"{candidate.score:.3f}",
             f"{fmean(candidate.nuclei):.3f}",
-            "" if candidate.agreement is None else f"{candidate.agreement:.3f}",
+            *("" if value is None else f"{value:.3f}" for value in (candidate.agreement, candidate.stain)),
             kind.value,
             "chosen" if candidate is self.chosen else outcome,
         )

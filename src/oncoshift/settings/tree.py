@@ -103,11 +103,12 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
     def _check_variants(self) -> Self:
         """Refuse a choice of the variant that cannot be trained, or that has no witness."""
         variants, methods = self.retrain.variants, self.retrain.methods
-        if absent := [name for name in variants if name not in self.normalize.variants]:
-            raise ValueError(
-                f"retrain.variants names {absent[0]!r}, which is not in normalize.variants "
-                f"{list(self.normalize.variants)}"
-            )
+        for key, names in (("retrain", variants), ("select", self.select.variants)):
+            if absent := [name for name in names if name not in self.normalize.variants]:
+                raise ValueError(
+                    f"{key}.variants names {absent[0]!r}, which is not in normalize.variants "
+                    f"{list(self.normalize.variants)}"
+                )
         if variants and not methods:
             raise ValueError("retrain.variants is for the choice among retrain.methods; name at least one there")
         if len(variants) > 1 and (reading := [name for name in methods if METHODS[name].reads_anchor]):

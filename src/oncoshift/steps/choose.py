@@ -90,6 +90,7 @@ def describe(selection: Selection) -> Candidate:
         tuple(selection.scores),
         tuple(trained.last["nuclei"] for trained in selection.seeds),
         None if found is None else found.consensus.agreement_with(found.predictions[-1]),
+        min(selection.stains.values(), default=None),
         selection.verdict,
     )
 
@@ -101,6 +102,7 @@ def record_candidate(recorder: RunRecorder, selection: Selection) -> None:
         "candidate/score": candidate.score,
         "candidate/nuclei": fmean(candidate.nuclei),
         "candidate/agreement": candidate.agreement,
+        "candidate/stain": candidate.stain,
     }
     recorder.log_metrics(figures, selection.picked.ended_ms)
     settings = selection.picked.job.settings

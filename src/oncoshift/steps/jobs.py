@@ -54,6 +54,7 @@ class ExperimentJobs:
     data_digest: str
     pack_digest: str
     folder: Path
+    _others: dict[str, ExperimentJobs] = field(default_factory=dict, init=False, repr=False, compare=False)
     _labels: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -72,7 +73,11 @@ class ExperimentJobs:
         Raises:
             DataError: its pack is missing.
         """
-        return self if variant == self.variant else self.open(self.layout, variant, self.sources, self.folder)
+        if variant == self.variant:
+            return self
+        if variant not in self._others:
+            self._others[variant] = self.open(self.layout, variant, self.sources, self.folder)
+        return self._others[variant]
 
     def make_job(self, settings: Settings, **changes: Any) -> Job:
         """Make the job of some settings, with changes by dotted key (`__` stands for the dot)."""

@@ -2,8 +2,9 @@
 
 The pick is the seed with the best `select.validator` above the source floor. The verdict compares
 it with models of the same method and seed, each adapted from a single labelled organ (see
-`selection.consensus`), or, for a method that reads the anchors, with one anchor each. These are
-ordinary jobs and are reused. With a frozen trunk they take seconds, otherwise a training each.
+`selection.consensus`), or, for a method that reads the anchors, with one anchor each; and with the
+same on other stain variants. These are ordinary jobs and are reused. With a frozen trunk they take
+seconds, otherwise a training each.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from oncoshift.steps.recorder import Recorder
     from oncoshift.training.job import Job, TrainedJob
 
-    TrainAlone = Callable[[Job, str], TrainedJob]
-    """Trains a job from the named organ, or with the named anchor, alone."""
+    TrainWitness = Callable[[ExperimentJobs, Job, str], TrainedJob]
+    """Trains a job of the verdict; its title says what differs from the pick's: `lung alone`."""
 
 VERDICT_WITH_LABELS = Verdict(
     Kind.DOUBT,
@@ -72,6 +73,7 @@ class Selection:
         verdict: whether to trust the pick.
         agreement: the evidence of the verdict; None without models to compare with.
         anchors: correlation of the pick's predictions with each anchor that is a witness, by name.
+        stains: kappa of the pick with the same training on each other stain variant, by name.
     """
 
     picked: TrainedJob
@@ -81,6 +83,7 @@ class Selection:
     verdict: Verdict
     agreement: Agreement | None
     anchors: Mapping[str, float] = field(default_factory=dict)
+    stains: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
@@ -145,6 +148,7 @@ class Selection:
             "anchor": self.anchor,
             "target_labels": self.target_labels,
             "anchor_correlations": {name: round(value, 4) for name, value in self.anchors.items()},
+            "stain_agreement": {name: round(value, 4) for name, value in self.stains.items()},
         }
         if self.agreement is not None:
             values |= self._record_agreement(recorder, self.agreement)
@@ -177,16 +181,16 @@ def run(
     jobs: ExperimentJobs,
     seeds: Sequence[TrainedJob],
     settings: SelectSettings,
-    train_alone: TrainAlone,
+    train_witness: TrainWitness,
     say: Callable[[str], None],
 ) -> Selection:
-    """Pick a seed, train the method from each organ or anchor alone, and compare their predictions.
+    """Pick a seed, train the models that the verdict compares it with, and judge it.
 
     Args:
         jobs: of the experiment.
         seeds: the method's jobs; of equal scores, the first is picked.
         settings: section `select`.
-        train_alone: trains a job from one named organ, or with one named anchor.
+        train_witness: trains a job from one organ, with one anchor, or on another stain variant.
         say: receives lines of progress.
     """
     scores = [_score(jobs, trained, settings) for trained in seeds]
@@ -195,10 +199,11 @@ def run(
         return Selection(picked, seeds, scores, settings, VERDICT_TURNED_OFF, None)
     if METHODS[picked.job.settings.train.method].reads_labels:
         return Selection(picked, seeds, scores, settings, VERDICT_WITH_LABELS, None)
-    alone = _train_each_alone(jobs, picked.job, train_alone, say)
+    alone = _train_each_alone(jobs, picked.job, train_witness, say)
     of_pick, *others = (jobs.predict_target(trained) for trained in (picked, *alone.values()))
     found = find_consensus(np.stack(others)) if len(others) > 1 else None
     anchors = _correlate(jobs, picked.job, of_pick) if settings.anchors else {}
+    stains = _compare_stains(jobs, picked.job, of_pick, settings.variants, train_witness)
     evidence = Evidence(
         picked.last.source_accuracy,
         of_pick,
@@ -206,10 +211,11 @@ def run(
         anchors,
         METHODS[picked.job.settings.train.method].reads_anchor,
         picked.last.get("estimated_malignant_share"),
+        stains,
     )
     verdict = ConsensusRule.from_settings(settings)(evidence)
     agreement = None if found is None else Agreement(tuple(alone), found, [*others, of_pick], list(alone.values()))
-    return Selection(picked, seeds, scores, settings, verdict, agreement, anchors)
+    return Selection(picked, seeds, scores, settings, verdict, agreement, anchors, stains)
 
 
 def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:
@@ -224,7 +230,7 @@ def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) 
 
 
 def _train_each_alone(
-    jobs: ExperimentJobs, pick: Job, train_alone: TrainAlone, say: Callable[[str], None]
+    jobs: ExperimentJobs, pick: Job, train_witness: TrainWitness, say: Callable[[str], None]
 ) -> dict[str, TrainedJob]:
     """Train the pick's method and seed from each organ, or with each anchor, alone.
 
@@ -238,7 +244,24 @@ def _train_each_alone(
     if len(variants) == 1:
         return {}
     say(f"select: {len(variants)} trainings of {method}, from {', '.join(variants)} each alone")
-    return {name: train_alone(job, name) for name, job in variants.items()}
+    return {name: train_witness(jobs, job, f"{name} alone") for name, job in variants.items()}
+
+
+def _compare_stains(
+    jobs: ExperimentJobs,
+    pick: Job,
+    of_pick: NDArray[np.float64],
+    variants: Sequence[str],
+    train_witness: TrainWitness,
+) -> dict[str, float]:
+    """Train the pick's method and seed on each other stain variant; return kappa by variant."""
+    found = {}
+    for variant in variants:
+        if variant != pick.settings.train.variant:
+            others = jobs.on_variant(variant)
+            trained = train_witness(others, others.make_job(pick.settings, train__variant=variant), f"on {variant}")
+            found[variant] = float(pairwise_kappa(np.stack([of_pick, others.predict_target(trained)]))[0, 1])
+    return found
 
 
 def _correlate(jobs: ExperimentJobs, pick: Job, of_pick: NDArray[np.float64]) -> dict[str, float]:
