@@ -52,7 +52,13 @@ def predict(organ: str, right: float, seed: int) -> pd.DataFrame:
 
 
 def measured(
-    row: Row, target: float, kind: Kind | None = None, score: float = 0.0, own: float = 1.0, nuclei: float = 0.0
+    row: Row,
+    target: float,
+    kind: Kind | None = None,
+    score: float = 0.0,
+    own: float = 1.0,
+    nuclei: float = 0.0,
+    stain: float | None = None,
 ) -> MeasuredRow:
     """A row with `own` accuracy on the sources; on the target seed 1 is worse by a quarter."""
     shares = {row.pool.target: target, **dict.fromkeys(row.pool.sources, own)}
@@ -63,7 +69,7 @@ def measured(
     ]
     table = pd.concat(tables, ignore_index=True)
     verdict = Verdict(kind, ("made up",)) if kind is not None else None
-    candidate = Candidate(row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), verdict=verdict)
+    candidate = Candidate(row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), None, stain, verdict)
     facts: dict[str, Any] = {
         "failure": "",
         "candidate": CANDIDATE.dump_python(candidate, mode="json") if verdict else None,
@@ -134,6 +140,21 @@ def test_a_failed_model_that_the_verdict_trusts_is_named() -> None:
     assert "Trusted although they failed: none." in render_page(make_results(), ())
     wrong = measured(Row(Pool("lung", ("colon",)), "mcc", "none"), 0.5, Kind.TRUST, 0.9)
     assert "Trusted although they failed: mcc, lung ← colon (0.50)." in render_page(make_results(wrong), ())
+
+
+def test_agreement_across_stains_is_held_against_the_truth() -> None:
+    assert "One witness of the verdict" not in render_page(make_results(), ()), "no row has it"
+    rows = [
+        measured(Row(POOL, "cdan", "none"), 0.875, Kind.TRUST, 0.9, stain=0.9),
+        measured(Row(POOL, "mcc", "reinhard"), 0.5, Kind.DOUBT, 0.9, stain=0.8),
+        measured(Row(POOL, "cdan", "reinhard"), 0.25, Kind.REFUSE, 0.9, stain=0.1),
+    ]
+    page = " ".join(render_page(make_results(*rows), ("results-witness.png",)).split())
+    assert (
+        "Of 3 picks, 2 agree with a kappa of at least 0.75 (`select.trust_stain`), and 1 of these have failed" in page
+    )
+    assert "of the 1 others, 1 have." in page
+    assert "(img/results-witness.png)" in page
 
 
 def test_a_row_that_cannot_be_trained_is_listed_with_its_reason_and_never_chosen() -> None:

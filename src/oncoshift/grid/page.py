@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.grid import published
-from oncoshift.grid.plots import draw_differences, draw_matrices, draw_slopes
+from oncoshift.grid.plots import draw_differences, draw_evidence, draw_matrices, draw_slopes
 from oncoshift.grid.registry import HONEST, PROTOCOLS
 from oncoshift.grid.results import FAILED_BELOW, GOOD_FROM
 from oncoshift.grid.rows import CONTROL, ENSEMBLE
@@ -82,7 +82,7 @@ def render_page(results: Results, drawn: Collection[str]) -> str:
         _render_head(results),
         _render_headline(results, drawn),
         _render_methods(results),
-        _render_choice(results),
+        _render_choice(results, drawn),
         _render_matrix(results, drawn),
         _render_stain(results, drawn),
         _render_protocols(results, drawn),
@@ -174,7 +174,7 @@ def _render_methods(results: Results) -> str:
     )
 
 
-def _render_choice(results: Results) -> str:
+def _render_choice(results: Results, drawn: Collection[str]) -> str:
     if not results.chosen:
         return ""
     rows = []
@@ -185,7 +185,8 @@ def _render_choice(results: Results) -> str:
             name = _name_candidate(results, candidate.method, candidate.variant)
             name += " (chosen)" if candidate == each.choice.chosen else ""
             score, nuclei = f"{candidate.score:.3f}", f"{np.mean(candidate.nuclei):.3f}"
-            rows.append((str(each.pool), name, score, nuclei, verdict, _show(_interval(row))))
+            stain = _NOTHING if candidate.stain is None else f"{candidate.stain:.2f}"
+            rows.append((str(each.pool), name, score, nuclei, stain, verdict, _show(_interval(row))))
     variants = results.settings.candidate_variants
     ways = {
         "as a retraining does": results.chosen,
@@ -201,8 +202,16 @@ def _render_choice(results: Results) -> str:
         for pool in results.pools
     ]
     compared.append(("mean regret", *(f"{np.mean([each.regret for each in made]):.3f}" for made in ways.values())))
-    header = "target ← sources", "candidate", "score", "nuclei", "verdict", "balanced accuracy, read afterwards"
-    judged = results.judged.dropna()
+    header = (
+        "target ← sources",
+        "candidate",
+        "score",
+        "nuclei",
+        "stain",
+        "verdict",
+        "balanced accuracy, read afterwards",
+    )
+    judged = results.judged
     failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
     good = judged[judged["balanced_accuracy"] >= GOOD_FROM]
     wrong = [
@@ -223,7 +232,8 @@ def _render_choice(results: Results) -> str:
 {render_table(header, rows)}
 
 Score: `{results.settings.select.validator}`; nuclei: correlation of the predictions with the anchor `nuclei`, by whose
-mean the stain variant is chosen. The chosen one's balanced accuracy, and what it loses against the best
+mean the stain variant is chosen; stain: kappa of the calls with those of the same training on another stain
+variant. The chosen one's balanced accuracy, and what it loses against the best
 candidate (regret), by what there was to choose from:
 
 {render_table(("target ← sources", *ways), compared)}
@@ -232,7 +242,25 @@ What the verdict said of the picked seed of each adapted row, and what is true o
 
 {render_table(("", "trusted", "doubted", "refused"), counts)}
 
-Trusted although they failed: {"; ".join(wrong) or "none"}."""
+Trusted although they failed: {"; ".join(wrong) or "none"}.{_render_stain_witness(results, drawn)}"""
+
+
+def _render_stain_witness(results: Results, drawn: Collection[str]) -> str:
+    """Say what agreement across stain variants tells; nothing where no row has it."""
+    known = results.judged.dropna()
+    if known.empty:
+        return ""
+    limit = results.settings.select.trust_stain
+    alike = known[known["stain"] >= limit]
+    failed, below = (known[known["balanced_accuracy"] < FAILED_BELOW] for known in (alike, known))
+    return f"""
+
+One witness of the verdict is agreement across stain variants: how many target tiles the same training
+calls alike on differently normalised tiles. Of {len(known)} picks, {len(alike)} agree with a kappa of at least
+{limit} (`select.trust_stain`), and {len(failed)} of these have failed; of the {len(known) - len(alike)} others,
+{len(below) - len(failed)} have.
+
+{_show_picture(drawn, "witness", "Agreement across stain variants, without labels, and the truth")}"""
 
 
 def _render_matrix(results: Results, drawn: Collection[str]) -> str:
@@ -355,7 +383,7 @@ against the best one. What `benchmarks/selection.py` measures of more validators
 
 
 def _render_limits(results: Results) -> str:
-    judged = results.judged.dropna()
+    judged = results.judged
     failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
     trusted = int((failed["verdict"] == "trust").sum())
     found = {pool.target: results.find(pool, CONTROL) for pool in results.pools}
@@ -603,6 +631,19 @@ def _draw_protocols(results: Results) -> Figure | None:
     return draw_differences(rows, "balanced accuracy, DANN minus source-only") if others else None
 
 
+def _draw_witness(results: Results) -> Figure | None:
+    known = results.judged.dropna()
+    if known.empty:
+        return None
+    points = [
+        (str(row["pool"]), float(row["stain"]), float(row["balanced_accuracy"])) for row in known.to_dict("records")
+    ]
+    select = results.settings.select
+    label = "kappa with the same training on another stain variant, unlabelled target tiles"
+    return draw_evidence(points, (select.refuse_stain, select.trust_stain), label)
+
+
 _PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "slopes": _draw_slopes, "matrix": _draw_matrix, "stain": _draw_stain, "protocols": _draw_protocols,
+    "witness": _draw_witness,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures of the grid's results: matrix, slopes, stain effect, protocols.
+"""Pictures of the grid's results: matrix, slopes, evidence, stain effect, protocols.
 
 Figures are made without pyplot; colours are those of Okabe & Ito (2008).
 """
@@ -108,6 +108,31 @@ def draw_differences(rows: Sequence[tuple[str, str, Interval]], label: str) -> F
     axes.tick_params(axis="y", length=0)
     if len(series) > 1:
         figure.legend(loc="outside upper center", ncols=len(series), frameon=False)
+    return figure
+
+
+def draw_evidence(points: Sequence[tuple[str, float, float]], limits: tuple[float, float], label: str) -> Figure:
+    """Draw balanced accuracy against evidence without labels, a point a model, series by colour.
+
+    Args:
+        points: name of the series, the evidence, and balanced accuracy, 0 to 1.
+        limits: of the evidence, below which the verdict refuses and from which it trusts.
+        label: what the evidence is.
+    """
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0.5, color=_GREY, linestyle="--", linewidth=1)
+    for limit, word in zip(limits, ("refused below", "trusted from"), strict=True):
+        axes.axvline(limit, color=_GREY, linewidth=1)
+        axes.text(limit, 1.04, f"{word} {limit:g}", ha="center", va="bottom", fontsize=8, color="0.35")
+    for number, name in enumerate(dict.fromkeys(name for name, _, _ in points)):
+        own = [(x, y) for each, x, y in points if each == name]
+        # Eight colours are few; a second round of series is told by its marker.
+        marker, colour = "os^"[number // len(OKABE_ITO) % 3], OKABE_ITO[number % len(OKABE_ITO)]
+        axes.plot(*zip(*own, strict=True), marker, color=colour, markersize=5, alpha=0.8, label=name)
+    axes.set(xlabel=label, ylabel="balanced accuracy on test tiles", ylim=(-0.03, 1.03))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 

@@ -220,16 +220,20 @@ class Results:
 
     @cached_property
     def judged(self) -> pd.DataFrame:
-        """Every judged row: pool, method, variant, verdict, and the pick's balanced accuracy."""
+        """Every judged row: what is known of its pick without labels, and the balanced accuracy.
+
+        Columns: pool, method, variant, verdict, stain (kappa; NaN without), balanced_accuracy.
+        """
         found = []
         for each in self.rows:
             if (candidate := each.candidate) is None or candidate.verdict is None:
                 continue
             pick = candidate.seeds[int(np.argmax(candidate.scores))]
             accuracy = each.list_seeds(each.row.pool.target).get(pick)
-            row = each.row
-            found.append((str(row.pool), row.method, row.variant, candidate.verdict.kind.value, accuracy))
-        return pd.DataFrame(found, columns=["pool", "method", "variant", "verdict", "balanced_accuracy"])
+            if accuracy is not None:
+                row, stain = each.row, np.nan if candidate.stain is None else candidate.stain
+                found.append((str(row.pool), row.method, row.variant, candidate.verdict.kind.value, stain, accuracy))
+        return pd.DataFrame(found, columns=["pool", "method", "variant", "verdict", "stain", "balanced_accuracy"])
 
     @cached_property
     def models(self) -> pd.DataFrame:
