@@ -96,7 +96,7 @@ class Contender:
         """Wait for the end of the steps that were begun."""
         try:
             report: Report = self._orders.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self._process.join()
             sys.exit(f"{self.name} ended by itself, with code {self._process.exitcode}; its error stands above")
         if not all(map(math.isfinite, report.losses)):
