@@ -1,14 +1,16 @@
 """What 10,000 runs and 1,000 versions cost, and what a second worker of a study gains.
 
 A small project is retrained. Its embedded store is copied twice, and in one copy its runs and its
-version are multiplied: other ids and keys, the same tags, parameters and metrics. Then the project
-works on both stores, in turns, and the table gives medians. CPU seconds are more reliable than
-wall-clock time where a machine does other work. The aim is one second more for each:
+version are multiplied: other ids and keys, the same tags, parameters and metrics, and as many lines
+of the audit log for each version. Then the project works on both stores, in turns, and the table
+gives medians. CPU seconds are more reliable than wall-clock time where a machine does other work.
+The aim is one second more for each:
 
 - the commands that list versions and runs;
 - a retraining with nothing to do;
 - a retraining whose gate alone has changed, so that all but the gate's decision is found, and its
   step `gate`, from the start of its run to the end;
+- what the gate writes to the registry: a new challenger, a decision of 14 reasons, a promotion;
 - logging an epoch of 20 figures. The loop waits for it, so it counts against the epoch's own time.
 
 Last, a study of the demo's tiles is run with one and with two workers of a thread each, in turns,
@@ -21,6 +23,7 @@ Run: python benchmarks/scale.py        (ten minutes on two idle cores)
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -69,6 +72,29 @@ tracker.finish(run)
 print(json.dumps(sorted(waited)))
 """
 
+DECIDE = """
+import json, os, time
+from oncoshift.registry.decision import Decision
+from oncoshift.registry.gate_record import record_decision
+from oncoshift.registry.history import find_champion
+from oncoshift.registry.policy import Reason
+from oncoshift.registry.promotion import promote, set_challenger
+from oncoshift.registry.store import open_client
+from oncoshift.registry.times import get_time
+client, name, took = open_client(os.environ["MLFLOW_TRACKING_URI"]), "oncoshift-kidney", []
+for number in range(3):
+    made = client.create_model_version(name, "file:///nowhere", run_id="0" * 32).version
+    reasons = tuple(Reason(f"condition {each}", True, 0.5, 0.4, f"round {number}") for each in range(14))
+    began = time.process_time()
+    set_challenger(client, name, made, "benchmark", "benchmark")
+    champion = find_champion(client, name)
+    record_decision(client, name, made, Decision(True, reasons, champion=champion, at=get_time()))
+    promote(client, name, made, "benchmark", "benchmark", expected=champion)
+    took.append(time.process_time() - began)
+print(json.dumps(took[1:]))
+"""
+"""A program that makes versions and promotes them; it prints CPU seconds of each but the first."""
+
 NOTHING, GATE_ALONE = "a retraining, nothing to do", "a retraining, gate alone"
 COMMANDS = {
     "oncoshift models": ["-m", "oncoshift.cli", "models"],
@@ -98,6 +124,12 @@ INSERT INTO model_version_tags SELECT key, CASE key WHEN 'oncoshift.key' THEN va
     name, number(), workspace FROM model_version_tags WHERE version = 1;
 """
 """SQL that registers version 1 of each model once more; `number` is the new version's."""
+
+
+AUDITED = """
+SELECT name, run_uuid FROM registered_models JOIN tags ON tags.key = 'oncoshift.key' AND tags.value = 'audit-' || name
+"""
+"""SQL that lists models with the run of their audit log."""
 
 
 class Store(NamedTuple):
@@ -174,6 +206,26 @@ def multiply(database: Path, runs: int, versions: int) -> None:
         for version in range(2, versions + 1):
             connection.create_function("number", 0, partial(int, version))
             connection.executescript(MULTIPLY_VERSIONS)
+        for model, run in connection.execute(AUDITED).fetchall():
+            lengthen_log(connection, model, run, versions)
+
+
+def lengthen_log(connection: sqlite3.Connection, model: str, run: str, versions: int) -> None:
+    """Repeat the lines of a model's audit log for further versions."""
+    of_run = "SELECT value FROM tags WHERE run_uuid = ? AND key LIKE 'line.%' ORDER BY key"
+    lines = [text for (text,) in connection.execute(of_run, (run,))]
+    first = [json.loads(line) for line in lines]
+    for version in range(2, versions + 1):
+        for entry in first:
+            previous = hashlib.sha256(lines[-1].encode()).hexdigest()
+            changed = {**entry, "entry": {**entry["entry"], "version": str(version)}, "previous": previous}
+            lines.append(json.dumps(changed, ensure_ascii=False))
+    rows = [(f"line.{number:08d}", line, run) for number, line in enumerate(lines)]
+    connection.executemany("INSERT OR IGNORE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)", rows)
+    head = f"{len(lines)} {hashlib.sha256(lines[-1].encode()).hexdigest()}"
+    connection.execute(
+        "UPDATE registered_model_tags SET value = ? WHERE key = 'oncoshift.audit' AND name = ?", (head, model)
+    )
 
 
 def copy_id(copy: int, original: str) -> str:
@@ -202,6 +254,7 @@ def measure_stores(scratch: Path, rounds: int) -> dict[str, float]:
     costs: dict[str, tuple[list[Cost], list[Cost]]] = {name: ([], []) for name in COMMANDS}
     gates: tuple[list[float], list[float]] = ([], [])
     logged: tuple[list[float], list[float]] = ([], [])
+    decided: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):
         for name, command in COMMANDS.items():
             if name == GATE_ALONE:
@@ -219,7 +272,14 @@ def measure_stores(scratch: Path, rounds: int) -> dict[str, float]:
         waited = median(cost.seconds for cost in many) - median(cost.seconds for cost in few)
         print(f"{name:28}{before:16.2f}{after:16.2f}{after - before:8.2f}{waited:12.2f}")
         figures[f"{name}, more"] = round(after - before, 2)
-    for name, (few, many), scale in (("step gate, wall s", gates, 1), ("an epoch logged, wall ms", logged, 1000)):
+    for column, store in enumerate((small, large)):  # last, as the champion has no files then
+        decided[column].extend(json.loads(store.call("-c", DECIDE)))
+    rows = (
+        ("step gate, wall s", gates, 1),
+        ("a promotion written, CPU s", decided, 1),
+        ("an epoch logged, wall ms", logged, 1000),
+    )
+    for name, (few, many), scale in rows:
         before, after = (scale * median(each) for each in (few, many))
         print(f"{name:28}{before:16.2f}{after:16.2f}{'':8}{after - before:12.2f}")
         figures[f"{name}, more"] = round(after - before, 2)

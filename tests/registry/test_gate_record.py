@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mlflow import MlflowClient
+from support.unplugged import Unplugged
 
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.gate_record import count_judged, record_decision
+from oncoshift.registry.policy import Reason
+from oncoshift.registry.store import open_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mlflow import MlflowClient
+    import pytest
+    from mlflow.entities.model_registry import RegisteredModel
 
 
 def test_other_versions_are_counted_once_each_and_by_their_labels(client: MlflowClient, name: str) -> None:
@@ -29,3 +35,28 @@ def test_a_deleted_version_has_looked_all_the_same(client: MlflowClient, name: s
 
 def test_a_model_that_was_never_judged_has_no_log(client: MlflowClient, make_model: Callable[[], str]) -> None:
     assert count_judged(client, make_model(), "1", "a") == 0
+
+
+def test_a_decision_that_is_recorded_already_is_not_written_again(client: MlflowClient, name: str) -> None:
+    reasons = (Reason("AUROC", True, 0.9, 0.75, "enough"),)
+    decision = Decision(True, reasons, at="2026-01-01T00:00:00+00:00")
+    record_decision(client, name, "1", decision)
+    nothing_written: Any = Unplugged(client, 0)
+    record_decision(nothing_written, name, "1", decision)
+
+
+def test_all_versions_are_not_read_before_each_tag(uri: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow would, to see whether the name is that of a prompt: slow among 1,000 versions."""
+    asked: list[str] = []
+    get = MlflowClient.get_registered_model
+
+    def count_and_get(self: MlflowClient, model: str) -> RegisteredModel:
+        asked.append(model)
+        return get(self, model)
+
+    monkeypatch.setattr(MlflowClient, "get_registered_model", count_and_get)
+    client = open_client(uri)
+    for key in ("a", "b", "c"):
+        client.set_model_version_tag(name, "1", key, "text")
+    client.set_registered_model_alias(name, "champion", "1")
+    assert asked == [name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,8 @@ from oncoshift.registry.audit import EXPERIMENT, HEAD_TAG, read_lines
 from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.gate_record import record_decision
-from oncoshift.registry.history import WITHDRAWN_TAG, Event, list_events, list_versions, record_event
+from oncoshift.registry.history import LAST_TAG, WITHDRAWN_TAG, Event, list_events, list_versions, record_event
+from oncoshift.registry.manual import find_manual_change
 from oncoshift.registry.policy import Reason
 from oncoshift.registry.promotion import ChampionMovedError, promote, recover, rollback, set_challenger
 from oncoshift.registry.store import open_client
@@ -36,7 +38,8 @@ def state(client: MlflowClient, name: str) -> tuple[dict[str, str], Any]:
     events = [(str(event.kind), event.version, event.replaced) for event in list_events(client, name)]
     audited = [json.loads(line)["entry"]["version"] for line in read_lines(client, name)]
     tags = {key: text for key, text in client.get_registered_model(name).tags.items() if key != HEAD_TAG}
-    return aliases(client, name), ([row.withdrawn for row in rows], events, audited, tags)
+    last = {key: text for key, text in json.loads(tags.pop(LAST_TAG, "{}")).items() if key != "at"}
+    return aliases(client, name), ([row.withdrawn for row in rows], events, audited, tags, last)
 
 
 def test_aliases_follow_promotions(client: MlflowClient, name: str) -> None:
@@ -173,11 +176,11 @@ def force_back(client: Any, name: str) -> None:
 
 # Aliases before the change, and how many writes the change itself needs.
 CHANGES = [
-    pytest.param({}, to_third, 7, id="first promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, to_third, 8, id="promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, from_challenger, 15, id="challenge and promotion"),
-    pytest.param({"previous": "1", "champion": "2"}, go_back, 9, id="rollback"),
-    pytest.param({"previous": "2", "champion": "1", "withdrawn": "2"}, force_back, 9, id="forced return"),
+    pytest.param({}, to_third, 8, id="first promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, to_third, 9, id="promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, from_challenger, 16, id="challenge and promotion"),
+    pytest.param({"previous": "1", "champion": "2"}, go_back, 10, id="rollback"),
+    pytest.param({"previous": "2", "champion": "1", "withdrawn": "2"}, force_back, 10, id="forced return"),
 ]
 
 
@@ -283,3 +286,46 @@ def test_the_last_line_of_the_audit_log_that_was_removed_is_noticed_and_a_log_in
     client.delete_tag(run.info.run_id, "line.00000001")
     with pytest.raises(RegistryError, match="has 1 lines; line 2 was changed or removed"):
         read_lines(client, name)
+
+
+class ReadingNoVersions:
+    """A client that lists no versions: of a thousand, nobody need read the tags for each change."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        assert name != "search_model_versions"
+        return getattr(self._client, name)
+
+
+def test_a_change_of_the_champion_does_not_read_all_versions(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "gate", "flow")
+    narrow: Any = ReadingNoVersions(client)
+    set_challenger(narrow, name, "2", "trained", "flow")
+    promote(narrow, name, "2", "gate", "flow")
+    assert rollback(narrow, name, "drifts", "anna") == "1"
+    promote(narrow, name, "2", "mended", "anna", force=True)
+    assert find_manual_change(narrow, name) is None
+    events = list_events(client, name)
+    assert [event.at for event in events] == sorted({event.at for event in events})
+    assert [(event.kind, event.version, event.replaced) for event in events if event.changes_champion] == [
+        ("promote", "1", None),
+        ("promote", "2", "1"),
+        ("rollback", "1", "2"),
+        ("promote", "2", "1"),
+    ]
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["of a store of before", "that names another champion"])
+def test_a_tag_of_the_last_change_that_is_wrong_is_not_believed(client: MlflowClient, name: str, lost: bool) -> None:
+    promote(client, name, "1", "gate", "flow")
+    promote(client, name, "2", "gate", "flow")
+    if lost:
+        client.delete_registered_model_tag(name, LAST_TAG)
+    else:
+        first = Event("promote", "1", None, "flow", "gate", "2026-01-01T00:00:00.000000Z")
+        client.set_registered_model_tag(name, LAST_TAG, json.dumps(asdict(first)))
+    promote(client, name, "3", "gate", "flow")
+    chain = [(event.kind, event.version, event.replaced) for event in list_events(client, name)]
+    assert chain == [("promote", "1", None), ("promote", "2", "1"), ("promote", "3", "2")]

@@ -17,7 +17,7 @@ from faults.servers import MlflowServer
 from oncoshift.cli import main
 from oncoshift.errors import RegistryError
 from oncoshift.registry.changes import INTENT_TAG
-from oncoshift.registry.history import list_events, read_aliases
+from oncoshift.registry.history import LAST_TAG, list_events, read_aliases
 from oncoshift.registry.promotion import promote, rollback, set_challenger
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
@@ -148,6 +148,11 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "POST",
         f"{MODELS}/set-tag",
         {"name": MODEL, "key": INTENT_TAG, "value": json.dumps({"kind": "promote", "version": "1"})},
+    ),
+    "what the last change was": (
+        "POST",
+        f"{MODELS}/set-tag",
+        {"name": MODEL, "key": LAST_TAG, "value": json.dumps({"kind": "promote", "version": "1"})},
     ),
     "another name": ("POST", f"{MODELS}/rename", {"name": MODEL, "new_name": "gone"}),
     "no model": ("DELETE", f"{MODELS}/delete", {"name": MODEL}),

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING
 from oncoshift.errors import RegistryError
 from oncoshift.registry.approval import Approval
 from oncoshift.registry.audit import append_line
-from oncoshift.registry.changes import begin_change, finish_change, read_whole_history
+from oncoshift.registry.changes import begin_change, finish_change, read_last_change
 from oncoshift.registry.history import (
     GATE_TAG,
     WITHDRAWN_TAG,
     Event,
     choose_time,
-    find_recorded_champion,
     get_version,
+    read_events,
 )
 from oncoshift.registry.lock import changing_aliases
 from oncoshift.registry.times import get_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
@@ -61,7 +59,7 @@ def settle_approval(client: MlflowClient, name: str, version: str | int, answer:
     """
     with changing_aliases(client) as client:
         finish_change(client, name)
-        events = read_whole_history(client, name)
+        last = read_last_change(client, name)
         target = get_version(client, name, version)
         version, approval = str(target.version), Approval.read(target.tags)
         if approval is None:
@@ -70,11 +68,9 @@ def settle_approval(client: MlflowClient, name: str, version: str | int, answer:
             approval = _answer(approval, answer)
         if approval.state == "awaited":
             return approval
-        champion = find_recorded_champion(events)
-        done = champion == version or any(
-            event.kind == "promote" and event.version == version and event.at > approval.at for event in events
-        )
-        if approval.state == "approved" and not done and (why := _find_obstacle(approval, target, events)):
+        champion, own = last.champion if last else None, read_events(target)
+        done = champion == version or any(event.kind == "promote" and event.at > approval.at for event in own)
+        if approval.state == "approved" and not done and (why := _find_obstacle(approval, target, last)):
             said = f"approved by {approval.by} ({approval.reason}), but {why}"
             approval = replace(approval, state="overtaken", reason=said)
         for key, text in {**approval.to_tags(), GATE_TAG: approval.action}.items():
@@ -83,22 +79,21 @@ def settle_approval(client: MlflowClient, name: str, version: str | int, answer:
         append_line(client, name, approval.at, {"kind": "approval", "version": version, **asdict(approval)})
         if approval.state == "approved" and not done:
             reason = f"approved by {approval.by}: {approval.reason}"
-            event = Event("promote", version, champion, approval.by, reason, choose_time(events))
+            event = Event("promote", version, champion, approval.by, reason, choose_time(last, *own))
             begin_change(client, name, event)
     return approval
 
 
-def _find_obstacle(approval: Approval, target: ModelVersion, events: Sequence[Event]) -> str | None:
+def _find_obstacle(approval: Approval, target: ModelVersion, last: Event | None) -> str | None:
     """Find what keeps an approved version from becoming champion: what happened since the gate."""
-    champion = find_recorded_champion(events)
+    champion = last.champion if last else None
     if champion != approval.champion:
         judged, live = (f"version {each}" if each else "no version" for each in (approval.champion, champion))
         return f"{live} is champion now, and it was judged against {judged}"
     if WITHDRAWN_TAG in target.tags:
         return "it was rolled back before"
     # A promotion that a killed process left out is not made up for after other changes.
-    changed = any(event.changes_champion and event.at > approval.at for event in events)
-    return "the champion has changed since" if changed else None
+    return "the champion has changed since" if last is not None and last.at > approval.at else None
 
 
 def _answer(approval: Approval, answer: Answer | None) -> Approval:

@@ -23,18 +23,15 @@ from oncoshift.registry.history import (
     WITHDRAWN_TAG,
     Event,
     choose_time,
-    find_recorded_champion,
+    find_last_change,
     get_model,
     get_version,
-    list_events,
     read_aliases,
     record_event,
 )
 from oncoshift.registry.times import add_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mlflow import MlflowClient
 
     from oncoshift.registry.history import Kind
@@ -66,32 +63,35 @@ def finish_change(client: MlflowClient, name: str) -> Event | None:
     return event
 
 
-def read_whole_history(client: MlflowClient, name: str) -> list[Event]:
-    """List all changes, after recording one outside oncoshift, so that the history has no gap."""
-    events = list_events(client, name)
+def read_last_change(client: MlflowClient, name: str) -> Event | None:
+    """Read the champion's last change, after recording one outside oncoshift; None without one.
+
+    So the history has no gap.
+    """
+    last = find_last_change(client, name)
     reason = "the alias was moved outside oncoshift, noticed before the next change"
-    change = find_change_outside(client, name, events, UNKNOWN, reason)
+    change = find_change_outside(client, name, last, UNKNOWN, reason)
     if change is None:
-        return events
+        return last
     begin_change(client, name, change)
-    return [*events, change]
+    return change
 
 
-def find_change_outside(client: MlflowClient, name: str, events: Sequence[Event], by: str, reason: str) -> Event | None:
+def find_change_outside(client: MlflowClient, name: str, last: Event | None, by: str, reason: str) -> Event | None:
     """Find a change of the champion that the history does not have; None without one.
 
     Args:
         client: client of the registry.
         name: name of the registered model.
-        events: the history, oldest first.
+        last: last change of the champion in the history, if there is one.
         by: person or program to name in the event.
         reason: reason to name in the event.
     """
-    recorded, live = find_recorded_champion(events), read_aliases(client, name).get(CHAMPION)
+    recorded, live = last.champion if last else None, read_aliases(client, name).get(CHAMPION)
     if live is not None and live != recorded:
-        return Event("manual", live, recorded, by, reason, choose_time(events))
+        return Event("manual", live, recorded, by, reason, choose_time(last))
     if live is None and recorded is not None:
-        return Event("removed", recorded, recorded, by, reason, choose_time(events))
+        return Event("removed", recorded, recorded, by, reason, choose_time(last))
     return None
 
 

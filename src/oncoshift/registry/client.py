@@ -71,7 +71,7 @@ class _PatientClient:
 
     def __init__(self, uri: str) -> None:
         self._uri = remove_credentials(uri)
-        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._client = _QuickClient(tracking_uri=uri, registry_uri=uri)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
@@ -94,6 +94,22 @@ class _PatientClient:
                 raise
 
         return call
+
+
+class _QuickClient(MlflowClient):
+    """MLflow's client; it asks once, and not before each write, whether a name is of a prompt.
+
+    MLflow reads all versions of a model for this answer: of a thousand, 20 ms for each tag.
+    """
+
+    def __init__(self, tracking_uri: str, registry_uri: str) -> None:
+        super().__init__(tracking_uri, registry_uri)
+        self._models: set[str] = set()
+
+    def _raise_if_prompt(self, name: str) -> None:
+        if name not in self._models:
+            super()._raise_if_prompt(name)
+            self._models.add(name)
 
 
 def explain_lost_store(uri: str, error: Exception) -> str | None:

@@ -45,7 +45,8 @@ def record_decision(
             if old.startswith((f"{GATE_TAG}.", APPROVAL_TAG)) and old not in tags:
                 client.delete_model_version_tag(name, str(version), old)
         for key, text in {**tags, GATE_TAG: action}.items():
-            client.set_model_version_tag(name, str(version), key, text)
+            if present.get(key) != text:
+                client.set_model_version_tag(name, str(version), key, text)
         entry = {"kind": "gate", "version": str(version), **decision.to_dict()}
         append_line(client, name, decision.at, entry)
 

@@ -21,7 +21,7 @@ from oncoshift.registry.times import add_time, get_time
 from oncoshift.registry.tracking import quote_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -31,6 +31,8 @@ CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 GATE_TAG = "oncoshift.gate"
 WITHDRAWN_TAG = "oncoshift.withdrawn"
 EVENT_TAG = "oncoshift.event."
+LAST_TAG = "oncoshift.last"
+"""Tag of a registered model: the last change of its champion."""
 RETRAINING_TAG = "oncoshift.retraining"
 """Tag of a version: id of the run of the retraining that registered it."""
 
@@ -109,13 +111,22 @@ def find_champion(client: MlflowClient, name: str) -> str | None:
     return None if version is None else str(version)
 
 
-def find_recorded_champion(events: Sequence[Event]) -> str | None:
-    """Find the champion that the history ends with, or None.
+def find_last_change(client: MlflowClient, name: str) -> Event | None:
+    """Find the last change of the champion in the history; None without one.
 
-    Args:
-        events: the history, oldest first.
+    The model's tag has it, so that nobody need read all versions. It is believed where it names the
+    present champion; else somebody has moved the alias, and the histories of all versions decide.
+
+    Raises:
+        RegistryError: no such model.
     """
-    return next((event.champion for event in reversed(events) if event.changes_champion), None)
+    model = get_model(client, name)
+    if LAST_TAG in model.tags:
+        last = Event(**json.loads(model.tags[LAST_TAG]))
+        live = model.aliases.get(CHAMPION)
+        if last.champion == (None if live is None else str(live)):
+            return last
+    return next((event for event in reversed(list_events(client, name)) if event.changes_champion), None)
 
 
 def list_versions(client: MlflowClient, name: str, last: int = 0) -> list[VersionRow]:
@@ -151,7 +162,10 @@ def _read_last(client: MlflowClient, name: str, count: int, others: set[str]) ->
 
 def record_event(client: MlflowClient, name: str, event: Event) -> None:
     """Record an event as a tag named by its time, so that recording it again changes nothing."""
-    client.set_model_version_tag(name, event.version, f"{EVENT_TAG}{event.at}", json.dumps(asdict(event)))
+    text = json.dumps(asdict(event))
+    client.set_model_version_tag(name, event.version, f"{EVENT_TAG}{event.at}", text)
+    if event.changes_champion:
+        client.set_registered_model_tag(name, LAST_TAG, text)
 
 
 def read_events(version: ModelVersion) -> tuple[Event, ...]:
@@ -199,9 +213,15 @@ def get_version(client: MlflowClient, name: str, version: str | int) -> ModelVer
         raise RegistryError(f"no version {version!r} of {name}: {shorten_error(error)}") from error
 
 
-def choose_time(events: Sequence[Event]) -> str:
-    """Choose the time of a new event: now, but after all others, as clocks of machines differ."""
-    return max([get_time(), *(add_time(event.at, microseconds=1) for event in events)])
+def choose_time(last: Event | None, *others: Event) -> str:
+    """Choose the time of a new event: now, but after earlier ones, as clocks of machines differ.
+
+    Args:
+        last: the last change of the champion, if there is one.
+        others: history of the event's version.
+    """
+    earlier = others if last is None else (last, *others)
+    return max([get_time(), *(add_time(event.at, microseconds=1) for event in earlier)])
 
 
 def explain_refusal(version: ModelVersion) -> str | None:

@@ -15,9 +15,8 @@ from oncoshift.registry.changes import (
 from oncoshift.registry.history import (
     Event,
     choose_time,
-    find_recorded_champion,
+    find_last_change,
     get_model,
-    list_events,
 )
 from oncoshift.registry.lock import changing_aliases
 
@@ -33,7 +32,7 @@ def find_manual_change(client: MlflowClient, name: str) -> Event | None:
     """
     if INTENT_TAG in get_model(client, name).tags:
         return None  # a change of ours is under way, or will be finished by the next one
-    return find_change_outside(client, name, list_events(client, name), UNKNOWN, "")
+    return find_change_outside(client, name, find_last_change(client, name), UNKNOWN, "")
 
 
 def record_manual_change(client: MlflowClient, name: str, reason: str, by: str) -> Event | None:
@@ -44,7 +43,7 @@ def record_manual_change(client: MlflowClient, name: str, reason: str, by: str) 
     """
     with changing_aliases(client) as client:
         finish_change(client, name)
-        change = find_change_outside(client, name, list_events(client, name), by, reason)
+        change = find_change_outside(client, name, find_last_change(client, name), by, reason)
         if change is not None:
             begin_change(client, name, change)
         return change
@@ -58,13 +57,13 @@ def undo_manual_change(client: MlflowClient, name: str, reason: str, by: str) ->
     """
     with changing_aliases(client) as client:
         finish_change(client, name)
-        events = list_events(client, name)
-        change = find_change_outside(client, name, events, UNKNOWN, "the alias was moved outside oncoshift")
+        last = find_last_change(client, name)
+        change = find_change_outside(client, name, last, UNKNOWN, "the alias was moved outside oncoshift")
         if change is None:
             return None
-        recorded = find_recorded_champion(events)
+        recorded = last.champion if last else None
         if recorded is None:
             raise RegistryError(f"{name}: its history has no champion to go back to; use --record")
-        undo = Event("undo", recorded, change.champion, by, reason, choose_time([*events, change]))
+        undo = Event("undo", recorded, change.champion, by, reason, choose_time(change))
         begin_change(client, name, undo)
         return undo

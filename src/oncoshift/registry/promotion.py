@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.changes import begin_change, finish_change, read_whole_history
+from oncoshift.registry.changes import begin_change, finish_change, read_last_change
 from oncoshift.registry.history import (
     CHALLENGER,
     CHAMPION,
@@ -18,7 +18,6 @@ from oncoshift.registry.history import (
     Event,
     choose_time,
     explain_refusal,
-    find_recorded_champion,
     get_version,
     read_aliases,
     read_events,
@@ -48,7 +47,7 @@ def set_challenger(client: MlflowClient, name: str, version: str | int, reason: 
         target = get_version(client, name, version)
         version = str(target.version)
         if version not in (aliases.get(CHALLENGER), aliases.get(CHAMPION)):
-            event = Event("challenge", version, None, by, reason, choose_time(read_events(target)))
+            event = Event("challenge", version, None, by, reason, choose_time(None, *read_events(target)))
             begin_change(client, name, event)
 
 
@@ -85,8 +84,8 @@ def promote(
     """
     with changing_aliases(client) as client:
         finished = finish_change(client, name)
-        events = read_whole_history(client, name)
-        champion = find_recorded_champion(events)
+        last = read_last_change(client, name)
+        champion = last.champion if last else None
         target = get_version(client, name, version)
         version = str(target.version)
         if version == champion:
@@ -96,7 +95,8 @@ def promote(
             raise ChampionMovedError(f"{name}: {live} is champion now; version {version} was judged against {judged}")
         if not force and (why := explain_refusal(target)) is not None:
             raise RegistryError(f"{name} version {version}: {why}")
-        begin_change(client, name, Event("promote", version, champion, by, reason, choose_time(events)))
+        at = choose_time(last, *read_events(target))
+        begin_change(client, name, Event("promote", version, champion, by, reason, at))
         return True
 
 
@@ -113,16 +113,17 @@ def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
         finished = finish_change(client, name)
         if finished is not None and finished.kind == "rollback":
             return finished.version  # asked again after a crash: swapping once more would undo it
-        events = read_whole_history(client, name)
+        last = read_last_change(client, name)
         previous = read_aliases(client, name).get(PREVIOUS)
         if previous is None:
             raise RegistryError(f"{name}: there is no version with the alias {PREVIOUS!r} to go back to")
-        withdrawn = get_version(client, name, previous).tags.get(WITHDRAWN_TAG)
+        target = get_version(client, name, previous)
+        withdrawn = target.tags.get(WITHDRAWN_TAG)
         if withdrawn is not None:
             why = f"was rolled back itself ({withdrawn})"
             raise RegistryError(f"{name}: version {previous} {why}; promote one by --force")
-        champion = find_recorded_champion(events)
-        begin_change(client, name, Event("rollback", previous, champion, by, reason, choose_time(events)))
+        champion, at = last.champion if last else None, choose_time(last, *read_events(target))
+        begin_change(client, name, Event("rollback", previous, champion, by, reason, at))
         return previous
 
 

@@ -16,7 +16,7 @@ from mlflow.server import auth
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
 from oncoshift.registry.changes import INTENT_TAG
-from oncoshift.registry.history import CHALLENGER
+from oncoshift.registry.history import CHALLENGER, LAST_TAG
 from oncoshift.registry.lease import LOCK
 from oncoshift.registry.users import PROMOTER
 
@@ -54,7 +54,9 @@ def _chooses_champion() -> bool:
         return _read("alias") != {CHALLENGER}
     if path.endswith(f"{_MODELS}set-tag"):
         keys = _read("key")
-        return not all(isinstance(key, str) for key in keys) or (INTENT_TAG in keys and not _plans_challenger())
+        return not all(isinstance(key, str) for key in keys) or (
+            bool(keys & {INTENT_TAG, LAST_TAG}) and not _plans_challenger()
+        )
     if path.endswith((f"{_MODELS}delete", f"{_MODELS}rename")):
         return not all(isinstance(name, str) and name.startswith(f"{LOCK} ") for name in _read("name"))
     return path.endswith(f"{_VERSIONS}delete")

@@ -27,7 +27,7 @@ from oncoshift.registry.history import (
     choose_time,
     explain_refusal,
     get_version,
-    list_events,
+    read_events,
 )
 from oncoshift.registry.lock import changing_aliases
 from oncoshift.registry.packaging import MODEL_TAG, link_run
@@ -148,6 +148,6 @@ def _download(client: MlflowClient, version: ModelVersion, scratch: str) -> Path
 def _record_copy(client: MlflowClient, name: str, version: str, by: str, reason: str) -> None:
     with changing_aliases(client) as client:
         finish_change(client, name)
-        events = list_events(client, name)
-        if not any(event.kind == "copied" and (event.version, event.reason) == (version, reason) for event in events):
-            begin_change(client, name, Event("copied", version, None, by, reason, choose_time(events)))
+        events = read_events(get_version(client, name, version))
+        if not any(event.kind == "copied" and event.reason == reason for event in events):
+            begin_change(client, name, Event("copied", version, None, by, reason, choose_time(None, *events)))

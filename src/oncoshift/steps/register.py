@@ -91,7 +91,8 @@ def run(
     # tiles.
     update_card(client, name, number, render_judgement(facts))
     for key, value in (selection.tags | _list_tags(facts)).items():
-        client.set_model_version_tag(name, number, key, value)
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(name, number, key, value)
     describe_model(client, name, render_summary(facts), {"target": facts.target, "sources": ", ".join(facts.sources)})
     set_challenger(client, name, number, f"retraining {recorder.key}", ACTOR)
     return Registration(number)
