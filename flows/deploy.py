@@ -14,6 +14,7 @@ deployment, the other before. Here nobody asks.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def deploy(given: argparse.Namespace) -> None:
 
     Raises:
         SettingsError: see `read_deployments`; no server is named, a deployment has no work pool, or
-            the server has no such pool.
+            the server lacks one of the pools.
         UnavailableError: the server does not answer.
     """
     deployments = read_deployments(given.file)
@@ -54,6 +55,7 @@ def deploy(given: argparse.Namespace) -> None:
     if url is None:
         raise SettingsError("PREFECT_API_URL is not set; it names the server whose workers run the deployments")
     check_server_answers(url)
+    _check_pools(given.file, deployments)
     automations = []
     for each in deployments:
         automations += build_trigger_automations(_apply(each), each.triggers)
@@ -61,19 +63,38 @@ def deploy(given: argparse.Namespace) -> None:
     bring_up_to_date([*automations, *build_notifications(each.flow.name for each in deployments)])
 
 
-def _apply(deployment: ServedDeployment) -> UUID:
-    """Make a deployment, or bring it up to date, as `prefect deploy` does; return its id.
+def _check_pools(file: Path, deployments: Sequence[ServedDeployment]) -> None:
+    """Check that the server has the work pools of all deployments, before any is handed over.
 
     Raises:
-        SettingsError: the server has no such work pool.
+        SettingsError: it lacks some; the error names the command that makes each.
     """
+    users: dict[str, list[str]] = {}
+    for each in deployments:
+        users.setdefault(each.work_pool["name"], []).append(each.name)
+    with get_client(sync_client=True) as client:
+        missing = [pool for pool in users if not _has_pool(client, pool)]
+    if missing:
+        for_whom = "; ".join(f"{pool} (for {', '.join(users[pool])})" for pool in missing)
+        commands = "; ".join(f"`prefect work-pool create {shlex.quote(pool)} --type TYPE`" for pool in missing)
+        raise SettingsError(
+            f"{file}: the server has no work pool {for_whom}; nothing was deployed. Make what is missing by "
+            f"{commands}, where TYPE is process, docker or kubernetes"
+        )
+
+
+def _has_pool(client: SyncPrefectClient, name: str) -> bool:
+    try:
+        client.read_work_pool(name)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _apply(deployment: ServedDeployment) -> UUID:
+    """Make a deployment, or bring it up to date, as `prefect deploy` does; return its id."""
     pool, flow = deployment.work_pool, deployment.flow
     with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(pool["name"])
-        except ObjectNotFound:
-            words = f"make it by `prefect work-pool create {pool['name']} --type TYPE`"
-            raise SettingsError(f"{deployment.name}: the server has no work pool {pool['name']}; {words}") from None
         return client.create_deployment(
             client.create_flow_from_name(flow.name),
             **{**deployment.options, "schedules": _keep_switches(client, deployment)},

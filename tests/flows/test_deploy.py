@@ -66,13 +66,23 @@ def test_each_deployment_comes_with_pool_schedule_trigger_and_folder(
     assert automations == ["retrain at new data"]
 
 
-def test_a_pool_that_is_not_there_is_told(
+def test_every_pool_that_is_not_there_is_told_before_anything_is_deployed(
     lasting_server: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = write(tmp_path, {**LISTED, "work_pool": {"name": "nowhere"}})
-    assert main(["--file", listed]) == 2
-    said = capsys.readouterr().err
-    assert "retrain/lung: the server has no work pool nowhere; make it by `prefect work-pool create nowhere" in said
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="there", type="process"))
+    pools = {"one": "there", "two": "nowhere", "three": "not here", "four": "nowhere"}
+    listed = [{**LISTED, "name": name, "work_pool": {"name": pool}} for name, pool in pools.items()]
+    assert main(["--file", write(tmp_path, *listed)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no work pool nowhere (for retrain/two, retrain/four); not here (for retrain/three)" in said.err
+    assert "by `prefect work-pool create nowhere --type TYPE`; `prefect work-pool create 'not here' --type TYPE`" in (
+        said.err
+    )
+    with get_client(sync_client=True) as client:
+        made = client.read_deployments(sort=DeploymentSort.NAME_ASC, limit=200)
+    assert not pools.keys() & {each.name for each in made}
 
 
 def test_a_deployment_without_a_pool_and_no_server_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
