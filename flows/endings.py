@@ -37,11 +37,13 @@ def ending_in_a_state(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     @wraps(flow)
     def run(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
         log_errors_in_one_line()
-        with working_on(str(flow_run.flow_name)), holding_run_lock(str(flow_run.id)):
-            # Replaces Prefect's handler, which would end a training without a checkpoint.
-            stop_on_sigterm()
+        with working_on(str(flow_run.flow_name)):
             try:
-                return flow(*args, **kwargs)
+                # Replaces Prefect's handler, which would end a training without a checkpoint.
+                # Whoever sees the run's lock may send the signal, so it comes first.
+                stop_on_sigterm()
+                with holding_run_lock(str(flow_run.id)):
+                    return flow(*args, **kwargs)
             except Exception as error:
                 if (stopped := find_interruption(error)) is not None:
                     return build_stopped_state(stopped)

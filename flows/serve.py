@@ -17,6 +17,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from flows import PROJECT
 from flows.approval import resume_answered_runs
 from flows.automations import bring_up_to_date, build_notifications, build_trigger_automations
 from flows.deployments import read_deployments
-from flows.runs import RUNNER, end_dead_runs, ensure_gpu_limit, skip_missed_runs
+from flows.runs import RUNNER, end_dead_runs, ensure_gpu_limit, is_alive, skip_missed_runs
 from flows.server import ensure_server
 from oncoshift.errors import OncoshiftError, SettingsError
 from oncoshift.files import hold_lock
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _LAST_PORT = 65535
 _POLL_SECONDS = 0.2
 _ANSWERS_SECONDS = 10
+_BEGIN_SECONDS = 60
+"""How long to wait until a run that has just begun can end as Stopped, and not as Crashed."""
 
 
 class ScheduleError(OncoshiftError):
@@ -159,9 +162,11 @@ class StoppableRunner(Runner):
         self._scheduled_run_poller.stopping = True  # else a run that waits would start now
         runs = self._process_manager
         asked: set[UUID] = set()
+        deadline = time.monotonic() + _BEGIN_SECONDS
         while running := runs.flow_run_ids():
             for run in running - asked:  # one that was about to start appears later
-                if (process := runs.get(run)) is not None and process.is_alive():
+                begun = is_alive(run) or time.monotonic() > deadline
+                if begun and (process := runs.get(run)) is not None and process.is_alive():
                     process.graceful_kill()
                     asked.add(run)
             await asyncio.sleep(_POLL_SECONDS)

@@ -45,7 +45,8 @@ def test_a_signal_ends_the_runs_before_the_runner_and_is_heeded_however_early_it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise Prefect's runner would kill its runs after 30 seconds and overwrite their state."""
-    runs, steps = {"a": Handle()}, []
+    runs, begun, steps = {"a": Handle()}, {"a"}, []
+    monkeypatch.setattr(serve, "is_alive", begun.__contains__)
     runner = serve.StoppableRunner(name="test", pause_on_shutdown=False)
     manager = SimpleNamespace(flow_run_ids=lambda: set(runs), get=runs.get)
     runner._process_manager = manager  # type: ignore[assignment]
@@ -69,7 +70,10 @@ def test_a_signal_ends_the_runs_before_the_runner_and_is_heeded_however_early_it
         assert poller.stopping, "no other run starts"
         runs["late"] = Handle()
         await asyncio.sleep(0.5)
-        assert (runs["late"].asked, runs["a"].asked) == (1, 1), "but one that was about to"
+        assert (runs["late"].asked, runs["a"].asked) == (0, 1), "but one that was about to, which would be Crashed now"
+        begun.add("late")
+        await asyncio.sleep(0.5)
+        assert (runs["late"].asked, runs["a"].asked) == (1, 1), "and is Stopped later"
         runs.clear()
         assert runner._stopping is not None
         await runner._stopping
