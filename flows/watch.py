@@ -71,7 +71,7 @@ def watch(
     as_task("report", report_drift)(watched, settings)
     outcome = watched.outcome
     create_markdown_artifact(outcome.to_markdown(), key="watch", description=f"{outcome.batch}: {outcome.words}")
-    name_run(f"watch {outcome.batch}: {', '.join(outcome.alarms) or 'no drift'}")
+    name_run(f"watch {outcome.batch}: {outcome.title}")
     return watched
 
 

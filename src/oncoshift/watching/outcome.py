@@ -59,7 +59,17 @@ class Outcome:
         """The outcome in a line."""
         if self.alarms:
             return f"drift: {', '.join(self.alarms)} past the limit"
-        return self.blind or "no drift"
+        if self.blind:
+            return self.blind
+        far = [signal.name for signal in self.signals if abs(signal.shift) >= signal.limit]
+        if far:
+            return f"no drift shown: {', '.join(far)} past the limit, which may be chance by p; more groups would tell"
+        return "no drift"
+
+    @property
+    def title(self) -> str:
+        """The outcome in a few words, for the name of a run."""
+        return ", ".join(self.alarms) or self.words.partition(":")[0]
 
     @property
     def blind(self) -> str:
