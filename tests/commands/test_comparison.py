@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LONG = "retrain-kidney-" + "a-name-as-long-as-a-person-likes-" * 4
 ONE, OTHER = "1" * 32, "2" * 32
+SEEDS = {f"{LONG}1": "0", f"{LONG}2": "0", "[/b]": "3, 4"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, test_set, accuracy in ((f"{LONG}1", ONE, 0.75), (f"{LONG}2", ONE, 0.5), ("[/b]", OTHER, 0.25)):
         tags = {"oncoshift.step": "retrain", "oncoshift.target": "kidney", "oncoshift.gate": "promote"}
         run = tracker.find_or_start_run(name, name, tags=tags)
-        tracker.log_params(run, {"method": "dann", "control": "erm", "trunk": "resnet18"})
+        tracker.log_params(run, {"method": "dann", "control": "erm", "trunk": "resnet18", "seeds": SEEDS[name]})
         figure = "target/balanced_accuracy"
         tracker.log_metrics(run, [(0, 0, {figure: accuracy, f"{figure}_low": 0.125, f"{figure}_high": 1.0})])
         tracker.log_input(run, "test", test_set, "data/splits/test.parquet", "test")
@@ -49,6 +50,14 @@ def test_names_are_whole_and_any_text_is_shown_as_it_is(project: Path, capsys: p
     for name in (f"{LONG}1", f"{LONG}2", "[/b]"):
         assert sum(name in line for line in lines) == 1
     assert "unfinished" not in "".join(lines)
+
+
+def test_seeds_are_counted_since_the_seed_zero_alone_reads_as_none(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = compare(project, capsys)
+    assert text.count("1 (0)") == 2
+    assert text.count("2 (3, 4)") == 1
 
 
 def test_in_a_narrow_terminal_names_are_folded_and_not_cut(

@@ -181,6 +181,11 @@ def _read_estimate(metrics: dict[str, float], name: str) -> Estimate | None:
     return Estimate(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
 
 
+def _count_seeds(seeds: str) -> str:
+    """Count seeds and list them, for example `2 (0, 1)`: alone, the seed 0 would read as none."""
+    return f"{len(seeds.split(','))} ({seeds})" if seeds else ""
+
+
 def _build_table(target: str, rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
@@ -195,7 +200,7 @@ def _build_table(target: str, rows: Sequence[Row]) -> Table:
     for row in rows:
         cells = (
             f"{row.run}\n{row.run_id[:_DIGITS]}, {row.started[:16].replace('T', ' ')} UTC",
-            row.backbone, row.variant, row.seeds, f"{row.control} {row.control_accuracy or '–'}",
+            row.backbone, row.variant, _count_seeds(row.seeds), f"{row.control} {row.control_accuracy or '–'}",
             f"{row.method} {row.method_accuracy or '–'}", str(row.gain or "–"), row.verdict, row.gate, row.version,
             row.test_set[:_DIGITS],
         )  # fmt: skip
