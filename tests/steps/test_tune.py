@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,14 @@ from oncoshift.settings import Settings, dump_settings, load_settings, replace_v
 from oncoshift.steps.jobs import ExperimentJobs
 from oncoshift.steps.recorder import RunRecorder
 from oncoshift.steps.trial import Search
+from oncoshift.training.epoch import Epoch
 from oncoshift.tuning.study import LostTrialError
 from oncoshift.tuning.worker import TrialPlan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from oncoshift.training.epoch import EpochHook
     from oncoshift.training.job import Job, TrainedJob
 
 
@@ -139,6 +142,24 @@ def test_only_a_pruned_trial_frees_its_checkpoint(tmp_path: Path, outcome: type[
         replace(found, jobs=jobs)._train(Mock(), TrialPlan(0, {}, Mock()), 0)
     left = [path.name for path in jobs.folder.glob("*/*")]
     assert left == (["checkpoint.pt"] if outcome is LostTrialError else [])
+
+
+def test_a_trial_says_where_it_is_each_tenth_of_its_epochs(tmp_path: Path) -> None:
+    """Epochs that a killed worker had trained are not said again."""
+    found = search(tmp_path, tune__epochs=20)
+    made = 1000 * int(time.time() + 60)
+
+    class Jobs(ExperimentJobs):
+        def train(self, job: Job, on_epoch: EpochHook | None = None, *_: object) -> TrainedJob:
+            assert on_epoch is not None
+            for number in range(20):
+                figures = {"source_accuracy": 1.0, job.settings.select.validator: 0.5}
+                on_epoch(Epoch({"epoch": number, "timestamp_ms": 0 if number < 8 else made, **figures}))
+            return Mock()
+
+    jobs = Jobs(**{each.name: getattr(found.jobs, each.name) for each in fields(found.jobs) if each.init})
+    replace(found, jobs=jobs)._train(Mock(), TrialPlan(3, {}, Mock()), 0)
+    assert lines == [f"trial 3: epochs of seed 0: {done}/20" for done in (9, 10, 12, 14, 16, 18, 20)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -134,14 +135,19 @@ class Search:
 
         Each seed is a job of its own, so a trial killed in its second seed does not repeat the
         first. Pruning uses the epochs of the first seed alone, where all trials are at the same
-        point with the same seed. Only the run shows epochs; progress is one line per trial.
+        point with the same seed. The run shows each epoch, and a line of progress each tenth.
         """
         settings, epochs = self.settings, self.tune.epochs
         values = {**plan.values, "train.epochs": epochs, "seed": settings.seed + number}
         job = self.jobs.make_job(replace_values(settings, values))
         recorder.set_tags({f"oncoshift.job.s{job.settings.seed}": job.id})
 
+        began = 1000 * time.time()
+        show_progress = report_tenths(f"trial {plan.number}: epochs of seed {job.settings.seed}", self.say)
+
         def on_epoch(epoch: Epoch) -> None:
+            if epoch.ended_ms >= began:  # a training that goes on begins with the epochs that it has
+                show_progress(epoch.number + 1, epochs)
             step, score = number * epochs + epoch.number, score_row(settings.select, epoch)
             recorder.log_epoch(epoch.with_figures(epoch=step, score=score))
             if number == 0:
