@@ -56,9 +56,15 @@ def test_weights_of_another_backbone_are_refused(resnet18: Any) -> None:
         load_trunk(Trunk("resnet50"), "resnet50", str(resnet18[1]))
 
 
-def test_missing_file_names_the_alternatives() -> None:
-    with pytest.raises(WeightsError, match=r"no such file.*model.weights=none"):
-        load_trunk(Trunk("resnet18"), "resnet18", "/nowhere/resnet18.safetensors")
+@pytest.mark.parametrize(
+    ("backbone", "published"),
+    [("resnet18", "imagenet"), (f"hf-hub:owner/name@{'0' * 40}", "pretrained"), ("timm/vit_tiny_patch16_224", None)],
+)
+def test_missing_file_names_the_alternatives(backbone: str, published: str | None) -> None:
+    with pytest.raises(WeightsError, match=r"no such file.*--set model.weights=none") as caught:
+        load_trunk(Trunk("resnet18"), backbone, "/nowhere/weights.safetensors")
+    offered = f"where there is a network, download them (--set model.weights={published})"
+    assert (offered in str(caught.value)) == (published is not None)
 
 
 def test_broken_file_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torchvision import models as torchvision_models
 
 from oncoshift.errors import WeightsError
-from oncoshift.serving.trunks import HUB
+from oncoshift.serving.trunks import HUB, TRUNKS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from oncoshift.serving.timm_trunk import TimmTrunk
 
 _ALTERNATIVES = (
-    "give the path of a .safetensors state dict (model.weights=…/resnet50.safetensors), or train from a random "
-    "start (model.weights=none)"
+    "give the path of a .safetensors state dict (--set model.weights=…/resnet50.safetensors), or train from a random "
+    "start (--set model.weights=none)"
 )
 
 _LAST_LAYERS = ("fc.", "head.", "classifier.")
@@ -47,7 +47,7 @@ def load_trunk(trunk: Trunk | TimmTrunk, backbone: str, weights: str) -> None:
     if weights == "none":
         return
     fetch = {"imagenet": _fetch_imagenet_state, "pretrained": _fetch_hub_state}.get(weights)
-    state = _read_state(Path(weights)) if fetch is None else fetch(backbone)
+    state = _read_state(Path(weights), backbone) if fetch is None else fetch(backbone)
     own, expected = trunk.own_names, trunk.state_dict()
     renamed = {own[name]: tensor.float() for name, tensor in state.items() if name in own}
     misfits = [
@@ -98,9 +98,11 @@ def _fetch_hub_state(backbone: str) -> dict[str, Tensor]:
     return state
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path, backbone: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise WeightsError(f"model.weights {path}: no such file; {_ALTERNATIVES}")
+        published = "imagenet" if backbone in TRUNKS else "pretrained" if backbone.startswith(HUB) else None
+        download = f"where there is a network, download them (--set model.weights={published}); " if published else ""
+        raise WeightsError(f"model.weights {path}: no such file; {download}{_ALTERNATIVES}")
     try:
         state: dict[str, Tensor] = load_file(path)
     except Exception as error:  # safetensors raises its own and plain exceptions
