@@ -41,7 +41,7 @@ def test_the_choice(candidates: list[Candidate], chosen: str) -> None:
 def test_the_variant_comes_first_by_the_mean_of_the_anchor_over_candidates() -> None:
     made = choose(
         [
-            candidate("mcc", Kind.TRUST, score=0.9, variant="none", nuclei=(0.5, 0.5)),
+            candidate("mcc", score=0.9, variant="none", nuclei=(0.5, 0.5)),
             candidate("cdan", score=0.9, variant="none", nuclei=(-0.5, -0.3)),
             candidate("mcc", Kind.REFUSE, score=0.9, variant="reinhard", nuclei=(0.4, 0.4)),
             candidate("cdan", score=0.2, variant="reinhard", nuclei=(0.1, 0.3)),
@@ -50,7 +50,31 @@ def test_the_variant_comes_first_by_the_mean_of_the_anchor_over_candidates() -> 
     assert (made.method, made.variant) == ("cdan", "reinhard"), "0.3 beats 0.05, whatever score and verdict say"
     assert made.chosen is made.candidates[3]
     assert [row[-1] for row in made.rows] == ["dropped", "dropped", "refused", "chosen"]
-    assert made.words == "cdan on reinhard, chosen of 4 without target labels"
+    assert made.words == "cdan on reinhard by the anchor nuclei, chosen of 4 without target labels"
+
+
+def test_trusted_candidates_come_before_the_variant() -> None:
+    made = choose(
+        [
+            candidate("mcc", Kind.TRUST, score=0.3, variant="none", nuclei=(0.1, 0.1)),
+            candidate("cdan", Kind.TRUST, score=0.4, variant="none", nuclei=(0.1, 0.1)),
+            candidate("mcc", score=0.9, variant="reinhard", nuclei=(0.8, 0.8)),
+        ]
+    )
+    assert (made.method, made.variant) == ("cdan", "none")
+    assert made.words == "cdan on none, chosen of 3 without target labels", "the anchor had no say"
+
+
+def test_variants_are_compared_by_the_methods_that_were_trained_on_all_of_them() -> None:
+    made = choose(
+        [
+            candidate("mcc", variant="none", nuclei=(0.3, 0.3)),
+            candidate("mcc", variant="reinhard", nuclei=(0.4, 0.4)),
+            candidate("cdan", variant="none", nuclei=(0.9, 0.9)),
+            Candidate("cdan", "reinhard"),
+        ]
+    )
+    assert (made.method, made.variant) == ("mcc", "reinhard"), "cdan was not trained on reinhard"
 
 
 def test_a_variant_on_which_nothing_was_trained_is_not_chosen() -> None:

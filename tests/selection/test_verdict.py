@@ -119,7 +119,7 @@ def test_anchors_see_a_failure_that_all_organs_share() -> None:
     [
         ({"reinhard": 0.9}, Kind.TRUST),
         ({"reinhard": 0.9, "macenko": 0.5}, Kind.DOUBT),
-        ({"reinhard": 0.9, "macenko": -0.1}, Kind.REFUSE),
+        ({"reinhard": 0.9, "macenko": -0.1}, Kind.DOUBT),
     ],
 )
 def test_what_depends_on_the_stain_is_not_trusted(stains: dict[str, float], kind: Kind) -> None:
@@ -132,7 +132,13 @@ def test_what_depends_on_the_stain_is_not_trusted(stains: dict[str, float], kind
 
 def test_stains_see_a_failure_that_all_organs_share_on_one_of_them() -> None:
     shared = alone(0.01, 0.02, 0.015)
-    assert JUDGE(Evidence(0.95, model(0.02, 0), shared, stains={"reinhard": -0.4})).kind is Kind.REFUSE
+    assert JUDGE(Evidence(0.95, model(0.02, 0), shared, stains={"reinhard": -0.4})).kind is Kind.DOUBT
+
+
+def test_a_witness_that_cannot_be_trained_leaves_a_doubt() -> None:
+    verdict = JUDGE(Evidence(0.95, model(0.98, 0), GOOD, stains={"reinhard": 0.9, "macenko": None}))
+    assert verdict.kind is Kind.DOUBT
+    assert verdict.reasons == ("it cannot be trained on macenko, to see whether it depends on the stain",)
 
 
 def test_a_model_of_the_anchors_is_judged_by_models_of_each_alone_and_not_by_them() -> None:

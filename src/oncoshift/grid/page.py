@@ -149,8 +149,7 @@ def _render_headline(results: Results, drawn: Collection[str]) -> str:
 - *paper's DANN*: accuracy, one seed, split by image, the better of its two stain variants.
 - *chosen without labels*: one of {", ".join(results.candidates)}{_describe_variants(results)}, by the
   verdict and then by `{results.settings.select.validator}` over all seeds ([how](architecture.md#which-method); a
-  retraining takes {results.settings.retrain.screen_seeds} for that); the gain is over source-only on
-  `{results.variants[0]}`.
+  retraining takes {results.settings.retrain.screen_seeds} for that); the gain is over source-only on the same variant.
 - *best method (oracle)*: the row with the best mean on these very test tiles, so its figure is too high.
 - *own labels (bound)*: trained on labels of the target's other groups, and measured on validation
   groups of it, which are not the test groups.
@@ -201,7 +200,11 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
         )
         for pool in results.pools
     ]
-    compared.append(("mean regret", *(f"{np.mean([each.regret for each in made]):.3f}" for made in ways.values())))
+    for name, compute in (
+        ("mean balanced accuracy", lambda each: each.row.accuracy),
+        ("mean regret", lambda each: _compute_regret(results, each)),
+    ):
+        compared.append((name, *(f"{np.mean([compute(each) for each in made]):.3f}" for made in ways.values())))
     header = (
         "target ← sources",
         "candidate",
@@ -232,9 +235,9 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
 {render_table(header, rows)}
 
 Score: `{results.settings.select.validator}`; nuclei: correlation of the predictions with the anchor `nuclei`, by whose
-mean the stain variant is chosen; stain: kappa of the calls with those of the same training on another stain
-variant. The chosen one's balanced accuracy, and what it loses against the best
-candidate (regret), by what there was to choose from:
+mean the stain variant is chosen where the verdict trusts none; stain: kappa of the calls with those of the same
+training on another stain variant. What is chosen, by what there is to choose from: its balanced accuracy, and what it
+loses against the best of the candidates above (regret):
 
 {render_table(("target ← sources", *ways), compared)}
 
@@ -258,7 +261,8 @@ def _render_stain_witness(results: Results, drawn: Collection[str]) -> str:
 One witness of the verdict is agreement across stain variants: how many target tiles the same training
 calls alike on differently normalised tiles. Of {len(known)} picks, {len(alike)} agree with a kappa of at least
 {limit} (`select.trust_stain`), and {len(failed)} of these have failed; of the {len(known) - len(alike)} others,
-{len(below) - len(failed)} have.
+{len(below) - len(failed)} have. It does not say which of two that contradict is right, and a pick on each variant is
+mostly the other's witness, so these are about half as many comparisons.
 
 {_show_picture(drawn, "witness", "Agreement across stain variants, without labels, and the truth")}"""
 
@@ -477,13 +481,21 @@ def _describe_regret(results: Results, found: list[Chosen]) -> str:
         return _NOTHING
     (each,) = found
     name = _name_candidate(results, each.choice.method, each.choice.variant)
-    return f"{name}: {each.row.accuracy:.3f}, {each.regret:.3f}"
+    return f"{name}: {each.row.accuracy:.3f}, {_compute_regret(results, each):.3f}"
+
+
+def _compute_regret(results: Results, chosen: Chosen) -> float:
+    """Compute what a choice loses against the best that a retraining could have chosen."""
+    best = next(each.best for each in results.chosen if each.pool == chosen.pool)
+    return best.accuracy - chosen.row.accuracy
 
 
 def _describe_variants(results: Results) -> str:
     variants = results.settings.candidate_variants
     listed = " or ".join(f"`{name}`" for name in variants)
-    return f" on {listed}: first the variant by the anchor `nuclei`, then the method" if len(variants) > 1 else ""
+    return (
+        f" on {listed}; where the verdict trusts none, the variant by the anchor `nuclei`" if len(variants) > 1 else ""
+    )
 
 
 def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
@@ -491,7 +503,7 @@ def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
     if chosen is None:
         return (_NOTHING,) * 4
     verdict = chosen.choice.chosen.verdict
-    gain = results.compute_difference(chosen.row, results.find(pool, CONTROL))
+    gain = results.compute_gain(chosen.row)
     return (
         _name_candidate(results, chosen.choice.method, chosen.choice.variant),
         _show(chosen.row.of_target),
@@ -638,9 +650,8 @@ def _draw_witness(results: Results) -> Figure | None:
     points = [
         (str(row["pool"]), float(row["stain"]), float(row["balanced_accuracy"])) for row in known.to_dict("records")
     ]
-    select = results.settings.select
     label = "kappa with the same training on another stain variant, unlabelled target tiles"
-    return draw_evidence(points, (select.refuse_stain, select.trust_stain), label)
+    return draw_evidence(points, results.settings.select.trust_stain, label)
 
 
 _PICTURES: dict[str, Callable[[Results], Figure | None]] = {

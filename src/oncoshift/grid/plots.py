@@ -111,20 +111,19 @@ def draw_differences(rows: Sequence[tuple[str, str, Interval]], label: str) -> F
     return figure
 
 
-def draw_evidence(points: Sequence[tuple[str, float, float]], limits: tuple[float, float], label: str) -> Figure:
+def draw_evidence(points: Sequence[tuple[str, float, float]], limit: float, label: str) -> Figure:
     """Draw balanced accuracy against evidence without labels, a point a model, series by colour.
 
     Args:
         points: name of the series, the evidence, and balanced accuracy, 0 to 1.
-        limits: of the evidence, below which the verdict refuses and from which it trusts.
+        limit: of the evidence, from which the verdict trusts.
         label: what the evidence is.
     """
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0.5, color=_GREY, linestyle="--", linewidth=1)
-    for limit, word in zip(limits, ("refused below", "trusted from"), strict=True):
-        axes.axvline(limit, color=_GREY, linewidth=1)
-        axes.text(limit, 1.04, f"{word} {limit:g}", ha="center", va="bottom", fontsize=8, color="0.35")
+    axes.axvline(limit, color=_GREY, linewidth=1)
+    axes.text(limit, 1.04, f"trusted from {limit:g}", ha="center", va="bottom", fontsize=8, color="0.35")
     for number, name in enumerate(dict.fromkeys(name for name, _, _ in points)):
         own = [(x, y) for each, x, y in points if each == name]
         # Eight colours are few; a second round of series is told by its marker.

@@ -85,17 +85,19 @@ TRAININGS = View(
     _CURVES,
 )
 
+_EVIDENCE = ("candidate/score", "candidate/nuclei", "candidate/agreement", "candidate/stain")
+
 CANDIDATES = View(
     "candidates",
     "Candidates",
     "candidate",
     (
-        *_list_columns("metrics", "candidate/agreement", "candidate/score"),
+        *_list_columns("metrics", *_EVIDENCE),
         *_list_columns("tags", "oncoshift.verdict", "oncoshift.chosen"),
-        *_list_columns("params", "target", "sources", "method"),
+        *_list_columns("params", "target", "sources", "method", "variant"),
     ),
     "attributes.start_time",
-    ("candidate/agreement", "candidate/score"),
+    _EVIDENCE,
 )
 
 
@@ -129,7 +131,7 @@ def _render_note(experiment: str) -> str:
     links = (
         f"[retrainings]({build_view_path(experiment, RETRAININGS)}), with the gain of each over its control",
         f"[trainings]({build_view_path(experiment, TRAININGS)}), best first",
-        f"[candidates]({build_view_path(experiment, CANDIDATES)}) of a choice among methods",
+        f"[candidates]({build_view_path(experiment, CANDIDATES)}) of a choice of method and stain variant",
         f"[epoch by epoch]({build_view_path(experiment, TRAININGS, charts=True)})",
     )
     return " · ".join(links)  # the UI shows the first line alone

@@ -47,16 +47,26 @@ def list_retraining_parameters(settings: Settings, data: str, tags: Mapping[str,
     """
     first, candidates = settings.seed, settings.retrain.methods
     common = _list_common(settings, data, tags)
-    if candidates:  # a parameter cannot change, and the method is yet to be chosen
+    if candidates:  # a parameter cannot change, and method and variant are yet to be chosen
         common["candidates"] = ", ".join(candidates)
         common["candidate_variants"] = ", ".join(settings.candidate_variants)
-        del common["method"], common["variant"]
+        common = {name: value for name, value in common.items() if name not in list_chosen_parameters(settings, data)}
     return {
         **common,
         "control": settings.retrain.control,
         "seeds": ", ".join(str(seed) for seed in range(first, first + settings.retrain.seeds)),
         "trials": str(settings.tune.trials),
     }
+
+
+def list_chosen_parameters(settings: Settings, data: str) -> dict[str, str]:
+    """List the parameters that a retraining's run gets once method and variant are chosen.
+
+    Args:
+        settings: settings of the experiment, with the chosen method and variant.
+        data: content hash of the training data, of that variant.
+    """
+    return {"method": settings.train.method, "variant": settings.train.variant, "data": data[:_DATA_DIGITS]}
 
 
 def list_training_parameters(settings: Settings, data: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -74,12 +84,10 @@ def _list_common(settings: Settings, data: str, tags: Mapping[str, str]) -> dict
     return {
         "target": settings.target,
         "sources": ", ".join(settings.sources),
-        "method": settings.train.method,
+        **list_chosen_parameters(settings, data),
         "trunk": settings.model.backbone,
         "weights": PurePath(settings.model.weights).name,
-        "variant": settings.train.variant,
         "tile_size": str(settings.normalize.tile_size),
         "epochs": str(settings.train.epochs),
-        "data": data[:_DATA_DIGITS],
         "commit": describe_commit(tags),
     }

@@ -16,7 +16,7 @@ from oncoshift.files import DamagedFileError
 from oncoshift.methods.factory import count_epochs
 from oncoshift.methods.registry import METHODS
 from oncoshift.registry.promotion import ChampionMovedError
-from oncoshift.retraining.naming import SETTINGS, list_training_parameters, name_training
+from oncoshift.retraining.naming import SETTINGS, list_chosen_parameters, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
 from oncoshift.selection.choice import read_choice
 from oncoshift.settings import dump_settings, flatten, replace_values
@@ -72,9 +72,10 @@ def choose(session: Session) -> Session:
         if choice is None:
             choice = choose_step.run(settings, lambda *given: _screen(session, recorder, *given), session.say)
         choose_step.record(recorder, choice, choose_step.name_candidate(settings, choice.method, choice.variant))
-    session.recorder.log_params({"method": choice.method, "variant": choice.variant})
     session.say(f"choose: {choice.words}")
-    return session.adopt(choice)
+    session = session.adopt(choice)
+    session.recorder.log_params(list_chosen_parameters(session.settings, session.jobs.data_digest))
+    return session
 
 
 def _find_choice(recorder: RunRecorder) -> Choice | None:
@@ -107,7 +108,7 @@ def tune(session: Session) -> Settings:
     """Run the study, or the rest of it, and save all settings as the retraining's settings.yaml.
 
     A retraining that is killed after that resumes with the same values, whatever its study has
-    found since, unless another method has been chosen.
+    found since, unless another method or variant has been chosen.
 
     Returns:
         The experiment's settings with the best trial's values.
@@ -117,11 +118,11 @@ def tune(session: Session) -> Settings:
         TuningError: see `run_study`.
     """
     configured, recorder = session.settings, session.recorder
-    method = {"train.method": configured.train.method}
+    chosen = {"train.method": configured.train.method, "train.variant": configured.train.variant}
     settled = json.loads(recorder.tracker.client.get_run(recorder.run).data.tags.get(SETTLED_TAG, "null"))
-    if settled is None or settled != settled | method:
+    if settled is None or settled != settled | chosen:
         before, tuned = flatten(configured), flatten(run_study(session, configured.tune))
-        settled = method | {key: value for key, value in tuned.items() if value != before[key]}
+        settled = chosen | {key: value for key, value in tuned.items() if value != before[key]}
         recorder.set_tags({SETTLED_TAG: json.dumps(settled)})
     elif configured.tune.trials:
         session.say("tune: resumes with the values that were chosen before; --force tunes again")

@@ -58,7 +58,7 @@ _TITLES = {
     "roc": "ROC curves, first seed",
     "reliability": "Reliability: predicted probability against observed share",
     "confusion": "Confusion matrices",
-    "candidates": "Choice of the method, without target labels",
+    "candidates": "Choice of method and stain variant, without target labels",
     "candidates_on_test": "The candidates on the target's test tiles, read after the choice",
     "comparison": "Source-only and adapted on every organ",
     "agreement": "Agreement of models from single organs and the pick on unlabelled tiles",

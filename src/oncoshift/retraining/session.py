@@ -178,6 +178,9 @@ def log_start(session: Session) -> None:
     if BEFORE_TAG not in tags:  # a resumed retraining may have moved the champion itself
         recorder.set_tags({BEFORE_TAG: _find_present_champion(client, settings.registered_model) or "none"})
     session.log_inputs(recorder, SPLITS)
+    for variant in settings.candidate_variants:
+        if variant != session.jobs.variant:
+            session.on_variant(variant).log_inputs(recorder, ())
     if reads_labels(settings):
         session.log_labels(recorder)
     recorder.tracker.log_folder(recorder.run, layout.tiles / "report", "data")
