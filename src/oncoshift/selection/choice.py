@@ -1,11 +1,12 @@
 """The choice of one of several methods and stain variants without target labels.
 
-The variant comes first: the one on which predictions follow the anchor `nuclei` best, the mean over
-all candidates and seeds. Validators and verdict cannot tell a model that has turned the classes
-around; in one variant all methods may do so, and in another none. Of the variant's methods, those
-that the verdict refuses are dropped. Of the others, one that it trusts is preferred to one that it
-doubts, and of these the one with the highest validator, the mean over its seeds: a method whose
-seeds disagree is confident in few of them. docs/results.md has what that loses against the best.
+Candidates that the verdict trusts come first. Where it trusts none, the variant is chosen before
+the method: the one on which predictions follow the anchor `nuclei` best, the mean over seeds and
+over the methods that were trained on every variant. A validator cannot tell a model that has turned
+the classes around; on one variant all methods may do so, and on another none. Of what is left,
+those that the verdict refuses come last, and of equals the highest validator wins, the mean over
+seeds: a method whose seeds disagree is confident in few of them. docs/results.md has what that
+loses against the best.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class Choice:
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
         several = len({each.variant for each in self.candidates}) > 1
         chosen = f"{self.method} on {self.variant}" if several else self.method
+        if several and not _is_trusted(self.chosen):
+            chosen += " by the anchor nuclei"
         return f"{chosen}, chosen of {trained} without target labels{failures}{missed}"
 
     @property
@@ -133,11 +136,24 @@ def choose(candidates: Sequence[Candidate]) -> Choice:
         candidates: at least one of them trained.
     """
     trained = [each for each in candidates if each.verdict is not None]
-    by_variant = {name: [each for each in trained if each.variant == name] for name in (c.variant for c in trained)}
-    followed = {name: fmean(value for each in part for value in each.nuclei) for name, part in by_variant.items()}
-    variant = max(followed, key=lambda name: followed[name])
-    best = max(by_variant[variant], key=lambda each: each.rank)
-    return Choice(best.method, variant, tuple(candidates))
+    left = [each for each in trained if _is_trusted(each)] or _keep_one_variant(trained)
+    best = max(left, key=lambda each: each.rank)
+    return Choice(best.method, best.variant, tuple(candidates))
+
+
+def _is_trusted(candidate: Candidate) -> bool:
+    return candidate.verdict is not None and candidate.verdict.kind is Kind.TRUST
+
+
+def _keep_one_variant(trained: Sequence[Candidate]) -> list[Candidate]:
+    """Keep the candidates of the variant on which predictions follow the anchor best."""
+    by_variant = {each.variant: [c for c in trained if c.variant == each.variant] for each in trained}
+    common = set.intersection(*({each.method for each in part} for part in by_variant.values()))
+
+    def follow(part: Sequence[Candidate]) -> float:
+        return fmean(value for each in part if each.method in common or not common for value in each.nuclei)
+
+    return max(by_variant.values(), key=follow)
 
 
 def read_choice(values: dict[str, Any]) -> Choice:

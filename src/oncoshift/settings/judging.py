@@ -75,11 +75,11 @@ class SelectSettings(Section):
         description="stain variants on which the pick's method and seed are trained once more, as witnesses of the "
         "verdict",
     )
-    refuse_stain: float = Field(
-        0.25, ge=-1, le=1, description="kappa of the pick with the model of another variant, below which it is refused"
-    )
     trust_stain: float = Field(
-        0.75, ge=-1, le=1, description="kappa of the pick with that of every other variant, from which it is trusted"
+        0.75,
+        ge=-1,
+        le=1,
+        description="kappa of the pick with the model of every other variant, from which it is trusted",
     )
 
     @field_validator("variants", mode="before")
@@ -89,7 +89,7 @@ class SelectSettings(Section):
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
-        for name in ("strength", "agreement", "correlation", "stain"):
+        for name in ("strength", "agreement", "correlation"):
             refuse, trust = getattr(self, f"refuse_{name}"), getattr(self, f"trust_{name}")
             if refuse > trust:
                 raise ValueError(f"refuse_{name} {refuse} is above trust_{name} {trust}; between them is doubt")

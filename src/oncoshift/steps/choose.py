@@ -90,7 +90,7 @@ def describe(selection: Selection) -> Candidate:
         tuple(selection.scores),
         tuple(trained.last["nuclei"] for trained in selection.seeds),
         None if found is None else found.consensus.agreement_with(found.predictions[-1]),
-        min(selection.stains.values(), default=None),
+        min((kappa for kappa in selection.stains.values() if kappa is not None), default=None),
         selection.verdict,
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oncoshift.anchors.values import describe_anchor
+from oncoshift.errors import UntrainableError
 from oncoshift.evaluation.agreement import draw_agreement
 from oncoshift.labels.table import OF_PRIOR, describe_labels
 from oncoshift.methods.registry import METHODS
@@ -73,7 +74,8 @@ class Selection:
         verdict: whether to trust the pick.
         agreement: the evidence of the verdict; None without models to compare with.
         anchors: correlation of the pick's predictions with each anchor that is a witness, by name.
-        stains: kappa of the pick with the same training on each other stain variant, by name.
+        stains: kappa of the pick with the same training on each other stain variant, by name; None
+            if that one cannot be trained.
     """
 
     picked: TrainedJob
@@ -83,7 +85,7 @@ class Selection:
     verdict: Verdict
     agreement: Agreement | None
     anchors: Mapping[str, float] = field(default_factory=dict)
-    stains: Mapping[str, float] = field(default_factory=dict)
+    stains: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
@@ -148,7 +150,7 @@ class Selection:
             "anchor": self.anchor,
             "target_labels": self.target_labels,
             "anchor_correlations": {name: round(value, 4) for name, value in self.anchors.items()},
-            "stain_agreement": {name: round(value, 4) for name, value in self.stains.items()},
+            "stain_agreement": {name: value and round(value, 4) for name, value in self.stains.items()},
         }
         if self.agreement is not None:
             values |= self._record_agreement(recorder, self.agreement)
@@ -203,7 +205,7 @@ def run(
     of_pick, *others = (jobs.predict_target(trained) for trained in (picked, *alone.values()))
     found = find_consensus(np.stack(others)) if len(others) > 1 else None
     anchors = _correlate(jobs, picked.job, of_pick) if settings.anchors else {}
-    stains = _compare_stains(jobs, picked.job, of_pick, settings.variants, train_witness)
+    stains = _compare_stains(jobs, picked.job, of_pick, settings.variants, train_witness, say)
     evidence = Evidence(
         picked.last.source_accuracy,
         of_pick,
@@ -253,13 +255,23 @@ def _compare_stains(
     of_pick: NDArray[np.float64],
     variants: Sequence[str],
     train_witness: TrainWitness,
-) -> dict[str, float]:
-    """Train the pick's method and seed on each other stain variant; return kappa by variant."""
-    found = {}
+    say: Callable[[str], None],
+) -> dict[str, float | None]:
+    """Train the pick's method and seed on each other stain variant; return kappa by variant.
+
+    None for a variant on which it cannot be trained, which is no fault of the pick.
+    """
+    found: dict[str, float | None] = {}
     for variant in variants:
-        if variant != pick.settings.train.variant:
-            others = jobs.on_variant(variant)
+        if variant == pick.settings.train.variant:
+            continue
+        others = jobs.on_variant(variant)
+        try:
             trained = train_witness(others, others.make_job(pick.settings, train__variant=variant), f"on {variant}")
+        except UntrainableError as error:
+            say(f"select: {pick.settings.train.method} cannot be trained on {variant}: {error}")
+            found[variant] = None
+        else:
             found[variant] = float(pairwise_kappa(np.stack([of_pick, others.predict_target(trained)]))[0, 1])
     return found
 
