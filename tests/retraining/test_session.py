@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def key(folder: Path, data: str = "data", forced: str = "", **changes: Any) -> str:
-    """Compute the key of a retraining on the data in a folder."""
+def key(folder: Path, data: str = "data", forced: str = "", reinhard: str = "", **changes: Any) -> str:
+    """Compute the key of a retraining on the data in a folder, with a pack `reinhard` if named."""
     settings = replace_values(Settings(), {name.replace("__", "."): value for name, value in changes.items()})
     layout = Layout(folder)
     jobs = ExperimentJobs(layout, "none", settings.sources, data, "pack", layout.jobs)
+    jobs._others["reinhard"] = ExperimentJobs(layout, "reinhard", settings.sources, reinhard, "pack", layout.jobs)
     return compute_retraining_key(RetrainingPlan(folder, layout, settings, "sqlite://", forced, print), jobs)
 
 
@@ -62,6 +63,20 @@ def test_where_and_how_it_runs_makes_no_other_retraining(folder: Path, changes: 
 def test_what_decides_the_outcome_makes_another_retraining(folder: Path, changes: dict[str, Any]) -> None:
     """Training, judging, data and `--force` all decide the outcome."""
     assert key(folder, **changes) != key(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"retrain__methods": ["mcc"], "retrain__variants": ["none", "reinhard"]},
+        {"select__variants": ["none", "reinhard"]},
+    ],
+)
+def test_another_pack_that_is_chosen_from_or_is_a_witness_makes_another_retraining(
+    folder: Path, changes: dict[str, Any]
+) -> None:
+    assert key(folder, reinhard="one", **changes) != key(folder, reinhard="other", **changes)
+    assert key(folder, reinhard="one") == key(folder, reinhard="other"), "nothing reads it"
 
 
 @pytest.mark.parametrize("split", ["audit", "test"])

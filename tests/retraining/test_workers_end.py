@@ -1,4 +1,4 @@
-"""A study whose workers all end early reports what to do."""
+"""A study whose workers all end early reports what to do; each worker searches what was chosen."""
 
 from __future__ import annotations
 
@@ -45,3 +45,38 @@ def test_a_study_whose_workers_were_killed_is_to_be_started_again(
     with pytest.raises(workers.TuningError, match="start it again") as raised:
         workers.run_workers(cast("Any", session), cast("Any", search), "run", Budget(4), 2)
     assert raised.value.exit_code == code
+
+
+def test_a_worker_searches_the_chosen_method_on_the_chosen_variant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    searched: list[tuple[str, str, str]] = []
+
+    class Recorder:
+        def open_nested(self, run: str) -> str:
+            return run
+
+    class Jobs:
+        def on_variant(self, variant: str) -> str:
+            return f"jobs on {variant}"
+
+    class Search:
+        def __init__(self, settings: Settings, _tune: Any, jobs: str, *_: Any) -> None:
+            searched.append((settings.train.method, settings.train.variant, jobs))
+
+        def work(self, *_: Any) -> None:
+            """Do nothing."""
+
+    session = SimpleNamespace(key="key", jobs=Jobs(), recorder=Recorder())
+    monkeypatch.setattr(workers, "open_jobs", lambda _plan: None)
+    monkeypatch.setattr(workers, "open_session", lambda _plan, _jobs: session)
+    monkeypatch.setattr(workers, "Search", Search)
+    settings = Settings()
+    assert (settings.train.method, settings.train.variant) != ("mcc", "reinhard")
+    workers.run_task(
+        workers.WorkerTask(
+            str(tmp_path), str(tmp_path), settings.model_dump(mode="json"), "mcc", "reinhard",
+            settings.tune.model_dump(mode="json"), "sqlite://", "", "key", "run", None, 1,
+        )
+    )  # fmt: skip
+    assert searched == [("mcc", "reinhard", "jobs on reinhard")]
