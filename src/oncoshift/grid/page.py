@@ -147,9 +147,9 @@ def _render_headline(results: Results, drawn: Collection[str]) -> str:
 {render_table(header, rows)}
 
 - *paper's DANN*: accuracy, one seed, split by image, the better of its two stain variants.
-- *chosen without labels*: one of {", ".join(results.candidates)}{_describe_variants(results)}, by the
-  verdict and then by `{results.settings.select.validator}` over all seeds ([how](architecture.md#which-method); a
-  retraining takes {results.settings.retrain.screen_seeds} for that); the gain is over source-only on the same variant.
+- *chosen without labels*: one of {", ".join(results.candidates)}{_describe_variants(results)}
+  ([how](architecture.md#which-method)), by figures of all seeds; a retraining takes
+  {results.settings.retrain.screen_seeds} for that. The gain is over source-only on the same variant.
 - *best method (oracle)*: the row with the best mean on these very test tiles, so its figure is too high.
 - *own labels (bound)*: trained on labels of the target's other groups, and measured on validation
   groups of it, which are not the test groups.
@@ -192,7 +192,7 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
         "of all methods that read no anchor": results.choose_among(results.all_candidates, variants),
     }
     if len(variants) > 1:
-        ways |= {f"on `{name}` alone": results.choose_among(results.candidates, (name,)) for name in variants}
+        ways |= {f"on {name} alone": results.choose_among(results.candidates, (name,)) for name in variants}
     compared = [
         (
             str(pool),
@@ -492,9 +492,11 @@ def _compute_regret(results: Results, chosen: Chosen) -> float:
 
 def _describe_variants(results: Results) -> str:
     variants = results.settings.candidate_variants
+    if len(variants) < 2:
+        return ""
     listed = " or ".join(f"`{name}`" for name in variants)
     return (
-        f" on {listed}; where the verdict trusts none, the variant by the anchor `nuclei`" if len(variants) > 1 else ""
+        f" on {listed}:\n  what the verdict trusts; else the variant by the anchor `nuclei`, then by verdict and score"
     )
 
 
