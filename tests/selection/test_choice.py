@@ -50,7 +50,17 @@ def test_the_variant_comes_first_by_the_mean_of_the_anchor_over_candidates() -> 
     assert (made.method, made.variant) == ("cdan", "reinhard"), "0.3 beats 0.05, whatever score and verdict say"
     assert made.chosen is made.candidates[3]
     assert [row[-1] for row in made.rows] == ["dropped", "dropped", "refused", "chosen"]
-    assert made.words == "cdan on reinhard by the anchor nuclei, chosen of 4 without target labels"
+    means = "none 0.050, reinhard 0.300"
+    assert made.words == (
+        f"cdan on reinhard by the anchor nuclei (mean correlation: {means}), chosen of 4 without target labels"
+    )
+
+
+def test_a_choice_among_refused_ones_says_so() -> None:
+    made = choose([candidate("mcc", Kind.REFUSE), candidate("cdan", Kind.REFUSE, score=0.7)])
+    assert made.words == (
+        "cdan, chosen of 2 without target labels; all are refused, and this is the least bad, for the gate to judge"
+    )
 
 
 def test_trusted_candidates_come_before_the_variant() -> None:

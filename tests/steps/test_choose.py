@@ -91,6 +91,5 @@ def test_where_none_can_be_trained_or_another_try_may_do_the_retraining_ends(
 
 
 def test_methods_are_not_chosen_by_target_labels() -> None:
-    settings = parse_settings({"retrain": {"methods": METHODS}, "select": {"validator": "oracle"}})
     with pytest.raises(SettingsError, match="oracle reads target labels"):
-        run(settings, screened, lambda _line: None)
+        parse_settings({"retrain": {"methods": METHODS}, "select": {"validator": "oracle"}})

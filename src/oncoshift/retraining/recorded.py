@@ -60,9 +60,6 @@ def choose(session: Session) -> Session:
 
     A choice that was recorded before a crash stands. Where settings name no methods, the session is
     returned as it is.
-
-    Raises:
-        SettingsError: see `steps.choose.run`.
     """
     settings = session.settings
     if not settings.retrain.methods:

@@ -96,7 +96,10 @@ class Choice:
         several = len({each.variant for each in self.candidates}) > 1
         chosen = f"{self.method} on {self.variant}" if several else self.method
         if several and not _is_trusted(self.chosen):
-            chosen += " by the anchor nuclei"
+            means = ", ".join(f"{name} {mean:.3f}" for name, mean in _follow_anchor(self.candidates).items())
+            chosen += f" by the anchor nuclei (mean correlation: {means})"
+        if all(each.verdict.kind is Kind.REFUSE for each in self.candidates if each.verdict is not None):
+            missed += "; all are refused, and this is the least bad, for the gate to judge"
         return f"{chosen}, chosen of {trained} without target labels{failures}{missed}"
 
     @property
@@ -147,13 +150,20 @@ def _is_trusted(candidate: Candidate) -> bool:
 
 def _keep_one_variant(trained: Sequence[Candidate]) -> list[Candidate]:
     """Keep the candidates of the variant on which predictions follow the anchor best."""
+    followed = _follow_anchor(trained)
+    best = max(followed, key=lambda name: followed[name])
+    return [each for each in trained if each.variant == best]
+
+
+def _follow_anchor(candidates: Sequence[Candidate]) -> dict[str, float]:
+    """Compute the mean correlation with the anchor by variant, over methods that all have."""
+    trained = [each for each in candidates if each.verdict is not None]
     by_variant = {each.variant: [c for c in trained if c.variant == each.variant] for each in trained}
     common = set.intersection(*({each.method for each in part} for part in by_variant.values()))
-
-    def follow(part: Sequence[Candidate]) -> float:
-        return fmean(value for each in part if each.method in common or not common for value in each.nuclei)
-
-    return max(by_variant.values(), key=follow)
+    return {
+        name: fmean(value for each in part if each.method in common or not common for value in each.nuclei)
+        for name, part in by_variant.items()
+    }
 
 
 def read_choice(values: dict[str, Any]) -> Choice:

@@ -86,6 +86,11 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
     @model_validator(mode="after")
     def _check_validator(self) -> Self:
         """Refuse to pick seeds by the anchor that has trained them, or by their priors."""
+        if self.retrain.methods and self.select.validator == "oracle":
+            raise ValueError(
+                "select.validator: oracle reads target labels, and methods would be chosen by them; set "
+                "retrain.methods to []"
+            )
         if METHODS[self.train.method].reads_labels and self.select.validator == "atc":
             raise ValueError(
                 f"select.validator atc reads the sources, and for {self.train.method} what is known of them is its "
@@ -107,14 +112,14 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
             if absent := [name for name in names if name not in self.normalize.variants]:
                 raise ValueError(
                     f"{key}.variants names {absent[0]!r}, which is not in normalize.variants "
-                    f"{list(self.normalize.variants)}"
+                    f"{list(self.normalize.variants)}; add it there, or take it away here"
                 )
         if variants and not methods:
             raise ValueError("retrain.variants is for the choice among retrain.methods; name at least one there")
         if len(variants) > 1 and (reading := [name for name in methods if METHODS[name].reads_anchor]):
             raise ValueError(
                 f"retrain.variants are compared by the anchor nuclei, and {reading[0]} of retrain.methods learns from "
-                "anchors; leave it out, or name one variant"
+                "anchors; leave it out, or set retrain.variants to []"
             )
         return self
 

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from oncoshift.errors import SettingsError, UntrainableError
+from oncoshift.errors import UntrainableError
 from oncoshift.evaluation.domains import evaluate_domains
 from oncoshift.selection.choice import HEADER, Candidate, Choice, choose
-from oncoshift.selection.rule import ORACLE
 from oncoshift.steps.calibration import predict_calibrated
 
 if TYPE_CHECKING:
@@ -46,14 +45,8 @@ def run(settings: Settings, screen: Callable[[str, str], Selection], say: Callab
         say: receives lines of progress.
 
     Raises:
-        SettingsError: the choice would depend on target labels.
         UntrainableError: no method can be trained; the first one's.
     """
-    if settings.select.validator == ORACLE:
-        raise SettingsError(
-            "select.validator: oracle reads target labels, and methods would be chosen by them; set retrain.methods to "
-            "[]"
-        )
     minutes = settings.retrain.minutes
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     candidates: list[Candidate] = []
