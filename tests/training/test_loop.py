@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -268,17 +267,6 @@ def test_the_learning_rate_of_each_step_is_that_of_the_schedule(tmp_path: Path) 
     finally:
         handle.remove()
     assert rates == pytest.approx([0.0, 0.4, 0.8, 0.8 * 5 / 6, 0.8 * 4 / 6, 0.8 * 3 / 6, 0.8 * 2 / 6, 0.8 / 6])
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on the CPU")
-def test_compiled_it_trains_the_same_and_names_weights_the_same(tmp_path: Path) -> None:
-    plain, compiled = (
-        trainer(tmp_path / f"{wanted}", small_method(dropout=0.0), compile=wanted) for wanted in (False, True)
-    )
-    for row, other in zip(plain.fit(), compiled.fit(), strict=True):
-        assert other["label_loss"] == pytest.approx(row["label_loss"], rel=1e-4)
-    assert state(plain).keys() == state(compiled).keys()
-    torch.testing.assert_close(state(compiled)["net.conv.weight"], state(plain)["net.conv.weight"])
 
 
 def test_two_processes_share_batch_norm_and_train_as_one(tmp_path: Path) -> None:
