@@ -18,7 +18,7 @@ from oncoshift.methods.base import Batch, Needs
 from oncoshift.training.checkpoint import load_checkpoint
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loader import Loader
-from oncoshift.training.loop import MAX_SKIPPED_IN_A_ROW, split_batch
+from oncoshift.training.loop import MAX_SKIPPED_IN_A_ROW, _Run, split_batch
 from oncoshift.training.prediction import predict
 
 if TYPE_CHECKING:
@@ -267,6 +267,22 @@ def test_the_learning_rate_of_each_step_is_that_of_the_schedule(tmp_path: Path) 
     finally:
         handle.remove()
     assert rates == pytest.approx([0.0, 0.4, 0.8, 0.8 * 5 / 6, 0.8 * 4 / 6, 0.8 * 3 / 6, 0.8 * 2 / 6, 0.8 / 6])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_no_step_waits_for_what_a_gpu_still_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_step = _Run._run_step
+
+    def run_watched(run: _Run, batch: Batch) -> None:
+        torch.cuda.set_sync_debug_mode("error" if run.position.step else "default")
+        try:
+            run_step(run, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(_Run, "_run_step", run_watched)
+    run = trainer(tmp_path / "run", device="cuda", ema=0.9)
+    assert len(run.fit()) == run.settings.epochs
 
 
 def test_two_processes_share_batch_norm_and_train_as_one(tmp_path: Path) -> None:
