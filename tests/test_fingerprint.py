@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +15,20 @@ import yaml
 
 import oncoshift
 from oncoshift import fingerprint
+from oncoshift.anchors.values import LIBRARIES
+from oncoshift.errors import OncoshiftError
 from oncoshift.fingerprint import (
     SETTINGS,
     SETTINGS_AND_DATA,
     TILE_LIBRARIES,
     find_import_closure,
+    find_library,
     fingerprint_code,
     fingerprint_stages,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 PROJECT = Path(__file__).parents[1]
 STAGES = ("ingest", "split", "normalize", "train", "evaluate", "explain")
@@ -139,6 +144,39 @@ def test_a_library_counts_by_its_version(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(fingerprint, "version", lambda _name: "0")
     assert all(digest != before[key] for key, digest in keys().items())
     assert {"numpy", "opencv-python"} < set(TILE_LIBRARIES)
+
+
+def only(*installed: str) -> Callable[[str], str]:
+    """Make a `version` for a machine that has these distributions of OpenCV and no others."""
+
+    def find(name: str) -> str:
+        if "opencv" in name and name not in installed:
+            raise PackageNotFoundError(name)
+        return version(name) if "opencv" not in name else "5.0"
+
+    return find
+
+
+@pytest.mark.parametrize("installed", ["opencv-python", "opencv-python-headless", "opencv-contrib-python"])
+def test_any_distribution_of_opencv_will_do_and_has_the_same_hash(
+    installed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "version", only(installed))
+    assert find_library("opencv-python") == (installed, "5.0")
+    named = " ".join(f"{name} {'5.0' if 'opencv' in name else version(name)}" for name in LIBRARIES)
+    monkeypatch.setattr(fingerprint, "find_import_closure", lambda *_: {})
+    assert fingerprint_code(libraries=LIBRARIES) == hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+def test_where_the_project_has_several_its_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "version", only("opencv-python-headless", "opencv-python"))
+    assert find_library("opencv-python")[0] == "opencv-python"
+
+
+def test_a_library_that_is_not_installed_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "version", only())
+    with pytest.raises(OncoshiftError, match=r"opencv-python or .* is not installed; pip install opencv-python$"):
+        fingerprint_code("oncoshift.anchors.nuclei", libraries=LIBRARIES)
 
 
 def test_a_module_that_a_string_names_is_followed(package: Path) -> None:

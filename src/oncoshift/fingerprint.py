@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from oncoshift.errors import OncoshiftError
 from oncoshift.files import sha256_file
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ That is the code that makes the data; the code that reads them still counts.
 TILE_LIBRARIES = ("numba", "numpy", "opencv-python", "pillow", "simplejpeg")
 """Libraries whose versions affect how pixels are rounded."""
 
+STAND_INS = {
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+}
+"""Distributions of the same library; those of OpenCV differ in windows and extra modules."""
+
 _DATA_STAGES = {"ingest": ("data.ingest",), "split": ("data.split",), "normalize": ("data.normalize",)}
 _MODEL_STAGES = {
     stage: (f"steps.{stage}", "steps.jobs", "steps.recorder") for stage in ("train", "evaluate", "explain")
@@ -58,16 +64,34 @@ def fingerprint_code(
 
     Args:
         entries: full names of modules; a package stands for all modules in it.
-        libraries: distributions whose versions count.
+        libraries: distributions whose versions count; see `find_library`.
         without: full names of modules and packages that are neither hashed nor followed.
+
+    Raises:
+        OncoshiftError: a library is not installed.
     """
-    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in libraries).encode())
+    digest = hashlib.sha256(" ".join(f"{name} {find_library(name)[1]}" for name in libraries).encode())
     for name, path in sorted(find_import_closure(entries, without).items()):
         digest.update(f"\n{name} {_read_source(path, path.stat().st_mtime_ns).digest}".encode())
         template = path.with_suffix(".html")
         if template.is_file():
             digest.update(template.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def find_library(name: str) -> tuple[str, str]:
+    """Find the distribution of a library, itself or of `STAND_INS`; return its name and version.
+
+    Raises:
+        OncoshiftError: none is installed.
+    """
+    candidates = name, *STAND_INS.get(name, ())
+    for candidate in candidates:
+        try:
+            return candidate, version(candidate)
+        except PackageNotFoundError:
+            continue
+    raise OncoshiftError(f"{' or '.join(candidates)} is not installed; pip install {name}")
 
 
 def fingerprint_stages() -> dict[str, str]:

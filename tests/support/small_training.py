@@ -64,10 +64,6 @@ class SmallNet(nn.Module):
         logits: Tensor = self.head(z)
         return logits
 
-    def compile_trained_parts(self) -> None:
-        self.conv.compile()
-        self.bottleneck.compile()
-
 
 def maps(broken: tuple[int, ...] = ()) -> NDArray[np.float32]:
     """Make a map for each tile, float32 [60, 2, 4, 4]; the rows `broken` contain an infinity."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from oncoshift.methods.base import Needs
 from oncoshift.settings import TrainSettings
-from oncoshift.training.inputs import PixelInputs
+from oncoshift.training.inputs import FeatureInputs, PixelInputs
 from oncoshift.training.loader import Loader, _prefetch
 
 if TYPE_CHECKING:
     from oncoshift.data.tables import TrainingData
+    from oncoshift.training.inputs import Inputs
 
 SETTINGS = TrainSettings(batch_size=12, steps_per_epoch=5, augment=True, stain_jitter=0.2)
 
@@ -73,6 +76,44 @@ def test_augmentation_differs_between_steps_that_hold_the_same_tile(data: Traini
                                        organs=data.source.organs[:1]))  # fmt: skip
     views = [batch.source[0].numpy().tobytes() for batch in loader(one).epoch(0)]
     assert len(set(views)) > 1
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies between devices, by whether the host waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = {"waiting": 0, "not waiting": 0}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        made = func(*args, **given)
+        if func.overloadpacket == torch.ops.aten._to_copy and made.device != args[0].device:
+            self.counts["not waiting" if given.get("non_blocking") else "waiting"] += 1
+        return made
+
+
+@pytest.mark.parametrize("features", [False, True], ids=["tiles", "features"])
+def test_a_batch_for_a_gpu_is_made_without_waiting_for_what_the_gpu_does(
+    data: TrainingData, features: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.shape)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    images = data.source.images
+    inputs: Inputs = FeatureInputs(np.zeros((len(images), 4), np.float16)) if features else PixelInputs(images)
+    needs = Needs(target=True, strong=True, strong_jitter=0.5, anchor=True)
+    known = replace(data, anchor=np.zeros(len(images)))
+    made = Loader(known, inputs, SETTINGS, 3, torch.device("cuda"), needs)
+    with FakeTensorMode(allow_non_fake_inputs=True), Copies() as copies:
+        batch = made._make_batch(made.plan(0), 0, 0)
+    assert {part.device.type for part in batch if part is not None} == {"cuda"}
+    assert copies.counts == {"waiting": 0, "not waiting": len(pinned)}
+    assert len(pinned) >= len(batch)
 
 
 def test_batches_made_ahead_are_the_same_and_errors_come_through() -> None:

@@ -15,10 +15,9 @@ from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
-from oncoshift.models.collective import world_size
+from oncoshift.models.collective import sum_over_ranks, world_size
 
 SOURCE_BUFFERS = ("source_mean", "source_var")
 
@@ -79,9 +78,9 @@ class DomainBatchNorm2d(nn.BatchNorm2d):
         """Normalise by mean and variance over the rows of all ranks, equally many on each."""
         ranks, values = world_size(), x.float()
         count = ranks * values.numel() / values.shape[1]
-        mean = _sum_over_ranks(values.mean(dim=(0, 2, 3))) / ranks
+        mean = sum_over_ranks(values.mean(dim=(0, 2, 3))) / ranks
         centred = values - mean[:, None, None]
-        var = _sum_over_ranks(centred.square().mean(dim=(0, 2, 3))) / ranks
+        var = sum_over_ranks(centred.square().mean(dim=(0, 2, 3))) / ranks
         momentum = 0.1 if self.momentum is None else self.momentum
         with torch.no_grad():
             running_mean.lerp_(mean, momentum)
@@ -89,11 +88,6 @@ class DomainBatchNorm2d(nn.BatchNorm2d):
         scale = self.weight * torch.rsqrt(var + self.eps)
         y: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
         return y.to(x.dtype)
-
-
-def _sum_over_ranks(x: Tensor) -> Tensor:
-    total: Tensor = all_reduce(x)  # type: ignore[no-untyped-call]
-    return total
 
 
 def replace_batch_norm(module: nn.Module, *, per_domain: bool) -> None:

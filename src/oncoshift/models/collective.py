@@ -28,6 +28,28 @@ def gather(x: Tensor) -> Tensor:
     return gathered
 
 
+# An operator of its own, because torch 2.11 compiles collectives in a graph to wrong gradients.
+@torch.library.custom_op("oncoshift::sum_over_ranks", mutates_args=())
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum a tensor over all ranks; its gradient is the sum of the ranks' gradients."""
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+@sum_over_ranks.register_fake
+def _shape_sum(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _sum_gradients(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG001 - torch's signature
+    total: Tensor = sum_over_ranks(gradient)
+    return total
+
+
+sum_over_ranks.register_autograd(_sum_gradients)
+
+
 def reduce_any(flag: bool, device: torch.device) -> bool:
     """Return whether the flag is set on at least one rank; every rank must call this."""
     if world_size() == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -14,9 +15,16 @@ from oncoshift.serving.classifier import EnsembleClassifier, TileClassifier, log
 from oncoshift.serving.trunks import PARTS, list_trunk_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from oncoshift.serving.classifier import Trunk
+    from oncoshift.serving.timm_trunk import TimmTrunk
     from oncoshift.settings import ModelSettings
+
+    Run = Callable[[Trunk | TimmTrunk, Tensor, Sequence[str]], Tensor]
+
+_MOST_GRAPHS = 64
+"""Most graphs that a process keeps: one for each kind of trunk and shape of its batches."""
 
 
 def list_frozen_parts(freeze: str) -> tuple[str, ...]:
@@ -41,6 +49,7 @@ class AdaptationNet(nn.Module):
 
     Attributes:
         sees_tiles: whether inputs are tiles, which can be augmented.
+        compiles: whether steps of training run the trained parts as one compiled graph.
         libraries: those beside torch whose versions decide what the trunk computes.
     """
 
@@ -58,6 +67,7 @@ class AdaptationNet(nn.Module):
         if settings.lora is not None:
             add_lora(self.classifier.trunk, settings.backbone, settings.lora, self.trained)
         self.sees_tiles = not self.frozen
+        self.compiles = False
         self.per_domain = per_domain
         if per_domain:
             for part in self.trained:
@@ -71,9 +81,12 @@ class AdaptationNet(nn.Module):
         return self
 
     def compile_trained_parts(self) -> None:
-        """Compile the trunk's trained parts by torch.compile; their weights keep their names."""
-        for part in self.trained:
-            getattr(self.classifier.trunk, part).compile()
+        """Have torch compile the trunk's trained parts for steps of training, which have one shape.
+
+        All else runs the same modules uncompiled: validation has other shapes and modes, each of
+        which would take another graph.
+        """
+        self.compiles = bool(self.trained)
 
     def features(self, x: Tensor, sources: int = 0) -> Tensor:
         """Map the output of the frozen parts to the shared feature [N, bottleneck].
@@ -84,7 +97,8 @@ class AdaptationNet(nn.Module):
         """
         if self.per_domain:
             mark_sources(self, sources)
-        z: Tensor = self.classifier.bottleneck(self.classifier.trunk.run(x, self.trained))
+        run = _compile_run() if self.compiles and self.training and torch.is_grad_enabled() else _run
+        z: Tensor = self.classifier.bottleneck(run(self.classifier.trunk, x, self.trained))
         return z
 
     def logits(self, z: Tensor) -> Tensor:
@@ -107,6 +121,25 @@ class AdaptationNet(nn.Module):
         """
         state: dict[str, Tensor] = merge_lora(self.classifier) if self.lora else self.classifier.state_dict()
         return {name: tensor for name, tensor in state.items() if not name.endswith(SOURCE_BUFFERS)}
+
+
+def _run(trunk: Trunk | TimmTrunk, x: Tensor, parts: Sequence[str]) -> Tensor:
+    """Run consecutive parts of a trunk."""
+    return trunk.run(x, parts)
+
+
+@cache
+def _compile_run() -> Run:
+    """Compile `_run`: all parts in one graph for each shape.
+
+    Parts that are compiled one by one share their code with one another, so torch takes them for
+    calls of one function with tensors of many shapes, and makes graphs for any shape, which are
+    slower.
+    """
+    import torch._dynamo  # takes a second
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
+    return torch.compile(_run, dynamic=False)
 
 
 class EnsembleNet(nn.Module):

@@ -9,7 +9,6 @@ import io
 import shutil
 import threading
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from PIL import Image
 
 import oncoshift.serving
 from oncoshift.errors import RegistryError
+from oncoshift.fingerprint import find_library
 from oncoshift.registry.artifacts import write_artifacts
 
 if TYPE_CHECKING:
@@ -113,10 +113,8 @@ def save_folder(package: Package, folder: Path, model: Model | None = None) -> d
 
 def list_requirements(config: ServedConfig) -> list[str]:
     """List what serving needs, at the versions installed here, without local build suffixes."""
-    pins = {name: version(name) for name in SERVED_PACKAGES}
-    if config.reference is not None:
-        pins["numba"] = version("numba")
-    return [f"{name}=={Version(pin).public}" for name, pin in pins.items()]
+    names = SERVED_PACKAGES if config.reference is None else (*SERVED_PACKAGES, "numba")
+    return [f"{name}=={Version(pin).public}" for name, pin in map(find_library, names)]
 
 
 def _build_signature(config: ServedConfig) -> ModelSignature:

@@ -138,6 +138,13 @@ def log_mean_softmax(logits: Tensor) -> Tensor:
 def normalise(tiles: Tensor) -> Tensor:
     """Map uint8 tiles [N, S, S, 3] to float32 [N, 3, S, S], normalised by ImageNet's statistics."""
     x = tiles.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-    mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=x.device).view(1, 3, 1, 1)
-    return (x - mean) / std
+    return (x - _to_channels(IMAGENET_MEAN, x.device)) / _to_channels(IMAGENET_STD, x.device)
+
+
+def _to_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Put a value for each channel on a device, [1, C, 1, 1]; nobody waits for a GPU."""
+    if device.type == "cuda":
+        made = torch.tensor(values).pin_memory().to(device, non_blocking=True)
+    else:
+        made = torch.tensor(values, device=device)
+    return made.view(1, -1, 1, 1)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from oncoshift.training.devices import send
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -70,8 +72,9 @@ class Views:
 def turn(tiles: Tensor, kinds: list[int]) -> Tensor:
     """Rotate tiles [N, S, S, C] by `kind % 4` right angles, and reflect them from kind 4 on."""
     views = torch.empty_like(tiles)
-    for kind in set(kinds):
-        chosen = [position for position, each in enumerate(kinds) if each == kind]
+    found, counts = np.unique(kinds, return_counts=True)
+    positions = send(torch.from_numpy(np.argsort(kinds, kind="stable")), tiles.device)
+    for kind, chosen in zip(found.tolist(), torch.split(positions, counts.tolist()), strict=True):
         turned = torch.rot90(tiles[chosen], kind % 4, dims=(1, 2))
         views[chosen] = turned.flip(2) if kind >= 4 else turned
     return views
@@ -95,7 +98,7 @@ def restain(tiles: Tensor, strengths: Tensor) -> Tensor:
     rest = torch.linalg.cross(stains[0], stains[1])
     basis = torch.cat([stains, (rest / rest.norm())[None]])
     scale = torch.cat([strengths.double().cpu(), torch.ones(len(tiles), 1, dtype=torch.float64)], dim=1)
-    change = torch.linalg.inv(basis) @ (scale[:, :, None] * basis)  # [N, 3, 3]: density in, density out
+    change = send((torch.linalg.inv(basis) @ (scale[:, :, None] * basis)).float(), tiles.device)  # [N, 3, 3]
     density = -torch.log(tiles.clamp(min=1).float() / 255).flatten(1, 2)
-    changed = torch.bmm(density, change.to(tiles.device, torch.float32))
+    changed = torch.bmm(density, change)
     return (255 * torch.exp(-changed)).round_().clamp_(0, 255).to(torch.uint8).view_as(tiles)

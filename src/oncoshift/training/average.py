@@ -35,5 +35,7 @@ class WeightAverage:
         """Update the average with the weights after a step, counted from 0 over the training."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
-        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
-            mine.copy_(theirs)
+        pairs = list(zip(self.net.buffers(), net.buffers(), strict=True))
+        for dtype in {mine.dtype for mine, _ in pairs}:  # as one operation takes one type
+            same = [pair for pair in pairs if pair[0].dtype == dtype]
+            torch._foreach_copy_([mine for mine, _ in same], [theirs for _, theirs in same])

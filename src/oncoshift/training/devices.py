@@ -11,7 +11,9 @@ import torch
 from oncoshift.errors import SettingsError, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
 
     from oncoshift.settings import TrainSettings
 
@@ -36,6 +38,34 @@ def pick_precision(settings: TrainSettings, device: torch.device) -> Precision:
     else:
         native = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return "bf16-mixed" if native else "32-true"
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to a device, without waiting for it.
+
+    A copy to a GPU from ordinary memory would wait until all that the GPU was given before is done.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def begin_reading(flag: Tensor) -> Callable[[], bool]:
+    """Begin to copy a flag from its device, and return a function that waits for that copy alone.
+
+    `bool(flag)` would wait for all that the GPU was given in the meantime, too.
+    """
+    if flag.device.type != "cuda":
+        return lambda: bool(flag)
+    copy = torch.empty(flag.shape, dtype=flag.dtype, pin_memory=True).copy_(flag, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(flag.device))
+
+    def read() -> bool:
+        copied.synchronize()
+        return bool(copy)
+
+    return read
 
 
 def check_processes(processes: int, device: torch.device) -> None:

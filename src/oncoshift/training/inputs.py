@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oncoshift.serving.classifier import normalise
+from oncoshift.training.devices import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +42,7 @@ class PixelInputs:
 
     def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:
         """Return normalised tiles [N, 3, S, S]; `view` gets them as uint8 [N, S, S, 3]."""
-        tiles = torch.from_numpy(self.images[rows])
-        if device.type == "cuda":
-            tiles = tiles.pin_memory().to(device, non_blocking=True)
+        tiles = send(torch.from_numpy(self.images[rows]), device)
         if view is not None:
             tiles = view(tiles)
         return normalise(tiles).contiguous(memory_format=torch.channels_last)
@@ -70,4 +69,4 @@ class FeatureInputs:
 
     def batch(self, rows: NDArray[np.int64], device: torch.device, view: View | None = None) -> Tensor:  # noqa: ARG002
         """Return float features [N, …]; they are of the tile as it is, so `view` is ignored."""
-        return torch.from_numpy(self.values[rows]).to(device, torch.float32)
+        return send(torch.from_numpy(self.values[rows]), device).float()

@@ -15,6 +15,7 @@ import torch
 
 from oncoshift.methods.base import Batch
 from oncoshift.training.augment import Augmentation
+from oncoshift.training.devices import send
 from oncoshift.training.sampling import cycle, draw_source_batches, make_epoch_generator, make_step_generators
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ class Loader:
         jitter = max(self.settings.stain_jitter, needs.stain_jitter)
         return Batch(
             source=self._make_inputs(self.data.source.rows[source], source_rng, jitter),
-            labels=torch.from_numpy(self.data.source.labels[source][self._slice]).to(self.device),
-            organs=torch.from_numpy(self.data.source.organs[source][self._slice]).to(self.device),
+            labels=send(torch.from_numpy(self.data.source.labels[source][self._slice]), self.device),
+            organs=send(torch.from_numpy(self.data.source.organs[source][self._slice]), self.device),
             target=self._make_inputs(target, target_rng, jitter) if self.needs.target else None,
             target_strong=self._make_inputs(target, target_rng, self.needs.strong_jitter)
             if self.needs.strong
@@ -111,7 +112,7 @@ class Loader:
     def _get_anchor(self, rows: NDArray[np.int64]) -> torch.Tensor:
         if self.data.anchor is None:
             raise ValueError("the method needs the anchor of target tiles, and the data have none")
-        return torch.from_numpy(self.data.anchor[rows[self._slice]]).to(self.device, torch.float32)
+        return send(torch.from_numpy(self.data.anchor[rows[self._slice]]).float(), self.device)
 
     def _make_inputs(self, rows: NDArray[np.int64], rng: np.random.Generator, jitter: float) -> torch.Tensor:
         augmentation = Augmentation(self.settings.augment, jitter)

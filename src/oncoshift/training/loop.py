@@ -27,6 +27,7 @@ from oncoshift.training.checkpoint import (
     save_checkpoint,
 )
 from oncoshift.training.devices import (
+    begin_reading,
     check_processes,
     enforcing_determinism,
     explaining_out_of_memory,
@@ -134,11 +135,11 @@ class Trainer:
 
 
 class _Check(NamedTuple):
-    """A step whose loss and gradient are checked later, because reading them makes a GPU wait."""
+    """A step whose loss and gradient are checked in the next one, so that no GPU has to wait."""
 
     epoch: int
     step: int
-    finite: Tensor
+    is_finite: Callable[[], bool]
     figures: dict[str, Tensor]
 
 
@@ -263,8 +264,9 @@ class _Run:
             self.module, self.optimizer, max_norm=settings.grad_clip or math.inf, error_if_nonfinite=False
         ).detach()
         figures["gradient_norm"] = norm
-        check = _Check(position.epoch, position.step, torch.isfinite(loss) & torch.isfinite(norm), figures)
-        if skips and not bool(check.finite):
+        finite = begin_reading(torch.isfinite(loss) & torch.isfinite(norm))
+        check = _Check(position.epoch, position.step, finite, figures)
+        if skips and not check.is_finite():
             return self._skip_step(check, before)
         self._check_last_step()
         self.unchecked = check
@@ -314,7 +316,7 @@ class _Run:
             UntrainableError: loss or gradient is not finite.
         """
         check, self.unchecked = self.unchecked, None
-        if check is not None and not bool(check.finite):
+        if check is not None and not check.is_finite():
             raise UntrainableError(self._describe_nonfinite(check))
 
     def _compute_figures(self) -> dict[str, float]:
