@@ -94,6 +94,7 @@ def test_a_retraining_chooses_and_goes_on_after_a_stop(project: Project) -> None
     assert words.startswith(f"{method} on {variant}")
     assert "chosen of 4 without target labels" in words
     assert ("by the anchor nuclei" in words) is not trusted
+    assert ("nuclei chose the stain variant" in parent.data.tags["oncoshift.anchor"]) is not trusted
     assert parent.data.tags["oncoshift.oracle"] == "false"
     candidates = {run.info.run_name: run.data for run in find_runs(project, "candidate")}
     assert {name: data.tags["oncoshift.chosen"] for name, data in candidates.items()} == {

@@ -198,7 +198,8 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
             method, step = job.settings.train.method, f"witness-{what.replace(' ', '-')}"
             return _train(replace(session, jobs=jobs), recorder, job, step, f"{method} · {what}", f"{method} {what}")
 
-        selection = select_step.run(session.jobs, seeds, session.settings.select, train_witness, session.say)
+        found = select_step.run(session.jobs, seeds, session.settings.select, train_witness, session.say)
+        selection = replace(found, variant_by_anchor=session.choice is not None and session.choice.by_anchor)
         session.say(f"picked: {selection.description}")
         session.say(f"verdict without labels: {selection.verdict.words}")
         selection.record(recorder)

@@ -86,6 +86,11 @@ class Choice:
         return next(each for each in self.candidates if (each.method, each.variant) == (self.method, self.variant))
 
     @property
+    def by_anchor(self) -> bool:
+        """Whether the anchor `nuclei` has chosen the stain variant."""
+        return len({each.variant for each in self.candidates}) > 1 and not _is_trusted(self.chosen)
+
+    @property
     def words(self) -> str:
         """The choice in one line."""
         trained = sum(each.verdict is not None for each in self.candidates)
@@ -95,7 +100,7 @@ class Choice:
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
         several = len({each.variant for each in self.candidates}) > 1
         chosen = f"{self.method} on {self.variant}" if several else self.method
-        if several and not _is_trusted(self.chosen):
+        if self.by_anchor:
             means = ", ".join(f"{name} {mean:.3f}" for name, mean in _follow_anchor(self.candidates).items())
             chosen += f" by the anchor nuclei (mean correlation: {means})"
         if all(each.verdict.kind is Kind.REFUSE for each in self.candidates if each.verdict is not None):

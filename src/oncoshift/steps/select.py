@@ -76,6 +76,7 @@ class Selection:
         anchors: correlation of the pick's predictions with each anchor that is a witness, by name.
         stains: kappa of the pick with the same training on each other stain variant, by name; None
             if that one cannot be trained.
+        variant_by_anchor: whether the anchor `nuclei` has chosen the stain variant before.
     """
 
     picked: TrainedJob
@@ -86,6 +87,7 @@ class Selection:
     agreement: Agreement | None
     anchors: Mapping[str, float] = field(default_factory=dict)
     stains: Mapping[str, float | None] = field(default_factory=dict)
+    variant_by_anchor: bool = False
 
     @property
     def anchor(self) -> str:
@@ -97,7 +99,11 @@ class Selection:
         }
         said = [role for role, holds in roles.items() if holds]
         used = [f"{describe_anchor(settings.anchor)} in {' and '.join(said)}"] if said else []
-        return "; ".join([*used, *(["nuclei picks the seed"] if self.settings.validator == "nuclei" else [])])
+        alone = {
+            "nuclei picks the seed": self.settings.validator == "nuclei",
+            "nuclei chose the stain variant": self.variant_by_anchor,
+        }
+        return "; ".join([*used, *(words for words, holds in alone.items() if holds)])
 
     @property
     def target_labels(self) -> str:
