@@ -50,7 +50,7 @@ def summary(verdict: str, champion: str | None) -> Summary:
         ("refuse", None, "none yet"),
         ("refuse", "1", "version 1"),
         ("promote", "2", "version 2"),
-        ("refuse", "2", "version 2, judged again and refused; it is live until"),
+        ("refuse", "2", "version 2, refused by the gate; it is live until"),
     ],
 )
 def test_a_champion_that_no_longer_passes_is_told(verdict: str, champion: str | None, words: str) -> None:

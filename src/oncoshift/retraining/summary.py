@@ -302,7 +302,7 @@ class Summary:
         if self.champion == self.version and self.action == "refuse":
             # Demoting it would leave no champion, or one not judged on the present data: a person
             # decides.
-            return f"{live}, judged again and refused; it is live until a better one comes or `oncoshift rollback`"
+            return f"{live}, refused by the gate; it is live until a better one comes or `oncoshift rollback`"
         return live
 
 
