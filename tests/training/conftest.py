@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SIDE = 32
 
+FIGURES = ("label_loss", "domain_loss", "gradient_norm", "source_accuracy", "information_maximisation")
+"""Figures of an epoch by which trainings with several processes and with one are compared."""
+
 
 def stripes(count: int, tint: tuple[int, int, int], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw tiles, uint8 [N, S, S, 3], and labels [N].

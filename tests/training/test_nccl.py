@@ -18,7 +18,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
-from training.conftest import draw_data, make_stripes_job
+from training.conftest import FIGURES, draw_data, make_stripes_job
 
 from oncoshift.models import batch_norm, collective
 from oncoshift.settings import TrainSettings
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from oncoshift.data.tables import TrainingData
     from oncoshift.training.job import Job
 
-FIGURES = ("label_loss", "domain_loss", "gradient_norm", "source_accuracy", "information_maximisation")
 CHANGES: dict[str, object] = {
     "train__method": "dann",
     "train__precision": "32-true",

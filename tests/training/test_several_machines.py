@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from support.ports import find_free_port
-from training.conftest import draw_data, make_stripes_job
+from training.conftest import FIGURES, draw_data, make_stripes_job
 
 from oncoshift.errors import SettingsError
 from oncoshift.training.job import find_trained, train_job
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from oncoshift.data.tables import TrainingData
     from oncoshift.training.job import Job
 
-FIGURES = ("label_loss", "domain_loss", "gradient_norm", "source_accuracy", "information_maximisation")
 CHANGES: dict[str, object] = {
     "train__method": "dann",
     "train__precision": "32-true",

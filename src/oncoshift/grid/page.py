@@ -183,7 +183,7 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
             verdict = _NOTHING if candidate.verdict is None else candidate.verdict.kind.value
             name = _name_candidate(results, candidate.method, candidate.variant)
             name += " (chosen)" if candidate == each.choice.chosen else ""
-            score, nuclei = f"{candidate.score:.3f}", f"{np.mean(candidate.nuclei):.3f}"
+            score, nuclei = f"{candidate.score:.3f}", f"{candidate.following:.3f}"
             stain = _NOTHING if candidate.stain is None else f"{candidate.stain:.2f}"
             rows.append((str(each.pool), name, score, nuclei, stain, verdict, _show(_interval(row))))
     variants = results.settings.candidate_variants
@@ -200,11 +200,10 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
         )
         for pool in results.pools
     ]
-    for name, compute in (
-        ("mean balanced accuracy", lambda each: each.row.accuracy),
-        ("mean regret", lambda each: _compute_regret(results, each)),
-    ):
-        compared.append((name, *(f"{np.mean([compute(each) for each in made]):.3f}" for made in ways.values())))
+    accuracies = (np.mean([each.row.accuracy for each in made]) for made in ways.values())
+    regrets = (np.mean([each.regret for each in made]) for made in ways.values())
+    compared.append(("mean balanced accuracy", *(f"{mean:.3f}" for mean in accuracies)))
+    compared.append(("mean regret", *(f"{mean:.3f}" for mean in regrets)))
     header = (
         "target ← sources",
         "candidate",
@@ -481,13 +480,7 @@ def _describe_regret(results: Results, found: list[Chosen]) -> str:
         return _NOTHING
     (each,) = found
     name = _name_candidate(results, each.choice.method, each.choice.variant)
-    return f"{name}: {each.row.accuracy:.3f}, {_compute_regret(results, each):.3f}"
-
-
-def _compute_regret(results: Results, chosen: Chosen) -> float:
-    """Compute what a choice loses against the best that a retraining could have chosen."""
-    best = next(each.best for each in results.chosen if each.pool == chosen.pool)
-    return best.accuracy - chosen.row.accuracy
+    return f"{name}: {each.row.accuracy:.3f}, {each.regret:.3f}"
 
 
 def _describe_variants(results: Results) -> str:

@@ -181,7 +181,7 @@ def run_grid(plan: GridPlan, steps: Steps) -> Results:
 
 def _plan_tasks(plan: GridPlan, steps: Steps, held: ExitStack) -> list[RowTask]:
     """Bring the data of all pools up to date, in the order of rows, and identify the rows."""
-    opened: dict[tuple[Pool, str], tuple[RetrainingPlan, dict[str, ExperimentJobs]]] = {}
+    opened: dict[tuple[Pool, str], tuple[RetrainingPlan, ExperimentJobs]] = {}
     # Heads on a frozen trunk take one thread; its features, computed once, take all cores.
     share = 1 if plan.settings.model.freeze == "all" else plan.settings.paper.workers
     threads = max(1, count_usable_cores() // share)
@@ -193,11 +193,9 @@ def _plan_tasks(plan: GridPlan, steps: Steps, held: ExitStack) -> list[RowTask]:
             own = _plan_pool(plan, row.pool, by)
             held.enter_context(hold_experiment(own.layout))
             steps.data(own)
-            opened[place] = own, {}
-        own, by_variant = opened[place]
-        if row.variant not in by_variant:
-            by_variant[row.variant] = ExperimentJobs.open(own.layout, row.variant, row.pool.sources)
-        key = identify_row(by_variant[row.variant], row, plan.settings)
+            opened[place] = own, ExperimentJobs.open(own.layout, row.variant, row.pool.sources)
+        own, jobs = opened[place]
+        key = identify_row(jobs.on_variant(row.variant), row, plan.settings)
         tasks.append(
             RowTask(row, key, plan.project, own.layout.folder, plan.settings, plan.uri, plan.experiment, threads)
         )

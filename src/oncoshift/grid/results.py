@@ -115,7 +115,8 @@ class Chosen:
         pool: target and sources.
         choice: the choice.
         row: of the chosen candidate.
-        best: the candidate with the best mean on test tiles, by the target's labels.
+        best: of what a retraining chooses from, the one with the best mean on test tiles, by the
+            target's labels.
     """
 
     pool: Pool
@@ -210,13 +211,16 @@ class Results:
         """Choose among methods and variants on each pool by what is known without labels."""
         made = []
         for pool in self.pools:
-            each_row = [self.find(pool, name, variant) for name, variant in product(methods, variants)]
-            found = [row for row in each_row if row is not None and row.is_candidate]
-            if found:
+            if found := self._find_candidates(pool, methods, variants):
                 choice = choose([each.candidate for each in found if each.candidate is not None])
                 row = next(each for each in found if each.candidate == choice.chosen)
-                made.append(Chosen(pool, choice, row, max(found, key=lambda each: each.accuracy)))
+                usual = self._find_candidates(pool, self.candidates, self.settings.candidate_variants)
+                made.append(Chosen(pool, choice, row, max(usual or found, key=lambda each: each.accuracy)))
         return made
+
+    def _find_candidates(self, pool: Pool, methods: Sequence[str], variants: Sequence[str]) -> list[MeasuredRow]:
+        each_row = [self.find(pool, name, variant) for name, variant in product(methods, variants)]
+        return [row for row in each_row if row is not None and row.is_candidate]
 
     @cached_property
     def judged(self) -> pd.DataFrame:

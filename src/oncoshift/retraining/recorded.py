@@ -185,7 +185,7 @@ def evaluate(session: Session, trained: Mapping[str, Sequence[TrainedJob]]) -> E
         evaluation.record(recorder)
         if session.choice is not None:
             # After the choice, since it reads labels of the target.
-            table = choose_step.measure(session.jobs.on_variant, session.choice, session.settings)
+            table = choose_step.measure(session.jobs, session.choice, session.settings)
             recorder.save_table("candidates_on_test", table)
     return evaluation
 

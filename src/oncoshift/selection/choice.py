@@ -61,6 +61,11 @@ class Candidate:
         return fmean(self.scores)
 
     @property
+    def following(self) -> float:
+        """Mean of the correlations with the anchor `nuclei`."""
+        return fmean(self.nuclei)
+
+    @property
     def rank(self) -> tuple[int, float]:
         """The verdict, from 0 for refused ones to 2 for trusted ones, and the score."""
         return (-1 if self.verdict is None else list(Kind)[::-1].index(self.verdict.kind)), self.score
@@ -88,7 +93,11 @@ class Choice:
     @property
     def by_anchor(self) -> bool:
         """Whether the anchor `nuclei` has chosen the stain variant."""
-        return len({each.variant for each in self.candidates}) > 1 and not _is_trusted(self.chosen)
+        return self._has_variants and not _is_trusted(self.chosen)
+
+    @property
+    def _has_variants(self) -> bool:
+        return len({each.variant for each in self.candidates}) > 1
 
     @property
     def words(self) -> str:
@@ -98,8 +107,7 @@ class Choice:
         missing = len(self.candidates) - trained - failed
         failures = f"; {failed} failed" if failed else ""
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
-        several = len({each.variant for each in self.candidates}) > 1
-        chosen = f"{self.method} on {self.variant}" if several else self.method
+        chosen = f"{self.method} on {self.variant}" if self._has_variants else self.method
         if self.by_anchor:
             means = ", ".join(f"{name} {mean:.3f}" for name, mean in _follow_anchor(self.candidates).items())
             chosen += f" by the anchor nuclei (mean correlation: {means})"
@@ -123,7 +131,7 @@ class Choice:
             candidate.variant,
             ", ".join(map(str, candidate.seeds)),
             f"{candidate.score:.3f}",
-            f"{fmean(candidate.nuclei):.3f}",
+            f"{candidate.following:.3f}",
             *("" if value is None else f"{value:.3f}" for value in (candidate.agreement, candidate.stain)),
             kind.value,
             "chosen" if candidate is self.chosen else outcome,

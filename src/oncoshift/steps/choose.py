@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from itertools import product
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -93,7 +92,7 @@ def record_candidate(recorder: RunRecorder, selection: Selection) -> None:
     candidate = describe(selection)
     figures = {
         "candidate/score": candidate.score,
-        "candidate/nuclei": fmean(candidate.nuclei),
+        "candidate/nuclei": candidate.following,
         "candidate/agreement": candidate.agreement,
         "candidate/stain": candidate.stain,
     }
@@ -120,23 +119,23 @@ def record(recorder: RunRecorder, choice: Choice, name: str) -> None:
     recorder.find_step(f"candidate-{name}").set_tags({"oncoshift.chosen": "true"})
 
 
-def measure(open_jobs: Callable[[str], ExperimentJobs], choice: Choice, settings: Settings) -> pd.DataFrame:
+def measure(jobs: ExperimentJobs, choice: Choice, settings: Settings) -> pd.DataFrame:
     """Tabulate the candidates' balanced accuracy on test tiles, which shows what the choice lost.
 
     This reads labels of the target, so it comes after the choice and decides nothing.
 
     Args:
-        open_jobs: opens the jobs of the experiment on a variant.
+        jobs: of the experiment, on any variant.
         choice: whose trainings are found.
         settings: of the experiment.
     """
     rows = []
     for each in choice.candidates:
         if each.seeds:
-            jobs, own = open_jobs(each.variant), {"train__method": each.method, "train__variant": each.variant}
-            made = [jobs.make_job(settings, seed=seed, **own) for seed in each.seeds]
-            seeds = [jobs.train(job, lambda _epoch: None) for job in made]
-            predictions = pd.concat([predict_calibrated(jobs, trained, settings.evaluate)[0] for trained in seeds])
+            on, own = jobs.on_variant(each.variant), {"train__method": each.method, "train__variant": each.variant}
+            made = [on.make_job(settings, seed=seed, **own) for seed in each.seeds]
+            seeds = [on.train(job, lambda _epoch: None) for job in made]
+            predictions = pd.concat([predict_calibrated(on, trained, settings.evaluate)[0] for trained in seeds])
             found = evaluate_domains(predictions, settings.evaluate).organ(settings.target)
             metrics = found.in_words("balanced_accuracy"), found.in_words("auroc")
             rows.append((each.method, each.variant, len(seeds), *metrics))

@@ -76,7 +76,9 @@ class ExperimentJobs:
         if variant == self.variant:
             return self
         if variant not in self._others:
-            self._others[variant] = self.open(self.layout, variant, self.sources, self.folder)
+            opened = self.open(self.layout, variant, self.sources, self.folder)
+            opened._others[self.variant] = self  # the way back need not hash the data again
+            self._others[variant] = opened
         return self._others[variant]
 
     def make_job(self, settings: Settings, **changes: Any) -> Job:
