@@ -40,6 +40,8 @@ SHARED = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared"))
 BUILD = Path("build/selection")
 CHUNK = 32
 ORGANS = ("lung", "colon", "breast", "kidney")
+COMPONENTS, SHARE = 128, 0.8
+"""Of `anchored`: half of the default bottleneck, and the share of tiles that a seed draws."""
 DOMAIN_HEAD = {"weight": 1.0, "max_lambda": 1.0}
 """Settings of every method with a domain or auxiliary head: the plain form, not tuned."""
 
@@ -102,6 +104,30 @@ def anchors(tiles: pd.DataFrame, target: str, settings: AnchorSettings) -> dict[
     of = np.flatnonzero(tiles["organ"] == target)
     known = settings, BUILD / "anchors", digest
     return {name: standardise(measure_anchor(name, images, groups, *known, of)) for name in settings.use}
+
+
+def hold_out(
+    labels: NDArray[np.int64], groups: NDArray[np.str_], target: str, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hold out a third of the groups of each class, at least one.
+
+    Args:
+        labels: of the target's tiles, 0 or 1, [T].
+        groups: of the tiles, [T].
+        target: one of ORGANS, each of which has draws of its own.
+        seed: of the draw.
+
+    Returns:
+        Positions of the other tiles, [P], and of those held out, [H].
+    """
+    rng = np.random.default_rng([seed, ORGANS.index(target)])
+    majority = pd.Series(labels).groupby(groups).mean() > 0.5
+    held: list[str] = []
+    for malignant in (False, True):
+        names = rng.permutation(majority.index[majority == malignant].to_numpy(np.str_))
+        held += names[: max(1, round(len(names) / 3))].tolist()
+    out = np.isin(groups, held)
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from frozen_features import BUILD, ORGANS, SHARED, Spec, anchors, build, experiment, features, training_data
+from frozen_features import (
+    BUILD,
+    COMPONENTS,
+    ORGANS,
+    SHARE,
+    SHARED,
+    Spec,
+    anchors,
+    build,
+    experiment,
+    features,
+    hold_out,
+    training_data,
+)
 from labels_picture import draw_curves
 from scipy.special import logit
 
@@ -65,8 +78,6 @@ ADAPTED = ("erm", "dann_mcc", "self_training")
 ADAPTED_DRAWS = 8
 """Draws in which they are trained."""
 LR, STEPS = 1e-3, 400
-COMPONENTS, SHARE = 128, 0.8
-"""Of `anchored`: half of the default bottleneck, and the share of tiles that a seed draws."""
 RESAMPLES = 2000
 
 
@@ -200,15 +211,8 @@ def read_organ(tiles: pd.DataFrame, values: NDArray[np.float32], name: str, sett
 
 
 def draw(organ: Organ, seed: int) -> Draw:
-    """Hold out a third of the groups of each class, at least one."""
-    rng = np.random.default_rng([seed, ORGANS.index(organ.name)])
-    majority = pd.Series(organ.labels).groupby(organ.groups).mean() > 0.5
-    held: list[str] = []
-    for malignant in (False, True):
-        names = rng.permutation(majority.index[majority == malignant].to_numpy(np.str_))
-        held += names[: max(1, round(len(names) / 3))].tolist()
-    out = np.isin(organ.groups, held)
-    return Draw(organ, seed, np.flatnonzero(~out), np.flatnonzero(out))
+    """Divide an organ's groups into pool and held-out ones."""
+    return Draw(organ, seed, *hold_out(organ.labels, organ.groups, organ.name, seed))
 
 
 def measure_training(each: Draw) -> list[dict[str, Any]]:

@@ -57,6 +57,14 @@ def test_an_anchor_that_points_the_other_way_inverts_the_classes() -> None:
     assert measure_accuracy(solve(features, -anchor, 16).predict(features), labels) < 0.02
 
 
+@pytest.mark.parametrize("malignant", [0.2, 0.75])
+def test_classes_of_unequal_size_are_told_apart(malignant: float) -> None:
+    features, labels, anchor = draw(malignant)
+    solution = solve(features, anchor, 16)
+    assert measure_accuracy(solution.predict(features), labels) > 0.98
+    assert solution.malignant_share == pytest.approx(malignant, abs=0.02)
+
+
 def test_unequal_classes_are_seen(settings_for: Callable[..., Settings]) -> None:
     features, _, anchor = draw(malignant=0.15)
     share = solve(features, anchor, 16).malignant_share

@@ -2,17 +2,19 @@
 
 It reads the trunk's pooled features of the target's tiles and the anchor (`oncoshift.anchors`): no
 label of the target, and nothing of the sources. The features are standardised within the organ,
-clipped, and reduced to principal components. Then, for a growing share q of tiles, those with the
-highest and those with the lowest score are called malignant and benign, and a ridge regression on
-them gives the next score; the first score is the anchor's.
+clipped, and reduced to principal components. Then, in rounds, a growing part of the tiles with the
+highest and of those with the lowest score are called malignant and benign, and a ridge regression
+on them gives the next score; the first score is the anchor's. Otsu's threshold on a round's scores
+says what share of the tiles is malignant, by which the next round divides its tiles. The last
+threshold divides the classes.
 
 The result is linear in the features, so it is written into the network's bottleneck and head: the
 first K units of the bottleneck are the components, the next K their negatives (the ReLU keeps the
 positive part of each), and the head adds them up. Evaluation, Integrated Gradients, export and
 serving see the usual network. The trunk stays as it was loaded.
 
-It needs classes of roughly equal size, as the same share of tiles is taken for each:
-`Solution.malignant_share` estimates the true one.
+A rare class is still a danger: the first round takes as many tiles of each, and calls tiles of the
+other class so. `Solution.malignant_share` estimates the share.
 """
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
 FEWEST = 10
 """Tiles of an organ below which a head would be guessed."""
 
-SHARES = tuple(np.linspace(0.20, 0.45, 6).tolist())
-"""Share of tiles of each class that a round learns from, round by round."""
+PARTS = tuple(np.linspace(0.40, 0.90, 6).tolist())
+"""Part of each class's tiles that a round learns from, round by round."""
+
+EXTREMES = (0.10, 0.90)
+"""Least and greatest share of malignant tiles that a round assumes."""
 
 CLIP = 6.0
 """Standard deviations beyond which a feature is clipped while the head is computed."""
@@ -56,7 +61,7 @@ class Solution:
         weights: float64 [K], from components to the score.
         bias: added to the score, which is positive for malignant.
         malignant_share: estimated share of malignant tiles, 0 to 1, by Otsu's threshold on the
-            scores of the first round; later rounds make the classes look equal.
+            scores of the last round.
     """
 
     projection: NDArray[np.float64]
@@ -130,14 +135,16 @@ def solve(
     reduced = PCA(min(components, len(x) - 1, x.shape[1]), svd_solver="randomized", random_state=seed)
     z = reduced.fit_transform(np.clip((x - centre) / scale, -CLIP, CLIP))
     ridge = Ridge(alpha=PENALTY * float((z**2).sum(axis=1).mean()))
-    malignant_share = 0.5
-    for share in SHARES:
-        low, high = np.quantile(score, (share, 1 - share))
+    share, cut = 0.5, 0.0
+    for part in PARTS:
+        assumed = np.clip(share, *EXTREMES)
+        low, high = np.quantile(score, (part * (1 - assumed), 1 - part * assumed))
         benign, malignant = score <= low, score >= high
         called = benign | malignant
         score = ridge.fit(z[called], np.where(malignant, 1.0, -1.0)[called]).predict(z)
-        if share == SHARES[0] and np.ptp(score) > 0:
-            malignant_share = float((score > threshold_otsu(score)).mean())
+        if np.ptp(score) > 0:
+            cut = float(threshold_otsu(score))
+            share = float((score > cut).mean())
     projection = reduced.components_ / scale
     offset = -projection @ centre - reduced.components_ @ reduced.mean_
-    return Solution(projection, offset, ridge.coef_, float(ridge.intercept_), malignant_share)
+    return Solution(projection, offset, ridge.coef_, float(ridge.intercept_) - cut, share)
