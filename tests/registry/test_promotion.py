@@ -146,15 +146,28 @@ def test_what_cannot_be_done_says_why(client: MlflowClient, name: str) -> None:
     assert aliases(client, name) == {"champion": "1"}
 
 
-def test_a_refused_version_is_promoted_by_force_only(client: MlflowClient, name: str) -> None:
-    refused = Decision(promote=False, reasons=(Reason("AUROC", False, 0.5, 0.75, "too low"),))
-    record_decision(client, name, "1", refused)
-    with pytest.raises(RegistryError, match="the gate refused it"):
+def test_a_refused_version_is_promoted_by_force_only_and_its_history_says_so(client: MlflowClient, name: str) -> None:
+    passed, failed = Reason("worst seed", True, 0.9, 0.7, "fine"), Reason("AUROC", False, 0.5, 0.75, "0.5, too low")
+    record_decision(client, name, "1", Decision(promote=False, reasons=(passed, failed)))
+    with pytest.raises(RegistryError) as caught:
         promote(client, name, "1", "gate", "flow")
+    assert str(caught.value) == (
+        f"{name} version 1: the gate refused it (auroc); `--force` promotes it all the same\n  auroc: 0.5, too low"
+    )
     assert aliases(client, name) == {}
     promote(client, name, "1", "for a comparison", "anna", force=True)
     assert aliases(client, name) == {"champion": "1"}
-    assert list_versions(client, name)[-1].gate == "refuse"
+    row = list_versions(client, name)[-1]
+    assert (row.gate, row.forced) == ("refuse", "anna")
+    assert row.events[-1].words == "promote by anna, forced although the gate refused it (auroc): for a comparison"
+    assert json.loads(read_lines(client, name)[-1])["entry"]["forced"] == "the gate refused it (auroc)"
+
+
+def test_force_that_overrules_nothing_is_not_recorded(client: MlflowClient, name: str) -> None:
+    promote(client, name, "1", "good", "anna", force=True)
+    row = list_versions(client, name)[-1]
+    assert (row.forced, row.events[-1].words) == ("", "promote by anna: good")
+    assert "forced" not in json.loads(read_lines(client, name)[-1])["entry"]
 
 
 def to_third(client: Any, name: str) -> None:

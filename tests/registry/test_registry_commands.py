@@ -61,6 +61,23 @@ def test_a_reason_is_shown_as_it_was_typed_with_who_and_when(
     assert re.search(rf"20\d\d-\d\d-\d\d \d\d:\d\d rollback by {who}: worse", shown)
 
 
+def test_a_version_that_was_forced_past_the_gate_is_listed_as_such(
+    run: Callable[..., int], name: str, tracker: Tracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker.client.set_model_version_tag(name, "1", "oncoshift.gate", "refuse")
+    tracker.client.set_model_version_tag(name, "1", "oncoshift.gate.worst_seed", "FAILED: 0.410, at least 0.7")
+    assert run("promote", "1", "--model", name, "--reason", "good") == 2
+    told = capsys.readouterr().err
+    assert "the gate refused it (worst seed); `--force` promotes it" in told
+    assert "\n  worst seed: 0.410, at least 0.7\n" in told
+    assert run("promote", "1", "--model", name, "--reason", "good", "--force") == 0
+    capsys.readouterr()
+    assert run("models", name) == 0
+    shown, who = " ".join(capsys.readouterr().out.split()), pwd.getpwuid(os.getuid()).pw_name
+    assert f"refuse, forced by {who}" in shown
+    assert f"promote by {who}, forced although the gate refused it (worst seed): good" in shown
+
+
 def test_a_reason_acts_on_no_terminal_and_is_not_blank(
     run: Callable[..., int], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,10 +92,9 @@ def models(context: Context) -> None:
     for column in ("version", "aliases", "gate", "created", "run", "history (UTC)"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        events = [
-            f"{event.at[:16].replace('T', ' ')} {event.kind} by {event.by}: {event.reason}" for event in row.events
-        ]
+        events = [f"{event.at[:16].replace('T', ' ')} {event.words}" for event in row.events]
         gate = row.gate + (f", {row.approval}" if row.approval else "")
+        gate += f", forced by {row.forced}" if row.forced else ""
         gate += f", rolled back: {row.withdrawn}" if row.withdrawn else ""
         cells = (row.version, ", ".join(row.aliases), gate, row.created, row.run_id[:8], "\n".join(events))
         table.add_row(*(Text(cell) for cell in cells))  # people typed names and reasons: no markup

@@ -11,7 +11,6 @@ Callers hold `lock.changing_aliases`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from oncoshift.errors import RegistryError
@@ -97,7 +96,7 @@ def find_change_outside(client: MlflowClient, name: str, last: Event | None, by:
 
 def begin_change(client: MlflowClient, name: str, event: Event) -> None:
     """Record the intent of a change, and make it."""
-    client.set_registered_model_tag(name, INTENT_TAG, json.dumps(asdict(event)))
+    client.set_registered_model_tag(name, INTENT_TAG, json.dumps(event.to_dict()))
     _complete_change(client, name, event)
 
 
@@ -106,7 +105,7 @@ def _complete_change(client: MlflowClient, name: str, event: Event) -> None:
     if event.kind == "undo":
         undone = _derive_undone(event)
         record_event(client, name, undone)
-        append_line(client, name, undone.at, asdict(undone))
+        append_line(client, name, undone.at, undone.to_dict())
     if event.kind == "challenge":
         client.set_registered_model_alias(name, CHALLENGER, event.version)
     elif event.kind == "manual" and event.replaced is not None:
@@ -114,7 +113,7 @@ def _complete_change(client: MlflowClient, name: str, event: Event) -> None:
     elif event.kind in ("promote", "rollback", "undo"):
         _move_champion(client, name, event)
     record_event(client, name, event)
-    append_line(client, name, event.at, asdict(event))
+    append_line(client, name, event.at, event.to_dict())
     client.delete_registered_model_tag(name, INTENT_TAG)
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from mlflow.exceptions import MlflowException
 
 from oncoshift.errors import RegistryError
-from oncoshift.registry.approval import APPROVAL_TAG, Approval
+from oncoshift.registry.approval import Approval
 from oncoshift.registry.client import shorten_error
 from oncoshift.registry.pages import read_pages
+from oncoshift.registry.policy import FAILED
 from oncoshift.registry.times import add_time, get_time
 from oncoshift.registry.tracking import quote_text
 
@@ -55,6 +56,7 @@ class Event:
         by: person or program that made the change.
         reason: reason that was given.
         at: time, ISO 8601 in UTC; it grows along the chain, whatever the machines' clocks say.
+        forced: what the person overruled, as `explain_refusal` says it; empty where nothing was.
     """
 
     kind: Kind
@@ -63,6 +65,17 @@ class Event:
     by: str
     reason: str
     at: str
+    forced: str = ""
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the JSON values to record, without `forced` where nothing was."""
+        return {key: value for key, value in asdict(self).items() if key != "forced" or value}
+
+    @property
+    def words(self) -> str:
+        """What was done, by whom and why, in a line."""
+        forced = f", forced although {self.forced}" if self.forced else ""
+        return f"{self.kind} by {self.by}{forced}: {self.reason}"
 
     @property
     def changes_champion(self) -> bool:
@@ -85,6 +98,7 @@ class VersionRow:
         gate: promote, refuse, await, or empty without a decision of the gate.
         approval: until when a person may approve it, or who did; empty where none was asked for.
         withdrawn: why it was rolled back, or empty.
+        forced: who forced its last promotion, or empty.
         created: time of registration, ISO 8601 in UTC.
         run_id: id of the run that made it.
         events: its history, oldest first.
@@ -95,6 +109,7 @@ class VersionRow:
     gate: str
     approval: str
     withdrawn: str
+    forced: str
     created: str
     run_id: str
     events: tuple[Event, ...]
@@ -162,7 +177,7 @@ def _read_last(client: MlflowClient, name: str, count: int, others: set[str]) ->
 
 def record_event(client: MlflowClient, name: str, event: Event) -> None:
     """Record an event as a tag named by its time, so that recording it again changes nothing."""
-    text = json.dumps(asdict(event))
+    text = json.dumps(event.to_dict())
     client.set_model_version_tag(name, event.version, f"{EVENT_TAG}{event.at}", text)
     if event.changes_champion:
         client.set_registered_model_tag(name, LAST_TAG, text)
@@ -228,23 +243,38 @@ def explain_refusal(version: ModelVersion) -> str | None:
     """Explain why a version must not become champion unless forced; None if it may."""
     withdrawn, gate = version.tags.get(WITHDRAWN_TAG), version.tags.get(GATE_TAG)
     if withdrawn is not None:
-        return f"was rolled back ({withdrawn}); force it to go back"
+        return f"it was rolled back ({withdrawn})"
     if gate == "await":
-        return f"awaits approval; `oncoshift approve {version.version}` gives it"
-    if gate == "refuse" and APPROVAL_TAG in version.tags:
-        return f"passed the gate, but was not approved; its tags {APPROVAL_TAG}.* say why"
-    return f"the gate refused it; its tags {GATE_TAG}.* say why" if gate == "refuse" else None
+        return f"it awaits approval; `oncoshift approve {version.version}` gives it"
+    if gate != "refuse":
+        return None
+    if (approval := Approval.read(version.tags)) is not None:
+        return f"it passed the gate, but was not approved ({approval.words})"
+    failed = list_failed(version)
+    return "the gate refused it" + (f" ({', '.join(failed)})" if failed else "")
+
+
+def list_failed(version: ModelVersion) -> dict[str, str]:
+    """List the conditions of the gate that a version failed: name → its outcome in words."""
+    start, mark = f"{GATE_TAG}.", f"{FAILED}: "
+    return {
+        key.removeprefix(start).replace("_", " "): text.removeprefix(mark)
+        for key, text in sorted(version.tags.items())
+        if key.startswith(start) and text.startswith(mark)
+    }
 
 
 def _make_row(version: ModelVersion, aliases: dict[str, str]) -> VersionRow:
-    number, approval = str(version.version), Approval.read(version.tags)
+    number, approval, events = str(version.version), Approval.read(version.tags), read_events(version)
+    promoted = next((event for event in reversed(events) if event.kind == "promote"), None)
     return VersionRow(
         version=number,
         aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == number)),
         gate=version.tags.get(GATE_TAG, ""),
         approval=approval.words if approval else "",
         withdrawn=version.tags.get(WITHDRAWN_TAG, ""),
+        forced=promoted.by if promoted and promoted.forced else "",
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         run_id=version.run_id or "",
-        events=read_events(version),
+        events=events,
     )

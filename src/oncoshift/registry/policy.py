@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from oncoshift.settings import GateSettings
 
 
+FAILED = "FAILED"
+"""How a tag with the outcome of a failed condition begins."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """One condition of the gate.
@@ -42,7 +46,7 @@ class Reason:
     @property
     def outcome(self) -> str:
         """The outcome in a line, for a tag."""
-        return f"{self.mark if self.passed else 'FAILED'}: {self.words}"
+        return f"{self.mark if self.passed else FAILED}: {self.words}"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from oncoshift.registry.history import (
     choose_time,
     explain_refusal,
     get_version,
+    list_failed,
     read_aliases,
     read_events,
 )
@@ -70,7 +71,7 @@ def promote(
         reason: reason, for the history.
         by: person or program, for the history.
         force: whether to promote a version that the gate refused, that nobody approved or that was
-            rolled back.
+            rolled back; the history then says what was overruled.
         expected: champion that the decision was made against, None for none; it must still be the
             champion. Default: any.
 
@@ -93,10 +94,12 @@ def promote(
         if expected not in (ANY_CHAMPION, champion):
             judged, live = (f"version {each}" if each else "no version" for each in (expected, champion))
             raise ChampionMovedError(f"{name}: {live} is champion now; version {version} was judged against {judged}")
-        if not force and (why := explain_refusal(target)) is not None:
-            raise RegistryError(f"{name} version {version}: {why}")
+        why = explain_refusal(target)
+        if why is not None and not force:
+            failed = "".join(f"\n  {check}: {words}" for check, words in list_failed(target).items())
+            raise RegistryError(f"{name} version {version}: {why}; `--force` promotes it all the same{failed}")
         at = choose_time(last, *read_events(target))
-        begin_change(client, name, Event("promote", version, champion, by, reason, at))
+        begin_change(client, name, Event("promote", version, champion, by, reason, at, why or ""))
         return True
 
 
