@@ -26,7 +26,7 @@ from prefect.settings import get_current_settings
 from flows import PROJECT
 from flows.automations import bring_up_to_date, build_notifications, build_trigger_automations
 from flows.deployments import read_deployments
-from flows.server import check_server_answers
+from flows.server import HOW_TO_START, check_server_answers
 from oncoshift.errors import SettingsError
 from oncoshift.program import run_program
 
@@ -44,8 +44,8 @@ def deploy(given: argparse.Namespace) -> None:
     """Hand the deployments to their work pools; what is wrong in the list is said before.
 
     Raises:
-        SettingsError: see `read_deployments`; no server is named, a deployment has no work pool, or
-            the server lacks one of the pools.
+        SettingsError: see `read_deployments`; no server is named, or by an address that is not that
+            of its API; a deployment has no work pool, or the server lacks one of the pools.
         UnavailableError: the server does not answer.
     """
     deployments = read_deployments(given.file)
@@ -53,8 +53,11 @@ def deploy(given: argparse.Namespace) -> None:
         raise SettingsError(f"{given.file}: {', '.join(without)} has no work_pool; name the one whose workers run it")
     url = get_current_settings().api.url
     if url is None:
-        raise SettingsError("PREFECT_API_URL is not set; it names the server whose workers run the deployments")
-    check_server_answers(url)
+        raise SettingsError(
+            "PREFECT_API_URL is not set; it names the server whose workers run the deployments: "
+            f"{HOW_TO_START}, and set it to the server's address with /api, as http://127.0.0.1:4200/api"
+        )
+    check_server_answers(url, lasting=True)
     _check_pools(given.file, deployments)
     automations = []
     for each in deployments:

@@ -22,7 +22,9 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
+import httpx
 from prefect import get_client
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
@@ -34,7 +36,7 @@ from prefect.settings import (
 )
 
 from flows.runs import OWN_SERVER
-from oncoshift.errors import OncoshiftError, UnavailableError
+from oncoshift.errors import OncoshiftError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -52,6 +54,8 @@ _FLOWS = Path(__file__).resolve().parent.parent
 _STARTUP_SECONDS = 180
 _STOP_SECONDS = 10
 _ANSWER_SECONDS = 5
+HOW_TO_START = "start one by `prefect server start`, or by `make up`, which also runs the schedules itself"
+"""How a user gets a server that lasts."""
 _TAIL = 2000
 """Characters of the server's log that an error shows."""
 
@@ -73,6 +77,7 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
 
     Raises:
         ServerError: the port is taken, or the project's own server does not start.
+        SettingsError: the configured address is not that of Prefect's API.
         UnavailableError: the configured server does not answer.
     """
     configured = get_current_settings().api.url
@@ -108,23 +113,43 @@ def build_environment(port: int) -> dict[str, str]:
     }
 
 
-def check_server_answers(url: str) -> None:
-    """Ask the configured Prefect API for its health.
+def check_server_answers(url: str, *, lasting: bool = False) -> None:
+    """Ask the configured Prefect API for its health; pages, which are HTML, are no answer.
 
     Args:
-        url: its address, for the error.
+        url: its address, for the errors.
+        lasting: whether one of the project's own, which ends with its block, is of no use.
 
     Raises:
+        SettingsError: something else answers there, such as Prefect's pages.
         UnavailableError: it does not answer within seconds, or answers with an error.
     """
     briefly = {PREFECT_API_REQUEST_TIMEOUT: _ANSWER_SECONDS, PREFECT_CLIENT_MAX_RETRIES: 0}
-    with temporary_settings(briefly), get_client(sync_client=True) as client:
-        trouble = client.api_healthcheck()
-    if trouble is not None:
-        raise UnavailableError(
-            f"no Prefect server answers at PREFECT_API_URL ({url}): {_read_first_line(trouble)}; start it, "
-            "correct the address, or unset PREFECT_API_URL to use one of the project's own"
+    try:
+        with temporary_settings(briefly), get_client(sync_client=True) as client:
+            answer = client.request("GET", "/health")
+    except Exception as trouble:
+        if isinstance(trouble, httpx.HTTPStatusError) and trouble.response.status_code == httpx.codes.NOT_FOUND:
+            raise _build_address_error(url) from None
+        advice = (
+            f"{HOW_TO_START}, or correct the address"
+            if lasting
+            else "start it, correct the address, or unset PREFECT_API_URL to use one of the project's own"
         )
+        raise UnavailableError(
+            f"no Prefect server answers at PREFECT_API_URL ({url}): {_read_first_line(trouble)}; {advice}"
+        ) from None
+    if "html" in answer.headers.get("content-type", ""):
+        raise _build_address_error(url)
+
+
+def _build_address_error(url: str) -> SettingsError:
+    if "/api" in urlsplit(url).path:
+        return SettingsError(f"PREFECT_API_URL ({url}): what answers there is not Prefect's API; correct the address")
+    return SettingsError(
+        f"PREFECT_API_URL ({url}) is not the address of Prefect's API, which ends in /api: set it to "
+        f"{url.rstrip('/')}/api"
+    )
 
 
 def _read_first_line(error: Exception) -> str:

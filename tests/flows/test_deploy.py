@@ -91,4 +91,9 @@ def test_a_deployment_without_a_pool_and_no_server_are_told(tmp_path: Path, caps
     assert "retrain/lung has no work_pool; name the one whose workers run it" in capsys.readouterr().err
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         assert main(["--file", write(tmp_path, LISTED)]) == 2
-    assert "PREFECT_API_URL is not set" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "PREFECT_API_URL is not set" in told
+    assert "start one by `prefect server start`, or by `make up`" in told
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        assert main(["--file", write(tmp_path, LISTED)]) == 69
+    assert "unset" not in capsys.readouterr().err

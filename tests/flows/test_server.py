@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from support.answering import answering
 from support.ports import find_free_port
 
-from flows.server import ServerError, ensure_server, guard
-from oncoshift.errors import UnavailableError
+from flows.server import ServerError, check_server_answers, ensure_server, guard
+from oncoshift.errors import SettingsError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -120,3 +122,25 @@ def test_a_configured_server_that_does_not_answer_is_named() -> None:
         ensure_server(),
     ):
         pytest.fail("it started")
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, "application/json"), (200, "text/html")], ids=["none", "pages"])
+def test_an_address_that_is_not_that_of_the_api_is_told(status: int, kind: str) -> None:
+    with answering(status, kind) as address:
+        wrong = f"({address}) is not the address of Prefect's API, which ends in /api: set it to {address}/api"
+        for configured, words in ((address, wrong), (f"{address}/api", "what answers there is not Prefect's API")):
+            with (
+                temporary_settings({PREFECT_API_URL: configured}),
+                pytest.raises(SettingsError, match=re.escape(words)),
+                ensure_server(),
+            ):
+                pytest.fail("it started")
+
+
+def test_where_a_lasting_server_is_needed_nobody_is_told_to_do_without() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
+        pytest.raises(UnavailableError, match="start one by `prefect server start`, or by `make up`") as caught,
+    ):
+        check_server_answers("http://127.0.0.1:1/api", lasting=True)
+    assert "unset" not in str(caught.value)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+from support.answering import answering
 from support.ports import find_free_port
 
 from oncoshift.cli import main
+from oncoshift.maintenance.store_checks import check_prefect
 from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.history import Event
 from oncoshift.registry.lease import LOCK
@@ -122,6 +124,15 @@ def test_a_damaged_champion_and_a_server_that_is_away_are_errors(
     assert f"{weights}: damaged" in damaged
     assert "does not answer (ConnectionError); start it" in away
     assert "secret" not in away
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, "application/json"), (200, "text/html")], ids=["none", "pages"])
+def test_an_address_without_prefects_api_is_told(monkeypatch: pytest.MonkeyPatch, status: int, kind: str) -> None:
+    with answering(status, kind) as address:
+        monkeypatch.setenv("PREFECT_API_URL", address)
+        (finding,) = check_prefect()
+    assert (finding.level, finding.words) == ("error", f"{address}: what answers there is not Prefect's API")
+    assert finding.remedy == "set PREFECT_API_URL to the API's address, which ends in /api"
 
 
 def test_versions_that_differ_from_the_pins_are_named(

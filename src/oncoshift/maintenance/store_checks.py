@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import requests
@@ -65,14 +66,23 @@ def check_prefect() -> Iterator[Finding]:
         return
     shown = remove_credentials(url)
     try:
-        requests.get(f"{url.rstrip('/')}/health", timeout=_SECONDS).raise_for_status()
+        answer = requests.get(f"{url.rstrip('/')}/health", timeout=_SECONDS)
+        is_api = answer.status_code != HTTPStatus.NOT_FOUND and "html" not in answer.headers.get("content-type", "")
+        if is_api:
+            answer.raise_for_status()
     except requests.RequestException as error:
         yield Finding(
             "prefect", "error", f"{shown} does not answer ({type(error).__name__})",
             "start it, or correct or unset PREFECT_API_URL",
         )  # fmt: skip
-    else:
+        return
+    if is_api:
         yield Finding("prefect", "ok", shown)
+    else:
+        yield Finding(
+            "prefect", "error", f"{shown}: what answers there is not Prefect's API",
+            "set PREFECT_API_URL to the API's address, which ends in /api",
+        )  # fmt: skip
 
 
 def check_models(scene: Scene) -> Iterator[Finding]:
