@@ -12,6 +12,7 @@ pages. `--lasting` is for `flows.up`: it has no parent, and ends at SIGTERM.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import select
 import signal
@@ -87,12 +88,21 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
         return
     port = find_free_port(port)
     os.environ[OWN_SERVER] = "1"
+    runs = logging.getLogger("prefect.flow_runs")
+    if not ui:
+        runs.addFilter(_drop_address)
     try:
         with _run_own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{build_address(port)}/api"}):
             yield True
             APILogHandler().flush()  # otherwise the last lines would be sent after the server has ended
     finally:
+        runs.removeFilter(_drop_address)
         del os.environ[OWN_SERVER]
+
+
+def _drop_address(record: logging.LogRecord) -> bool:
+    """Drop the address of a run's page: this server has no pages, and ends with the run."""
+    return not str(record.msg).startswith("View at ")
 
 
 def build_address(port: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,3 +146,17 @@ def test_where_a_lasting_server_is_needed_nobody_is_told_to_do_without() -> None
     ):
         check_server_answers("http://127.0.0.1:1/api", lasting=True)
     assert "unset" not in str(caught.value)
+
+
+def test_the_address_of_a_run_is_told_only_where_it_has_pages(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flows.server._run_own_server", lambda *_, **__: nullcontext())
+    runs = logging.getLogger("prefect.flow_runs")
+    monkeypatch.setattr(runs, "propagate", True)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        for ui in (False, True):
+            with ensure_server(ui=ui):
+                runs.warning("View at http://127.0.0.1:1/runs/%s", ui)
+                runs.warning("Beginning flow run")
+    assert caplog.messages == ["Beginning flow run", "View at http://127.0.0.1:1/runs/True", "Beginning flow run"]
