@@ -166,7 +166,7 @@ def explain(context: Context) -> None:
     from oncoshift.steps.recorder import FolderRecorder
 
     jobs = _open_jobs(context)
-    with showing_progress("explain") as on_progress:
+    with showing_progress("explain: attribution maps") as on_progress:
         explained = step.run(jobs, _read_trained(context, jobs), on_progress)
     explained.record(FolderRecorder(context.layout.outputs / "explain"))
     for name, value in explained.explanation.as_dict().items():

@@ -112,7 +112,7 @@ def explain(
         checked: whether to compare baselines and randomise parameters, on `settings.checked_tiles`.
         seed: of the bootstrap, and of random orders and parameters.
         kept: see `attribute_tiles`.
-        on_progress: called with tiles done and tiles in all; a check counts each of its tiles.
+        on_progress: called with attribution maps done and in all; checks need several of a tile.
 
     Raises:
         DataError: shapes do not fit.

@@ -214,7 +214,7 @@ def select(session: Session, seeds: Sequence[TrainedJob]) -> Selection:
 def explain(session: Session, selection: Selection, control: TrainedJob) -> None:
     """Compute attributions of the pick, and of the control of its seed, on target tiles."""
     with session.recorder.step("explain") as recorder:
-        progress = report_tenths("explain: tiles", session.say)
+        progress = report_tenths("explain: attribution maps", session.say)
         explain_step.run(session.jobs, selection.picked, progress, control).record(recorder)
 
 

@@ -94,7 +94,7 @@ def run(
     Args:
         jobs: of the experiment.
         trained: the model's job.
-        on_progress: called with the number of tiles done and the total, of the model.
+        on_progress: called with the number of attribution maps done and the total, of the model.
         control: job of the source-only model.
     """
     tiles = jobs.load_tiles(("test",))
