@@ -57,6 +57,8 @@ _STOP_SECONDS = 10
 _ANSWER_SECONDS = 5
 HOW_TO_START = "start one by `prefect server start`, or by `make up`, which also runs the schedules itself"
 """How a user gets a server that lasts."""
+_TELL_ADDRESS = "prefect.flow_runs", "prefect.engine"
+"""Loggers that tell the address of a run's page."""
 _TAIL = 2000
 """Characters of the server's log that an error shows."""
 
@@ -88,15 +90,16 @@ def ensure_server(port: int | None = None, *, ui: bool = False) -> Iterator[bool
         return
     port = find_free_port(port)
     os.environ[OWN_SERVER] = "1"
-    runs = logging.getLogger("prefect.flow_runs")
-    if not ui:
-        runs.addFilter(_drop_address)
+    loggers = [] if ui else [logging.getLogger(name) for name in _TELL_ADDRESS]
+    for logger in loggers:
+        logger.addFilter(_drop_address)
     try:
         with _run_own_server(port, ui=ui), temporary_settings({PREFECT_API_URL: f"{build_address(port)}/api"}):
             yield True
             APILogHandler().flush()  # otherwise the last lines would be sent after the server has ended
     finally:
-        runs.removeFilter(_drop_address)
+        for logger in loggers:
+            logger.removeFilter(_drop_address)
         del os.environ[OWN_SERVER]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from oncoshift.commands import stages
 from oncoshift.explain.explanation import Explanation, explain
 from oncoshift.serving.classifier import TileClassifier
 from oncoshift.settings import ExplainSettings
@@ -18,6 +19,7 @@ from oncoshift.steps.explain import ExplainedModel
 from oncoshift.steps.recorder import FolderRecorder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -74,3 +76,17 @@ def test_tables_compare_models_and_baselines(folder: Path) -> None:
     baselines = pd.read_csv(folder / "baselines.csv")
     assert baselines["baseline"].tolist() == ["mean", "blurred", "white", "black"]
     assert baselines["agreement"][0] == 1
+
+
+def test_its_progress_names_what_it_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The maps of checks count as well, so there are more than tiles."""
+
+    def run(_jobs: object, _trained: object, on_progress: Callable[[int, int], None]) -> Mock:
+        on_progress(20, 20)
+        return Mock(explanation=Mock(as_dict=dict))
+
+    monkeypatch.setattr("oncoshift.commands.stages._open_jobs", Mock())
+    monkeypatch.setattr("oncoshift.commands.stages._read_trained", Mock())
+    monkeypatch.setattr("oncoshift.steps.explain.run", run)
+    stages.explain(Mock())
+    assert capsys.readouterr().err == "explain: attribution maps: 20/20\n"

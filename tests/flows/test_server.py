@@ -148,15 +148,17 @@ def test_where_a_lasting_server_is_needed_nobody_is_told_to_do_without() -> None
     assert "unset" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.engine"])
 def test_the_address_of_a_run_is_told_only_where_it_has_pages(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     monkeypatch.setattr("flows.server._run_own_server", lambda *_, **__: nullcontext())
-    runs = logging.getLogger("prefect.flow_runs")
-    monkeypatch.setattr(runs, "propagate", True)
+    logger = logging.getLogger(name)
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("prefect"), "propagate", True)
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         for ui in (False, True):
             with ensure_server(ui=ui):
-                runs.warning("View at http://127.0.0.1:1/runs/%s", ui)
-                runs.warning("Beginning flow run")
+                logger.warning(f"View at http://127.0.0.1:1/runs/{ui}")
+                logger.warning("Beginning flow run")
     assert caplog.messages == ["Beginning flow run", "View at http://127.0.0.1:1/runs/True", "Beginning flow run"]
