@@ -19,6 +19,8 @@ def test_without_bounds_every_rule_passes_and_records_its_value() -> None:
     found = {reason.check: reason for reason in check_policy(GateSettings(), bad)}
     assert all(reason.passed for reason in found.values())
     assert found["calibration error"].words == "0.900, no bound is set (gate.max_ece)"
+    assert (found["alarms"].words, found["alarms"].listed) == ("2 open, no bound is set (gate.max_alarms)", ("a", "b"))
+    assert found["alarms"].outcome == "recorded: 2 open, no bound is set (gate.max_alarms): a; b"
     assert [found[name].value for name in ("worst seed", "latency", "alarms")] == [0.1, 900.0, 2]
 
 

@@ -84,6 +84,16 @@ def test_what_is_written_is_read_and_keeps_its_form() -> None:
     assert values["gate"]["verdict"] == "refuse"
 
 
+def test_each_open_alarm_has_a_line_of_its_own() -> None:
+    alarms = Reason("alarms", False, 2, 0, "2 open, at most 0", ("dann seed 0: a constant predictor", "few groups"))
+    found = replace(summary("refuse", "1"), gate=Decision(False, (alarms,)))
+    shown = ["  ✗ alarms: 2 open, at most 0", "      dann seed 0: a constant predictor", "      few groups"]
+    assert "\n".join(shown) in "\n".join(found.to_lines())
+    listed = "- ✗ alarms: 2 open, at most 0\n  - dann seed 0: a constant predictor\n  - few groups\n"
+    assert listed in found.to_markdown()
+    assert Summary.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
 @pytest.mark.parametrize("change", [{"rows": None}, {"verdict": {"kind": "fine", "reasons": []}}, {"more": 1}])
 def test_what_another_version_wrote_is_told(change: dict[str, Any]) -> None:
     with pytest.raises(DamagedFileError, match="another version of oncoshift wrote it"):

@@ -163,12 +163,12 @@ class Decision:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read the values that `to_dict` wrote."""
-        reasons = tuple(Reason(**reason) for reason in values["reasons"])
+        reasons = tuple(Reason(**{**reason, "listed": tuple(reason.get("listed", ()))}) for reason in values["reasons"])
         known = {name: values[name] for name in ("champion", "at", "approve_until", "labels") if name in values}
         return cls(values["promote"], reasons, tuple(values["flags"]), **known)
 
     def to_markdown(self) -> str:
-        """Render as a Markdown section with a table, failed conditions first."""
+        """Render as a Markdown section: a table, failed conditions first, and what they counted."""
         failed = sum(not reason.passed for reason in self.reasons)
         outcome = "all conditions hold" if self.promote else f"{failed} of {len(self.reasons)} conditions failed"
         outcome += f"; a person must approve until {self.approve_until}" if self.action == "await" else ""
@@ -179,6 +179,9 @@ class Decision:
             for reason in ordered
         ]
         head = ["| | check | value | limit | |", "|---|---|---:|---:|---|"]
+        for reason in ordered:
+            if reason.listed:
+                rows += ["", f"{escape(reason.check)}:", "", *(f"- {escape(each)}" for each in reason.listed)]
         notes = [f"> {escape(flag)}" for flag in self.flags]
         return "\n".join([f"**{self.action}**: {outcome}.", "", *head, *rows, *(["", *notes] if notes else [])]) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from oncoshift.registry.approval import APPROVAL_TAG, Approval
@@ -47,7 +48,10 @@ def record_decision(
         for key, text in {**tags, GATE_TAG: action}.items():
             if present.get(key) != text:
                 client.set_model_version_tag(name, str(version), key, text)
-        entry = {"kind": "gate", "version": str(version), **decision.to_dict()}
+        in_lines = replace(
+            decision, reasons=tuple(replace(each, words=each.line, listed=()) for each in decision.reasons)
+        )
+        entry = {"kind": "gate", "version": str(version), **in_lines.to_dict()}  # `append_line` cuts long lines
         append_line(client, name, decision.at, entry)
 
 

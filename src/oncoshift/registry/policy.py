@@ -5,7 +5,7 @@ A rule without a bound still records its value, so that a bound can be chosen fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Reason:
         value: the value that was judged; None where the condition is not about a number.
         limit: the bound that the value must reach; None likewise.
         words: the condition and its outcome in a sentence.
+        listed: what was counted, a sentence each; pages give each a line.
     """
 
     check: str
@@ -35,6 +36,7 @@ class Reason:
     value: float | None
     limit: float | None
     words: str
+    listed: tuple[str, ...] = ()
 
     @property
     def mark(self) -> Literal["passed", "recorded", "failed"]:
@@ -46,7 +48,12 @@ class Reason:
     @property
     def outcome(self) -> str:
         """The outcome in a line, for a tag."""
-        return f"{self.mark if self.passed else FAILED}: {self.words}"
+        return f"{self.mark if self.passed else FAILED}: {self.line}"
+
+    @property
+    def line(self) -> str:
+        """The condition, its outcome and what was counted in one line."""
+        return f"{self.words}: {'; '.join(self.listed)}" if self.listed else self.words
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,12 @@ class PolicyEvidence:
 
 def check_policy(settings: GateSettings, evidence: PolicyEvidence) -> tuple[Reason, ...]:
     """Check the optional rules of section `gate`; a value that is NaN fails its condition."""
-    alarms = evidence.alarms
-    listed = f": {'; '.join(alarms)}" if alarms else ""
+    alarms = _check("alarms", len(evidence.alarms), settings.max_alarms, "most", "max_alarms", " open")
     return (
         _check("calibration error", evidence.ece, settings.max_ece, "most", "max_ece"),
         _check("worst seed", evidence.worst_seed, settings.min_worst_seed, "least", "min_worst_seed"),
         _check("latency", evidence.latency_ms, settings.max_latency_ms, "most", "max_latency_ms", " ms a tile"),
-        _check("alarms", len(alarms), settings.max_alarms, "most", "max_alarms", f" open{listed}"),
+        replace(alarms, listed=tuple(evidence.alarms)),
         _check_explanation(settings, evidence.map_similarity),
     )
 

@@ -237,7 +237,7 @@ def _describe_decision(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _list_conditions(decision: Decision) -> list[dict[str, str]]:
+def _list_conditions(decision: Decision) -> list[dict[str, Any]]:
     """List the gate's conditions, failed ones first."""
     return [
         {
@@ -246,6 +246,7 @@ def _list_conditions(decision: Decision) -> list[dict[str, str]]:
             "value": _format_cell(reason.value),
             "limit": _format_cell(reason.limit),
             "words": reason.words,
+            "listed": reason.listed,
         }
         for reason in sorted(decision.reasons, key=lambda reason: reason.passed)
     ]

@@ -238,7 +238,9 @@ class Summary:
         lines += [f"- {escape(reason)}" for reason in self.verdict.reasons]
         lines += ["", f"Gate: **{self.action}** for version {self.version}; champion: {self._champion}.", ""]
         lines += [f"- Approval: {escape(self.approval.words)}"] if self.approval else []
-        lines += [f"- {_choose_mark(reason)} {reason.check}: {escape(reason.words)}" for reason in self.gate.reasons]
+        for reason in self.gate.reasons:
+            lines += [f"- {_choose_mark(reason)} {reason.check}: {escape(reason.words)}"]
+            lines += [f"  - {escape(each)}" for each in reason.listed]
         lines += [f"- {escape(flag)}" for flag in self.gate.flags]
         if self.findings:
             lines += ["", "Found in the trainings:", "", *(f"- {escape(finding)}" for finding in self.findings)]
@@ -265,7 +267,7 @@ class Summary:
             *(f"  {reason}" for reason in self.verdict.reasons),
             f"gate: {self.action} version {self.version}",
             *([f"  approval: {self.approval.words}"] if self.approval else []),
-            *(f"  {_choose_mark(reason)} {reason.check}: {reason.words}" for reason in self.gate.reasons),
+            *(line for reason in self.gate.reasons for line in _list_reason(reason)),
             *(f"  ! {flag}" for flag in self.gate.flags),
             f"champion of {self.model}: {self._champion}",
         ]
@@ -304,6 +306,10 @@ class Summary:
             # decides.
             return f"{live}, refused by the gate; it is live until a better one comes or `oncoshift rollback`"
         return live
+
+
+def _list_reason(reason: Reason) -> list[str]:
+    return [f"  {_choose_mark(reason)} {reason.check}: {reason.words}", *(f"      {each}" for each in reason.listed)]
 
 
 def _choose_mark(reason: Reason) -> str:
