@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from oncoshift.registry.card import (
+    LEGEND,
     MADE_UP,
     NOT_JUDGED,
     RESEARCH_ONLY,
@@ -15,6 +16,7 @@ from oncoshift.registry.card import (
 )
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.policy import Reason
+from oncoshift.selection.choice import Candidate, choose
 from oncoshift.selection.verdict import Kind, Verdict
 
 FACTS = CardFacts(
@@ -55,6 +57,13 @@ def test_figures_are_this_models_beside_the_mean_of_the_seeds() -> None:
         "| --- | --- | --- |\n"
         "| AUROC | 0.851 [0.700, 0.950] | 0.700 [0.500, 0.900] |\n"
     ) in render_card(FACTS)
+
+
+def test_the_columns_of_the_table_of_candidates_are_explained() -> None:
+    tried = Candidate("mcc", "none", (0,), (0.5,), (0.2,), 0.6, None, Verdict(Kind.DOUBT, ("few tiles",)))
+    card = render_card(replace(FACTS, choice=choose([tried])))
+    assert f"({LEGEND}.)" in card
+    assert all(f"{column}: " in LEGEND for column in ("score", "nuclei", "agreement", "stain", "verdict"))
 
 
 def test_the_anchor_is_named_as_prior_knowledge() -> None:

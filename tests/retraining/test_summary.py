@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oncoshift.files import DamagedFileError
+from oncoshift.registry.card import LEGEND
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.policy import Reason
 from oncoshift.registry.tracking import Tracker
 from oncoshift.retraining.recipe import find_previous_outcome
 from oncoshift.retraining.summary import SUMMARY, Outcome, Row, Summary
+from oncoshift.selection.choice import Candidate, choose
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.steps.recorder import RunRecorder
 
@@ -82,6 +84,15 @@ def test_what_is_written_is_read_and_keeps_its_form() -> None:
     assert values["verdict"] == {"kind": "doubt", "reasons": ["one source organ"]}
     assert values["rows"][0]["balanced_accuracy"] == "0.5"
     assert values["gate"]["verdict"] == "refuse"
+
+
+def test_the_table_of_candidates_has_a_legend() -> None:
+    tried = Candidate("mcc", "none", (0,), (0.5,), (0.2,), 0.6, None, Verdict(Kind.DOUBT, ("few tiles",)))
+    found = replace(summary("refuse", "1"), choice=choose([tried]))
+    lines = found.to_lines()
+    assert lines[lines.index("picked: seed 0") - 1] == f"  ({LEGEND})"
+    assert f"({LEGEND}.)" in found.to_markdown().splitlines()
+    assert LEGEND not in summary("refuse", "1").to_markdown()
 
 
 def test_each_open_alarm_has_a_line_of_its_own() -> None:

@@ -21,6 +21,14 @@ RESEARCH_ONLY = (
 NOT_JUDGED = "Not asked when this was written; the version's description in the registry has its decision."
 MADE_UP = "Trained and judged on made-up tissue (the phantom): the figures show that the machinery works, and no more."
 
+LEGEND = (
+    "score: select.validator, mean of the seeds; nuclei: correlation of predictions with the share of nuclei, mean of "
+    "the seeds, where a negative one speaks for exchanged classes; agreement: kappa of the best seed with models of "
+    "single organs, 1 if they call all tiles alike; stain: least kappa of the best seed with the same training on "
+    "another of select.variants; verdict: on the best seed; none of it reads target labels"
+)
+"""The columns of the table of candidates (`selection.choice.HEADER`) in words."""
+
 _SECTION = "\n\n## "
 
 
@@ -140,6 +148,7 @@ def _render_verdict(facts: CardFacts) -> str:
     lines = [f"Picked: {facts.selection}.", "", *anchor, f"**{facts.verdict.kind.value}**", "", *reasons]
     if facts.choice is not None:
         lines += ["", f"Method: {facts.choice.words}.", "", render_table(HEADER, facts.choice.rows)]
+        lines += ["", f"({LEGEND}.)"]
     return "\n".join(lines)
 
 

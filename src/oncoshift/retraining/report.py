@@ -26,7 +26,7 @@ from oncoshift.evaluation.weighted import METRIC_NAMES
 from oncoshift.files import DamagedFileError
 from oncoshift.labels.table import OF_PRIOR
 from oncoshift.methods.registry import METHODS
-from oncoshift.registry.card import MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
+from oncoshift.registry.card import LEGEND, MADE_UP, RESEARCH_ONLY, describe_input, describe_scope, describe_use
 from oncoshift.registry.decision import CONTRADICTION
 from oncoshift.retraining.changes import find_changes, list_datasets, read_profile
 from oncoshift.retraining.naming import list_retraining_parameters
@@ -69,6 +69,10 @@ _TITLES = {
 }
 
 
+_LEGENDS = {_TITLES["candidates"]: LEGEND}
+"""Title of a table → what its columns are."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture of the report.
@@ -92,11 +96,13 @@ class Table:
         title: its heading.
         header: names of the columns.
         rows: formatted cells.
+        legend: what the columns are; empty where their names say it.
     """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    legend: str = ""
 
 
 def render_report(session: Session, summary: Summary, evaluation: Evaluation, facts: CardFacts) -> str:
@@ -325,7 +331,8 @@ def _read_table(path: str, content: bytes) -> list[Table]:
     if len(rows) > _MAX_ROWS or len(header) > _MAX_COLUMNS:
         return []
     cells = tuple(tuple(_format_cell(cell) for cell in row) for row in rows)
-    return [Table(_format_title(path), tuple(map(_format_name, header)), cells)]
+    title = _format_title(path)
+    return [Table(title, tuple(map(_format_name, header)), cells, _LEGENDS.get(title, ""))]
 
 
 def _format_title(path: str) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from oncoshift.files import DamagedFileError
 from oncoshift.markdown import escape, render_table
 from oncoshift.registry.approval import Approval
+from oncoshift.registry.card import LEGEND
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.history import find_champion, get_version
 from oncoshift.registry.views import RETRAININGS, build_artifact_path, build_view_path
@@ -234,6 +235,7 @@ class Summary:
         lines += ["", f"Gain in balanced accuracy, paired: {self._gain}.", ""]
         if self.choice is not None:
             lines += [f"Method: {self.choice.words}.", "", render_table(HEADER, self.choice.rows), ""]
+            lines += [f"({LEGEND}.)", ""]
         lines += [f"Picked: {self.picked}. Verdict without labels: **{self.verdict.kind.value}**.", ""]
         lines += [f"- {escape(reason)}" for reason in self.verdict.reasons]
         lines += ["", f"Gate: **{self.action}** for version {self.version}; champion: {self._champion}.", ""]
@@ -277,7 +279,7 @@ class Summary:
             return []
         facts = (zip(HEADER, row, strict=True) for row in self.choice.rows)
         lines = [", ".join(f"{name} {value}" for name, value in row if value) for row in facts]
-        return [f"method: {self.choice.words}", *(f"  {line}" for line in lines)]
+        return [f"method: {self.choice.words}", *(f"  {line}" for line in lines), f"  ({LEGEND})"]
 
     @property
     def mean_of_seeds(self) -> str:
