@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings, TrackingSettings
 
 EXPERIMENTS = "experiments"
+EXPERIMENT_TAG = "oncoshift.experiment"
+"""Tag of a retraining's run with the name of its experiment; absent for the project's root."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SQLITE = "sqlite:///"
 _DVC_CONFIG = """\

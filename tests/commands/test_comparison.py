@@ -18,6 +18,8 @@ LONG = "retrain-kidney-" + "a-name-as-long-as-a-person-likes-" * 4
 ONE, OTHER = "1" * 32, "2" * 32
 SEEDS = {f"{LONG}1": "0", f"{LONG}2": "0", "[/b]": "3, 4"}
 
+EXPERIMENTS = {"[/b]": {"oncoshift.experiment": "real-[lung]"}}
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -30,7 +32,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tracker = Tracker(uri, "tests")
     for name, test_set, accuracy in ((f"{LONG}1", ONE, 0.75), (f"{LONG}2", ONE, 0.5), ("[/b]", OTHER, 0.25)):
         tags = {"oncoshift.step": "retrain", "oncoshift.target": "kidney", "oncoshift.gate": "promote"}
-        run = tracker.find_or_start_run(name, name, tags=tags)
+        run = tracker.find_or_start_run(name, name, tags=tags | EXPERIMENTS.get(name, {}))
         tracker.log_params(run, {"method": "dann", "control": "erm", "trunk": "resnet18", "seeds": SEEDS[name]})
         figure = "target/balanced_accuracy"
         tracker.log_metrics(run, [(0, 0, {figure: accuracy, f"{figure}_low": 0.125, f"{figure}_high": 1.0})])
@@ -50,6 +52,17 @@ def test_names_are_whole_and_any_text_is_shown_as_it_is(project: Path, capsys: p
     for name in (f"{LONG}1", f"{LONG}2", "[/b]"):
         assert sum(name in line for line in lines) == 1
     assert "unfinished" not in "".join(lines)
+
+
+def test_an_experiment_is_named_where_there_is_one(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        [cell.strip() for cell in line.split("│")] for line in compare(project, capsys).splitlines() if "│" in line
+    ]
+    assert {cells[1]: cells[2] for cells in lines if cells[1] in SEEDS} == {
+        f"{LONG}1": "",
+        f"{LONG}2": "",
+        "[/b]": "real-[lung]",
+    }
 
 
 def test_seeds_are_counted_since_the_seed_zero_alone_reads_as_none(

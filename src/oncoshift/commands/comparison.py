@@ -47,6 +47,7 @@ class Row:
     Attributes:
         run: name of its run in MLflow.
         run_id: id of that run.
+        experiment: name of its folder in experiments/; empty for the project's own settings.
         started: start time, ISO 8601 in UTC.
         backbone: `model.backbone`.
         variant: `train.variant`.
@@ -64,6 +65,7 @@ class Row:
 
     run: str
     run_id: str
+    experiment: str
     started: str
     backbone: str
     variant: str
@@ -152,12 +154,15 @@ def _find_finished_runs(context: Context) -> Sequence[Run]:
 
 
 def _to_row(run: Run) -> Row:
+    from oncoshift.experiments import EXPERIMENT_TAG
+
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     inputs = run.inputs.dataset_inputs if run.inputs else ()
     digests = {each.dataset.name: each.dataset.digest for each in inputs}
     return Row(
         run=run.info.run_name,
         run_id=run.info.run_id,
+        experiment=tags.get(EXPERIMENT_TAG, ""),
         started=datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds"),
         backbone=params.get("trunk", ""),
         variant=params.get("variant", ""),
@@ -190,9 +195,10 @@ def _build_table(target: str, rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    named = any(row.experiment for row in rows)
     table = Table(title=f"{target}: balanced accuracy on test tiles", title_justify="left")
     of_run, results = (
-        ("run", "backbone", "variant", "seeds"),
+        ("run", *(["experiment"] if named else []), "backbone", "variant", "seeds"),
         ("source-only", "adapted", "gain", "verdict", "gate"),
     )
     for column in (*of_run, *results, "version", "test set"):
@@ -200,6 +206,7 @@ def _build_table(target: str, rows: Sequence[Row]) -> Table:
     for row in rows:
         cells = (
             f"{row.run}\n{row.run_id[:_DIGITS]}, {row.started[:16].replace('T', ' ')} UTC",
+            *([row.experiment] if named else []),
             row.backbone, row.variant, _count_seeds(row.seeds), f"{row.control} {row.control_accuracy or '–'}",
             f"{row.method} {row.method_accuracy or '–'}", str(row.gain or "–"), row.verdict, row.gate, row.version,
             row.test_set[:_DIGITS],

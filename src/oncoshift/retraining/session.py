@@ -9,6 +9,7 @@ from oncoshift.anchors.values import identify_anchor
 from oncoshift.data.loading import TRAINING_SPLITS
 from oncoshift.data.normalize import SHEET
 from oncoshift.data.parquet import read_table
+from oncoshift.experiments import EXPERIMENT_TAG
 from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value, fingerprint_weights
 from oncoshift.labels.table import USES, locate_labels, read_labels, select_labels
@@ -163,6 +164,7 @@ def open_session(plan: RetrainingPlan, jobs: ExperimentJobs) -> Session:
             "oncoshift.target": settings.target,
             "oncoshift.sources": ",".join(settings.sources),
             "oncoshift.made_up_data": str(settings.ingest.adapter == "phantom").lower(),
+            **({} if plan.layout.folder == plan.project else {EXPERIMENT_TAG: plan.layout.folder.name}),
         },
     )
     save_views(tracker.client, tracker.experiment_id)
