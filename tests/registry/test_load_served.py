@@ -162,6 +162,19 @@ def test_without_a_store_none_is_made(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_target_without_a_champion_is_told_with_what_makes_one(
+    tracker: Tracker, unique: Callable[[str], str]
+) -> None:
+    name = unique("oncoshift-skin")
+    target = name.removeprefix("oncoshift-")
+    words = f"no champion yet for target {target}; run `oncoshift retrain`"
+    with pytest.raises(RegistryError, match=words):
+        load_served(f"models:/{name}@champion", tracker.uri)
+    tracker.client.create_registered_model(name)
+    with pytest.raises(RegistryError, match=words):
+        load_served(f"models:/{name}@champion", tracker.uri)
+
+
 def test_what_is_missing_is_named(
     tracker: Tracker, make_package: Callable[[str], Package], unique: Callable[[str], str], tmp_path: Path
 ) -> None:

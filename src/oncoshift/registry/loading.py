@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ import mlflow.pyfunc
 import mlflow.pyfunc.model
 from mlflow.artifacts import download_artifacts
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 
 _LOADER = "mlflow.pyfunc.loaders.code_model"
 """MLflow's loader of models-from-code, in MLmodel."""
+
+_OF_CHAMPION = re.compile(r"models:/oncoshift-(.+)@champion")
+"""URI of a target's champion."""
+
+_ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+"""MLflow's codes for a model, and for an alias, that is not there."""
 
 _IN_STORE = frozenset({"models", "runs", "mlflow-artifacts"})
 
@@ -192,12 +200,23 @@ def _find_in_store(uri: str, tracking_uri: str | None) -> _StoredModel:
     if tracking_uri is None:
         raise RegistryError(f"{uri}: give the tracking store that knows it")
     if tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).is_file():
-        raise RegistryError(f"{uri}: there is no store {tracking_uri}, so there are no registered models")
+        raise RegistryError(
+            f"{uri}: there is no store {tracking_uri}, so there are no registered models; run `oncoshift retrain`"
+        )
     client = open_client(tracking_uri)
     if urlparse(uri).scheme != "models":
         return _StoredModel(uri, uri, None)
     with _naming_errors(uri):
-        named = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
+        try:
+            named = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
+        except MlflowException as error:
+            target = _OF_CHAMPION.fullmatch(uri)
+            if target is None or error.error_code not in _ABSENT:
+                raise
+            raise RegistryError(
+                f"{uri}: no champion yet for target {target[1]}; run `oncoshift retrain`, whose model becomes champion "
+                "if it passes the gate; `oncoshift models` lists what there is"
+            ) from None
         if len(named) == 1:
             model = client.get_logged_model(named[0])
             return _StoredModel(model.artifact_location, uri, model.tags.get(SUMS_TAG))
