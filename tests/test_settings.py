@@ -378,3 +378,11 @@ def test_methods_that_cannot_be_chosen_are_told(override: str, message: str) -> 
     with pytest.raises(SettingsError) as caught:
         load_settings(overrides=("model.freeze=all", override))
     assert message in str(caught.value)
+
+
+def test_a_balanced_epoch_has_a_tile_of_each_organ_and_label() -> None:
+    few = {"sources": ["lung", "colon"], "train.batch_size": 3, "train.steps_per_epoch": 1}
+    with pytest.raises(SettingsError, match=r"batch_size 3 × train\.steps_per_epoch 1 is too few .* 4 in all; raise"):
+        replace_values(Settings(), few)
+    for change in ({"train.batch_size": 4}, {"train.steps_per_epoch": None}, {"train.balance": False}):
+        replace_values(Settings(), few | change)

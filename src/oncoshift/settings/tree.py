@@ -76,6 +76,18 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         return self
 
     @model_validator(mode="after")
+    def _check_balance(self) -> Self:
+        """Refuse balanced epochs with fewer tiles than there are organs and labels to balance."""
+        cells, train = 2 * len(self.sources), self.train  # benign and malignant tiles of each
+        if train.balance and train.steps_per_epoch and train.steps_per_epoch * train.batch_size < cells:
+            raise ValueError(
+                f"train.batch_size {train.batch_size} × train.steps_per_epoch {train.steps_per_epoch} is too few for "
+                f"train.balance: an epoch must hold a tile of each source organ and label, {cells} in all; raise one "
+                "of them, or set train.balance to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_closed_form(self) -> Self:
         """Refuse several processes for a method without steps that they could share."""
         for name in self._method_names:
