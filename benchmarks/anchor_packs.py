@@ -54,10 +54,10 @@ class Followed:
     by_tiles: dict[str, tuple[float, ...]]
 
 
-def follow(measured: MeasuredRow, base: ExperimentJobs, own: Settings) -> Followed:
+def follow(measured: MeasuredRow, base: ExperimentJobs, settings: Settings) -> Followed:
     """Correlate a candidate's predictions with the anchor `nuclei` of each variant's tiles."""
-    jobs = base.on_variant(measured.row.variant)
-    variants = own.candidate_variants
+    jobs, own = base.on_variant(measured.row.variant), measured.row.make_settings(settings)
+    variants = settings.candidate_variants
     anchors = {name: base.on_variant(name).measure_anchors(own)["nuclei"] for name in variants}
     seeds = [jobs.make_job(own, seed=own.seed + number) for number in range(own.retrain.seeds)]
     predictions = [jobs.predict_target(jobs.train(job, ignore)) for job in seeds]
@@ -99,7 +99,7 @@ def compare(results: Results, tasks: Sequence[RowTask]) -> tuple[pd.DataFrame, p
         folder = folders[row]
         if folder not in opened:
             opened[folder] = ExperimentJobs.open(Layout(folder, Path.cwd()), row.variant, row.pool.sources)
-        followed.setdefault(row.pool, []).append(follow(measured, opened[folder], row.make_settings(settings)))
+        followed.setdefault(row.pool, []).append(follow(measured, opened[folder], settings))
         print(f"\r{sum(map(len, followed.values()))} candidates", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     correlations, choices = [], []

@@ -191,9 +191,12 @@ def count_trusted(rows: pd.DataFrame, limit: float) -> pd.DataFrame:
 
 
 def draw_shares(rows: pd.DataFrame, path: Path) -> None:
-    """Draw accuracy against the share of malignant tiles, a panel for each target, as a PNG."""
+    """Draw accuracy against the share of malignant tiles, a panel for each target, as a PNG.
+
+    Shares that the verdict takes for safe are shaded.
+    """
     targets = list(dict.fromkeys(rows["target"]))
-    figure = Figure(figsize=(3.0 * len(targets), 3.0), layout="constrained")
+    figure = Figure(figsize=(3.0 * len(targets), 3.3), layout="constrained")
     for axes, target in zip(np.atleast_1d(figure.subplots(1, len(targets), sharey=True)), targets, strict=True):
         axes.axvspan(*SAFE_SHARES, color="0.94", zorder=0)
         for number, name in enumerate(dict.fromkeys(rows["anchors"])):
@@ -201,7 +204,8 @@ def draw_shares(rows: pd.DataFrame, path: Path) -> None:
             axes.plot(some.mean().index, some.mean(), "o-", color=OKABE_ITO[number], label=name, markersize=4)
         axes.set(title=target, xlabel="malignant share of the tiles", ylim=(0.3, 1.02), xticks=(0, 0.25, 0.5, 0.75, 1))
     figure.axes[0].set_ylabel("balanced accuracy, groups held out")
-    figure.axes[0].legend(loc="lower center", fontsize=8)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     figure.savefig(path, dpi=120)
 
 

@@ -370,7 +370,7 @@ def test_a_variant_that_is_named_is_trained_and_without_methods_there_is_no_choi
         ),
         (
             "retrain={methods: [anchored], variants: [none, reinhard]}",
-            "anchored of retrain.methods learns from anchors",
+            "all of retrain.methods learn from anchors (anchored)",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,30 @@ def test_the_variant_comes_first_by_the_mean_of_the_anchor_over_candidates() -> 
     assert made.words == (
         f"cdan on reinhard by the anchor nuclei (mean correlation: {means}), chosen of 4 without target labels"
     )
+
+
+def taught(variant: str = "none", kind: Kind = Kind.DOUBT) -> Candidate:
+    """A candidate that learnt from the anchor, follows it closely and has the highest score."""
+    return replace(candidate("anchored", kind, score=0.9, variant=variant, nuclei=(0.9, 0.9)), reads_anchor=True)
+
+
+def test_a_method_that_learns_from_the_anchor_is_for_where_all_others_are_refused() -> None:
+    assert choose([taught(), candidate("mcc", score=0.1)]).method == "mcc"
+    assert choose([taught(), candidate("mcc", Kind.REFUSE)]).method == "anchored"
+    assert choose([taught(kind=Kind.REFUSE), candidate("mcc", Kind.REFUSE, score=0.1)]).method == "mcc"
+    assert choose([taught(kind=Kind.TRUST), candidate("mcc")]).method == "anchored"
+
+
+def test_it_has_no_say_in_the_variant() -> None:
+    others = [
+        candidate("mcc", Kind.REFUSE, variant="none", nuclei=(-0.2, -0.1)),
+        candidate("mcc", Kind.REFUSE, variant="reinhard", nuclei=(-0.1, 0.0)),
+    ]
+    made = choose([*others, replace(taught(), nuclei=(1.0, 1.0)), taught("reinhard")])
+    assert (made.method, made.variant) == ("anchored", "reinhard")
+    assert "none -0.150, reinhard -0.050" in made.words
+    alone = choose([taught(), replace(taught("reinhard"), nuclei=(0.5, 0.5)), Candidate("mcc", "none", failure="no")])
+    assert (alone.method, alone.variant) == ("anchored", "none")
 
 
 def test_a_choice_among_refused_ones_says_so() -> None:

@@ -4,9 +4,11 @@ Candidates that the verdict trusts come first. Where it trusts none, the variant
 the method: the one on which predictions follow the anchor `nuclei` best, the mean over seeds and
 over the methods that were trained on every variant. A validator cannot tell a model that has turned
 the classes around; on one variant all methods may do so, and on another none. Of what is left,
-those that the verdict refuses come last, and of equals the highest validator wins, the mean over
-seeds: a method whose seeds disagree is confident in few of them. docs/results.md has what that
-loses against the best.
+those that the verdict refuses come last. Of equals, methods that learn from an anchor come after
+the others, as no anchor can confirm them, and they have no say in the variant: they are for a
+target on which all that learns from the sources is refused. Then the highest validator wins, the
+mean over seeds: a method whose seeds disagree is confident in few of them. docs/results.md has what
+that loses against the best.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Candidate:
             `select.variants`; None without one.
         verdict: on its best seed; None if it was not trained.
         failure: why it could not be trained; empty if it was, or if the time was used up before.
+        reads_anchor: whether the method learns from an anchor.
     """
 
     method: str
@@ -54,6 +57,7 @@ class Candidate:
     stain: float | None = None
     verdict: Verdict | None = None
     failure: str = ""
+    reads_anchor: bool = False
 
     @property
     def score(self) -> float:
@@ -66,9 +70,10 @@ class Candidate:
         return fmean(self.nuclei)
 
     @property
-    def rank(self) -> tuple[int, float]:
-        """The verdict, from 0 for refused ones to 2 for trusted ones, and the score."""
-        return (-1 if self.verdict is None else list(Kind)[::-1].index(self.verdict.kind)), self.score
+    def rank(self) -> tuple[int, bool, float]:
+        """The verdict, 0 for refused to 2 for trusted; whether no anchor taught it; the score."""
+        verdict = -1 if self.verdict is None else list(Kind)[::-1].index(self.verdict.kind)
+        return verdict, not self.reads_anchor, self.score
 
 
 @dataclass(frozen=True)
@@ -169,8 +174,12 @@ def _keep_one_variant(trained: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _follow_anchor(candidates: Sequence[Candidate]) -> dict[str, float]:
-    """Compute the mean correlation with the anchor by variant, over methods that all have."""
-    trained = [each for each in candidates if each.verdict is not None]
+    """Compute the mean correlation with the anchor by variant, over methods that all have.
+
+    Methods that learn from an anchor follow it anyway: they count only where there are no others.
+    """
+    every = [each for each in candidates if each.verdict is not None]
+    trained = [each for each in every if not each.reads_anchor] or every
     by_variant = {each.variant: [c for c in trained if c.variant == each.variant] for each in trained}
     common = set.intersection(*({each.method for each in part} for part in by_variant.values()))
     return {

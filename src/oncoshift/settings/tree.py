@@ -128,10 +128,10 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
                 )
         if variants and not methods:
             raise ValueError("retrain.variants is for the choice among retrain.methods; name at least one there")
-        if len(variants) > 1 and (reading := [name for name in methods if METHODS[name].reads_anchor]):
+        if len(variants) > 1 and methods and all(METHODS[name].reads_anchor for name in methods):
             raise ValueError(
-                f"retrain.variants are compared by the anchor nuclei, and {reading[0]} of retrain.methods learns from "
-                "anchors; leave it out, or set retrain.variants to []"
+                f"retrain.variants are compared by the anchor nuclei, and all of retrain.methods learn from anchors "
+                f"({', '.join(methods)}); name a method that does not, or set retrain.variants to []"
             )
         return self
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from oncoshift.errors import UntrainableError
 from oncoshift.evaluation.domains import evaluate_domains
+from oncoshift.methods.registry import METHODS
 from oncoshift.selection.choice import HEADER, Candidate, Choice, choose
 from oncoshift.steps.calibration import predict_calibrated
 
@@ -84,6 +85,7 @@ def describe(selection: Selection) -> Candidate:
         None if found is None else found.consensus.agreement_with(found.predictions[-1]),
         min((kappa for kappa in selection.stains.values() if kappa is not None), default=None),
         selection.verdict,
+        reads_anchor=METHODS[train.method].reads_anchor,
     )
 
 
