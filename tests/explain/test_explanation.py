@@ -33,6 +33,8 @@ def run(
     labels: NDArray[np.int64] | None = None,
     settings: ExplainSettings = SETTINGS,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    faithfulness: bool = True,
 ) -> Explanation:
     return explain(
         classifier,
@@ -45,6 +47,7 @@ def run(
         settings=settings,
         labels=labels,
         on_progress=on_progress,
+        faithfulness=faithfulness,
     )
 
 
@@ -150,6 +153,18 @@ def test_no_checks_are_made_where_none_are_asked_for(classifier: TileClassifier,
     assert result.checks is None
     assert "randomisation_similarity" not in result.as_dict()
     assert result.as_dict()["deletion_random_order"] is not None
+
+
+def test_some_tiles_can_be_taken_and_faithfulness_left_out(
+    classifier: TileClassifier, tiles: NDArray[np.uint8]
+) -> None:
+    whole = run(classifier, tiles, faithfulness=False)
+    assert "deletion" not in whole.table
+    part = whole.take(np.array([3, 1]))
+    assert part.table["tile_id"].tolist() == ["tile-3", "tile-1"]
+    np.testing.assert_array_equal(part.attributions.values, whole.attributions.values[[3, 1]])
+    assert part.as_dict()["nuclei_share"] == pytest.approx(whole.table["nuclei_share"][[1, 3]].mean())
+    assert captions(part)[0].split("  ")[1:] == captions(whole)[3].split("  ")[1:]
 
 
 def test_progress_counts_checks_too(classifier: TileClassifier, tiles: NDArray[np.uint8]) -> None:

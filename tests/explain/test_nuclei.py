@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oncoshift.errors import DataError
-from oncoshift.explain.nuclei import compute_attribution_share, summarise
+from oncoshift.explain.nuclei import NucleiShare, compare, compute_attribution_share, summarise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,3 +76,27 @@ def test_random_attribution_has_an_enrichment_of_one() -> None:
     assert summary.interval is not None
     assert summary.interval.low < 1.01
     assert summary.interval.high > 0.99
+
+
+def make_shares(share: list[float], area: list[float]) -> NucleiShare:
+    shares, areas = np.array(share), np.array(area)
+    return NucleiShare(shares, areas, np.where(areas > 0, shares / np.where(areas > 0, areas, 1), np.nan))
+
+
+def test_two_models_are_compared_on_the_tiles_where_both_have_a_value() -> None:
+    area = [0.2, 0.2, 0.4, 0.0]
+    first, second = make_shares([0.2, 0.4, np.nan, 0.0], area), make_shares([0.4, 0.6, 0.9, 0.0], area)
+    found = compare(first, second, np.array(["a", "b", "c", "d"]))
+    assert (found.tiles, found.groups) == (2, 2)
+    assert (found.first.share, found.second.share) == pytest.approx((0.3, 0.5))
+    assert found.share is not None
+    assert (found.share.low, found.share.point, found.share.high) == pytest.approx((0.2, 0.2, 0.2)), "tiles are paired"
+    assert found.enrichment is not None
+    assert found.enrichment.point == pytest.approx(found.second.enrichment - found.first.enrichment)
+
+
+def test_one_group_allows_no_interval_and_other_nuclei_no_comparison() -> None:
+    first, second = make_shares([0.2, 0.4], [0.2, 0.2]), make_shares([0.4, 0.6], [0.2, 0.2])
+    assert compare(first, second, np.array(["a", "a"])).share is None
+    with pytest.raises(DataError, match="the same nuclei"):
+        compare(first, make_shares([0.4, 0.6], [0.2, 0.3]), np.array(["a", "b"]))

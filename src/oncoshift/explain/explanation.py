@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,9 @@ from oncoshift.anchors.nuclei import find_nuclei
 from oncoshift.errors import DataError
 from oncoshift.explain.checks import Checks, Subject, measure_faithfulness, run_checks
 from oncoshift.explain.gallery import draw_gallery
-from oncoshift.explain.nuclei import NucleiSummary, compute_attribution_share, summarise
+from oncoshift.explain.nuclei import NucleiSummary, compute_attribution_share, read_shares, summarise
 from oncoshift.explain.sample import spread_out
+from oncoshift.serving.attributions import Attribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.explain.kept import KeptParts
-    from oncoshift.serving.attributions import Attribution
     from oncoshift.serving.classifier import Classifier
     from oncoshift.settings import ExplainSettings
 
@@ -38,8 +38,10 @@ class Explanation:
         masks: bool [N, S, S], the nuclei that were used.
         table: one row a tile, in the order of the gallery: tile_id, group, probability, called,
             label (where given), nuclei_share, nuclei_area, enrichment, delta, relative_delta,
-            steps, stability, converged, deletion, insertion, road, mask ("true" or "haematoxylin").
-        random_order: deletion, insertion and road by name, with pixels in random order.
+            steps, stability, converged, mask ("true" or "haematoxylin"); where faithfulness was
+            measured, also deletion, insertion and road.
+        random_order: deletion, insertion and road by name, with pixels in random order; empty where
+            faithfulness was not measured.
         summary: nuclei shares over all tiles.
         checks: of baselines and of randomised parameters; None where none were asked for.
     """
@@ -51,6 +53,25 @@ class Explanation:
     random_order: dict[str, float]
     summary: NucleiSummary
     checks: Checks | None
+
+    def take(self, rows: NDArray[np.int64], *, seed: int = 0) -> Explanation:
+        """Take some of the tiles: the summary is theirs, and there are no checks.
+
+        Args:
+            rows: [n], indices of tiles.
+            seed: of the bootstrap.
+        """
+        table, masks = self.table.iloc[rows].reset_index(drop=True), self.masks[rows]
+        return replace(
+            self,
+            tiles=self.tiles[rows],
+            attributions=Attribution(*(values[rows] for values in vars(self.attributions).values())),
+            masks=masks,
+            table=table,
+            random_order={},
+            summary=summarise(read_shares(table), table["group"].to_numpy(str), seed=seed),
+            checks=None,
+        )
 
     def draw(self) -> Figure:
         """Draw the gallery as a picture."""
@@ -92,6 +113,7 @@ def explain(
     settings: ExplainSettings,
     labels: NDArray[np.int64] | None = None,
     checked: bool = True,
+    faithfulness: bool = True,
     seed: int = 0,
     kept: KeptParts | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -110,6 +132,7 @@ def explain(
         settings: section `explain`.
         labels: true labels [N], for pictures and table only.
         checked: whether to compare baselines and randomise parameters, on `settings.checked_tiles`.
+        faithfulness: whether to measure what removing pixels does.
         seed: of the bootstrap, and of random orders and parameters.
         kept: see `attribute_tiles`.
         on_progress: called with attribution maps done and in all; checks need several of a tile.
@@ -125,7 +148,7 @@ def explain(
     attributions = subject.attribute(tiles, settings.baseline)
     nuclei = np.stack([find_nuclei(tile) for tile in tiles]) if masks is None else masks
     shares = compute_attribution_share(attributions.values, nuclei)
-    faithful, random_order = measure_faithfulness(subject, tiles, attributions, seed)
+    measured = measure_faithfulness(subject, tiles, attributions, seed) if faithfulness else None
     table = pd.DataFrame(
         {
             "tile_id": tile_ids,
@@ -141,7 +164,7 @@ def explain(
             "steps": attributions.steps,
             "stability": attributions.stability,
             "converged": attributions.converged,
-            **vars(faithful),
+            **({} if measured is None else vars(measured[0])),
             "mask": "haematoxylin" if masks is None else "true",
         }
     )
@@ -150,7 +173,7 @@ def explain(
         attributions,
         nuclei,
         table,
-        {name: float(values.mean()) for name, values in vars(random_order).items()},
+        {} if measured is None else {name: float(values.mean()) for name, values in vars(measured[1]).items()},
         summarise(shares, groups, seed=seed),
         run_checks(subject, tiles, nuclei, attributions, checks, seed) if len(checks) else None,
     )

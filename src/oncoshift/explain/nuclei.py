@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+
+class _Bootstrap(TypedDict):
+    resamples: int
+    confidence: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,30 @@ class NucleiSummary:
     area: float
     enrichment: float
     interval: Interval | None
+
+
+@dataclass(frozen=True)
+class NucleiComparison:
+    """Nuclei shares of two models on the same tiles.
+
+    Tiles without nuclei, or without attribution by either model, are left out.
+
+    Attributes:
+        tiles: how many there are.
+        groups: of these tiles.
+        first: summary of the first model.
+        second: summary of the second model.
+        share: mean share of the second model minus the first's, with its interval by a bootstrap
+            over groups that draws both models' tiles together; None with fewer than two groups.
+        enrichment: the same difference in enrichment.
+    """
+
+    tiles: int
+    groups: int
+    first: NucleiSummary
+    second: NucleiSummary
+    share: Interval | None
+    enrichment: Interval | None
 
 
 def compute_attribution_share(values: NDArray[np.float32], masks: NDArray[np.bool_]) -> NucleiShare:
@@ -110,6 +140,51 @@ def summarise(
     )
 
 
+def compare(
+    first: NucleiShare,
+    second: NucleiShare,
+    groups: NDArray[np.str_],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> NucleiComparison:
+    """Compare two models' shares, tile by tile.
+
+    Args:
+        first: of N tiles.
+        second: of the same tiles, with the same nuclei.
+        groups: [N].
+        resamples: of the bootstrap over groups.
+        confidence: in (0, 1).
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: numbers of tiles, or areas of nuclei, differ.
+    """
+    if not first.area.shape == second.area.shape == groups.shape or not np.allclose(first.area, second.area):
+        raise DataError("two models can be compared on the same tiles alone, and with the same nuclei")
+    usable = np.isfinite(first.enrichment) & np.isfinite(second.enrichment)
+    one, other = (NucleiShare(*(values[usable] for values in vars(each).values())) for each in (first, second))
+    named = groups[usable]
+    difference = other.share - one.share
+    how: _Bootstrap = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    several = len(np.unique(named)) > 1
+    return NucleiComparison(
+        int(usable.sum()),
+        len(np.unique(named)),
+        summarise(one, named, **how),
+        summarise(other, named, **how),
+        bootstrap_ratio(difference, np.ones_like(difference), named, **how) if several else None,
+        bootstrap_ratio(difference, one.area, named, **how) if several else None,
+    )
+
+
+def read_shares(table: pd.DataFrame) -> NucleiShare:
+    """Read the shares of `Explanation.table`, in its order."""
+    return NucleiShare(*(table[column].to_numpy(float) for column in ("nuclei_share", "nuclei_area", "enrichment")))
+
+
 def tabulate_nuclei(tables: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
     """Tabulate the share of attribution on nuclei by model and class, with intervals over groups.
 
@@ -124,8 +199,7 @@ def tabulate_nuclei(tables: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.
     rows = []
     for (model, table), (number, name) in product(tables.items(), enumerate(LABELS)):
         part = table[table["label" if "label" in table else "called"] == number]
-        columns = ("nuclei_share", "nuclei_area", "enrichment")
-        shares = NucleiShare(*(part[column].to_numpy(float) for column in columns))
+        shares = read_shares(part)
         summary = summarise(shares, part["group"].to_numpy(str), seed=seed)
         ends = (summary.interval.low, summary.interval.high) if summary.interval else (np.nan, np.nan)
         groups = part["group"][np.isfinite(shares.enrichment)].nunique()

@@ -102,20 +102,32 @@ def run(
     picked = pick_tiles(tiles.tile_ids, probabilities, tiles.groups, trained.job.settings.explain.tiles)
     return ExplainedModel(
         trained,
-        _explain(jobs, trained, tiles, picked, on_progress, checked=True),
-        None if control is None else _explain(jobs, control, tiles, picked, None, checked=False),
+        explain_job(jobs, trained, tiles, picked, on_progress),
+        None if control is None else explain_job(jobs, control, tiles, picked, checked=False),
     )
 
 
-def _explain(
+def explain_job(
     jobs: ExperimentJobs,
     trained: TrainedJob,
     tiles: EvaluationTiles,
     picked: NDArray[np.int64],
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Callable[[int, int], None] | None = None,
     *,
-    checked: bool,
+    checked: bool = True,
+    faithfulness: bool = True,
 ) -> Explanation:
+    """Explain a model on some tiles; after a kill it goes on after the last part.
+
+    Args:
+        jobs: of the experiment.
+        trained: the model's job.
+        tiles: of which some are explained.
+        picked: [n], their indices in `tiles`.
+        on_progress: called with the number of tiles done and the total.
+        checked: see `explanation.explain`.
+        faithfulness: see `explanation.explain`.
+    """
     ids, rows = tiles.tile_ids[picked], tiles.rows[picked]
     source = jobs.load_training_data().source
     folder = trained.job.folder / trained.job.id
@@ -133,6 +145,7 @@ def _explain(
             device="cpu",
             settings=trained.job.settings.explain,
             checked=checked,
+            faithfulness=faithfulness,
             kept=kept,
             on_progress=on_progress,
         )
