@@ -1,6 +1,6 @@
 """The flow of the paper's grid: data of every pool, all rows, and the page of results.
 
-    python -m flows.paper [--preset NAME] [--set KEY=VALUE] [--out FILE]
+    python -m flows.paper [--preset NAME] [--set KEY=VALUE] [--explain] [--out FILE]
 
 The recipe is `oncoshift.grid.recipe`; its steps become Prefect tasks. Rows are measured by worker
 processes, under one place in the `gpu` limit.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def measure_row(crew: Crew, task: RowTask) -> None:
-    """Have a worker measure a row."""
+    """Have a worker measure a row, or explain a model."""
     crew.measure(task)
 
 
@@ -52,7 +52,12 @@ STEPS = recipe.Steps(
 
 @flow(name="paper", flow_run_name="paper", validate_parameters=False)
 @ending_in_a_state
-def paper(preset: Preset | None = None, overrides: list[str] | None = None, out: str | None = None) -> str:
+def paper(
+    preset: Preset | None = None,
+    overrides: list[str] | None = None,
+    out: str | None = None,
+    explain: bool = False,
+) -> str:
     """Measure the grid of the paper on one's own tiles, and make its page of results.
 
     Args:
@@ -60,6 +65,7 @@ def paper(preset: Preset | None = None, overrides: list[str] | None = None, out:
         overrides: any other settings on top of those, such as paper.workers=4.
         out: file to write the page to; a relative path is within the project. Nothing here: it is
             an artifact of the run in MLflow alone.
+        explain: explain each pool's source-only and chosen model on test tiles; hours on a CPU.
 
     Returns:
         Id of the run in MLflow that has the page.
@@ -70,6 +76,7 @@ def paper(preset: Preset | None = None, overrides: list[str] | None = None, out:
         overrides=tuple(overrides or ()),
         environ=os.environ,
         say=get_run_logger().info,
+        explains=explain,
         trusted=not is_scheduled(),
     )
     ensure_gpu_limit()
@@ -101,7 +108,12 @@ def run_once(given: argparse.Namespace) -> None:
     with ensure_server() as own:
         end_dead_runs(own=own)
         out = None if given.out is None else str(Path(given.out).absolute())
-        chosen: dict[str, Any] = {"preset": given.preset, "overrides": given.overrides, "out": out}
+        chosen: dict[str, Any] = {
+            "preset": given.preset,
+            "overrides": given.overrides,
+            "out": out,
+            "explain": given.explain,
+        }
         state = paper(**chosen, return_state=True)
     print(f"results: run {state.result()} in MLflow")
 

@@ -30,9 +30,9 @@ def grid(project: Project) -> Project:
     return project
 
 
-def run_grid(project: Project) -> str:
+def run_grid(project: Project, *options: str) -> str:
     """Run the grid to its end; return its page."""
-    process = project.start("--out", str(project.root / "results.md"), module="flows.paper")
+    process = project.start("--out", str(project.root / "results.md"), *options, module="flows.paper")
     assert process.wait(400) == 0, project.log.read_text()[-4000:]
     return (project.root / "results.md").read_text(encoding="utf-8")
 
@@ -68,6 +68,14 @@ def test_a_grid_with_nothing_to_do_measures_nothing_and_makes_the_same_page(grid
     assert run_grid(grid) == page
     assert f"{len(NAMES)} rows, of which {len(NAMES)} are measured already" in grid.log.read_text()
     assert {run.info.run_id: run.info.end_time for run in list_rows(grid)} == ended
+
+
+def test_the_chosen_model_is_explained_beside_source_only_if_asked_for(grid: Project) -> None:
+    page = run_grid(grid, "--explain")
+    assert "grid: 2 models to explain, of which 0 are explained already" in grid.log.read_text()
+    assert "oncoshift paper --explain --out docs/results.md" in page
+    assert (grid.root / "runs/galleries/kidney.lung.colon/least-certain.png").is_file()
+    assert run_grid(grid) == page, "what was explained is shown without being asked for"
 
 
 @pytest.mark.slow  # a minute or two; the recipe's parts are killed in quick tests

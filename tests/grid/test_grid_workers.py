@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from oncoshift.errors import TrainingInterrupted
 from oncoshift.grid import workers
+from oncoshift.grid.explain import ModelToExplain
 from oncoshift.grid.rows import Pool, Row
 from oncoshift.grid.workers import Crew, RowError, RowTask, read_task
 from oncoshift.retraining.children import Child
@@ -46,6 +48,9 @@ def use_script(monkeypatch: pytest.MonkeyPatch, script: str) -> list[Child]:
 def test_a_task_survives_its_journey(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     assert read_task(json.loads(json.dumps(task.to_json()))) == task
+    model = ModelToExplain(task.row, 1, "single-s1", ("a", "b"), {"least-certain": ("c",)})
+    explaining = replace(task, model=model)
+    assert read_task(json.loads(json.dumps(explaining.to_json()))) == explaining
 
 
 @pytest.mark.parametrize(

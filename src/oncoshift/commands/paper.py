@@ -19,6 +19,11 @@ def add_paper(parser: argparse.ArgumentParser) -> None:
     """Add the options of `paper`."""
     parser.add_argument("--list", action="store_true", help="list the rows, and exit")
     parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="explain each pool's source-only and chosen model on explain.tiles test tiles (hours on a CPU)",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the page here, with its pictures in img/ beside it"
     )
 
@@ -40,7 +45,8 @@ def paper(context: Context) -> None:
         return _list_rows(context)
     stop_on_sigterm()
     _check(context)
-    options = [] if given.out is None else ["--out", str(given.out.absolute())]
+    options = ["--explain"] if given.explain else []
+    options += [] if given.out is None else ["--out", str(given.out.absolute())]
     return run_flow("flows.paper", context, options, "the grid")
 
 

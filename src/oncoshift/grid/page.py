@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oncoshift.grid import published
-from oncoshift.grid.plots import draw_differences, draw_evidence, draw_matrices, draw_slopes
+from oncoshift.grid.explained_page import draw_nuclei, render_explained
+from oncoshift.grid.plots import draw_evidence, draw_matrices, draw_slopes, draw_values
 from oncoshift.grid.registry import HONEST, PROTOCOLS
 from oncoshift.grid.results import FAILED_BELOW, GOOD_FROM
 from oncoshift.grid.rows import CONTROL, ENSEMBLE
@@ -87,6 +88,7 @@ def render_page(results: Results, drawn: Collection[str]) -> str:
         _render_stain(results, drawn),
         _render_protocols(results, drawn),
         _render_validators(results),
+        render_explained(results, _show_picture(drawn, "nuclei", "Attribution on nuclei, source-only and chosen")),
         _ELSEWHERE,
         _render_limits(results),
         _render_rows(results),
@@ -112,7 +114,7 @@ This page is made by one command from the runs that it left in MLflow (experimen
 `{settings.tracking.experiment}-paper`, commit {results.commit}); nothing on it is typed.
 
 ```sh
-{results.command} --out docs/results.md
+{results.command}{" --explain" if results.explained else ""} --out docs/results.md
 ```
 
 Each figure is a mean over {seeds} seed{"s" if seeds > 1 else ""} on held-out tiles, with a
@@ -181,7 +183,7 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
         for candidate in each.choice.candidates:
             row = results.find(each.pool, candidate.method, candidate.variant)
             verdict = _NOTHING if candidate.verdict is None else candidate.verdict.kind.value
-            name = _name_candidate(results, candidate.method, candidate.variant)
+            name = results.name_candidate(candidate.method, candidate.variant)
             name += " (chosen)" if candidate == each.choice.chosen else ""
             score, nuclei = f"{candidate.score:.3f}", f"{candidate.following:.3f}"
             stain = _NOTHING if candidate.stain is None else f"{candidate.stain:.2f}"
@@ -217,7 +219,7 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
     failed = judged[judged["balanced_accuracy"] < FAILED_BELOW]
     good = judged[judged["balanced_accuracy"] >= GOOD_FROM]
     wrong = [
-        f"{_name_candidate(results, row['method'], row['variant'])}, {row['pool']} ({row['balanced_accuracy']:.2f})"
+        f"{results.name_candidate(row['method'], row['variant'])}, {row['pool']} ({row['balanced_accuracy']:.2f})"
         for row in failed[failed["verdict"] == "trust"].to_dict("records")
     ]
     counts = [
@@ -479,7 +481,7 @@ def _describe_regret(results: Results, found: list[Chosen]) -> str:
     if not found:
         return _NOTHING
     (each,) = found
-    name = _name_candidate(results, each.choice.method, each.choice.variant)
+    name = results.name_candidate(each.choice.method, each.choice.variant)
     return f"{name}: {each.row.accuracy:.3f}, {each.regret:.3f}"
 
 
@@ -500,7 +502,7 @@ def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
     verdict = chosen.choice.chosen.verdict
     gain = results.compute_gain(chosen.row)
     return (
-        _name_candidate(results, chosen.choice.method, chosen.choice.variant),
+        results.name_candidate(chosen.choice.method, chosen.choice.variant),
         _show(chosen.row.of_target),
         _show_signed(gain),
         verdict.kind.value if verdict else _NOTHING,
@@ -514,12 +516,7 @@ def _describe_oracle(results: Results, pool: Pool) -> str:
     if not known:
         return _NOTHING
     best = max(known, key=lambda row: row.accuracy)
-    return f"{_name_candidate(results, best.row.method, best.row.variant)} {best.accuracy:.3f}"
-
-
-def _name_candidate(results: Results, method: str, variant: str) -> str:
-    """Name a method, with its stain variant unless it is the first."""
-    return method if variant == results.variants[0] else f"{method} on {variant}"
+    return f"{results.name_candidate(best.row.method, best.row.variant)} {best.accuracy:.3f}"
 
 
 def _describe_method(name: str) -> str:
@@ -591,7 +588,7 @@ def _draw_slopes(results: Results) -> Figure | None:
         before, after = _interval(results.find(each.pool, CONTROL)), each.row.of_target
         if before is not None and after is not None:
             bound = compute_bound(results, each.pool.target)
-            name = _name_candidate(results, each.choice.method, each.choice.variant)
+            name = results.name_candidate(each.choice.method, each.choice.variant)
             panels.append((str(each.pool), before, after, bound, name))
     return draw_slopes(panels) if panels else None
 
@@ -623,7 +620,7 @@ def _draw_stain(results: Results) -> Figure | None:
         if (difference := results.compute_difference(results.find(pool, name, variant), results.find(pool, name)))
     ]
     label = f"balanced accuracy, normalised minus {results.variants[0]}"
-    return draw_differences(rows, label) if rows else None
+    return draw_values(rows, label) if rows else None
 
 
 def _draw_protocols(results: Results) -> Figure | None:
@@ -635,7 +632,7 @@ def _draw_protocols(results: Results) -> Figure | None:
         if (gain := results.compute_gain(results.find(pool, "dann", protocol=protocol)))
     ]
     others = any(protocol != HONEST for _, protocol, _ in rows)
-    return draw_differences(rows, "balanced accuracy, DANN minus source-only") if others else None
+    return draw_values(rows, "balanced accuracy, DANN minus source-only") if others else None
 
 
 def _draw_witness(results: Results) -> Figure | None:
@@ -651,5 +648,5 @@ def _draw_witness(results: Results) -> Figure | None:
 
 _PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "slopes": _draw_slopes, "matrix": _draw_matrix, "stain": _draw_stain, "protocols": _draw_protocols,
-    "witness": _draw_witness,
+    "witness": _draw_witness, "nuclei": draw_nuclei,
 }  # fmt: skip

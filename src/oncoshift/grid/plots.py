@@ -1,4 +1,4 @@
-"""Pictures of the grid's results: matrix, slopes, evidence, stain effect, protocols.
+"""Pictures of the grid's results: matrix, slopes, evidence, stain effect, protocols, nuclei.
 
 Figures are made without pyplot; colours are those of Okabe & Ito (2008).
 """
@@ -85,18 +85,19 @@ def draw_slopes(pools: Sequence[tuple[str, Interval, Interval, float | None, str
     return figure
 
 
-def draw_differences(rows: Sequence[tuple[str, str, Interval]], label: str) -> Figure:
-    """Draw differences with their intervals, one line each, series by colour.
+def draw_values(rows: Sequence[tuple[str, str, Interval]], label: str, chance: float = 0.0) -> Figure:
+    """Draw differences, or other values, with their intervals, one line each, series by colour.
 
     Args:
-        rows: name of the line, name of the series, and the difference.
+        rows: name of the line, name of the series, and the value.
         label: what the axis shows.
+        chance: the value without any effect, which gets a dashed line.
     """
     names = list(dict.fromkeys(name for name, _, _ in rows))
     series = list(dict.fromkeys(each for _, each, _ in rows))
     figure = Figure(figsize=(7.0, 1.1 + 0.24 * len(names) * max(1, len(series))), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color=_GREY, linestyle="--", linewidth=1)
+    axes.axvline(chance, color=_GREY, linestyle="--", linewidth=1)
     for number, each in enumerate(series):
         offset = (number - (len(series) - 1) / 2) * 0.8 / max(1, len(series))
         _draw_series(axes, [row for row in rows if row[1] == each], names, offset, OKABE_ITO[number % 6], each)

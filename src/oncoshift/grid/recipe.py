@@ -1,4 +1,4 @@
-"""The recipe of the grid: data of every pool, all rows, and the results.
+"""The recipe of the grid: data of every pool, all rows, explanations if asked for, and the results.
 
 What is finished is found: data by DVC, trainings by their jobs, rows by their runs in MLflow. A
 grid that was killed is started again. `flows/paper.py` passes the steps as Prefect tasks; nothing
@@ -13,16 +13,19 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from oncoshift.errors import SettingsError, TrainingInterrupted
 from oncoshift.experiments import hold_experiment, locate_experiment, resolve_tracking_uri, resolve_weights
+from oncoshift.grid import explain
+from oncoshift.grid.explain import identify_model
+from oncoshift.grid.explained import find_explained, list_pairs, name_pool, tabulate_pairs, write_galleries
 from oncoshift.grid.measure import identify_row
 from oncoshift.grid.page import record_page
 from oncoshift.grid.registry import HONEST
-from oncoshift.grid.results import Results, collect_results, find_finished_rows
+from oncoshift.grid.results import Results, collect_results, find_finished, find_finished_rows, read_results
 from oncoshift.grid.rows import Pool, list_rows, make_pool_settings
 from oncoshift.grid.workers import Crew, RowError, RowTask
 from oncoshift.parallel import count_usable_cores
@@ -58,6 +61,7 @@ class GridPlan:
         uri: MLflow's tracking URI.
         command: the command that makes these results, without paths of this machine.
         say: receives lines of progress.
+        explains: whether to explain the models of each pool that are not explained yet.
     """
 
     project: Path
@@ -65,11 +69,21 @@ class GridPlan:
     uri: str
     command: str
     say: Say
+    explains: bool = False
 
     @property
     def experiment(self) -> str:
         """Name of the grid's experiment in MLflow."""
         return f"{self.settings.tracking.experiment}-paper"
+
+    @property
+    def galleries(self) -> Path:
+        """The folder for galleries of tiles, which git ignores."""
+        return self.project / "runs" / "galleries"
+
+    def open_tracker(self) -> Tracker:
+        """Open the grid's experiment."""
+        return Tracker(self.uri, self.experiment, tags=read_git_tags(self.project))
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ class Steps:
 
     Attributes:
         data: brings a pool's data up to date.
-        row: has a worker measure a row.
+        row: has a worker measure a row, or explain a model.
         results: reads all rows, and records tables and pictures.
     """
 
@@ -94,6 +108,7 @@ def make_plan(
     overrides: tuple[str, ...],
     environ: MutableMapping[str, str],
     say: Say,
+    explains: bool = False,
     trusted: bool = True,
 ) -> GridPlan:
     """Read the settings, and check the inputs that they name.
@@ -104,6 +119,7 @@ def make_plan(
         overrides: `section.key=value` strings.
         environ: the process's environment.
         say: receives lines of progress.
+        explains: whether models are to be explained.
         trusted: whether the preset may be any file; otherwise only one in the project.
 
     Raises:
@@ -120,7 +136,8 @@ def make_plan(
         check_inputs(project, make_pool_settings(settings, pool))
     command = _describe_command(preset, overrides, environ)
     settings = resolve_weights(settings, project)
-    return GridPlan(project, settings, resolve_tracking_uri(project, settings.tracking, environ), command, say)
+    uri = resolve_tracking_uri(project, settings.tracking, environ)
+    return GridPlan(project, settings, uri, command, say, explains)
 
 
 def check_settings(settings: Settings) -> None:
@@ -162,11 +179,12 @@ def _describe_command(preset: str | None, overrides: tuple[str, ...], environ: M
 
 
 def run_grid(plan: GridPlan, steps: Steps) -> Results:
-    """Prepare the data, measure what is not measured yet, and collect the results.
+    """Prepare the data, measure and explain what is missing, and collect the results.
 
     Raises:
         ExperimentError: another process is using the data of a pool.
-        RowError: a row cannot be measured; the other rows in progress are finished first.
+        RowError: a row cannot be measured, or a model not explained; the others in progress are
+            finished first.
         TrainingInterrupted: SIGTERM came; all workers were stopped.
     """
     open_client(plan.uri)
@@ -175,7 +193,9 @@ def run_grid(plan: GridPlan, steps: Steps) -> Results:
         missing = _find_missing(plan, tasks)
         plan.say(f"grid: {len(tasks)} rows, of which {len(tasks) - len(missing)} are measured already")
         if missing:
-            _measure_all(plan, steps, missing)
+            _do_all(plan, steps, missing, "rows")
+        if plan.explains:
+            _explain_all(plan, steps, tasks)
         return steps.results(plan, tasks)
 
 
@@ -204,20 +224,48 @@ def _plan_tasks(plan: GridPlan, steps: Steps, held: ExitStack) -> list[RowTask]:
 
 def _plan_pool(plan: GridPlan, pool: Pool, by: str) -> RetrainingPlan:
     """Plan the data of a pool, which are those of a retraining from the same organs."""
-    name = f"paper-{pool.target}.{'.'.join(pool.sources)}{'' if by == 'group' else f'.by-{by}'}"  # no organ has a dot
+    name = f"paper-{name_pool(pool)}{'' if by == 'group' else f'.by-{by}'}"
     settings = replace_values(make_pool_settings(plan.settings, pool), {"split.by": by})
     return RetrainingPlan(plan.project, locate_experiment(plan.project, name), settings, plan.uri, "", plan.say)
 
 
 def _find_missing(plan: GridPlan, tasks: Sequence[RowTask]) -> list[RowTask]:
-    finished = find_finished_rows(Tracker(plan.uri, plan.experiment, tags=read_git_tags(plan.project)))
+    finished = find_finished_rows(plan.open_tracker())
     return [task for task in tasks if task.key not in finished]
 
 
-def _measure_all(plan: GridPlan, steps: Steps, tasks: Sequence[RowTask]) -> None:
-    """Measure rows with `paper.workers` processes; a thread waits for each process.
+def _explain_all(plan: GridPlan, steps: Steps, tasks: Sequence[RowTask]) -> None:
+    """Explain the models of each pool that are not explained yet; all rows are measured."""
+    tracker = plan.open_tracker()
+    own = {task.row: task for task in tasks if task.row.protocol == HONEST}
+    results = read_results(tracker, plan.settings, [(task.key, row) for row, task in own.items()])
+    models = [model for pair in list_pairs(results) for model in (pair.control, pair.chosen)]
+    threads = max(1, count_usable_cores() // plan.settings.paper.workers)
+    wanted = [
+        replace(own[model.row], key=identify_model(model, plan.settings), threads=threads, model=model)
+        for model in models
+    ]
+    finished = find_finished(tracker, explain.STEP)
+    missing = [task for task in wanted if task.key not in finished]
+    tiles = sum(len(task.model.all_tiles) for task in missing if task.model is not None)
+    plan.say(
+        f"grid: {len(wanted)} models to explain, of which {len(wanted) - len(missing)} are explained already; "
+        f"{tiles} maps are to be made"
+    )
+    if missing:
+        _do_all(plan, steps, missing, "models")
 
-    After an error of a row no other begins, and those in progress are finished.
+
+def _do_all(plan: GridPlan, steps: Steps, tasks: Sequence[RowTask], what: str) -> None:
+    """Measure rows or explain models by `paper.workers` processes; a thread waits for each.
+
+    After an error no other task begins, and those in progress are finished.
+
+    Args:
+        plan: of the grid.
+        steps: of the grid.
+        tasks: what is to be done.
+        what: what a task is about, in the plural.
     """
     workers, began = plan.settings.paper.workers, time.monotonic()
     with (
@@ -227,19 +275,19 @@ def _measure_all(plan: GridPlan, steps: Steps, tasks: Sequence[RowTask]) -> None
     ):
         waiting = {threads.submit(copy_context().run, steps.row, crew, task) for task in tasks}
         failed: RowError | None = None
-        measured = 0
+        finished = 0
         try:
             while waiting and not stop_requested():
                 done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
                 for error in [future.exception() for future in done if not future.cancelled()]:
                     if error is None:
-                        measured += 1
-                        plan.say(_describe_progress(measured, len(tasks), time.monotonic() - began))
+                        finished += 1
+                        plan.say(_describe_progress(finished, len(tasks), what, time.monotonic() - began))
                     elif not isinstance(error, RowError):
                         raise error
                     elif failed is None:
                         failed = error
-                        plan.say(f"grid: {error}; rows in progress are finished first")
+                        plan.say(f"grid: {error}; {what} in progress are finished first")
                         waiting = {future for future in waiting if not future.cancel()}
         finally:
             for future in waiting:
@@ -250,15 +298,22 @@ def _measure_all(plan: GridPlan, steps: Steps, tasks: Sequence[RowTask]) -> None
             raise failed
 
 
-def _describe_progress(done: int, total: int, seconds: float) -> str:
+def _describe_progress(done: int, total: int, what: str, seconds: float) -> str:
     left = seconds / done * (total - done) / 60
-    return f"grid: {done} of {total} rows, {seconds / 60:.0f} min so far, about {left:.0f} min to go"
+    return f"grid: {done} of {total} {what}, {seconds / 60:.0f} min so far, about {left:.0f} min to go"
 
 
 def collect(plan: GridPlan, tasks: Sequence[RowTask]) -> Results:
-    """Read all rows, and record tables and pictures in a run of their own."""
-    tracker = Tracker(plan.uri, plan.experiment, tags=read_git_tags(plan.project))
+    """Read all rows and explanations; record tables and pictures in a run of their own.
+
+    Galleries go into the project's folder for them as well.
+    """
+    tracker = plan.open_tracker()
     results = collect_results(tracker, plan.settings, plan.command, [(task.key, task.row) for task in tasks])
+    if explained := find_explained(tracker, results):
+        results = replace(results, explained=explained)
+        tracker.log_table(results.run, tabulate_pairs(explained), "nuclei.json")
+        write_galleries(tracker, explained, plan.galleries)
     record_page(tracker, results)
     tracker.finish(results.run)
     return results

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Run
 
+    from oncoshift.grid.explained import ExplainedPair
     from oncoshift.grid.rows import Pool, Row
     from oncoshift.registry.tracking import Tracker
     from oncoshift.selection.choice import Candidate, Choice
@@ -70,6 +71,17 @@ class MeasuredRow:
         """What a choice without labels knows of it."""
         found = self.facts["candidate"]
         return None if found is None else CANDIDATE.validate_python(found)
+
+    @property
+    def pick(self) -> int | None:
+        """The seed that is picked without labels; None where the row was not judged."""
+        found = self.candidate
+        return found.seeds[int(np.argmax(found.scores))] if found is not None and found.scores else None
+
+    @property
+    def jobs(self) -> dict[int, str]:
+        """Ids of the row's jobs by seed."""
+        return dict(zip(sorted(map(int, self.facts["scores"])), self.facts["jobs"], strict=True))
 
     def get_interval(self, organ: str, metric: str = "balanced_accuracy") -> Interval | None:
         """Return a metric on an organ with its interval; None where there is none."""
@@ -140,6 +152,7 @@ class Results:
         command: the command that makes them.
         commit: of the code that made them, in words.
         run: id of the run for tables and pictures.
+        explained: the pools' models whose explanations were found.
     """
 
     rows: Sequence[MeasuredRow]
@@ -147,6 +160,7 @@ class Results:
     command: str
     commit: str
     run: str
+    explained: Sequence[ExplainedPair] = ()
     _gains: dict[tuple[str, str], Interval | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -163,6 +177,10 @@ class Results:
     def variants(self) -> tuple[str, ...]:
         """The stain variants."""
         return self.settings.paper.variants
+
+    def name_candidate(self, method: str, variant: str) -> str:
+        """Name a method, with its stain variant unless it is the first."""
+        return method if variant == self.variants[0] else f"{method} on {variant}"
 
     def find(self, pool: Pool, name: str, variant: str | None = None, protocol: str = HONEST) -> MeasuredRow | None:
         """Find a row by pool and name, of the first variant unless another is asked for."""
@@ -232,8 +250,7 @@ class Results:
         for each in self.rows:
             if (candidate := each.candidate) is None or candidate.verdict is None:
                 continue
-            pick = candidate.seeds[int(np.argmax(candidate.scores))]
-            accuracy = each.list_seeds(each.row.pool.target).get(pick)
+            accuracy = None if each.pick is None else each.list_seeds(each.row.pool.target).get(each.pick)
             if accuracy is not None:
                 row, stain = each.row, np.nan if candidate.stain is None else candidate.stain
                 found.append((str(row.pool), row.method, row.variant, candidate.verdict.kind.value, stain, accuracy))
@@ -291,7 +308,12 @@ def _pair(one: MeasuredRow, other: MeasuredRow, settings: EvaluateSettings) -> I
 
 def find_finished_rows(tracker: Tracker) -> dict[str, Run]:
     """Find the finished rows of all grids, by their keys."""
-    wanted = f"tags.`oncoshift.step` = '{STEP}' and attributes.status = 'FINISHED'"
+    return find_finished(tracker, STEP)
+
+
+def find_finished(tracker: Tracker, step: str) -> dict[str, Run]:
+    """Find the finished runs of all grids that have a tag `oncoshift.step`, by their keys."""
+    wanted = f"tags.`oncoshift.step` = '{step}' and attributes.status = 'FINISHED'"
     runs = read_pages(
         lambda token: tracker.client.search_runs([tracker.experiment_id], wanted, max_results=1000, page_token=token)
     )
@@ -307,12 +329,22 @@ def collect_results(tracker: Tracker, settings: Settings, command: str, rows: Se
         command: the command that makes the results.
         rows: key and row, each finished.
     """
-    finished = find_finished_rows(tracker)
-    measured = [_read_row(tracker, finished[key], row) for key, row in rows]
-    commits = {describe_commit(finished[key].data.tags) for key, _ in rows}
+    measured, commits = _read_rows(tracker, rows)
     key = f"paper-results-{fingerprint_value([[key for key, _ in rows], settings.model_dump(mode='json')])}"
     run = tracker.find_or_start_run(key, "results of the grid", tags={"oncoshift.step": "paper-results"})
     return Results(measured, settings, command, ", ".join(sorted(commits)), run)
+
+
+def read_results(tracker: Tracker, settings: Settings, rows: Sequence[tuple[str, Row]]) -> Results:
+    """Read some rows by their keys, each finished, without a run for their results."""
+    return Results(_read_rows(tracker, rows)[0], settings, "", "", "")
+
+
+def _read_rows(tracker: Tracker, rows: Sequence[tuple[str, Row]]) -> tuple[list[MeasuredRow], set[str]]:
+    """Read rows, and the commits that made them."""
+    finished = find_finished_rows(tracker)
+    commits = {describe_commit(finished[key].data.tags) for key, _ in rows}
+    return [_read_row(tracker, finished[key], row) for key, row in rows], commits
 
 
 def _read_row(tracker: Tracker, run: Run, row: Row) -> MeasuredRow:

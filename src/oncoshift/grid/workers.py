@@ -1,8 +1,8 @@
-"""Worker processes that train and measure rows, and the program that each of them runs.
+"""Worker processes that measure rows and explain models, and the program that each of them runs.
 
     python -m oncoshift.grid.workers
 
-A worker gets a row as a line of JSON, measures it, records it in MLflow, and answers lines of JSON:
+A worker gets a task as a line of JSON, does it, records it in MLflow, and answers lines of JSON:
 `say` with a line of progress, and last `end` with an error, or empty. See `retraining.children`.
 """
 
@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 
 from oncoshift.errors import CRASHED, ChildError, OncoshiftError, TrainingInterrupted
+from oncoshift.grid import explain
+from oncoshift.grid.explain import ModelToExplain, explain_model, identify_model
 from oncoshift.grid.measure import STEP, identify_row, measure
 from oncoshift.grid.rows import Pool, Row
 from oncoshift.layout import Layout
@@ -48,12 +50,12 @@ _STOPPED = "the grid was asked to stop; start it again and it goes on from there
 
 
 class RowError(ChildError):
-    """A row could not be measured; the message says why."""
+    """A row could not be measured, or its model not explained; the message says why."""
 
 
 @dataclass(frozen=True)
 class RowTask:
-    """A row, and where to find its data and record its result.
+    """A row to measure, or a model of it to explain, with the places of its data and its result.
 
     Attributes:
         row: the row.
@@ -64,6 +66,7 @@ class RowTask:
         uri: MLflow's tracking URI.
         experiment: name of the experiment in MLflow.
         threads: CPU threads for torch if `train.threads` is not set.
+        model: which of the row's models is to be explained; None: the row is to be measured.
     """
 
     row: Row
@@ -74,11 +77,12 @@ class RowTask:
     uri: str
     experiment: str
     threads: int
+    model: ModelToExplain | None = None
 
     @property
     def title(self) -> str:
-        """The row in words."""
-        return self.row.title
+        """The row, or the model, in words."""
+        return self.row.title if self.model is None else self.model.title
 
     def to_json(self) -> dict[str, Any]:
         """Return the task as JSON values."""
@@ -91,20 +95,23 @@ class RowTask:
             "uri": self.uri,
             "experiment": self.experiment,
             "threads": self.threads,
+            "model": None if self.model is None else {**asdict(self.model), "row": None},
         }
 
 
 def read_task(values: dict[str, Any]) -> RowTask:
     """Read what `RowTask.to_json` returned."""
-    row = values["row"]
-    pool = Pool(row["pool"]["target"], tuple(row["pool"]["sources"]))
+    given, model = values["row"], values["model"]
+    row = Row(**{**given, "pool": Pool(given["pool"]["target"], tuple(given["pool"]["sources"]))})
+    if model is not None:
+        galleries = {name: tuple(tiles) for name, tiles in model["galleries"].items()}
+        model = ModelToExplain(**{**model, "row": row, "tiles": tuple(model["tiles"]), "galleries": galleries})
     paths = {name: Path(values[name]) for name in ("project", "folder")}
-    read = {"row": Row(**{**row, "pool": pool}), "settings": parse_settings(values["settings"])}
-    return RowTask(**{**values, **paths, **read})
+    return RowTask(**{**values, **paths, "row": row, "model": model, "settings": parse_settings(values["settings"])})
 
 
 class Crew:
-    """Worker processes, of which each measures one row at a time; safe to share between threads.
+    """Worker processes, of which each does one task at a time; safe to share between threads.
 
     Args:
         count: number of processes.
@@ -135,10 +142,10 @@ class Crew:
         stop_children(self._children)
 
     def measure(self, task: RowTask) -> None:
-        """Have a process measure a row; a process that has ended is replaced.
+        """Have a process measure a row or explain a model; one that has ended is replaced.
 
         Raises:
-            RowError: the row cannot be measured, or its process was killed.
+            RowError: it cannot be done, or its process was killed.
             TrainingInterrupted: the process was asked to stop.
         """
         number, child = self._free.get()
@@ -184,21 +191,25 @@ class Crew:
 
 
 def run_task(task: RowTask, say: Callable[[str], None]) -> None:
-    """Measure a row in a worker process, and record it.
+    """Measure a row or explain a model in a worker process, and record it.
 
     Raises:
-        RowError: code or data have changed since the parent planned the row.
+        RowError: code or data have changed since the parent planned the task.
     """
-    if task.settings.train.threads is None:
-        torch.set_num_threads(task.threads)
+    torch.set_num_threads(task.settings.train.threads or task.threads)
     jobs = _open_jobs(task.folder, task.project, task.row.variant, task.row.pool.sources)
-    if identify_row(jobs, task.row, task.settings) != task.key:
+    model = task.model
+    key = identify_row(jobs, task.row, task.settings) if model is None else identify_model(model, task.settings)
+    if key != task.key:
         raise RowError("code or data have changed since the grid was planned; start it again")
     tracker = _open_tracker(task.uri, task.experiment, task.project)
-    run = tracker.find_or_start_run(task.key, task.title, tags={"oncoshift.step": STEP})
-    recorder = RunRecorder(tracker, run, task.key)
+    tags = {"oncoshift.step": STEP if model is None else explain.STEP}
+    recorder = RunRecorder(tracker, tracker.find_or_start_run(task.key, task.title, tags=tags), task.key)
     with recorder.ending():
-        measure(jobs, task.row, task.settings, say).record(recorder)
+        if model is None:
+            measure(jobs, task.row, task.settings, say).record(recorder)
+        else:
+            explain_model(jobs, model, task.settings, say).record(recorder)
 
 
 @lru_cache(maxsize=4)
@@ -230,7 +241,7 @@ def _take_stdout() -> TextIO:
 
 
 def main() -> int:
-    """Measure rows until SIGTERM comes or the input ends; return an exit code."""
+    """Do tasks until SIGTERM comes or the input ends; return an exit code."""
     show_any_text()
     log_as_json(("stderr",))
     answers = _take_stdout()
