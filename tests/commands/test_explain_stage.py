@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pandas as pd
@@ -88,5 +88,5 @@ def test_its_progress_names_what_it_counts(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("oncoshift.commands.stages._open_jobs", Mock())
     monkeypatch.setattr("oncoshift.commands.stages._read_trained", Mock())
     monkeypatch.setattr("oncoshift.steps.explain.run", run)
-    stages.explain(Mock())
+    stages.explain(MagicMock())
     assert capsys.readouterr().err == "explain: attribution maps: 20/20\n"

@@ -155,6 +155,7 @@ def test_the_address_of_a_run_is_told_only_where_it_has_pages(
     monkeypatch.setattr("flows.server._run_own_server", lambda *_, **__: nullcontext())
     logger = logging.getLogger(name)
     monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logging.getLogger("prefect"), "propagate", True)
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         for ui in (False, True):
