@@ -4,6 +4,7 @@ Where the verdict trusts no candidate, the variant is chosen whose models follow
 best. Each model's predictions are correlated with the anchor of the tiles that it saw, so two
 variants are compared by two measures. This repeats the choices of a finished grid with one measure
 for all: the anchor of each variant's tiles, and the mean of the correlations with all of them.
+Nothing is written.
 
 Run, in a project whose `oncoshift paper` is finished, with its options:
     python benchmarks/anchor_packs.py [--preset NAME] [--set KEY=VALUE …]     (minutes)
@@ -23,10 +24,11 @@ import pandas as pd
 
 from oncoshift import cli
 from oncoshift.grid import recipe
+from oncoshift.grid.results import read_results
 from oncoshift.layout import Layout
 from oncoshift.retraining.prepare import prepare_data
 from oncoshift.selection.anchor import correlate_with_anchor
-from oncoshift.selection.choice import choose
+from oncoshift.selection.choice import choose, follow_anchor
 from oncoshift.steps.jobs import ExperimentJobs
 
 if TYPE_CHECKING:
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
     from oncoshift.grid.results import MeasuredRow, Results
     from oncoshift.grid.rows import Pool
     from oncoshift.grid.workers import RowTask
+    from oncoshift.selection.choice import Candidate
     from oncoshift.settings import Settings
     from oncoshift.training.epoch import Epoch
 
-OWN, MEAN = "own tiles", "mean of both"
+OWN, MEAN = "own tiles", "mean of all"
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,15 @@ def ignore(_: Epoch) -> None:
     """Do nothing: a finished job has no more epochs."""
 
 
+def know(candidates: Sequence[Followed], tiles: str) -> list[Candidate]:
+    """Return what a choice knows of candidates, with the anchor of some tiles."""
+    found = [(each.measured.candidate, each.by_tiles[tiles]) for each in candidates]
+    return [replace(candidate, nuclei=values) for candidate, values in found if candidate is not None]
+
+
 def choose_by(candidates: Sequence[Followed], tiles: str) -> MeasuredRow:
     """Choose as a retraining does, with the anchor of some tiles."""
-    known = {
-        (each.measured.row.method, each.measured.row.variant): replace(found, nuclei=each.by_tiles[tiles])
-        for each in candidates
-        if (found := each.measured.candidate) is not None
-    }
-    chosen = choose(list(known.values())).chosen
+    chosen = choose(know(candidates, tiles)).chosen
     return next(
         each.measured
         for each in candidates
@@ -106,8 +110,7 @@ def compare(results: Results, tasks: Sequence[RowTask]) -> tuple[pd.DataFrame, p
     accuracies: dict[str, list[float]] = {}
     for pool, candidates in followed.items():
         for variant in settings.candidate_variants:
-            some = [each.by_tiles for each in candidates if each.measured.row.variant == variant]
-            means = {tiles: fmean(fmean(each[tiles]) for each in some) for tiles in some[0]}
+            means = {tiles: follow_anchor(know(candidates, tiles))[variant] for tiles in candidates[0].by_tiles}
             correlations.append({"pool": str(pool), "models on": variant, **means})
         chosen = {tiles: choose_by(candidates, tiles) for tiles in candidates[0].by_tiles}
         words = {}
@@ -127,7 +130,7 @@ def main() -> None:
 
     def collect(plan: recipe.GridPlan, planned: Sequence[RowTask]) -> Results:
         tasks.extend(planned)
-        return recipe.collect(plan, planned)
+        return read_results(plan.open_tracker(), plan.settings, [(task.key, task.row) for task in planned])
 
     def refuse(_: object, task: RowTask) -> None:
         raise SystemExit(f"{task.title} is not measured; run `oncoshift paper` with these options first")

@@ -36,6 +36,7 @@ from frozen_features import (
     BUILD,
     COMPONENTS,
     ORGANS,
+    RESAMPLES,
     SHARE,
     SHARED,
     Spec,
@@ -44,6 +45,7 @@ from frozen_features import (
     experiment,
     features,
     hold_out,
+    summarise_draws,
     training_data,
 )
 from labels_picture import draw_curves
@@ -78,7 +80,6 @@ ADAPTED = ("erm", "dann_mcc", "self_training")
 ADAPTED_DRAWS = 8
 """Draws in which they are trained."""
 LR, STEPS = 1e-3, 400
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -328,10 +329,7 @@ def summarise(rows: list[dict[str, Any]]) -> pd.DataFrame:
     found = []
     for (target, how, labels), some in pd.DataFrame(rows).groupby(["target", "how", "labels"], sort=False):
         accuracy = some["accuracy"].to_numpy(np.float64)
-        drawn = np.random.default_rng(0).choice(accuracy, (RESAMPLES, len(accuracy))).mean(axis=1)
-        low, high = np.quantile(drawn, (0.025, 0.975))
-        figures = {"mean": accuracy.mean(), "low": low, "high": high, "tenth": np.quantile(accuracy, 0.1)}
-        row = {name: round(float(value), 3) for name, value in figures.items()}
+        row = summarise_draws(accuracy)
         row |= {"least": round(float(accuracy.min()), 3), "draws": len(accuracy)}
         if "rarer" in some:
             row["one class"] = round(float((some["rarer"] == 0).mean()), 3) if labels else 0.0

@@ -65,10 +65,17 @@ def test_classes_of_unequal_size_are_told_apart(malignant: float) -> None:
     assert solution.malignant_share == pytest.approx(malignant, abs=0.02)
 
 
-def test_unequal_classes_are_seen(settings_for: Callable[..., Settings]) -> None:
+@pytest.mark.parametrize("malignant", [0.05, 0.15, 0.85, 0.92])
+def test_a_rare_class_is_hinted_at_whether_it_was_found_or_not(malignant: float) -> None:
+    features, _, anchor = draw(malignant)
+    share = solve(features, anchor, 16).malignant_share
+    assert not SAFE_SHARES[0] <= share <= SAFE_SHARES[1]
+    assert (share < 0.5) == (malignant < 0.5)
+
+
+def test_unequal_classes_are_a_finding(settings_for: Callable[..., Settings]) -> None:
     features, _, anchor = draw(malignant=0.15)
     share = solve(features, anchor, 16).malignant_share
-    assert share < SAFE_SHARES[0]
     row = {"target_malignant_share": 0.4, "estimated_malignant_share": share}
     (finding,) = list_findings([row], settings_for("anchored", 0))
     assert finding.startswith(f"unequal classes: about {share:.0%} of the target seems malignant")

@@ -14,7 +14,8 @@ positive part of each), and the head adds them up. Evaluation, Integrated Gradie
 serving see the usual network. The trunk stays as it was loaded.
 
 A rare class is still a danger: the first round takes as many tiles of each, and calls tiles of the
-other class so. `Solution.malignant_share` estimates the share.
+other class so. Rounds that have failed see classes of equal size, so `Solution.malignant_share` is
+that of the first round where it is the more extreme one. It is a hint, and no guard.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ PENALTY = 0.1
 """Penalty of the ridge regression, relative to the mean squared length of a tile's components."""
 
 SHARPNESS = 4.0
-"""Logit of malignant at a score of 1, the score that a tile called malignant is fitted to."""
+"""Logits that malignant gains where the score grows by 1; called tiles are fitted to −1 and 1."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Solution:
         weights: float64 [K], from components to the score.
         bias: added to the score, which is positive for malignant.
         malignant_share: estimated share of malignant tiles, 0 to 1, by Otsu's threshold on the
-            scores of the last round.
+            scores of the first and of the last round: the one that is further from one half.
     """
 
     projection: NDArray[np.float64]
@@ -135,7 +136,7 @@ def solve(
     reduced = PCA(min(components, len(x) - 1, x.shape[1]), svd_solver="randomized", random_state=seed)
     z = reduced.fit_transform(np.clip((x - centre) / scale, -CLIP, CLIP))
     ridge = Ridge(alpha=PENALTY * float((z**2).sum(axis=1).mean()))
-    share, cut = 0.5, 0.0
+    share, cut, shares = 0.5, 0.0, [0.5]
     for part in PARTS:
         assumed = np.clip(share, *EXTREMES)
         low, high = np.quantile(score, (part * (1 - assumed), 1 - part * assumed))
@@ -145,6 +146,8 @@ def solve(
         if np.ptp(score) > 0:
             cut = float(threshold_otsu(score))
             share = float((score > cut).mean())
+            shares.append(share)
     projection = reduced.components_ / scale
     offset = -projection @ centre - reduced.components_ @ reduced.mean_
-    return Solution(projection, offset, ridge.coef_, float(ridge.intercept_) - cut, share)
+    extreme = max(shares[1:2] + shares[-1:], key=lambda each: abs(each - 0.5))
+    return Solution(projection, offset, ridge.coef_, float(ridge.intercept_) - cut, extreme)

@@ -5,10 +5,10 @@ the method: the one on which predictions follow the anchor `nuclei` best, the me
 over the methods that were trained on every variant. A validator cannot tell a model that has turned
 the classes around; on one variant all methods may do so, and on another none. Of what is left,
 those that the verdict refuses come last. Of equals, methods that learn from an anchor come after
-the others, as no anchor can confirm them, and they have no say in the variant: they are for a
-target on which all that learns from the sources is refused. Then the highest validator wins, the
-mean over seeds: a method whose seeds disagree is confident in few of them. docs/results.md has what
-that loses against the best.
+the others, as that anchor cannot confirm them, and they have no say in the variant. With one
+anchor none of them is trusted, so they are for a target on which all others are refused; with two
+that agree they may be. Then the highest validator wins, the mean over seeds: a method whose seeds
+disagree is confident in few of them. docs/results.md has what that loses against the best.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Choice:
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
         chosen = f"{self.method} on {self.variant}" if self._has_variants else self.method
         if self.by_anchor:
-            means = ", ".join(f"{name} {mean:.3f}" for name, mean in _follow_anchor(self.candidates).items())
+            means = ", ".join(f"{name} {mean:.3f}" for name, mean in follow_anchor(self.candidates).items())
             chosen += f" by the anchor nuclei (mean correlation: {means})"
         if all(each.verdict.kind is Kind.REFUSE for each in self.candidates if each.verdict is not None):
             missed += "; all are refused, and this is the least bad, for the gate to judge"
@@ -168,12 +168,12 @@ def _is_trusted(candidate: Candidate) -> bool:
 
 def _keep_one_variant(trained: Sequence[Candidate]) -> list[Candidate]:
     """Keep the candidates of the variant on which predictions follow the anchor best."""
-    followed = _follow_anchor(trained)
+    followed = follow_anchor(trained)
     best = max(followed, key=lambda name: followed[name])
     return [each for each in trained if each.variant == best]
 
 
-def _follow_anchor(candidates: Sequence[Candidate]) -> dict[str, float]:
+def follow_anchor(candidates: Sequence[Candidate]) -> dict[str, float]:
     """Compute the mean correlation with the anchor by variant, over methods that all have.
 
     Methods that learn from an anchor follow it anyway: they count only where there are no others.

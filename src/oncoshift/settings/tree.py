@@ -92,7 +92,10 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
         """Refuse several processes for a method without steps that they could share."""
         for name in self._method_names:
             if METHODS[name].closed_form and self.train.ranks > 1:
-                raise ValueError(f"method {name} is computed by one process; set train.processes and train.nodes to 1")
+                raise ValueError(
+                    f"method {name} is computed by one process; set train.processes and train.nodes to 1"
+                    f"{self._or_leave_out(name)}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -112,9 +115,12 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
             if METHODS[name].reads_anchor and self.select.validator == "nuclei":
                 raise ValueError(
                     f"select.validator nuclei is no witness for {name}, which learns from that anchor; choose another "
-                    "validator, such as information_maximisation"
+                    f"validator, such as information_maximisation{self._or_leave_out(name)}"
                 )
         return self
+
+    def _or_leave_out(self, name: str) -> str:
+        return f", or leave {name} out of retrain.methods" if name in self.retrain.methods else ""
 
     @model_validator(mode="after")
     def _check_variants(self) -> Self:
