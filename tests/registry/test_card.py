@@ -64,6 +64,7 @@ def test_the_columns_of_the_table_of_candidates_are_explained() -> None:
     card = render_card(replace(FACTS, choice=choose([tried])))
     assert f"({LEGEND}.)" in card
     assert all(f"{column}: " in LEGEND for column in ("score", "nuclei", "agreement", "stain", "verdict"))
+    assert "learns from an anchor, nuclei is no evidence, and agreement is with models of single anchors" in LEGEND
 
 
 def test_the_anchor_is_named_as_prior_knowledge() -> None:

@@ -25,7 +25,8 @@ LEGEND = (
     "score: select.validator, mean of the seeds; nuclei: correlation of predictions with the share of nuclei, mean of "
     "the seeds, where a negative one speaks for exchanged classes; agreement: kappa of the best seed with models of "
     "single organs, 1 if they call all tiles alike; stain: least kappa of the best seed with the same training on "
-    "another of select.variants; verdict: on the best seed; none of it reads target labels"
+    "another of select.variants; verdict: on the best seed; of a method that learns from an anchor, nuclei is no "
+    "evidence, and agreement is with models of single anchors; none of it reads target labels"
 )
 """The columns of the table of candidates (`selection.choice.HEADER`) in words."""
 
