@@ -1,4 +1,4 @@
-"""The log says how many versions the same labels have judged."""
+"""The log has each decision once, and says how many versions the same labels have judged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow import MlflowClient
 from support.unplugged import Unplugged
 
+from oncoshift.registry.audit import append_line, read_entries
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.gate_record import count_judged, record_decision
 from oncoshift.registry.policy import Reason
@@ -43,6 +44,28 @@ def test_a_decision_that_is_recorded_already_is_not_written_again(client: Mlflow
     record_decision(client, name, "1", decision)
     nothing_written: Any = Unplugged(client, 0)
     record_decision(nothing_written, name, "1", decision)
+
+
+def test_a_line_of_the_log_is_as_earlier_versions_wrote_it_and_not_repeated(client: MlflowClient, name: str) -> None:
+    """A decision may be recorded again after an upgrade."""
+    reason = Reason("alarms", False, 2, 0, "2 open, at most 0", ("a constant predictor", "few groups"))
+    decision = Decision(False, (reason,), ("a note",), at="2026-01-01T00:00:00+00:00")
+    words = "2 open, at most 0: a constant predictor; few groups"
+    entry = {
+        "kind": "gate",
+        "version": "1",
+        "verdict": "refuse",
+        "promote": False,
+        "reasons": [{"check": "alarms", "passed": False, "value": 2, "limit": 0, "words": words}],
+        "flags": ["a note"],
+        "champion": None,
+        "at": decision.at,
+        "approve_until": "",
+        "labels": "",
+    }
+    append_line(client, name, decision.at, entry)
+    record_decision(client, name, "1", decision)
+    assert read_entries(client, name) == [entry]
 
 
 def test_all_versions_are_not_read_before_each_tag(uri: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

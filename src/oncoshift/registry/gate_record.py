@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from oncoshift.registry.approval import APPROVAL_TAG, Approval
 from oncoshift.registry.audit import append_line, read_entries
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from oncoshift.registry.decision import Decision
+    from oncoshift.registry.policy import Reason
 
 
 def record_decision(
@@ -48,10 +49,8 @@ def record_decision(
         for key, text in {**tags, GATE_TAG: action}.items():
             if present.get(key) != text:
                 client.set_model_version_tag(name, str(version), key, text)
-        in_lines = replace(
-            decision, reasons=tuple(replace(each, words=each.line, listed=()) for each in decision.reasons)
-        )
-        entry = {"kind": "gate", "version": str(version), **in_lines.to_dict()}  # `append_line` cuts long lines
+        values = {**decision.to_dict(), "reasons": [_describe(reason) for reason in decision.reasons]}
+        entry = {"kind": "gate", "version": str(version), **values}  # `append_line` cuts long lines
         append_line(client, name, decision.at, entry)
 
 
@@ -66,6 +65,13 @@ def count_judged(client: MlflowClient, name: str, version: str | int, labels: st
     """
     entries = read_entries(client, name)
     return len({entry["version"] for entry in entries if entry.get("labels") == labels} - {str(version)})
+
+
+def _describe(reason: Reason) -> dict[str, Any]:
+    """Return a reason's JSON values; its words have what was counted, as in earlier versions."""
+    values = asdict(reason) | {"words": reason.line}
+    del values["listed"]
+    return values
 
 
 def _slug(check: str) -> str:
