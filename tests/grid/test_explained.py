@@ -20,7 +20,7 @@ from oncoshift.errors import DataError
 from oncoshift.explain import attributions
 from oncoshift.grid import recipe
 from oncoshift.grid.explain import STEP, ModelToExplain, explain_model, identify_model
-from oncoshift.grid.explained import RIGHT, UNCERTAIN, WRONG, ExplainedPair, list_pairs
+from oncoshift.grid.explained import RIGHT, UNCERTAIN, WRONG, ExplainedPair, _compute_certainty, list_pairs
 from oncoshift.grid.measure import identify_row
 from oncoshift.grid.page import draw_figures, render_page
 from oncoshift.grid.recipe import GridPlan, Steps, collect
@@ -55,6 +55,14 @@ GRID = parse_settings(
         },
     }
 )
+
+SHARES = pd.DataFrame(
+    {
+        "tile_id": ["a", "b"], "group": "g", "nuclei_share": [0.4, 0.2], "nuclei_area": [0.2, 0.2],
+        "enrichment": [2.0, 1.0], "converged": [True, False], "mask": "haematoxylin",
+    }
+)  # fmt: skip
+"""What two explained tiles of one group have in their table."""
 
 
 class HereCrew:
@@ -205,6 +213,32 @@ def test_galleries_show_what_they_are_named_after() -> None:
     assert groups.is_unique, "of as many groups as there are"
 
 
+def test_galleries_go_by_the_calibrated_call_and_the_page_says_so() -> None:
+    """At a threshold of 0.3 a tile at 0.4 is called malignant, and 0.05 is surer than 0.85."""
+    row = measured(Row(POOL, "dann", "none"), 1.0, Kind.TRUST, 0.99)
+    given = {"lung/0": 0.05, "lung/24": 0.4, "lung/25": 0.85}
+    usual = row.predictions["probability"].where(row.predictions["label"] == 1, 0.06).where(lambda p: p < 0.5, 0.8)
+    usual = row.predictions["tile_id"].map(given).fillna(usual)
+    table = row.predictions.assign(probability=usual, threshold=0.3)
+    results = make_results(replace(row, predictions=table))
+    results = replace(results, rows=[each for each in results.rows if each.row.method != "dann"] + [results.rows[-1]])
+    [pair] = list_pairs(results)
+    galleries = pair.chosen.galleries
+    assert WRONG not in galleries, "the tile at 0.4 is malignant, and called so"
+    assert "lung/24" in galleries[UNCERTAIN]
+    assert {*galleries[RIGHT][:2]} == {"lung/0", "lung/25"}, "the surest of each class"
+    explained = ExplainedPair(pair, SHARES, SHARES, "f" * 32, results.settings.evaluate)
+    page = " ".join(render_page(replace(results, explained=[explained]), ()).split())
+    assert "captions show the network's own probability, before calibration and called at 0.5" in page
+
+
+def test_certainty_is_on_one_scale_on_both_sides_of_the_threshold() -> None:
+    probabilities = np.array([0.0, 0.15, 0.3, 0.65, 1.0])
+    found = _compute_certainty(probabilities, np.full(5, 0.3))
+    np.testing.assert_allclose(found, [1.0, 0.5, 0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(_compute_certainty(np.ones(1), np.ones(1)), [0.0])
+
+
 @pytest.mark.parametrize(("key", "same"), [("explain.tiles", True), ("explain.steps", False), ("train.epochs", True)])
 def test_an_explanation_is_found_by_what_it_depends_on(key: str, same: bool) -> None:
     model = ModelToExplain(Row(POOL, "erm", "none"), 0, "erm-s0-1", ("a", "b"))
@@ -216,13 +250,7 @@ def test_an_explanation_is_found_by_what_it_depends_on(key: str, same: bool) -> 
 def test_one_group_gives_no_interval_and_says_so() -> None:
     results: Results = make_results()
     [pair] = list_pairs(results)
-    table = pd.DataFrame(
-        {
-            "tile_id": ["a", "b"], "group": "g", "nuclei_share": [0.4, 0.2], "nuclei_area": [0.2, 0.2],
-            "enrichment": [2.0, 1.0], "converged": [True, False], "mask": "haematoxylin",
-        }
-    )  # fmt: skip
-    explained = ExplainedPair(pair, table, table, "f" * 32, results.settings.evaluate)
+    explained = ExplainedPair(pair, SHARES, SHARES, "f" * 32, results.settings.evaluate)
     page = render_page(replace(results, explained=[explained]), ())
     row = "20.0% | 30.0% | 30.0% | (few groups) | 1.50 | 1.50 | (few groups) | 2 of 4 | ffffffff |"
     assert f"| lung ← colon, breast | dann | 2, 1 | {row}" in page

@@ -2,6 +2,10 @@
 
 The source-only model and the one chosen without labels are explained on the same test tiles of the
 target, with the seed that was picked and on the stain variant that was chosen.
+
+Galleries go by the call that is evaluated and served: the calibrated probability against the
+model's own threshold. The captions of their tiles show the network's own probability, as
+`explanation.explain` reads it, which is called at 0.5; so the two may differ.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from oncoshift.grid.rows import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from oncoshift.evaluation.intervals import Interval
     from oncoshift.explain.nuclei import NucleiComparison
@@ -105,7 +111,7 @@ def _plan_pair(chosen: Chosen, control: MeasuredRow, seed: int, count: int) -> P
     found = chosen.row.predictions
     found = found[(found["organ"] == chosen.pool.target) & (found["seed"] == seed)].reset_index(drop=True)
     called = found["probability"] >= found["threshold"]
-    certainty = (found["probability"] - found["threshold"]).abs()
+    certainty = _compute_certainty(found["probability"].to_numpy(np.float64), found["threshold"].to_numpy(np.float64))
     known = found.assign(called=called, certainty=certainty, right=called == (found["label"] == 1))
     ids = known["tile_id"].to_numpy(np.str_)
     sample = pick_tiles(ids, np.where(called, 1.0, 0.0), known["group"].to_numpy(np.str_), count)
@@ -121,6 +127,12 @@ def _plan_pair(chosen: Chosen, control: MeasuredRow, seed: int, count: int) -> P
             chosen.row.row, seed, chosen.row.jobs[seed], tiles, {name: each for name, each in galleries.items() if each}
         ),
     )
+
+
+def _compute_certainty(probabilities: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the distance from the threshold as a share of the room on that side, in [0, 1]."""
+    room = np.where(probabilities >= thresholds, 1 - thresholds, thresholds)
+    return np.abs(probabilities - thresholds) / np.maximum(room, np.finfo(np.float64).tiny)
 
 
 def _pick_shown(tiles: pd.DataFrame, *, certain: bool) -> tuple[str, ...]:

@@ -63,8 +63,12 @@ A large share says where a model looks, not that it is right: compare the balanc
 
 Each pool has three galleries of the chosen model: tiles that it calls rightly and most confidently, wrongly and
 most confidently, and those of which it is least certain; at most {SHOWN} each, classes and groups in turn, each
-beside its map. They are the artifacts `galleries/` of the run in the last column, and lie in `runs/galleries/`
-of the project, which git ignores. They show tiles of patients, which must not be committed, so none is on this
+beside its map. They go by the call that is evaluated, of the calibrated probability at the model's threshold, and
+by the distance from it as a share of the room on that side; captions show the network's own probability, before
+calibration and called at 0.5, so the two may differ.
+
+They are the artifacts `galleries/` of the run in the last column, and lie in `runs/galleries/` of the project,
+which git ignores. They show tiles of patients, which must not be committed, so none is on this
 page.{_describe_absent(results)}{rest}"""
 
 
