@@ -20,7 +20,17 @@ from oncoshift.errors import DataError
 from oncoshift.explain import attributions
 from oncoshift.grid import recipe
 from oncoshift.grid.explain import STEP, ModelToExplain, explain_model, identify_model
-from oncoshift.grid.explained import RIGHT, UNCERTAIN, WRONG, ExplainedPair, _compute_certainty, list_pairs
+from oncoshift.grid.explained import (
+    RIGHT,
+    RUN_FILE,
+    UNCERTAIN,
+    WRONG,
+    ExplainedPair,
+    _compute_certainty,
+    list_pairs,
+    name_pool,
+    write_galleries,
+)
 from oncoshift.grid.measure import identify_row
 from oncoshift.grid.page import draw_figures, render_page
 from oncoshift.grid.recipe import GridPlan, Steps, collect
@@ -107,9 +117,11 @@ def explain_all(plan: GridPlan, tasks: list[RowTask], monkeypatch: pytest.Monkey
 
 def test_a_page_says_what_would_explain_the_models(grid: tuple[GridPlan, list[RowTask], list[str]]) -> None:
     plan, tasks, _ = grid
+    former = plan.galleries / name_pool(TARGET)
+    former.mkdir(parents=True)
     results = collect(plan, tasks)
     assert "No model has been explained yet; `oncoshift paper --explain` does it." in render_page(results, ())
-    assert not plan.galleries.exists()
+    assert not former.exists(), "the galleries of a model that was chosen before"
 
 
 def test_models_are_explained_once_and_the_page_is_made_of_their_runs(
@@ -142,9 +154,24 @@ def test_models_are_explained_once_and_the_page_is_made_of_their_runs(
     shown = plan.galleries / "kidney.lung.colon"
     kept = {file.path for file in plan.open_tracker().client.list_artifacts(pair.run, "galleries")}
     assert kept == {f"galleries/{name}.png" for name in pair.pair.chosen.galleries}
-    assert {path.name for path in shown.iterdir()} == {Path(path).name for path in kept}
+    assert {path.name for path in shown.iterdir()} == {Path(path).name for path in kept} | {RUN_FILE}
+    assert (shown / RUN_FILE).read_text() == f"{pair.run}\n"
     for name in pair.pair.chosen.galleries:
         assert name not in page, "no tile is on the page"
+
+
+def test_galleries_of_a_pool_that_is_not_explained_now_are_removed(
+    grid: tuple[GridPlan, list[RowTask], list[str]], tmp_path: Path
+) -> None:
+    plan, tasks, _ = grid
+    results = read_results(plan.open_tracker(), GRID, [(task.key, task.row) for task in tasks])
+    of_pool, other = tmp_path / name_pool(TARGET), tmp_path / "a user's own"
+    for place in (of_pool, other):
+        place.mkdir()
+        (place / "confident-right.png").touch()
+    write_galleries(plan.open_tracker(), results, tmp_path)
+    assert not of_pool.exists(), "it shows a model of other settings"
+    assert (other / "confident-right.png").exists()
 
 
 def test_a_killed_explanation_goes_on(

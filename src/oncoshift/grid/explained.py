@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 SHOWN = 6
 """Most tiles of a gallery."""
 
+RUN_FILE = "run.txt"
+"""Beside the pictures of a pool: the id of the run that they are of."""
+
 RIGHT, WRONG, UNCERTAIN = "confident-right", "confident-wrong", "least-certain"
 
 
@@ -155,18 +158,27 @@ def find_explained(tracker: Tracker, results: Results) -> list[ExplainedPair]:
     return found
 
 
-def write_galleries(tracker: Tracker, explained: Sequence[ExplainedPair], folder: Path) -> None:
-    """Write each pool's galleries into a folder of its name, in place of earlier ones.
+def write_galleries(tracker: Tracker, results: Results, folder: Path) -> None:
+    """Write each explained pool's galleries into a folder of its name, in place of earlier ones.
+
+    Beside them a file names their run. Folders of pools of the grid that are not explained now,
+    which show a model of other settings, are removed.
 
     Args:
         tracker: of the grid's experiment.
-        explained: whose galleries are written.
+        results: with the explained pairs.
         folder: for all pools; git must ignore it, since galleries show tiles of patients.
     """
-    for each in explained:
-        place = folder / name_pool(each.pool)
+    explained = {each.pool: each for each in results.explained}
+    for pool in results.pools:
+        place = folder / name_pool(pool)
+        if pool not in explained:
+            shutil.rmtree(place, ignore_errors=True)
+            continue
+        run = explained[pool].run
         with TemporaryDirectory() as scratch:
-            fetched = Path(tracker.client.download_artifacts(each.run, GALLERIES, scratch))
+            fetched = Path(tracker.client.download_artifacts(run, GALLERIES, scratch))
+            (fetched / RUN_FILE).write_text(f"{run}\n", encoding="utf-8")
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(fetched, place)
 

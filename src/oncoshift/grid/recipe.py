@@ -306,14 +306,14 @@ def _describe_progress(done: int, total: int, what: str, seconds: float) -> str:
 def collect(plan: GridPlan, tasks: Sequence[RowTask]) -> Results:
     """Read all rows and explanations; record tables and pictures in a run of their own.
 
-    Galleries go into the project's folder for them as well.
+    Galleries go into the project's folder for them as well, and those of other models go from it.
     """
     tracker = plan.open_tracker()
     results = collect_results(tracker, plan.settings, plan.command, [(task.key, task.row) for task in tasks])
     if explained := find_explained(tracker, results):
         results = replace(results, explained=explained)
         tracker.log_table(results.run, tabulate_pairs(explained), "nuclei.json")
-        write_galleries(tracker, explained, plan.galleries)
+    write_galleries(tracker, results, plan.galleries)
     record_page(tracker, results)
     tracker.finish(results.run)
     return results
