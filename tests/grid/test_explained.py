@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from oncoshift.data.normalize import run_normalize
 from oncoshift.data.split import run_split
 from oncoshift.errors import DataError
 from oncoshift.explain import attributions
-from oncoshift.grid import recipe
+from oncoshift.grid import explain, recipe
 from oncoshift.grid.explain import STEP, ModelToExplain, explain_model, identify_model
 from oncoshift.grid.explained import (
     RIGHT,
@@ -131,7 +132,7 @@ def test_models_are_explained_once_and_the_page_is_made_of_their_runs(
     said.clear()
     explain_all(plan, tasks, monkeypatch)
     assert said[0].startswith("grid: 2 models to explain, of which 0 are explained already; ")
-    assert any("4 of" in line and "min to go" in line for line in said)
+    assert any("4 of" in line and line.endswith(" tiles") for line in said), "no pace is known yet"
     assert said[-1].startswith("grid: 2 of 2 models")
     explain_all(plan, tasks, monkeypatch)
     assert said[-1] == "grid: 2 models to explain, of which 2 are explained already; 0 maps are to be made"
@@ -196,6 +197,25 @@ def test_a_killed_explanation_goes_on(
     explain_model(jobs, model, GRID, lambda _line: said.append(str(kept.stat().st_mtime_ns)))
     assert said[1] == str(made), "it was not made again"
     assert not kept.parent.exists()
+
+
+def test_time_to_go_is_that_of_the_tiles_that_are_made_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process was killed at 28 of 42 tiles; each part of 4 takes two minutes."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(explain, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    said: list[str] = []
+    report = explain._report_tiles("explain", said.append)
+    for done in range(4, 29, 4):
+        clock.now += 0.01
+        report(done, 42)
+    for done in (32, 36):
+        clock.now += 120
+        report(done, 42)
+    assert said == [
+        "explain: 4 of 42 tiles",
+        "explain: 32 of 42 tiles, about 5 min to go",
+        "explain: 36 of 42 tiles, about 3 min to go",
+    ]
 
 
 def test_a_model_of_other_data_is_not_explained(grid: tuple[GridPlan, list[RowTask], list[str]]) -> None:

@@ -34,6 +34,8 @@ TABLE, GALLERIES = "nuclei_tiles", "galleries"
 _ENLARGED = 1.5
 """Of a gallery: a tile of 224 pixels is then shown with about as many."""
 _SAY_SECONDS = 60.0
+_FOUND_SECONDS = 1.0
+"""A part that is there sooner was found on disk, or costs next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,17 +149,25 @@ def explain_model(
 
 
 def _report_tiles(title: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Make a hook of tiles done and tiles in all that says how long it takes, once a minute."""
-    began = time.monotonic()
-    next_at = began
+    """Make a hook of tiles done and tiles in all that says how long it takes, once a minute.
+
+    Tiles that a killed process left come first, and each part of them takes no time. The pace is
+    that of the others; until some are known there is no estimate.
+    """
+    next_at = last_at = time.monotonic()
+    last = made = 0
+    seconds = 0.0
 
     def report(done: int, total: int) -> None:
-        nonlocal next_at
+        nonlocal next_at, last_at, last, made, seconds
         now = time.monotonic()
+        if last and now - last_at >= _FOUND_SECONDS:
+            made, seconds = made + done - last, seconds + now - last_at
+        last, last_at = done, now
         if now >= next_at and done < total:
             next_at = now + _SAY_SECONDS
-            left = (now - began) / done * (total - done) / 60
-            say(f"{title}: {done} of {total} tiles, about {left:.0f} min to go")
+            left = f", about {seconds / made * (total - done) / 60:.0f} min to go" if made else ""
+            say(f"{title}: {done} of {total} tiles{left}")
 
     return report
 
