@@ -2,8 +2,8 @@
 
     python -m flows.paper [--preset NAME] [--set KEY=VALUE] [--explain] [--out FILE]
 
-The recipe is `oncoshift.grid.recipe`; its steps become Prefect tasks. Rows are measured by worker
-processes, under one place in the `gpu` limit.
+The recipe is `oncoshift.grid.recipe`; its steps become Prefect tasks. Rows are measured, and
+models explained, by worker processes, under one place in the `gpu` limit.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from oncoshift.grid.workers import Crew, RowTask
 
 
-def measure_row(crew: Crew, task: RowTask) -> None:
+def do_task(crew: Crew, task: RowTask) -> None:
     """Have a worker measure a row, or explain a model."""
-    crew.measure(task)
+    crew.do(task)
 
 
 STEPS = recipe.Steps(
     data=as_task("data", prepare_data, "data of {plan.layout.folder.name}"),
-    row=as_task("row", measure_row, "{task.title}"),
+    row=as_task("row", do_task, "{task.title}"),
     results=as_task("results", recipe.collect),
 )
 

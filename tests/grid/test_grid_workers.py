@@ -72,7 +72,7 @@ def test_what_ends_a_row_is_an_error_with_its_name(
     with Crew(1, 1, said.append).working() as crew:
         for _ in range(2):  # the place is free again, and a process that has ended is replaced
             with pytest.raises(RowError, match=message):
-                crew.measure(make_task(tmp_path))
+                crew.do(make_task(tmp_path))
     assert set(said) <= {"on it"}
 
 
@@ -81,7 +81,7 @@ def test_a_worker_that_answers_nonsense_is_not_asked_again(monkeypatch: pytest.M
     with Crew(1, 1, print).working() as crew:
         for _ in range(2):
             with pytest.raises(json.JSONDecodeError):
-                crew.measure(make_task(tmp_path))
+                crew.do(make_task(tmp_path))
     assert len(started) == 2, "what the first still said would be taken for the second row's answer"
 
 
@@ -94,7 +94,7 @@ def test_after_a_stop_no_process_is_started_and_rows_are_interrupted(
 
     def ask() -> None:
         try:
-            crew.measure(make_task(tmp_path))
+            crew.do(make_task(tmp_path))
         except TrainingInterrupted as error:
             ended.append(error)
 
@@ -113,7 +113,7 @@ def test_after_a_stop_no_process_is_started_and_rows_are_interrupted(
 def test_a_worker_that_was_asked_to_stop_is_no_failed_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_script(monkeypatch, "read t; exit 75")
     with Crew(1, 1, print).working() as crew, pytest.raises(TrainingInterrupted):
-        crew.measure(make_task(tmp_path))
+        crew.do(make_task(tmp_path))
 
 
 def test_what_libraries_print_is_no_answer() -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
-    from oncoshift.training.epoch import Epoch
     from oncoshift.training.job import TrainedJob
 
 STEP = "paper-explain"
@@ -68,8 +67,8 @@ class ModelToExplain:
 
 
 @dataclass(frozen=True)
-class ExplainedModel:
-    """An explained model.
+class ModelExplanation:
+    """The explanation of a model.
 
     Attributes:
         model: what was to be explained.
@@ -123,7 +122,7 @@ def identify_model(model: ModelToExplain, settings: Settings) -> str:
 
 def explain_model(
     jobs: ExperimentJobs, model: ModelToExplain, settings: Settings, say: Callable[[str], None]
-) -> ExplainedModel:
+) -> ModelExplanation:
     """Explain a model on its tiles; after a kill it goes on after the last tiles.
 
     Args:
@@ -140,12 +139,12 @@ def explain_model(
     picked = pd.Index(tiles.tile_ids).get_indexer(pd.Index(model.all_tiles))
     if job.id != model.job or (picked < 0).any():
         raise DataError("code or data have changed since the model was measured; start the grid again")
-    trained = jobs.train(job, _ignore)
+    trained = jobs.train(job, lambda _epoch: None)
     progress = _report_tiles(model.title, say)
     explanation = explain_job(
         jobs, trained, tiles, picked.astype(np.int64), progress, checked=False, faithfulness=False
     )
-    return ExplainedModel(model, trained, explanation)
+    return ModelExplanation(model, trained, explanation)
 
 
 def _report_tiles(title: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
@@ -170,7 +169,3 @@ def _report_tiles(title: str, say: Callable[[str], None]) -> Callable[[int, int]
             say(f"{title}: {done} of {total} tiles{left}")
 
     return report
-
-
-def _ignore(_: Epoch) -> None:
-    """Do nothing, as the hook of epochs: the model has been trained."""

@@ -141,7 +141,7 @@ class Crew:
             self._stopping = True
         stop_children(self._children)
 
-    def measure(self, task: RowTask) -> None:
+    def do(self, task: RowTask) -> None:
         """Have a process measure a row or explain a model; one that has ended is replaced.
 
         Raises:
