@@ -57,6 +57,28 @@ def test_the_variant_is_chosen_first_and_the_page_says_what_that_brings() -> Non
     assert f"| dann on reinhard | {chosen.row.of_target} | {gain.format_signed() if gain else ''} | doubt |" in page
 
 
+def test_the_page_says_who_has_a_say_in_the_variant() -> None:
+    both = {"normalize.variants": ["none", "reinhard"], "paper.methods": ["dann", "mcc", "anchored"]}
+    both |= {"retrain.methods": ["dann", "anchored"], "retrain.variants": ["none", "reinhard"]}
+    rows = [
+        measured(Row(POOL, "dann", "reinhard"), 0.75, Kind.DOUBT, 0.5, nuclei=0.2),
+        measured(Row(POOL, "anchored", "none"), 0.75, Kind.DOUBT, 0.5, nuclei=0.9),
+    ]
+    results = make_results(*rows, settings=replace_values(SETTINGS, both))
+    [chosen] = results.chosen
+    assert (chosen.choice.method, chosen.choice.variant) == ("dann", "reinhard")
+    page = render_page(results, ())
+    assert "| anchored | 0.450 | (0.900) |" in page
+    assert "| dann on reinhard (chosen) | 0.450 | 0.200 |" in page
+    words = " ".join(page.split())
+    assert "in parentheses: of a method that learns from an anchor, which has no say in that" in words
+    assert (
+        "those that the verdict trusts come first; without any, those on the variant that follows the anchor `nuclei` "
+        "best (mean over the methods that learn from no anchor), doubted before refused. Of equals, those that no "
+        "anchor taught come first, then the score decides"
+    ) in words
+
+
 def test_verdicts_are_counted_on_the_picked_seed() -> None:
     judged = make_results().judged.set_index("method")
     assert judged.loc["dann", "verdict"] == "doubt"

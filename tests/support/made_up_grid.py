@@ -11,6 +11,7 @@ from oncoshift.evaluation.domains import evaluate_domains
 from oncoshift.grid.measure import CANDIDATE
 from oncoshift.grid.results import MeasuredRow, Results
 from oncoshift.grid.rows import Pool, Row
+from oncoshift.methods.registry import METHODS
 from oncoshift.selection.choice import Candidate
 from oncoshift.selection.verdict import Kind, Verdict
 from oncoshift.settings import Settings, parse_settings
@@ -63,7 +64,10 @@ def measured(
     ]
     table = pd.concat(tables, ignore_index=True)
     verdict = Verdict(kind, ("made up",)) if kind is not None else None
-    candidate = Candidate(row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), None, stain, verdict)
+    candidate = Candidate(
+        row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), None, stain, verdict,
+        reads_anchor=METHODS[row.method].reads_anchor,
+    )  # fmt: skip
     facts: dict[str, Any] = {
         "failure": "",
         "candidate": CANDIDATE.dump_python(candidate, mode="json") if verdict else None,

@@ -180,12 +180,14 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
         return ""
     rows = []
     for each in results.chosen:
+        witnesses = any(not candidate.reads_anchor for candidate in each.choice.candidates)
         for candidate in each.choice.candidates:
             row = results.find(each.pool, candidate.method, candidate.variant)
             verdict = _NOTHING if candidate.verdict is None else candidate.verdict.kind.value
             name = results.name_candidate(candidate.method, candidate.variant)
             name += " (chosen)" if candidate == each.choice.chosen else ""
             score, nuclei = f"{candidate.score:.3f}", f"{candidate.following:.3f}"
+            nuclei = f"({nuclei})" if candidate.reads_anchor and witnesses else nuclei
             stain = _NOTHING if candidate.stain is None else f"{candidate.stain:.2f}"
             rows.append((str(each.pool), name, score, nuclei, stain, verdict, _show(_interval(row))))
     variants = results.settings.candidate_variants
@@ -236,9 +238,10 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
 {render_table(header, rows)}
 
 Score: `{results.settings.select.validator}`; nuclei: correlation of the predictions with the anchor `nuclei`, by whose
-mean the stain variant is chosen where the verdict trusts none; stain: kappa of the calls with those of the same
-training on another stain variant. What is chosen, by what there is to choose from: its balanced accuracy, and what it
-loses against the best of the candidates above (regret):
+mean the stain variant is chosen where the verdict trusts none (in parentheses: of a method that learns from an anchor,
+which has no say in that); stain: kappa of the calls with those of the same training on another stain variant. What is
+chosen, by what there is to choose from: its balanced accuracy, and what it loses against the best of the candidates
+above (regret):
 
 {render_table(("target ← sources", *ways), compared)}
 
@@ -491,7 +494,9 @@ def _describe_variants(results: Results) -> str:
         return ""
     listed = " or ".join(f"`{name}`" for name in variants)
     return (
-        f" on {listed}:\n  what the verdict trusts; else the variant by the anchor `nuclei`, then by verdict and score"
+        f" on {listed}:\n  those that the verdict trusts come first; without any, those on the variant that "
+        "follows the anchor `nuclei` best\n  (mean over the methods that learn from no anchor), doubted before "
+        "refused. Of equals, those that no anchor taught\n  come first, then the score decides"
     )
 
 
