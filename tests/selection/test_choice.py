@@ -71,14 +71,27 @@ def test_a_method_that_learns_from_the_anchor_is_for_where_all_others_are_refuse
 
 def test_it_has_no_say_in_the_variant() -> None:
     others = [
+        candidate("mcc", variant="none", nuclei=(-0.2, -0.1)),
+        candidate("mcc", Kind.REFUSE, variant="reinhard", nuclei=(-0.1, 0.0)),
+    ]
+    made = choose([*others, replace(taught(), nuclei=(1.0, 1.0)), taught("reinhard", Kind.REFUSE)])
+    assert (made.method, made.variant, made.by_anchor) == ("mcc", "reinhard", True)
+    assert "none -0.150, reinhard -0.050" in made.words
+
+
+def test_refused_candidates_have_no_say_in_the_variant_of_one_that_learnt_from_the_anchor() -> None:
+    others = [
         candidate("mcc", Kind.REFUSE, variant="none", nuclei=(-0.2, -0.1)),
         candidate("mcc", Kind.REFUSE, variant="reinhard", nuclei=(-0.1, 0.0)),
     ]
-    made = choose([*others, replace(taught(), nuclei=(1.0, 1.0)), taught("reinhard")])
-    assert (made.method, made.variant) == ("anchored", "reinhard")
-    assert "none -0.150, reinhard -0.050" in made.words
-    alone = choose([taught(), replace(taught("reinhard"), nuclei=(0.5, 0.5)), Candidate("mcc", "none", failure="no")])
-    assert (alone.method, alone.variant) == ("anchored", "none")
+    made = choose([*others, taught(), replace(taught("reinhard"), scores=(0.2, 0.2))])
+    assert (made.method, made.variant, made.by_anchor) == ("anchored", "none", False)
+    assert made.words == (
+        "anchored on none, which learns from an anchor, as all that does not is refused, chosen of 4 without target "
+        "labels"
+    )
+    alone = choose([taught(), replace(taught("reinhard"), scores=(1.0, 1.0)), Candidate("mcc", "none", failure="no")])
+    assert (alone.method, alone.variant) == ("anchored", "reinhard")
 
 
 def test_a_choice_among_refused_ones_says_so() -> None:

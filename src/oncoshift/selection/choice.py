@@ -4,11 +4,14 @@ Candidates that the verdict trusts come first. Where it trusts none, the variant
 the method: the one on which predictions follow the anchor `nuclei` best, the mean over seeds and
 over the methods that were trained on every variant. A validator cannot tell a model that has turned
 the classes around; on one variant all methods may do so, and on another none. Of what is left,
-those that the verdict refuses come last. Of equals, methods that learn from an anchor come after
-the others, as that anchor cannot confirm them, and they have no say in the variant. With one
-anchor none of them is trusted, so they are for a target on which all others are refused; with two
-that agree they may be. Then the highest validator wins, the mean over seeds: a method whose seeds
-disagree is confident in few of them. docs/results.md has what that loses against the best.
+those that the verdict refuses come last, and of equals the highest validator wins, the mean over
+seeds: a method whose seeds disagree is confident in few of them.
+
+Methods that learn from an anchor cannot be confirmed by it. They have no say in the variant, and
+come after the others of the same verdict. But where all others are refused, on every variant, these
+say nothing on the variant either; then the best of those that learnt from an anchor is chosen, on
+any variant, unless it is refused as well. docs/results.md has what the choice loses against the
+best.
 """
 
 from __future__ import annotations
@@ -98,7 +101,7 @@ class Choice:
     @property
     def by_anchor(self) -> bool:
         """Whether the anchor `nuclei` has chosen the stain variant."""
-        return self._has_variants and not _is_trusted(self.chosen)
+        return self._has_variants and not _is_trusted(self.chosen) and not self.chosen.reads_anchor
 
     @property
     def _has_variants(self) -> bool:
@@ -116,6 +119,8 @@ class Choice:
         if self.by_anchor:
             means = ", ".join(f"{name} {mean:.3f}" for name, mean in follow_anchor(self.candidates).items())
             chosen += f" by the anchor nuclei (mean correlation: {means})"
+        elif self.chosen.reads_anchor and not _is_trusted(self.chosen):
+            chosen += ", which learns from an anchor, as all that does not is refused"
         if all(each.verdict.kind is Kind.REFUSE for each in self.candidates if each.verdict is not None):
             missed += "; all are refused, and this is the least bad, for the gate to judge"
         return f"{chosen}, chosen of {trained} without target labels{failures}{missed}"
@@ -157,13 +162,19 @@ def choose(candidates: Sequence[Candidate]) -> Choice:
         candidates: at least one of them trained.
     """
     trained = [each for each in candidates if each.verdict is not None]
-    left = [each for each in trained if _is_trusted(each)] or _keep_one_variant(trained)
+    left = [each for each in trained if _is_trusted(each)] or _find_taught(trained) or _keep_one_variant(trained)
     best = max(left, key=lambda each: each.rank)
     return Choice(best.method, best.variant, tuple(candidates))
 
 
 def _is_trusted(candidate: Candidate) -> bool:
     return candidate.verdict is not None and candidate.verdict.kind is Kind.TRUST
+
+
+def _find_taught(trained: Sequence[Candidate]) -> list[Candidate]:
+    """Find candidates that an anchor taught, if nothing else is left that is not refused."""
+    left = [each for each in trained if each.verdict is not None and each.verdict.kind is not Kind.REFUSE]
+    return left if all(each.reads_anchor for each in left) else []
 
 
 def _keep_one_variant(trained: Sequence[Candidate]) -> list[Candidate]:
