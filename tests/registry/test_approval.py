@@ -111,10 +111,11 @@ def test_silence_refuses(client: MlflowClient, name: str) -> None:
 
 
 def test_what_awaits_approval_is_not_promoted_in_passing(client: MlflowClient, asked: str) -> None:
-    with pytest.raises(RegistryError, match="awaits approval; `oncoshift approve 2` gives it"):
+    with pytest.raises(RegistryError, match=r"version 2: it awaits approval$"):
         promote(client, asked, "2", "good", "anna")
     promote(client, asked, "2", "good", "anna", force=True)
     assert read_aliases(client, asked)["champion"] == "2"
+    assert list_events(client, asked)[-1].words == "promote by anna, forced although it awaits approval: good"
 
 
 def test_an_approval_against_another_champion_is_no_promotion(client: MlflowClient, asked: str) -> None:

@@ -79,7 +79,7 @@ def test_rollback_swaps_and_keeps_automation_from_undoing_it(client: MlflowClien
     assert rollback(client, name, "drifts on scanner B", "anna") == "1"
     assert aliases(client, name) == {"champion": "1", "previous": "2"}
     assert {row.version: row.withdrawn for row in list_versions(client, name)}["2"] == "drifts on scanner B"
-    with pytest.raises(RegistryError, match="rolled back \\(drifts on scanner B\\)"):
+    with pytest.raises(RegistryError, match=r"rolled back \(drifts on scanner B\)$"):
         promote(client, name, "2", "gate", "flow")
     promote(client, name, "2", "scanner fixed", "anna", force=True)
     assert aliases(client, name) == {"champion": "2", "previous": "1"}
@@ -151,9 +151,7 @@ def test_a_refused_version_is_promoted_by_force_only_and_its_history_says_so(cli
     record_decision(client, name, "1", Decision(promote=False, reasons=(passed, failed)))
     with pytest.raises(RegistryError) as caught:
         promote(client, name, "1", "gate", "flow")
-    assert str(caught.value) == (
-        f"{name} version 1: the gate refused it (auroc); `--force` promotes it all the same\n  auroc: 0.5, too low"
-    )
+    assert str(caught.value) == f"{name} version 1: the gate refused it (auroc)\n  auroc: 0.5, too low"
     assert aliases(client, name) == {}
     promote(client, name, "1", "for a comparison", "anna", force=True)
     assert aliases(client, name) == {"champion": "1"}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.cli import main
-from oncoshift.registry.history import read_aliases
+from oncoshift.registry.digests import SUMS_TAG
+from oncoshift.registry.history import WITHDRAWN_TAG, read_aliases
 from oncoshift.registry.store import open_client
 from oncoshift.registry.tracking import Tracker
 
@@ -68,14 +69,53 @@ def test_a_version_that_was_forced_past_the_gate_is_listed_as_such(
     tracker.client.set_model_version_tag(name, "1", "oncoshift.gate.worst_seed", "FAILED: 0.410, at least 0.7")
     assert run("promote", "1", "--model", name, "--reason", "good") == 2
     told = capsys.readouterr().err
-    assert "the gate refused it (worst seed); `--force` promotes it" in told
-    assert "\n  worst seed: 0.410, at least 0.7\n" in told
+    helps = f"`oncoshift promote 1 --model {name} --force` promotes it all the same"
+    assert f"the gate refused it (worst seed); {helps}\n  worst seed: 0.410, at least 0.7\n" in told
     assert run("promote", "1", "--model", name, "--reason", "good", "--force") == 0
     capsys.readouterr()
     assert run("models", name) == 0
     shown, who = " ".join(capsys.readouterr().out.split()), pwd.getpwuid(os.getuid()).pw_name
     assert f"refuse, forced by {who}" in shown
     assert f"promote by {who}, forced although the gate refused it (worst seed): good" in shown
+
+
+def test_a_version_that_awaits_approval_is_refused_with_both_ways_to_promote_it(
+    run: Callable[..., int], name: str, tracker: Tracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker.client.set_model_version_tag(name, "2", "oncoshift.gate", "await")
+    assert run("promote", "2", "--model", name, "--reason", "good") == 2
+    approved, forced = f"`oncoshift approve 2 --model {name}`", f"`oncoshift promote 2 --model {name} --force`"
+    told = f"error: {name} version 2: it awaits approval; {approved}, or {forced}, promotes it\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_what_is_not_copied_is_told_with_what_helps_here(
+    run: Callable[..., int], name: str, tracker: Tracker, capsys: pytest.CaptureFixture[str], uri: str
+) -> None:
+    """No `--force` copies it."""
+    for version, gate in (("1", "refuse"), ("2", "await")):
+        tracker.client.set_model_version_tag(name, version, SUMS_TAG, "0" * 64)
+        tracker.client.set_model_version_tag(name, version, "oncoshift.gate", gate)
+        assert run("promote", version, "--model", name, "--reason", "good", "--to", uri) == 2
+    refused, awaited = capsys.readouterr().err.splitlines()
+    assert refused == f"error: {name} version 1: is not copied: the gate refused it"
+    helps = f"`oncoshift approve 2 --model {name}` promotes it here"
+    assert awaited == f"error: {name} version 2: is not copied: it awaits approval; {helps}"
+
+
+def test_a_copy_that_was_rolled_back_there_is_told_with_the_command_that_promotes_it(
+    run: Callable[..., int],
+    name: str,
+    tracker: Tracker,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    uri: str,
+) -> None:
+    tracker.client.set_model_version_tag(name, "2", WITHDRAWN_TAG, "drifts")
+    monkeypatch.setattr("oncoshift.registry.transfer.copy_version", lambda *_: "2")
+    assert run("promote", "1", "--model", name, "--reason", "good", "--to", uri) == 2
+    helps = f"`oncoshift promote 1 --model {name} --to {uri} --force` promotes it all the same"
+    assert capsys.readouterr().err.endswith(f"{name} version 2: it was rolled back (drifts); {helps}\n")
 
 
 def test_a_reason_acts_on_no_terminal_and_is_not_blank(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from oncoshift.commands.context import Context
+    from oncoshift.errors import RegistryError
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +106,7 @@ def models(context: Context) -> None:
 
 def promote(context: Context) -> None:
     """Make a version champion, here or, after a copy, on another server."""
+    from oncoshift.registry.history import RefusedVersionError
     from oncoshift.registry.promotion import promote as run
     from oncoshift.user import find_user_name
 
@@ -112,13 +114,22 @@ def promote(context: Context) -> None:
     if given.to is not None:
         _promote_elsewhere(context, name)
         return
-    if run(open_registry(context), name, given.version, _read_reason(context), find_user_name(), force=given.force):
+    client, reason = open_registry(context), _read_reason(context)
+    try:
+        done = run(client, name, given.version, reason, find_user_name(), force=given.force)
+    except RefusedVersionError as error:
+        forced = f"`oncoshift promote {_name_version(context)} --force`"
+        approved = f"`oncoshift approve {_name_version(context)}`"
+        advice = f"{approved}, or {forced}, promotes it" if error.awaits else f"{forced} promotes it all the same"
+        raise _add_advice(error, advice) from error
+    if done:
         print(f"{name}: version {given.version} is champion")
     else:
         print(f"{name}: version {given.version} is champion already; nothing changed, no reason recorded")
 
 
 def _promote_elsewhere(context: Context, name: str) -> None:
+    from oncoshift.registry.history import RefusedVersionError
     from oncoshift.registry.promotion import promote as run
     from oncoshift.registry.tracking import Tracker
     from oncoshift.registry.transfer import copy_version
@@ -127,9 +138,32 @@ def _promote_elsewhere(context: Context, name: str) -> None:
 
     given, by, reason = context.arguments, find_user_name(), _read_reason(context)
     target = Tracker(given.to, context.settings.tracking.experiment)
-    copy = copy_version(open_registry(context), name, given.version, target, by, reason)
-    run(target.client, name, copy, reason, by, force=given.force)
+    try:
+        copy = copy_version(open_registry(context), name, given.version, target, by, reason)
+    except RefusedVersionError as error:
+        if not error.awaits:
+            raise
+        raise _add_advice(error, f"`oncoshift approve {_name_version(context)}` promotes it here") from error
+    try:
+        run(target.client, name, copy, reason, by, force=given.force)
+    except RefusedVersionError as error:
+        command = f"`oncoshift promote {_name_version(context)} --to {given.to} --force`"
+        raise _add_advice(error, f"{command} promotes it all the same") from error
     print(f"{name}: version {given.version} is version {copy} of {remove_credentials(given.to)}, and champion there")
+
+
+def _name_version(context: Context) -> str:
+    """Return the arguments that name the version, as they were given."""
+    given = context.arguments
+    return f"{given.version} --model {given.model}" if given.model else str(given.version)
+
+
+def _add_advice(error: RegistryError, advice: str) -> RegistryError:
+    """Return an error with advice at the end of its first line."""
+    from oncoshift.errors import RegistryError
+
+    first, *others = str(error).split("\n")
+    return RegistryError("\n".join([f"{first}; {advice}", *others]))
 
 
 def approve(context: Context) -> None:

@@ -43,6 +43,25 @@ Action = Literal["promote", "refuse", "await"]
 Kind = Literal["challenge", "promote", "rollback", "manual", "removed", "undo", "copied"]
 
 
+AWAITED = "it awaits approval"
+"""What `explain_refusal` says of a version that a person has yet to approve."""
+
+
+class RefusedVersionError(RegistryError):
+    """A version must not become champion unless forced; the message's first line says why.
+
+    A command that has options for it adds what to do.
+
+    Args:
+        message: see `OncoshiftError`.
+        awaits: whether a person may yet approve the version.
+    """
+
+    def __init__(self, message: str, *, awaits: bool = False) -> None:
+        super().__init__(message)
+        self.awaits = awaits
+
+
 @dataclass(frozen=True)
 class Event:
     """A change of the champion, a new challenger, or a copy to another registry.
@@ -240,12 +259,15 @@ def choose_time(last: Event | None, *others: Event) -> str:
 
 
 def explain_refusal(version: ModelVersion) -> str | None:
-    """Explain why a version must not become champion unless forced; None if it may."""
+    """Explain why a version must not become champion unless forced; None if it may.
+
+    Histories keep the words, see `Event.forced`, so they are the fact alone, without advice.
+    """
     withdrawn, gate = version.tags.get(WITHDRAWN_TAG), version.tags.get(GATE_TAG)
     if withdrawn is not None:
         return f"it was rolled back ({withdrawn})"
     if gate == "await":
-        return f"it awaits approval; `oncoshift approve {version.version}` gives it"
+        return AWAITED
     if gate != "refuse":
         return None
     if (approval := Approval.read(version.tags)) is not None:

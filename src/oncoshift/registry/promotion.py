@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from oncoshift.errors import RegistryError
 from oncoshift.registry.changes import begin_change, finish_change, read_last_change
 from oncoshift.registry.history import (
+    AWAITED,
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
     WITHDRAWN_TAG,
     Event,
+    RefusedVersionError,
     choose_time,
     explain_refusal,
     get_version,
@@ -80,8 +82,8 @@ def promote(
 
     Raises:
         ChampionMovedError: another version than the expected one is champion.
-        RegistryError: no such model or version, or the version is refused, not approved or
-            withdrawn.
+        RefusedVersionError: the version is refused, not approved or withdrawn.
+        RegistryError: no such model or version.
     """
     with changing_aliases(client) as client:
         finished = finish_change(client, name)
@@ -97,7 +99,7 @@ def promote(
         why = explain_refusal(target)
         if why is not None and not force:
             failed = "".join(f"\n  {check}: {words}" for check, words in list_failed(target).items())
-            raise RegistryError(f"{name} version {version}: {why}; `--force` promotes it all the same{failed}")
+            raise RefusedVersionError(f"{name} version {version}: {why}{failed}", awaits=why == AWAITED)
         at = choose_time(last, *read_events(target))
         begin_change(client, name, Event("promote", version, champion, by, reason, at, why or ""))
         return True

@@ -20,10 +20,12 @@ from oncoshift.registry.changes import begin_change, finish_change
 from oncoshift.registry.client import find_or_make, shorten_error
 from oncoshift.registry.digests import SUMS_TAG, check_sums
 from oncoshift.registry.history import (
+    AWAITED,
     EVENT_TAG,
     RETRAINING_TAG,
     WITHDRAWN_TAG,
     Event,
+    RefusedVersionError,
     choose_time,
     explain_refusal,
     get_version,
@@ -59,15 +61,15 @@ def copy_version(source: MlflowClient, name: str, version: str, target: Tracker,
         The number of the copy.
 
     Raises:
-        RegistryError: there is no such version, the gate refused it or it was rolled back, or its
-            files are missing or damaged, here or there.
+        RefusedVersionError: the version is refused, not approved or withdrawn; no force copies it.
+        RegistryError: there is no such version, or its files are missing or damaged, here or there.
     """
     original = get_version(source, name, version)
     sums = original.tags.get(SUMS_TAG)
     if sums is None:
         raise RegistryError(f"{name} version {version}: was registered without digests; retrain, and copy the result")
     if (why := explain_refusal(original)) is not None:
-        raise RegistryError(f"{name} version {version}: is not copied: {why}")
+        raise RefusedVersionError(f"{name} version {version}: is not copied: {why}", awaits=why == AWAITED)
     try:
         copy = _find_copy(target.client, name, sums) or _copy(source, original, target, sums)
         with TemporaryDirectory() as scratch:
