@@ -99,6 +99,12 @@ def test_raw_data_are_versioned_and_pushed(project: Path, tmp_path: Path) -> Non
     assert "remote" not in (project / ".dvc" / "config").read_text(), "the project's own configuration stays as it was"
 
 
+def test_retrainings_that_begin_at_once_add_the_remote_once(project: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(ensure_local_remote, [project] * 3))
+    assert (project / ".dvc" / "config.local").read_text().count("['remote") == 1
+
+
 def test_a_configured_remote_is_left_alone(project: Path) -> None:
     with (project / ".dvc" / "config").open("a") as file:
         file.write('[remote "team"]\n    url = s3://bucket/oncoshift\n')

@@ -129,10 +129,11 @@ def ensure_local_remote(project: Path) -> None:
     """Add `.dvc-remote/` as a remote, unless the project has one.
 
     It is not the default remote, as a local default would silently override one that the user adds
-    later.
+    later. Two retrainings may begin at once, so one waits for the other's.
     """
-    if not _list_remotes(project):
-        _run_dvc(project, "remote", "add", "--local", REMOTE, REMOTE_FOLDER)
+    with hold_lock(project / ".dvc"):
+        if not _list_remotes(project):
+            _run_dvc(project, "remote", "add", "--local", REMOTE, REMOTE_FOLDER)
 
 
 def push(folder: Path) -> None:
