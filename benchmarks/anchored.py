@@ -28,7 +28,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from frozen_features import BUILD, COMPONENTS, ORGANS, SHARE, SHARED, anchors, features, hold_out, summarise_draws
+from frozen_features import (
+    BUILD,
+    COMPONENTS,
+    ORGANS,
+    SHARE,
+    SHARED,
+    add_epithelium_option,
+    anchors,
+    choose_anchors,
+    features,
+    hold_out,
+    summarise_draws,
+)
 from matplotlib.figure import Figure
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
@@ -38,7 +50,6 @@ from oncoshift.methods.anchored import solve
 from oncoshift.selection.oracle import oracle
 from oncoshift.selection.verdict import SAFE_SHARES
 from oncoshift.settings import parse_settings
-from oncoshift.settings.training import AnchorSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,7 +212,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=60, help="divisions of each target; default: 60")
     parser.add_argument("--targets", nargs="+", choices=ORGANS, default=ORGANS, help="default: all")
-    parser.add_argument("--epithelium", help="ONNX network of the anchor epithelium; without it, nuclei alone")
+    add_epithelium_option(parser)
     return parser.parse_args()
 
 
@@ -209,8 +220,7 @@ def main() -> None:
     """Measure all draws; the last line is one JSON object."""
     given = parse()
     torch.set_num_threads(1)
-    use = ("nuclei",) if given.epithelium is None else ("nuclei", "epithelium")
-    settings = AnchorSettings(use=use, epithelium=given.epithelium)
+    settings = choose_anchors(given.epithelium)
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     pooled = features(tiles, SHARED, BUILD)
     began = time.monotonic()
@@ -246,7 +256,7 @@ def main() -> None:
         f"\n{given.draws} draws of each target in {time.monotonic() - began:.0f} s; picture: {BUILD / 'anchored.png'}"
     )
     figures = {key: table.to_dict("records") for key, table in tables.items()}
-    print(json.dumps({"benchmark": "anchored", "figures": {"draws": given.draws, "anchors": use, **figures}}))
+    print(json.dumps({"benchmark": "anchored", "figures": {"draws": given.draws, "anchors": settings.use, **figures}}))
 
 
 if __name__ == "__main__":

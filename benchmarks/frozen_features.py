@@ -25,16 +25,18 @@ from oncoshift.models.weights import load_trunk
 from oncoshift.serving.classifier import Trunk, normalise
 from oncoshift.serving.images import decode
 from oncoshift.settings import TrainSettings, parse_settings
+from oncoshift.settings.training import AnchorSettings
 from oncoshift.training.devices import pick_precision
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from numpy.typing import NDArray
 
     from oncoshift.methods.base import Method
     from oncoshift.settings import Settings
-    from oncoshift.settings.training import AnchorSettings
 
 SHARED = Path(os.environ.get("ONCOSHIFT_SHARED", "../shared"))
 BUILD = Path("build/selection")
@@ -105,6 +107,17 @@ def anchors(tiles: pd.DataFrame, target: str, settings: AnchorSettings) -> dict[
     of = np.flatnonzero(tiles["organ"] == target)
     known = settings, BUILD / "anchors", digest
     return {name: standardise(measure_anchor(name, images, groups, *known, of)) for name in settings.use}
+
+
+def add_epithelium_option(parser: ArgumentParser) -> None:
+    """Add the option `--epithelium`, which `choose_anchors` reads."""
+    parser.add_argument("--epithelium", help="ONNX network of the anchor epithelium; without it, nuclei alone")
+
+
+def choose_anchors(epithelium: str | None) -> AnchorSettings:
+    """Choose nuclei, and epithelium too where its network is given."""
+    use = ("nuclei",) if epithelium is None else ("nuclei", "epithelium")
+    return AnchorSettings(use=use, epithelium=epithelium)
 
 
 def hold_out(

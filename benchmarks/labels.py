@@ -40,8 +40,10 @@ from frozen_features import (
     SHARE,
     SHARED,
     Spec,
+    add_epithelium_option,
     anchors,
     build,
+    choose_anchors,
     experiment,
     features,
     hold_out,
@@ -58,12 +60,13 @@ from oncoshift.labels.table import GATE, TRAIN
 from oncoshift.methods.anchored import Solution, solve
 from oncoshift.methods.few_labels import correct
 from oncoshift.selection.oracle import oracle
-from oncoshift.settings.training import AnchorSettings
 from oncoshift.training.inputs import FeatureInputs
 from oncoshift.training.loop import Trainer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from oncoshift.settings.training import AnchorSettings
 
 BUDGETS = (6, 10, 20, 40)
 """Numbers of labels, to train or to gate."""
@@ -387,7 +390,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one target, few draws: does it run at all")
     parser.add_argument("--draws", type=int, default=60, help="divisions of each target; default: 60")
     parser.add_argument("--targets", nargs="+", choices=ORGANS, default=ORGANS, help="default: all")
-    parser.add_argument("--epithelium", help="ONNX network of the anchor epithelium; without it, nuclei alone")
+    add_epithelium_option(parser)
     return parser.parse_args()
 
 
@@ -395,8 +398,7 @@ def main() -> None:
     """Draw, label, train, judge; the last line is one JSON object."""
     given = parse()
     torch.set_num_threads(1)
-    use = ("nuclei",) if given.epithelium is None else ("nuclei", "epithelium")
-    settings = AnchorSettings(use=use, epithelium=given.epithelium)
+    settings = choose_anchors(given.epithelium)
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     values = features(tiles, SHARED, BUILD)
     began = time.monotonic()
@@ -427,12 +429,13 @@ def main() -> None:
         "where half of the labels train, failed and good on all groups": count_errors(shared, ["labels"], "truth_all"),
     }
     show(tables)
-    print(f"\n{draws} draws of {len(targets)} targets in {time.monotonic() - began:.0f} s; anchors: {' + '.join(use)}")
+    used = " + ".join(settings.use)
+    print(f"\n{draws} draws of {len(targets)} targets in {time.monotonic() - began:.0f} s; anchors: {used}")
     names = ("training", "adapted", "shared", "gate", "gate_by_target", "gate_all", "gate_all_by_target", "gate_shared")
     figures = {key: table.to_dict("records") for key, table in zip(names, tables.values(), strict=True)}
     draw_curves(figures, BUILD / "labels.png")
     print(f"curves: {BUILD / 'labels.png'}")
-    print(json.dumps({"benchmark": "labels", "figures": {"draws": draws, "anchors": use, **figures}}))
+    print(json.dumps({"benchmark": "labels", "figures": {"draws": draws, "anchors": settings.use, **figures}}))
 
 
 if __name__ == "__main__":

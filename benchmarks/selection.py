@@ -24,7 +24,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from frozen_features import BUILD, ORGANS, SHARED, Spec, anchors, features, fit
+from frozen_features import (
+    BUILD,
+    ORGANS,
+    SHARED,
+    Spec,
+    add_epithelium_option,
+    anchors,
+    choose_anchors,
+    features,
+    fit,
+)
 from scipy.stats import spearmanr
 from selection_anchors import anchor_limits
 from selection_picture import draw
@@ -41,13 +51,13 @@ from oncoshift.selection.seeds_agreement import seeds_agreement
 from oncoshift.selection.validators import Predictions, compute_scores
 from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict
 from oncoshift.settings import SelectSettings
-from oncoshift.settings.training import AnchorSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oncoshift.data.tables import TrainingData
     from oncoshift.models.network import AdaptationNet
+    from oncoshift.settings.training import AnchorSettings
 
 
 METHODS = ("erm", "dann", "mcc", "dann_mcc", "cdan", "dann_multi", "mdd", "cdan_mcc", "self_training")
@@ -354,7 +364,7 @@ def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few models: does it run at all")
-    parser.add_argument("--epithelium", help="ONNX network of the anchor epithelium; without it, nuclei alone")
+    add_epithelium_option(parser)
     return parser.parse_args()
 
 
@@ -362,11 +372,7 @@ def main() -> None:
     """Train, score, measure; the last line is one JSON object."""
     given = parse()
     quick = given.quick
-    anchor = (
-        AnchorSettings()
-        if given.epithelium is None
-        else AnchorSettings(use=("nuclei", "epithelium"), epithelium=given.epithelium)
-    )
+    anchor = choose_anchors(given.epithelium)
     tiles = pd.read_csv(SHARED / "data" / "tiles.csv")
     torch.set_num_threads(2)
     features(tiles, SHARED, BUILD)
