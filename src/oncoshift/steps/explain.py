@@ -124,7 +124,7 @@ def explain_job(
         trained: the model's job.
         tiles: of which some are explained.
         picked: [n], their indices in `tiles`.
-        on_progress: called with the number of tiles done and the total.
+        on_progress: called with the number of attribution maps done and the total.
         checked: see `explanation.explain`.
         faithfulness: see `explanation.explain`.
     """
