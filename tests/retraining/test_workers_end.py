@@ -50,7 +50,7 @@ def test_a_study_whose_workers_were_killed_is_to_be_started_again(
 def test_a_worker_searches_the_chosen_method_on_the_chosen_variant(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    searched: list[tuple[str, str, str]] = []
+    searched: list[tuple[object, ...]] = []
 
     class Recorder:
         def open_nested(self, run: str) -> str:
@@ -62,7 +62,7 @@ def test_a_worker_searches_the_chosen_method_on_the_chosen_variant(
 
     class Search:
         def __init__(self, settings: Settings, _tune: Any, jobs: str, *_: Any) -> None:
-            searched.append((settings.train.method, settings.train.variant, jobs))
+            searched.append((settings.train.method, settings.train.variant, settings.sources, jobs))
 
         def work(self, *_: Any) -> None:
             """Do nothing."""
@@ -75,8 +75,8 @@ def test_a_worker_searches_the_chosen_method_on_the_chosen_variant(
     assert (settings.train.method, settings.train.variant) != ("mcc", "reinhard")
     workers.run_task(
         workers.WorkerTask(
-            str(tmp_path), str(tmp_path), settings.model_dump(mode="json"), "mcc", "reinhard",
+            str(tmp_path), str(tmp_path), settings.model_dump(mode="json"), "mcc", "reinhard", ["breast"],
             settings.tune.model_dump(mode="json"), "sqlite://", "", "key", "run", None, 1,
         )
     )  # fmt: skip
-    assert searched == [("mcc", "reinhard", "jobs on reinhard")]
+    assert searched == [("mcc", "reinhard", ("breast",), "jobs on reinhard")]

@@ -139,7 +139,7 @@ def test_every_candidate_is_a_row_that_says_what_became_of_it() -> None:
         "mcc": "refused", "cdan": "chosen", "dann": "dropped", "mdd": "not trained",
     }  # fmt: skip
     assert rows[1] == {
-        "method": "cdan", "variant": "none", "seeds": "0, 1", "score": "0.500", "nuclei": "0.300",
+        "method": "cdan", "variant": "none", "without": "", "seeds": "0, 1", "score": "0.500", "nuclei": "0.300",
         "agreement": "0.500", "stain": "", "verdict": "trust", "outcome": "chosen",
     }  # fmt: skip
     assert made.words == "cdan, chosen of 3 without target labels; 1 not trained, as retrain.minutes were used up"

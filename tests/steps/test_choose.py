@@ -15,21 +15,26 @@ from oncoshift.steps.choose import run
 METHODS = ["mcc", "cdan", "dann"]
 
 
-def screened(method: str, variant: str) -> Any:
-    """Make the selection of a screened candidate with one seed and one source organ."""
+def screened(
+    method: str, variant: str, without: tuple[str, ...], contradictions: dict[str, float] | None = None
+) -> Any:
+    """Make the selection of a screened candidate with one seed."""
     settings = SimpleNamespace(train=SimpleNamespace(method=method, variant=variant))
     seed = SimpleNamespace(job=SimpleNamespace(seed=0, settings=settings), last={"nuclei": len(variant) / 10})
     score = {"mcc": 0.3, "cdan": 0.6, "dann": 0.5}[method]
     verdict = Verdict(Kind.DOUBT, ("one source",))
-    return SimpleNamespace(picked=seed, seeds=[seed], scores=[score], verdict=verdict, agreement=None, stains={})
+    return SimpleNamespace(
+        picked=seed, seeds=[seed], scores=[score], verdict=verdict, agreement=None, stains={}, left_out=without,
+        contradictions=contradictions or {},
+    )  # fmt: skip
 
 
 def test_all_methods_are_screened_in_their_order() -> None:
     asked: list[str] = []
 
-    def screen(method: str, variant: str) -> Any:
+    def screen(method: str, variant: str, without: tuple[str, ...]) -> Any:
         asked.append(method)
-        return screened(method, variant)
+        return screened(method, variant, without)
 
     choice = run(parse_settings({"retrain": {"methods": METHODS}}), screen, lambda _line: None)
     assert (asked, choice.method) == (METHODS, "cdan")
@@ -38,9 +43,9 @@ def test_all_methods_are_screened_in_their_order() -> None:
 def test_each_method_is_screened_on_all_variants_before_the_next_one() -> None:
     asked: list[tuple[str, str]] = []
 
-    def screen(method: str, variant: str) -> Any:
+    def screen(method: str, variant: str, without: tuple[str, ...]) -> Any:
         asked.append((method, variant))
-        return screened(method, variant)
+        return screened(method, variant, without)
 
     both = ["none", "reinhard"]
     settings = parse_settings(
@@ -49,6 +54,47 @@ def test_each_method_is_screened_on_all_variants_before_the_next_one() -> None:
     choice = run(settings, screen, lambda _line: None)
     assert asked == [("mcc", "none"), ("mcc", "reinhard"), ("cdan", "none"), ("cdan", "reinhard")]
     assert (choice.method, choice.variant) == ("cdan", "reinhard")
+
+
+def screen_with_kidney_against(asked: list[tuple[str, ...]], kappa: float = -0.85) -> Any:
+    """Make a hook that screens candidates of which kidney contradicts the other sources."""
+
+    def screen(method: str, variant: str, without: tuple[str, ...]) -> Any:
+        asked.append(without)
+        return screened(method, variant, without, {} if without else {"kidney": kappa})
+
+    return screen
+
+
+def test_a_candidate_is_trained_again_without_the_source_that_contradicts_the_others() -> None:
+    asked: list[tuple[str, ...]] = []
+    said: list[str] = []
+    choice = run(parse_settings({"retrain": {"methods": ["mcc"]}}), screen_with_kidney_against(asked), said.append)
+    assert asked == [(), ("kidney",)]
+    assert choice.chosen.without == ("kidney",)
+    assert choice.words == "mcc without kidney, chosen of 1 without target labels"
+    assert said == ["mcc: trained again without kidney (kappa -0.85), which contradicts the other source organs"]
+
+
+@pytest.mark.parametrize(("limit", "kappa"), [(None, -0.85), (-0.9, -0.85), (-0.2, 0.1), (-0.2, -0.2)])
+def test_a_source_that_does_not_contradict_enough_stays(limit: float | None, kappa: float) -> None:
+    asked: list[tuple[str, ...]] = []
+    settings = parse_settings({"retrain": {"methods": ["mcc"], "leave_out_below": limit}})
+    choice = run(settings, screen_with_kidney_against(asked, kappa), lambda _line: None)
+    assert (asked, choice.chosen.without) == ([()], ())
+
+
+def test_a_candidate_that_cannot_be_trained_without_a_source_keeps_it() -> None:
+    said: list[str] = []
+
+    def screen(method: str, variant: str, without: tuple[str, ...]) -> Any:
+        if without:
+            raise UntrainableError("the loss is not finite")
+        return screened(method, variant, without, {"kidney": -0.5})
+
+    choice = run(parse_settings({"retrain": {"methods": ["mcc"]}}), screen, said.append)
+    assert (choice.chosen.without, choice.chosen.verdict is None) == ((), False)
+    assert said[-1].startswith("mcc: stays with all source organs, as it cannot be trained without kidney")
 
 
 def test_no_method_is_begun_after_the_time_is_used_up_and_it_is_said() -> None:
@@ -60,10 +106,10 @@ def test_no_method_is_begun_after_the_time_is_used_up_and_it_is_said() -> None:
 
 
 def test_a_method_that_cannot_be_trained_is_left_out() -> None:
-    def screen(method: str, variant: str) -> Any:
+    def screen(method: str, variant: str, without: tuple[str, ...]) -> Any:
         if method == "cdan":
             raise UntrainableError("the loss is not finite")
-        return screened(method, variant)
+        return screened(method, variant, without)
 
     said: list[str] = []
     choice = run(parse_settings({"retrain": {"methods": ["cdan", "mcc", "dann"]}}), screen, said.append)
@@ -81,7 +127,7 @@ def test_where_none_can_be_trained_or_another_try_may_do_the_retraining_ends(
 ) -> None:
     seen: list[str] = []
 
-    def screen(method: str, variant: str) -> Any:
+    def screen(method: str, variant: str, without: tuple[str, ...]) -> Any:
         seen.append(method)
         raise error
 

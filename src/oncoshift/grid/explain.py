@@ -12,6 +12,7 @@ import pandas as pd
 
 from oncoshift.errors import DataError
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value
+from oncoshift.selection.choice import leave_out
 from oncoshift.steps.explain import explain_job
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class ModelToExplain:
         job: id of its job.
         tiles: ids of the test tiles that the nuclei share is measured on.
         galleries: ids of further test tiles by the name of the gallery that shows them.
+        without: sources that its training left out.
     """
 
     row: Row
@@ -54,6 +56,7 @@ class ModelToExplain:
     job: str
     tiles: tuple[str, ...]
     galleries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -134,7 +137,8 @@ def explain_model(
     Raises:
         DataError: code or data have changed since the model was measured.
     """
-    job = jobs.make_job(model.row.make_settings(settings), seed=model.seed)
+    own = model.row.make_settings(settings)
+    job = jobs.make_job(own, seed=model.seed, sources=leave_out(own.sources, model.without))
     tiles = jobs.load_tiles(("test",))
     picked = pd.Index(tiles.tile_ids).get_indexer(pd.Index(model.all_tiles))
     if job.id != model.job or (picked < 0).any():

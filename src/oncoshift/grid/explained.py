@@ -124,11 +124,10 @@ def _plan_pair(chosen: Chosen, control: MeasuredRow, seed: int, count: int) -> P
         WRONG: _pick_shown(known[~known["right"]], certain=True),
         UNCERTAIN: _pick_shown(known, certain=False),
     }
+    shown, row = {name: each for name, each in galleries.items() if each}, chosen.row
     return Pair(
         ModelToExplain(control.row, seed, control.jobs[seed], tiles),
-        ModelToExplain(
-            chosen.row.row, seed, chosen.row.jobs[seed], tiles, {name: each for name, each in galleries.items() if each}
-        ),
+        ModelToExplain(row.row, seed, row.jobs[seed], tiles, shown, row.without),
     )
 
 

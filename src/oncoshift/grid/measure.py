@@ -16,8 +16,9 @@ from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value
 from oncoshift.grid.registry import PROTOCOLS
 from oncoshift.grid.rows import is_judged
-from oncoshift.selection.choice import Candidate
+from oncoshift.selection.choice import Candidate, leave_out
 from oncoshift.selection.registry import VALIDATORS
+from oncoshift.settings import replace_values
 from oncoshift.steps import choose as choose_step
 from oncoshift.steps import select as select_step
 from oncoshift.steps.calibration import predict_calibrated
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from oncoshift.settings import Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
+    from oncoshift.steps.select import Selection
     from oncoshift.training.epoch import Epoch
     from oncoshift.training.job import Job, TrainedJob
 
@@ -117,6 +119,7 @@ def identify_row(jobs: ExperimentJobs, row: Row, settings: Settings) -> str:
             own.select.model_dump(mode="json"),
             identify_anchor(own.anchor) if own.select.anchors else None,
             [jobs.on_variant(name).data_digest for name in own.select.variants],
+            *([own.retrain.leave_out_below] if row.leaves_out else []),
         ]
     parts = [
         [job.id for job in _make_jobs(jobs, own)],
@@ -140,11 +143,18 @@ def measure(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[s
     """
     own = row.make_settings(settings)
     try:
-        seeds = tuple(jobs.train(job, _ignore) for job in _make_jobs(jobs, own))
+        seeds = _train(jobs, own)
     except UntrainableError as error:
         say(f"{row.title}: cannot be trained: {error}")
         return Measurement(row, own, failure=str(error))
-    candidate = _judge(jobs, row, seeds, own, say) if is_judged(row) else None
+    candidate = None
+    if is_judged(row):
+        try:
+            selection = _judge(jobs, row, own, say)
+            seeds, candidate = tuple(selection.seeds), choose_step.describe(selection)
+        except UntrainableError as error:  # a model from one organ alone; the row itself is measured
+            say(f"{row.title}: cannot be judged: {error}")
+            candidate = Candidate(row.method, row.variant, failure=str(error))
     tables = [predict_calibrated(jobs, trained, own.evaluate)[0] for trained in seeds]
     predictions = _restore_groups(jobs, pd.concat(tables, ignore_index=True))
     return Measurement(row, own, seeds, predictions, evaluate_domains(predictions, own.evaluate), candidate)
@@ -154,17 +164,21 @@ def _make_jobs(jobs: ExperimentJobs, own: Settings) -> list[Job]:
     return [jobs.make_job(own, seed=own.seed + number) for number in range(own.retrain.seeds)]
 
 
-def _judge(
-    jobs: ExperimentJobs, row: Row, seeds: tuple[TrainedJob, ...], own: Settings, say: Callable[[str], None]
-) -> Candidate:
+def _train(jobs: ExperimentJobs, own: Settings) -> tuple[TrainedJob, ...]:
+    return tuple(jobs.train(job, _ignore) for job in _make_jobs(jobs, own))
+
+
+def _judge(jobs: ExperimentJobs, row: Row, own: Settings, say: Callable[[str], None]) -> Selection:
+    """Judge a row's seeds; where it leaves sources out, train them again without those first."""
+
     def train_witness(of: ExperimentJobs, job: Job, _title: str) -> TrainedJob:
         return of.train(job, _ignore)
 
-    try:
-        return choose_step.describe(select_step.run(jobs, seeds, own.select, train_witness, say))
-    except UntrainableError as error:  # a model from one organ alone; the row itself is measured
-        say(f"{row.title}: cannot be judged: {error}")
-        return Candidate(row.method, row.variant, failure=str(error))
+    def screen(without: tuple[str, ...]) -> Selection:
+        settings = replace_values(own, {"sources": leave_out(own.sources, without)})
+        return select_step.run(jobs, _train(jobs, settings), own.select, train_witness, say)
+
+    return choose_step.screen_twice(own.retrain, row.title, screen, say) if row.leaves_out else screen(())
 
 
 def _restore_groups(jobs: ExperimentJobs, predictions: pd.DataFrame) -> pd.DataFrame:

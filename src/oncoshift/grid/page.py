@@ -182,9 +182,9 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
     for each in results.chosen:
         witnesses = any(not candidate.reads_anchor for candidate in each.choice.candidates)
         for candidate in each.choice.candidates:
-            row = results.find(each.pool, candidate.method, candidate.variant)
+            row = results.find_candidate(each.pool, candidate.method, candidate.variant)
             verdict = _NOTHING if candidate.verdict is None else candidate.verdict.kind.value
-            name = results.name_candidate(candidate.method, candidate.variant)
+            name = results.name_candidate(candidate.method, candidate.variant, candidate.without)
             name += " (chosen)" if candidate == each.choice.chosen else ""
             score, nuclei = f"{candidate.score:.3f}", f"{candidate.following:.3f}"
             nuclei = f"({nuclei})" if candidate.reads_anchor and witnesses else nuclei
@@ -232,6 +232,7 @@ def _render_choice(results: Results, drawn: Collection[str]) -> str:
             ("all", judged),
         )
     ]
+    more = _render_left_out(results) + _render_stain_witness(results, drawn)
     return f"""\
 ## The choice without labels, and the verdict
 
@@ -249,7 +250,32 @@ What the verdict said of the picked seed of each adapted row, and what is true o
 
 {render_table(("", "trusted", "doubted", "refused"), counts)}
 
-Trusted although they failed: {"; ".join(wrong) or "none"}.{_render_stain_witness(results, drawn)}"""
+Trusted although they failed: {"; ".join(wrong) or "none"}.{more}"""
+
+
+def _render_left_out(results: Results) -> str:
+    """Say what leaving out sources that contradict the others changes; nothing where none was."""
+    found = [each for each in results.rows if each.row.leaves_out and each.without]
+    if not found:
+        return ""
+    rows = []
+    for each in found:
+        row = each.row
+        usual = results.find(row.pool, row.method, row.variant)
+        rows.append(
+            (
+                str(row.pool), results.name_candidate(row.method, row.variant), ", ".join(each.without),
+                _show(_interval(usual)), _show(each.of_target), _show_signed(results.compute_difference(each, usual)),
+            )
+        )  # fmt: skip
+    header = ("target ← sources", "candidate", "left out", "from all sources", "without", "difference, paired")
+    return f"""
+
+Where the model from one source alone contradicts the majority of such models on the unlabelled target, with a kappa
+below {results.settings.retrain.leave_out_below} (`retrain.leave_out_below`), the candidate is trained again without
+that source; it can be doubted at best, as one of the two sides is wrong:
+
+{render_table(header, rows)}"""
 
 
 def _render_stain_witness(results: Results, drawn: Collection[str]) -> str:
@@ -484,8 +510,7 @@ def _describe_regret(results: Results, found: list[Chosen]) -> str:
     if not found:
         return _NOTHING
     (each,) = found
-    name = results.name_candidate(each.choice.method, each.choice.variant)
-    return f"{name}: {each.row.accuracy:.3f}, {each.regret:.3f}"
+    return f"{results.name_chosen(each.choice)}: {each.row.accuracy:.3f}, {each.regret:.3f}"
 
 
 def _describe_variants(results: Results) -> str:
@@ -507,7 +532,7 @@ def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
     verdict = chosen.choice.chosen.verdict
     gain = results.compute_gain(chosen.row)
     return (
-        results.name_candidate(chosen.choice.method, chosen.choice.variant),
+        results.name_chosen(chosen.choice),
         _show(chosen.row.of_target),
         _show_signed(gain),
         verdict.kind.value if verdict else _NOTHING,
@@ -516,12 +541,12 @@ def _describe_chosen(results: Results, pool: Pool) -> tuple[str, str, str, str]:
 
 def _describe_oracle(results: Results, pool: Pool) -> str:
     every = product(results.settings.paper.methods, results.variants)
-    found = [results.find(pool, name, variant) for name, variant in every]
-    known = [row for row in found if row is not None and not np.isnan(row.accuracy)]
+    found = [row for name, variant in every for row in results.find_all(pool, name, variant)]
+    known = [row for row in found if not np.isnan(row.accuracy)]
     if not known:
         return _NOTHING
     best = max(known, key=lambda row: row.accuracy)
-    return f"{results.name_candidate(best.row.method, best.row.variant)} {best.accuracy:.3f}"
+    return f"{results.name_candidate(best.row.method, best.row.variant, best.without)} {best.accuracy:.3f}"
 
 
 def _describe_method(name: str) -> str:
@@ -593,8 +618,7 @@ def _draw_slopes(results: Results) -> Figure | None:
         before, after = _interval(results.find(each.pool, CONTROL)), each.row.of_target
         if before is not None and after is not None:
             bound = compute_bound(results, each.pool.target)
-            name = results.name_candidate(each.choice.method, each.choice.variant)
-            panels.append((str(each.pool), before, after, bound, name))
+            panels.append((str(each.pool), before, after, bound, results.name_chosen(each.choice)))
     return draw_slopes(panels) if panels else None
 
 

@@ -20,7 +20,7 @@ from oncoshift.evaluation.resampling import TooFewGroupsError
 from oncoshift.fingerprint import fingerprint_value
 from oncoshift.grid.measure import CANDIDATE, FACTS, PREDICTIONS, STEP
 from oncoshift.grid.registry import HONEST
-from oncoshift.grid.rows import CONTROL, list_pools
+from oncoshift.grid.rows import CONTROL, LEAVING_OUT, list_pools
 from oncoshift.methods.registry import METHODS
 from oncoshift.registry.pages import read_pages
 from oncoshift.registry.tracking import KEY_TAG
@@ -71,6 +71,11 @@ class MeasuredRow:
         """What a choice without labels knows of it."""
         found = self.facts["candidate"]
         return None if found is None else CANDIDATE.validate_python(found)
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The sources that it left out, as they contradict the others."""
+        return () if self.candidate is None else self.candidate.without
 
     @property
     def pick(self) -> int | None:
@@ -178,9 +183,15 @@ class Results:
         """The stain variants."""
         return self.settings.paper.variants
 
-    def name_candidate(self, method: str, variant: str) -> str:
-        """Name a method, with its stain variant unless it is the first."""
-        return method if variant == self.variants[0] else f"{method} on {variant}"
+    def name_candidate(self, method: str, variant: str, without: Sequence[str] = ()) -> str:
+        """Name a method, with its stain variant unless it is the first, and sources left out."""
+        on = "" if variant == self.variants[0] else f" on {variant}"
+        left_out = f" without {' and '.join(without)}" if without else ""
+        return f"{method}{on}{left_out}"
+
+    def name_chosen(self, choice: Choice) -> str:
+        """Name the chosen candidate."""
+        return self.name_candidate(choice.method, choice.variant, choice.chosen.without)
 
     def find(self, pool: Pool, name: str, variant: str | None = None, protocol: str = HONEST) -> MeasuredRow | None:
         """Find a row by pool and name, of the first variant unless another is asked for."""
@@ -190,6 +201,16 @@ class Results:
             if (row.pool, row.name, row.variant, row.protocol) == wanted and not each.failure:
                 return each
         return None
+
+    def find_all(self, pool: Pool, method: str, variant: str) -> list[MeasuredRow]:
+        """Find a method's rows from all sources, and without some if any contradicts the others."""
+        found = self.find(pool, method, variant), self.find(pool, f"{method}{LEAVING_OUT}", variant)
+        return [each for each in found if each is not None and (each.without or not each.row.leaves_out)]
+
+    def find_candidate(self, pool: Pool, method: str, variant: str) -> MeasuredRow | None:
+        """Find a method's row as a retraining has it: the one without some sources, if there is."""
+        found = self.find_all(pool, method, variant)
+        return found[-1] if found else None
 
     def compute_difference(self, one: MeasuredRow | None, other: MeasuredRow | None) -> Interval | None:
         """Compute balanced accuracy on the target, the first row minus the second, paired by group.
@@ -237,7 +258,7 @@ class Results:
         return made
 
     def _find_candidates(self, pool: Pool, methods: Sequence[str], variants: Sequence[str]) -> list[MeasuredRow]:
-        each_row = [self.find(pool, name, variant) for name, variant in product(methods, variants)]
+        each_row = [self.find_candidate(pool, name, variant) for name, variant in product(methods, variants)]
         return [row for row in each_row if row is not None and row.is_candidate]
 
     @cached_property
@@ -250,10 +271,12 @@ class Results:
         for each in self.rows:
             if (candidate := each.candidate) is None or candidate.verdict is None:
                 continue
+            if each.row.leaves_out and not each.without:
+                continue  # the same models as those of the row with all sources
             accuracy = None if each.pick is None else each.list_seeds(each.row.pool.target).get(each.pick)
             if accuracy is not None:
                 row, stain = each.row, np.nan if candidate.stain is None else candidate.stain
-                found.append((str(row.pool), row.method, row.variant, candidate.verdict.kind.value, stain, accuracy))
+                found.append((str(row.pool), row.name, row.variant, candidate.verdict.kind.value, stain, accuracy))
         return pd.DataFrame(found, columns=["pool", "method", "variant", "verdict", "stain", "balanced_accuracy"])
 
     @cached_property
@@ -262,7 +285,7 @@ class Results:
         found = []
         for each in self.rows:
             row = each.row
-            plain = not METHODS[row.method].closed_form and not METHODS[row.method].reads_anchor
+            plain = not (METHODS[row.method].closed_form or METHODS[row.method].reads_anchor or row.leaves_out)
             if each.failure or not (row.adapts and plain and row.protocol == HONEST):
                 continue
             accuracies = each.list_seeds(row.pool.target)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 CONTROL, SINGLE, ENSEMBLE = "erm", "single", "ensemble"
 """The methods that learn from the sources alone: pooled, from one organ, and their ensemble."""
 
+LEAVING_OUT = " without contradicting sources"
+"""Part of the name of a row that leaves sources out."""
+
 _UNDER_EVERY_PROTOCOL = (CONTROL, SINGLE, "dann")
 
 
@@ -46,6 +49,8 @@ class Row:
         variant: stain variant of all tiles.
         protocol: name of the protocol.
         organ: the one source organ that `single` learns from; None for any other method.
+        leaves_out: whether it is trained again without sources that contradict the others, as a
+            candidate of a retraining is.
     """
 
     pool: Pool
@@ -53,10 +58,13 @@ class Row:
     variant: str
     protocol: str = HONEST
     organ: str | None = None
+    leaves_out: bool = False
 
     @property
     def name(self) -> str:
-        """The method, with its organ if it learns from one alone."""
+        """The method, with the one organ that it learns from, or that it leaves sources out."""
+        if self.leaves_out:
+            return f"{self.method}{LEAVING_OUT}"
         return self.method if self.organ is None else f"{self.organ} alone"
 
     @property
@@ -98,6 +106,9 @@ def list_pools(settings: Settings) -> list[Pool]:
 def list_rows(settings: Settings) -> list[Row]:
     """List the rows: under `honest` all methods and stain variants, then other protocols.
 
+    After those under `honest` come the candidates of a retraining once more, as it has them:
+    without sources that contradict the others.
+
     Other protocols are about what a protocol is worth, so they have pools of two sources, as the
     paper does, the first variant, and three methods: pooled, from one organ, and DANN. A protocol
     that changes nothing here has no rows, nor has one with a random start where the trunk is
@@ -112,10 +123,25 @@ def list_rows(settings: Settings) -> list[Row]:
         if protocol == HONEST:
             for variant in paper.variants:
                 rows += _list_methods(pools, [CONTROL, SINGLE, ENSEMBLE, *paper.methods], variant, protocol)
+            rows += _list_candidates(settings, pools)
         else:
             listed = _list_methods(of_two, _UNDER_EVERY_PROTOCOL, paper.variants[0], protocol)
             rows += [row for row in listed if row.make_settings(settings) != _make_honest(row).make_settings(settings)]
     return rows
+
+
+def _list_candidates(settings: Settings, pools: Sequence[Pool]) -> list[Row]:
+    """List the candidates of a retraining that may be trained again without some sources."""
+    if settings.retrain.leave_out_below is None:
+        return []
+    return [
+        Row(pool, method, variant, leaves_out=True)
+        for variant in settings.candidate_variants
+        for pool in pools
+        if len(pool.sources) > 2  # of two, neither is the majority
+        for method in settings.retrain.methods
+        if not METHODS[method].reads_anchor
+    ]
 
 
 def _make_honest(row: Row) -> Row:

@@ -105,7 +105,8 @@ def read_task(values: dict[str, Any]) -> RowTask:
     row = Row(**{**given, "pool": Pool(given["pool"]["target"], tuple(given["pool"]["sources"]))})
     if model is not None:
         galleries = {name: tuple(tiles) for name, tiles in model["galleries"].items()}
-        model = ModelToExplain(**{**model, "row": row, "tiles": tuple(model["tiles"]), "galleries": galleries})
+        listed = {name: tuple(model[name]) for name in ("tiles", "without")}
+        model = ModelToExplain(**{**model, **listed, "row": row, "galleries": galleries})
     paths = {name: Path(values[name]) for name in ("project", "folder")}
     return RowTask(**{**values, **paths, "row": row, "model": model, "settings": parse_settings(values["settings"])})
 

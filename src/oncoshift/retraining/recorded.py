@@ -18,7 +18,7 @@ from oncoshift.methods.registry import METHODS
 from oncoshift.registry.promotion import ChampionMovedError
 from oncoshift.retraining.naming import SETTINGS, list_chosen_parameters, list_training_parameters, name_training
 from oncoshift.retraining.workers import run_workers
-from oncoshift.selection.choice import read_choice
+from oncoshift.selection.choice import leave_out, read_choice
 from oncoshift.settings import dump_settings, flatten, replace_values
 from oncoshift.steps import choose as choose_step
 from oncoshift.steps import cross_organ as cross_organ_step
@@ -68,10 +68,12 @@ def choose(session: Session) -> Session:
         choice = _find_choice(recorder)
         if choice is None:
             choice = choose_step.run(settings, lambda *given: _screen(session, recorder, *given), session.say)
-        choose_step.record(recorder, choice, choose_step.name_candidate(settings, choice.method, choice.variant))
+        name = choose_step.name_candidate(settings, choice.method, choice.variant, choice.chosen.without)
+        choose_step.record(recorder, choice, name)
     session.say(f"choose: {choice.words}")
     session = session.adopt(choice)
-    session.recorder.log_params(list_chosen_parameters(session.settings, session.jobs.data_digest))
+    left_out = {"left_out": ", ".join(choice.chosen.without)} if choice.chosen.without else {}
+    session.recorder.log_params(list_chosen_parameters(session.settings, session.jobs.data_digest) | left_out)
     return session
 
 
@@ -82,17 +84,18 @@ def _find_choice(recorder: RunRecorder) -> Choice | None:
         return None
 
 
-def _screen(session: Session, above: RunRecorder, method: str, variant: str) -> Selection:
+def _screen(session: Session, above: RunRecorder, method: str, variant: str, without: tuple[str, ...]) -> Selection:
     """Train a candidate with few seeds, pick one and judge it, in a run nested under `above`."""
     settings, numbers = session.settings, range(session.settings.retrain.screen_seeds)
-    name, on = choose_step.name_candidate(settings, method, variant), session.on_variant(variant)
+    name, on = choose_step.name_candidate(settings, method, variant, without), session.on_variant(variant)
     with above.step(f"candidate-{name}", name) as recorder:
 
         def train_here(jobs: ExperimentJobs, job: Job, what: str) -> TrainedJob:
             step = f"screen-{name}-{what.replace(' ', '-')}"
             return _train(replace(on, jobs=jobs), recorder, job, step, f"{name} · {what}", f"{name} {what}")
 
-        own = {"train__method": method, "train__variant": variant}
+        sources = leave_out(settings.sources, without)
+        own = {"train__method": method, "train__variant": variant, "sources": sources}
         jobs = [on.jobs.make_job(settings, seed=settings.seed + number, **own) for number in numbers]
         seeds = [train_here(on.jobs, job, f"seed {job.seed}") for job in jobs]
         selection = select_step.run(on.jobs, seeds, settings.select, train_here, session.say)
@@ -115,7 +118,11 @@ def tune(session: Session) -> Settings:
         TuningError: see `run_study`.
     """
     configured, recorder = session.settings, session.recorder
-    chosen = {"train.method": configured.train.method, "train.variant": configured.train.variant}
+    chosen = {
+        "train.method": configured.train.method,
+        "train.variant": configured.train.variant,
+        "sources": list(configured.sources),
+    }
     settled = json.loads(recorder.tracker.client.get_run(recorder.run).data.tags.get(SETTLED_TAG, "null"))
     if settled is None or settled != settled | chosen:
         before, tuned = flatten(configured), flatten(run_study(session, configured.tune))
@@ -165,13 +172,17 @@ def run_study(session: Session, tune: TuneSettings) -> Settings:
 def train(session: Session, settings: Settings, method: str, number: int) -> TrainedJob:
     """Train seed `settings.seed + number` of a method, resume it, or return its result if done.
 
+    The control learns from all source organs, whatever the choice has left out: it is what a team
+    has that does not adapt.
+
     Args:
         session: the retraining.
         settings: as tuned.
         method: the control or the method of `train.method`.
         number: from 0 to `retrain.seeds` − 1.
     """
-    job = session.jobs.make_job(settings, train__method=method, seed=settings.seed + number)
+    sources = session.plan.settings.sources if method == settings.retrain.control else settings.sources
+    job = session.jobs.make_job(settings, train__method=method, seed=settings.seed + number, sources=sources)
     step, label = f"train-{method}-s{job.seed}", f"{method} seed {job.seed}"
     return _train(session, session.recorder, job, step, name_training(job.settings), label)
 

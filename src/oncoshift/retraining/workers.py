@@ -53,6 +53,7 @@ class WorkerTask:
         settings: all settings of the experiment, as JSON values.
         method: whose settings are searched.
         variant: stain variant of the tiles.
+        sources: the labelled organs that it learns from.
         tune: section `tune` as used by the parent.
         uri: MLflow's tracking URI.
         forced: see `RetrainingPlan`.
@@ -67,6 +68,7 @@ class WorkerTask:
     settings: dict[str, Any]
     method: str
     variant: str
+    sources: list[str]
     tune: dict[str, Any]
     uri: str
     forced: str
@@ -97,6 +99,7 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         plan.settings.model_dump(mode="json"),
         search.settings.train.method,
         search.settings.train.variant,
+        list(search.settings.sources),
         search.tune.model_dump(mode="json"),
         plan.uri,
         plan.forced,
@@ -175,7 +178,9 @@ def run_task(task: WorkerTask) -> None:
         session = open_session(plan, open_jobs(plan))
         if session.key != task.key:
             raise TuningError("code or data have changed since tuning began; start it again")
-        chosen = replace_values(settings, {"train.method": task.method, "train.variant": task.variant})
+        chosen = replace_values(
+            settings, {"train.method": task.method, "train.variant": task.variant, "sources": task.sources}
+        )
         search = Search(chosen, tune, session.jobs.on_variant(task.variant), plan.forced, plan.say)
         search.work(session.recorder.open_nested(task.run), Budget(tune.trials, task.deadline))
 

@@ -28,7 +28,7 @@ from oncoshift.selection.verdict import Kind, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HEADER = ("method", "variant", "seeds", "score", "nuclei", "agreement", "stain", "verdict", "outcome")
+HEADER = ("method", "variant", "without", "seeds", "score", "nuclei", "agreement", "stain", "verdict", "outcome")
 """The columns of `Choice.rows`."""
 
 
@@ -49,6 +49,7 @@ class Candidate:
         verdict: on its best seed; None if it was not trained.
         failure: why it could not be trained; empty if it was, or if the time was used up before.
         reads_anchor: whether the method learns from an anchor.
+        without: source organs that it was not trained on, as they contradict the others.
     """
 
     method: str
@@ -61,6 +62,12 @@ class Candidate:
     verdict: Verdict | None = None
     failure: str = ""
     reads_anchor: bool = False
+    without: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> str:
+        """The source organs that it was not trained on, in words; empty if there are none."""
+        return f"without {' and '.join(self.without)}" if self.without else ""
 
     @property
     def score(self) -> float:
@@ -116,6 +123,7 @@ class Choice:
         failures = f"; {failed} failed" if failed else ""
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
         chosen = f"{self.method} on {self.variant}" if self._has_variants else self.method
+        chosen += f" {self.chosen.left_out}" if self.chosen.without else ""
         if self.by_anchor:
             means = ", ".join(f"{name} {mean:.3f}" for name, mean in follow_anchor(self.candidates).items())
             chosen += f" by the anchor nuclei (mean correlation: {means})"
@@ -133,12 +141,13 @@ class Choice:
     def _describe(self, candidate: Candidate) -> tuple[str, ...]:
         if candidate.verdict is None:
             outcome = f"failed: {candidate.failure}" if candidate.failure else "not trained"
-            return candidate.method, candidate.variant, "", "", "", "", "", "", outcome
+            return candidate.method, candidate.variant, "", "", "", "", "", "", "", outcome
         kind = candidate.verdict.kind
         outcome = "refused" if kind is Kind.REFUSE else "dropped"
         return (
             candidate.method,
             candidate.variant,
+            ", ".join(candidate.without),
             ", ".join(map(str, candidate.seeds)),
             f"{candidate.score:.3f}",
             f"{candidate.following:.3f}",
@@ -151,6 +160,11 @@ class Choice:
         """Return the choice as JSON values."""
         values: dict[str, Any] = _adapter().dump_python(self, mode="json")
         return values
+
+
+def leave_out(sources: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
+    """List the source organs that remain without some."""
+    return tuple(organ for organ in sources if organ not in without)
 
 
 def choose(candidates: Sequence[Candidate]) -> Choice:

@@ -73,6 +73,7 @@ class Evidence:
         malignant_share: estimated share of malignant target tiles, 0 to 1; None: not estimated.
         stains: kappa of the candidate with the model of the same training on each other stain
             variant, by its name; None if that one cannot be trained; empty where there is none.
+        left_out: source organs that were left out, as they contradict the others on the target.
     """
 
     source_accuracy: float
@@ -82,6 +83,7 @@ class Evidence:
     anchored: bool = False
     malignant_share: float | None = None
     stains: Mapping[str, float | None] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class ConsensusRule:
             self._check_source(evidence),
             self._check_share(evidence),
             *self._check_consensus(evidence),
+            *_check_left_out(evidence),
             *self._check_stains(evidence),
             *self._check_anchors(evidence),
         ]
@@ -200,6 +203,14 @@ class ConsensusRule:
             kind = Kind.TRUST if low <= share <= high else Kind.DOUBT
             found.append((kind, f"{share:.0%} of the target seems malignant (safe from {low:.0%} to {high:.0%})"))
         return found
+
+
+def _check_left_out(evidence: Evidence) -> list[tuple[Kind, str]]:
+    """Doubt what agrees because those that contradict were left out."""
+    if not evidence.left_out:
+        return []
+    names = ", ".join(evidence.left_out)
+    return [(Kind.DOUBT, f"trained without {names}, which contradicts the other source organs; one side is wrong")]
 
 
 def _grade(value: float, limits: tuple[float, float], what: str) -> tuple[Kind, str]:

@@ -114,6 +114,13 @@ class RetrainSettings(Section):
     minutes: float | None = Field(
         None, gt=0, description="minutes after which no further method is trained for the choice; null: no limit"
     )
+    leave_out_below: float | None = Field(
+        -0.2,
+        ge=-1,
+        le=0,
+        description="kappa, of the model from a source organ alone with the majority of such models, below which a "
+        "candidate is trained again without that organ; null: never",
+    )
 
     @field_validator("methods", "variants", mode="before")
     @classmethod

@@ -1,7 +1,9 @@
 """Step `choose`: choose a method and a stain variant by trainings with few seeds, without labels.
 
 Each of `retrain.methods` is trained on each of `retrain.variants` with `retrain.screen_seeds`
-seeds, and step `select` picks one of them and judges it. These are ordinary jobs: what another
+seeds, and step `select` picks one of them and judges it. Where the model from one source organ
+alone contradicts those from the others on the target, that organ would teach the opposite of what
+they teach, and the candidate is trained again without it. These are ordinary jobs: what another
 retraining has trained is found, and the chosen candidate's final trainings find those of its first
 seeds.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -18,22 +21,24 @@ import pandas as pd
 from oncoshift.errors import UntrainableError
 from oncoshift.evaluation.domains import evaluate_domains
 from oncoshift.methods.registry import METHODS
-from oncoshift.selection.choice import HEADER, Candidate, Choice, choose
+from oncoshift.selection.choice import HEADER, Candidate, Choice, choose, leave_out
 from oncoshift.steps.calibration import predict_calibrated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from oncoshift.settings import Settings
+    from oncoshift.settings import RetrainSettings, Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
     from oncoshift.steps.select import Selection
+
+    Organs = tuple[str, ...]
 
 FILE = "choice.json"
 """Artifact with the choice, from which a retraining that goes on reads it."""
 
 
-def run(settings: Settings, screen: Callable[[str, str], Selection], say: Callable[[str], None]) -> Choice:
+def run(settings: Settings, screen: Callable[[str, str, Organs], Selection], say: Callable[[str], None]) -> Choice:
     """Screen candidates until all are, or `retrain.minutes` are used up, and choose one.
 
     A method is screened on all variants before the next one is, as variants are compared by all
@@ -41,7 +46,8 @@ def run(settings: Settings, screen: Callable[[str, str], Selection], say: Callab
 
     Args:
         settings: of the experiment.
-        screen: trains a method on a variant with few seeds, picks one of them and judges it.
+        screen: trains a method on a variant, without some source organs, with few seeds, picks one
+            of them and judges it.
         say: receives lines of progress.
 
     Raises:
@@ -58,7 +64,7 @@ def run(settings: Settings, screen: Callable[[str, str], Selection], say: Callab
             candidates.append(Candidate(method, variant))
             continue
         try:
-            candidates.append(describe(screen(method, variant)))
+            candidates.append(describe(screen_twice(settings.retrain, name, partial(screen, method, variant), say)))
         except UntrainableError as error:
             say(f"choose: {name} is left out, as it cannot be trained: {error}")
             candidates.append(Candidate(method, variant, failure=str(error)))
@@ -68,9 +74,35 @@ def run(settings: Settings, screen: Callable[[str, str], Selection], say: Callab
     return choose(candidates)
 
 
-def name_candidate(settings: Settings, method: str, variant: str) -> str:
-    """Name a candidate: the method, and the variant if there are several."""
-    return method if len(settings.candidate_variants) == 1 else f"{method} · {variant}"
+def screen_twice(
+    settings: RetrainSettings, name: str, screen: Callable[[Organs], Selection], say: Callable[[str], None]
+) -> Selection:
+    """Screen a candidate, and again without the source organs that contradict the others, if any.
+
+    Args:
+        settings: section `retrain`.
+        name: of the candidate.
+        screen: trains the candidate without some source organs, picks a seed and judges it.
+        say: receives lines of progress.
+    """
+    selection, limit = screen(()), settings.leave_out_below
+    found = selection.contradictions.items()
+    contradicting = {organ: kappa for organ, kappa in found if limit is not None and kappa < limit}
+    if not contradicting:
+        return selection
+    told = " and ".join(f"{organ} (kappa {kappa:.2f})" for organ, kappa in contradicting.items())
+    say(f"{name}: trained again without {told}, which contradicts the other source organs")
+    try:
+        return screen(tuple(contradicting))
+    except UntrainableError as error:
+        say(f"{name}: stays with all source organs, as it cannot be trained without {told}: {error}")
+        return selection
+
+
+def name_candidate(settings: Settings, method: str, variant: str, without: Sequence[str] = ()) -> str:
+    """Name a candidate: the method, the variant if there are several, and organs left out."""
+    parts = [method, *([variant] if len(settings.candidate_variants) > 1 else [])]
+    return " · ".join([*parts, *([f"without {' and '.join(without)}"] if without else [])])
 
 
 def describe(selection: Selection) -> Candidate:
@@ -86,6 +118,7 @@ def describe(selection: Selection) -> Candidate:
         min((kappa for kappa in selection.stains.values() if kappa is not None), default=None),
         selection.verdict,
         reads_anchor=METHODS[train.method].reads_anchor,
+        without=selection.left_out,
     )
 
 
@@ -134,7 +167,8 @@ def measure(jobs: ExperimentJobs, choice: Choice, settings: Settings) -> pd.Data
     rows = []
     for each in choice.candidates:
         if each.seeds:
-            on, own = jobs.on_variant(each.variant), {"train__method": each.method, "train__variant": each.variant}
+            on, sources = jobs.on_variant(each.variant), leave_out(settings.sources, each.without)
+            own = {"train__method": each.method, "train__variant": each.variant, "sources": sources}
             made = [on.make_job(settings, seed=seed, **own) for seed in each.seeds]
             seeds = [on.train(job, lambda _epoch: None) for job in made]
             predictions = pd.concat([predict_calibrated(on, trained, settings.evaluate)[0] for trained in seeds])

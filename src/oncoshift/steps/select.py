@@ -77,6 +77,7 @@ class Selection:
         stains: kappa of the pick with the same training on each other stain variant, by name; None
             if that one cannot be trained.
         variant_by_anchor: whether the anchor `nuclei` has chosen the stain variant before.
+        left_out: source organs of the experiment that the seeds were not trained on.
     """
 
     picked: TrainedJob
@@ -88,6 +89,24 @@ class Selection:
     anchors: Mapping[str, float] = field(default_factory=dict)
     stains: Mapping[str, float | None] = field(default_factory=dict)
     variant_by_anchor: bool = False
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def contradictions(self) -> dict[str, float]:
+        """Kappa with the majority, on the target, of the model from each source organ outside it.
+
+        Empty without a majority that agrees better than by chance, and for a method that reads an
+        anchor, whose models from single anchors say nothing on organs.
+        """
+        found = self.agreement
+        if found is None or self.picked.job.settings.reads_anchor:
+            return {}
+        if found.consensus.strength < self.settings.refuse_strength:
+            return {}
+        return {
+            found.names[number]: found.consensus.agreement_with(found.predictions[number])
+            for number in found.consensus.dissenters
+        }
 
     @property
     def anchor(self) -> str:
@@ -212,6 +231,7 @@ def run(
     found = find_consensus(np.stack(others)) if len(others) > 1 else None
     anchors = _correlate(jobs, picked.job, of_pick) if settings.anchors else {}
     stains = _compare_stains(jobs, picked.job, of_pick, settings.variants, train_witness, say)
+    left_out = tuple(organ for organ in jobs.sources if organ not in picked.job.settings.sources)
     evidence = Evidence(
         picked.last.source_accuracy,
         of_pick,
@@ -220,10 +240,11 @@ def run(
         METHODS[picked.job.settings.train.method].reads_anchor,
         picked.last.get("estimated_malignant_share"),
         stains,
+        left_out,
     )
     verdict = ConsensusRule.from_settings(settings)(evidence)
     agreement = None if found is None else Agreement(tuple(alone), found, [*others, of_pick], list(alone.values()))
-    return Selection(picked, seeds, scores, settings, verdict, agreement, anchors, stains)
+    return Selection(picked, seeds, scores, settings, verdict, agreement, anchors, stains, left_out=left_out)
 
 
 def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:
