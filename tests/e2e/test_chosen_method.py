@@ -11,6 +11,7 @@ import pytest
 from e2e.conftest import Project
 
 from oncoshift.retraining import prepare, recipe, recorded
+from oncoshift.steps import select
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -23,17 +24,22 @@ STEPS = recipe.Steps(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
-    project = Project(Path(shutil.copytree(with_data, tmp_path_factory.mktemp("choice") / "copy", symlinks=True)))
+def make_project(with_data: Path, folder: Path, methods: list[str], variants: list[str]) -> Project:
+    """Make a project that chooses among methods and stain variants."""
+    project = Project(Path(shutil.copytree(with_data, folder / "copy", symlinks=True)))
     project.change(
-        retrain={"seeds": 2, "methods": METHODS, "variants": VARIANTS, "screen_seeds": 1},
+        retrain={"seeds": 2, "methods": methods, "variants": variants, "screen_seeds": 1},
         normalize={"variants": VARIANTS},
         tune={"trials": 0},
         explain={"tiles": 2, "checked_tiles": 0},
         tracking={"system_metrics": False},
     )
     return project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, with_data: Path) -> Project:
+    return make_project(with_data, tmp_path_factory.mktemp("choice"), METHODS, VARIANTS)
 
 
 def retrain(project: Project, stop_at: str = "") -> list[str]:
@@ -130,3 +136,29 @@ def test_where_nothing_has_changed_nothing_is_chosen_again(project: Project) -> 
     before = list_jobs(project)
     assert not any("choose" in line for line in retrain(project))
     assert list_jobs(project) == before
+
+
+def test_a_source_that_contradicts_the_others_is_left_out_of_all_that_follows(
+    with_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(with_data, tmp_path, methods=["mcc"], variants=[])
+
+    # Two sources have no majority, so it is said which contradicts.
+    monkeypatch.setattr(select, "find_contradictions", lambda *_: {"colon": -0.8})
+    said = retrain(project)
+    assert "mcc: trained again without colon (kappa -0.80), which contradicts the other source organs" in said
+    (parent,) = find_runs(project, "retrain")
+    assert (parent.data.params["sources"], parent.data.params["left_out"]) == ("lung, colon", "colon")
+    assert parent.data.tags["oncoshift.choice"].startswith("mcc without colon, chosen of 1")
+    assert {run.info.run_name: run.data.tags["oncoshift.chosen"] for run in find_runs(project, "candidate")} == {
+        "mcc": "false",
+        "mcc · without colon": "true",
+    }
+    finals = [run for run in find_runs(project, "train") if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
+    assert {(run.data.params["method"], run.data.params["sources"]) for run in finals} == {
+        ("erm", "lung, colon"),
+        ("mcc", "lung"),
+    }
+    version = project.client.get_model_version("oncoshift-kidney", "1")
+    assert "from labelled lung to unlabelled kidney" in version.description
+    assert "Method: mcc without colon, chosen of 1" in version.description

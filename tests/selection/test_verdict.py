@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -193,3 +195,12 @@ def test_a_figure_just_below_its_limit_does_not_read_as_if_it_reached_it(
     value: float, limits: tuple[float, ...], shown: str
 ) -> None:
     assert format_near_limits(value, *limits) == shown
+
+
+def test_what_was_trained_without_a_source_that_contradicts_is_doubted_at_best() -> None:
+    evidence = Evidence(0.95, model(0.98, 0), GOOD)
+    assert JUDGE(evidence).kind is Kind.TRUST
+    verdict = JUDGE(replace(evidence, left_out=("kidney",)))
+    assert verdict.kind is Kind.DOUBT
+    assert verdict.reasons == ("trained without kidney, which contradicts the other source organs; one side is wrong",)
+    assert JUDGE(replace(evidence, left_out=("kidney",), source_accuracy=0.5)).kind is Kind.REFUSE

@@ -20,7 +20,7 @@ from oncoshift.retraining.session import RetrainingPlan, Session
 from oncoshift.selection.verdict import Kind
 from oncoshift.settings import Settings, parse_settings, replace_values
 from oncoshift.steps.recorder import RunRecorder
-from oncoshift.steps.select import VERDICT_TURNED_OFF, Selection
+from oncoshift.steps.select import VERDICT_TURNED_OFF, Selection, find_contradictions
 from oncoshift.training.epoch import Epoch
 from oncoshift.training.job import Job, TrainedJob
 
@@ -49,6 +49,7 @@ class MadeUpJobs:
     Attributes:
         folder: Folder of the jobs, none of which is ever done.
         turned: Organs from which adaptation inverts the classes.
+        turned_seeds: Seeds with which it does.
         turned_stains: Stain variants on which it does.
         im: Information maximisation by seed.
         source: Source accuracy by seed.
@@ -58,11 +59,13 @@ class MadeUpJobs:
         pack_digest: Hash of the pack.
         variant: Stain variant of the pack.
         untrainable: Stain variants on which no training ends.
+        sources: Labelled organs of the experiment; those of the settings if there are none.
         asked: Organs and seeds that were trained.
     """
 
     folder: Path
     turned: tuple[str, ...] = ()
+    turned_seeds: tuple[int, ...] = (0, 1, 2)
     turned_stains: tuple[str, ...] = ()
     im: tuple[float, ...] = (0.3, 0.5, 0.4)
     source: tuple[float, ...] = (0.95, 0.95, 0.95)
@@ -72,6 +75,7 @@ class MadeUpJobs:
     pack_digest: str = "pack"
     variant: str = "none"
     untrainable: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     asked: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
 
     @property
@@ -118,6 +122,7 @@ class MadeUpJobs:
         organs = trained.job.settings.sources
         assert trained.job.settings.train.variant == self.variant, "predicted on the pack of another variant"
         turned = organs[0] in self.turned if len(organs) == 1 else "pool" in self.turned
+        turned &= trained.job.settings.seed in self.turned_seeds
         by_stain = trained.job.settings.train.variant in self.turned_stains
         return confident(turned is not by_stain, seed=sum(map(ord, "".join(organs))))
 
@@ -144,6 +149,16 @@ class MadeUpJobs:
         return pd.concat(parts, ignore_index=True)
 
 
+def list_contradictions(jobs: MadeUpJobs, selection: Selection, limit: float | None = -0.2) -> dict[str, float]:
+    """List the organs that contradict the others."""
+
+    def train_witness(of: Any, job: Job, _title: str) -> TrainedJob:
+        trained: TrainedJob = of.train(job, lambda _epoch: None)
+        return trained
+
+    return find_contradictions(jobs, selection, limit, train_witness, lambda _line: None)  # type: ignore[arg-type]
+
+
 class Quiet(Session):
     """A session without data, and so without inputs to log."""
 
@@ -165,6 +180,7 @@ def select(tracker: Tracker, tmp_path: Path):  # type: ignore[no-untyped-def]
         settings = parse_settings(
             {"sources": ["lung", "colon", "breast"], "tracking": {"system_metrics": False}, **sections}
         )
+        made_up.sources = made_up.sources or settings.sources
         plan = RetrainingPlan(tmp_path, Layout(tmp_path), settings, tracker.uri, "", lambda _line: None)
         parent = tracker.find_or_start_run(str(tmp_path), "retrain")
         session = Quiet(plan, made_up, RunRecorder(tracker, parent, str(tmp_path)))  # type: ignore[arg-type]
@@ -201,6 +217,46 @@ def test_a_pick_that_organs_alone_contradict_is_refused(select: Callable[..., An
     assert log["majority"] == ["lung", "breast"]
     assert log["agreement_of_pick"] < -0.8
     assert log["reasons"] == list(selection.verdict.reasons)
+
+
+def test_an_organ_alone_that_contradicts_the_majority_is_found(select: Callable[..., Any], tmp_path: Path) -> None:
+    jobs = MadeUpJobs(tmp_path, turned=("colon",))
+    selection, *_ = select(jobs)
+    jobs.asked.clear()
+    assert list_contradictions(jobs, selection) == {"colon": pytest.approx(-0.93, abs=0.05)}
+    assert jobs.asked == [((organ,), seed) for seed in (0, 2) for organ in ("lung", "colon", "breast")]
+    assert list_contradictions(jobs, selection, limit=-0.99) == {}
+    assert list_contradictions(jobs, selection, limit=None) == {}
+
+
+def test_an_organ_that_contradicts_with_one_seed_of_three_does_not(select: Callable[..., Any], tmp_path: Path) -> None:
+    jobs = MadeUpJobs(tmp_path, turned=("colon",), turned_seeds=(1,))
+    selection, *_ = select(jobs)
+    assert selection.picked.job.seed == 1
+    assert list_contradictions(jobs, selection) == {}
+
+
+def test_where_none_contradicts_no_other_seed_is_trained_alone(select: Callable[..., Any], tmp_path: Path) -> None:
+    jobs = MadeUpJobs(tmp_path)
+    selection, *_ = select(jobs)
+    jobs.asked.clear()
+    assert (list_contradictions(jobs, selection), jobs.asked) == ({}, [])
+
+
+def test_a_pick_trained_without_an_organ_of_the_experiment_is_doubted(
+    select: Callable[..., Any], tmp_path: Path
+) -> None:
+    jobs = MadeUpJobs(tmp_path, sources=("lung", "colon", "breast", "stomach"))
+    selection, *_ = select(jobs)
+    assert selection.left_out == ("stomach",)
+    assert selection.verdict.kind is Kind.DOUBT
+    assert ("stomach",) not in [organs for organs, _ in jobs.asked], "it is no witness any more"
+
+
+def test_without_a_majority_nothing_contradicts(select: Callable[..., Any], tmp_path: Path) -> None:
+    jobs = MadeUpJobs(tmp_path, turned=("colon",))
+    selection, *_ = select(jobs, select={"refuse_strength": 0.99, "trust_strength": 1.0})
+    assert list_contradictions(jobs, selection) == {}
 
 
 def test_a_pick_where_no_seed_reaches_the_source_floor_says_so(select: Callable[..., Any], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -176,9 +176,13 @@ def _judge(jobs: ExperimentJobs, row: Row, own: Settings, say: Callable[[str], N
 
     def screen(without: tuple[str, ...]) -> Selection:
         settings = replace_values(own, {"sources": leave_out(own.sources, without)})
-        return select_step.run(jobs, _train(jobs, settings), own.select, train_witness, say)
+        selection = select_step.run(jobs, _train(jobs, settings), own.select, train_witness, say)
+        if without or not row.leaves_out:
+            return selection
+        found = select_step.find_contradictions(jobs, selection, own.retrain.leave_out_below, train_witness, say)
+        return replace(selection, contradictions=found)
 
-    return choose_step.screen_twice(own.retrain, row.title, screen, say) if row.leaves_out else screen(())
+    return choose_step.screen_twice(row.title, screen, say)
 
 
 def _restore_groups(jobs: ExperimentJobs, predictions: pd.DataFrame) -> pd.DataFrame:

@@ -99,6 +99,10 @@ def _screen(session: Session, above: RunRecorder, method: str, variant: str, wit
         jobs = [on.jobs.make_job(settings, seed=settings.seed + number, **own) for number in numbers]
         seeds = [train_here(on.jobs, job, f"seed {job.seed}") for job in jobs]
         selection = select_step.run(on.jobs, seeds, settings.select, train_here, session.say)
+        if not without:
+            limit = settings.retrain.leave_out_below
+            found = select_step.find_contradictions(on.jobs, selection, limit, train_here, session.say)
+            selection = replace(selection, contradictions=found)
         session.say(f"{name}: verdict without labels: {selection.verdict.words}")
         choose_step.record_candidate(recorder, selection)
     return selection

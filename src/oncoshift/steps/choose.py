@@ -27,7 +27,7 @@ from oncoshift.steps.calibration import predict_calibrated
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from oncoshift.settings import RetrainSettings, Settings
+    from oncoshift.settings import Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
     from oncoshift.steps.select import Selection
@@ -64,7 +64,7 @@ def run(settings: Settings, screen: Callable[[str, str, Organs], Selection], say
             candidates.append(Candidate(method, variant))
             continue
         try:
-            candidates.append(describe(screen_twice(settings.retrain, name, partial(screen, method, variant), say)))
+            candidates.append(describe(screen_twice(name, partial(screen, method, variant), say)))
         except UntrainableError as error:
             say(f"choose: {name} is left out, as it cannot be trained: {error}")
             candidates.append(Candidate(method, variant, failure=str(error)))
@@ -74,26 +74,21 @@ def run(settings: Settings, screen: Callable[[str, str, Organs], Selection], say
     return choose(candidates)
 
 
-def screen_twice(
-    settings: RetrainSettings, name: str, screen: Callable[[Organs], Selection], say: Callable[[str], None]
-) -> Selection:
+def screen_twice(name: str, screen: Callable[[Organs], Selection], say: Callable[[str], None]) -> Selection:
     """Screen a candidate, and again without the source organs that contradict the others, if any.
 
     Args:
-        settings: section `retrain`.
         name: of the candidate.
         screen: trains the candidate without some source organs, picks a seed and judges it.
         say: receives lines of progress.
     """
-    selection, limit = screen(()), settings.leave_out_below
-    found = selection.contradictions.items()
-    contradicting = {organ: kappa for organ, kappa in found if limit is not None and kappa < limit}
-    if not contradicting:
+    selection = screen(())
+    if not selection.contradictions:
         return selection
-    told = " and ".join(f"{organ} (kappa {kappa:.2f})" for organ, kappa in contradicting.items())
+    told = " and ".join(f"{organ} (kappa {kappa:.2f})" for organ, kappa in selection.contradictions.items())
     say(f"{name}: trained again without {told}, which contradicts the other source organs")
     try:
-        return screen(tuple(contradicting))
+        return screen(tuple(selection.contradictions))
     except UntrainableError as error:
         say(f"{name}: stays with all source organs, as it cannot be trained without {told}: {error}")
         return selection

@@ -78,6 +78,8 @@ class Selection:
             if that one cannot be trained.
         variant_by_anchor: whether the anchor `nuclei` has chosen the stain variant before.
         left_out: source organs of the experiment that the seeds were not trained on.
+        contradictions: kappa of source organs that contradict the others, by name; see
+            `find_contradictions`.
     """
 
     picked: TrainedJob
@@ -90,23 +92,7 @@ class Selection:
     stains: Mapping[str, float | None] = field(default_factory=dict)
     variant_by_anchor: bool = False
     left_out: tuple[str, ...] = ()
-
-    @property
-    def contradictions(self) -> dict[str, float]:
-        """Kappa with the majority, on the target, of the model from each source organ outside it.
-
-        Empty without a majority that agrees better than by chance, and for a method that reads an
-        anchor, whose models from single anchors say nothing on organs.
-        """
-        found = self.agreement
-        if found is None or self.picked.job.settings.reads_anchor:
-            return {}
-        if found.consensus.strength < self.settings.refuse_strength:
-            return {}
-        return {
-            found.names[number]: found.consensus.agreement_with(found.predictions[number])
-            for number in found.consensus.dissenters
-        }
+    contradictions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
@@ -247,6 +233,54 @@ def run(
     return Selection(picked, seeds, scores, settings, verdict, agreement, anchors, stains, left_out=left_out)
 
 
+def find_contradictions(
+    jobs: ExperimentJobs,
+    selection: Selection,
+    limit: float | None,
+    train_witness: TrainWitness,
+    say: Callable[[str], None],
+) -> dict[str, float]:
+    """Find the source organs whose models alone contradict those of the others on the target.
+
+    What the pick's seed shows is looked at again with all seeds, as one may be turned around by
+    chance: then the mean prediction of an organ's models counts.
+
+    Args:
+        jobs: of the experiment.
+        selection: of a method's seeds.
+        limit: kappa with the majority of organs below which one contradicts; None: none does.
+        train_witness: trains a job from one organ.
+        say: receives lines of progress.
+
+    Returns:
+        Kappa by organ; empty without a majority that agrees better than by chance, and for a method
+        that reads an anchor, whose models are of single anchors.
+    """
+    found, pick = selection.agreement, selection.picked
+    if limit is None or found is None or pick.job.settings.reads_anchor:
+        return {}
+
+    def compare(alone: NDArray[np.float64]) -> dict[str, float]:
+        consensus = find_consensus(alone)
+        if consensus.strength < selection.settings.refuse_strength:
+            return {}
+        kappas = {found.names[number]: consensus.agreement_with(alone[number]) for number in consensus.dissenters}
+        return {organ: kappa for organ, kappa in kappas.items() if kappa < limit}
+
+    by_seed = [np.stack(found.predictions[:-1])]
+    if not compare(by_seed[0]):
+        return {}
+    try:
+        for trained in selection.seeds:
+            if trained.job.seed != pick.job.seed:
+                others = _train_each_alone(jobs, trained.job, train_witness, say, f", seed {trained.job.seed}")
+                by_seed.append(np.stack([jobs.predict_target(each) for each in others.values()]))
+    except UntrainableError as error:
+        say(f"select: whether a source organ contradicts the others is not known, as one cannot be trained on: {error}")
+        return {}
+    return compare(np.mean(by_seed, axis=0))
+
+
 def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:
     figures = trained.last
     if settings.validator == ORACLE:
@@ -259,11 +293,11 @@ def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) 
 
 
 def _train_each_alone(
-    jobs: ExperimentJobs, pick: Job, train_witness: TrainWitness, say: Callable[[str], None]
+    jobs: ExperimentJobs, pick: Job, train_witness: TrainWitness, say: Callable[[str], None], which: str = ""
 ) -> dict[str, TrainedJob]:
     """Train the pick's method and seed from each organ, or with each anchor, alone.
 
-    Nothing with one of them.
+    Nothing with one of them. `which` ends the titles of a job that is not the pick.
     """
     settings, method = pick.settings, pick.settings.train.method
     if METHODS[method].reads_anchor:
@@ -273,7 +307,7 @@ def _train_each_alone(
     if len(variants) == 1:
         return {}
     say(f"select: {len(variants)} trainings of {method}, from {', '.join(variants)} each alone")
-    return {name: train_witness(jobs, job, f"{name} alone") for name, job in variants.items()}
+    return {name: train_witness(jobs, job, f"{name} alone{which}") for name, job in variants.items()}
 
 
 def _compare_stains(
