@@ -80,7 +80,7 @@ def paper(
         trusted=not is_scheduled(),
     )
     ensure_gpu_limit()
-    with holding_gpu(str(flow_run.id)):
+    with holding_gpu(str(flow_run.id), plan.say):
         results = recipe.run_grid(plan, STEPS)
     experiment = open_client(plan.uri).get_run(results.run).info.experiment_id
     link_to_mlflow(build_artifact_path(experiment, results.run, PAGE), "results", "paper-results")
