@@ -156,7 +156,7 @@ def _render_headline(results: Results, drawn: Collection[str]) -> str:
 - *own labels (bound)*: trained on labels of the target's other groups, and measured on validation
   groups of it, which are not the test groups.
 
-{_show_picture(drawn, "slopes", "Source-only to the method chosen without labels; the green line is the bound")}"""
+{_show_picture(drawn, "slopes", "Source-only to the method chosen without labels; the green line: own labels")}"""
 
 
 def _render_methods(results: Results) -> str:
