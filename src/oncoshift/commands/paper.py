@@ -74,4 +74,5 @@ def _list_rows(context: Context) -> None:
     for row in rows:
         print(row.title)
     alone = sum(len(row.pool.sources) for row in rows if is_judged(row))
-    print(f"{len(rows)} rows of {seeds} seeds each, and {alone} trainings for their verdicts", file=sys.stderr)
+    each = "one seed" if seeds == 1 else f"{seeds} seeds"
+    print(f"{len(rows)} rows of {each} each, and {alone} trainings for their verdicts", file=sys.stderr)
