@@ -25,7 +25,7 @@ from flows.server import ensure_server
 from oncoshift import cli
 from oncoshift.errors import SettingsError
 from oncoshift.grid import recipe
-from oncoshift.grid.page import PAGE, write_page
+from oncoshift.grid.page import PAGE, prepare_page, write_page
 from oncoshift.program import run_program
 from oncoshift.registry.store import open_client
 from oncoshift.registry.views import build_artifact_path
@@ -79,8 +79,10 @@ def paper(
         explains=explain,
         trusted=not is_scheduled(),
     )
+    if out is not None:
+        prepare_page(PROJECT / out)
     ensure_gpu_limit()
-    with holding_gpu(str(flow_run.id)):
+    with holding_gpu(str(flow_run.id), plan.say):
         results = recipe.run_grid(plan, STEPS)
     experiment = open_client(plan.uri).get_run(results.run).info.experiment_id
     link_to_mlflow(build_artifact_path(experiment, results.run, PAGE), "results", "paper-results")

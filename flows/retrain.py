@@ -88,7 +88,7 @@ def hold_gpu(step: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(step)
     def hold_and_run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with holding_gpu(str(flow_run.id)):
+        with holding_gpu(str(flow_run.id), get_run_logger().info):
             return step(*args, **kwargs)
 
     return hold_and_run

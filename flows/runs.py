@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -43,7 +44,7 @@ from prefect.states import Cancelled, Crashed
 from oncoshift.files import hold_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
@@ -61,7 +62,12 @@ _GONE = "its process is gone: it was killed, or the machine went down; the next 
 _MISSED = "it was due while nothing served the schedule; the last such run stands for all"
 _PR_SET_PDEATHSIG = 1
 _PAGE = 200
-_LOOK_AGAIN_SECONDS = 60
+_TELL_SECONDS, _LOOK_AGAIN_SECONDS = 5, 60
+_WAITS = (
+    f"waiting for Prefect's concurrency limit {GPU!r}, which another run's training holds; this run goes on when that "
+    "ends (docs/scaling.md says how to let several train at once)"
+)
+_SLOTS_LOGGER = logging.getLogger("prefect._internal.concurrency")
 
 
 @contextmanager
@@ -140,19 +146,27 @@ def skip_missed_runs(deployment: UUID) -> int:
 
 
 @contextmanager
-def holding_gpu(run: UUID | str) -> Iterator[None]:
+def holding_gpu(run: UUID | str, say: Callable[[str], object]) -> Iterator[None]:
     """Wait for a slot in the limit `GPU` and hold it; a slot that only a dead run holds is freed.
 
     Args:
         run: the run that will hold it.
+        say: receives a line if the run has to wait.
     """
     with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(concurrency(GPU, occupy=1, timeout_seconds=_LOOK_AGAIN_SECONDS))
-                break
-            except TimeoutError:
-                end_dead_runs(own=OWN_SERVER in os.environ, waiting=run)
+        with _leaving_timeouts_to_the_caller():
+            told = False
+            while True:
+                seconds = _LOOK_AGAIN_SECONDS if told else _TELL_SECONDS
+                try:
+                    stack.enter_context(concurrency(GPU, occupy=1, timeout_seconds=seconds))
+                    break
+                except TimeoutError:
+                    if told:
+                        end_dead_runs(own=OWN_SERVER in os.environ, waiting=run)
+                    else:
+                        say(_WAITS)
+                    told = True
         yield
 
 
@@ -172,6 +186,20 @@ def is_scheduled() -> bool:
 
 class _BusyError(Exception):
     """Another process holds the lock."""
+
+
+@contextmanager
+def _leaving_timeouts_to_the_caller() -> Iterator[None]:
+    """Drop Prefect's log of each failure to get a slot as an error: it is raised as well."""
+    _SLOTS_LOGGER.addFilter(_is_of_other_service)
+    try:
+        yield
+    finally:
+        _SLOTS_LOGGER.removeFilter(_is_of_other_service)
+
+
+def _is_of_other_service(record: logging.LogRecord) -> bool:
+    return "ConcurrencySlotAcquisition" not in record.getMessage()
 
 
 def _build_lock_path(run: UUID | str) -> Path:

@@ -216,9 +216,14 @@ def _run_own_server(port: int, *, ui: bool) -> Iterator[None]:
 def _wait_until_ready(server: subprocess.Popen[bytes], log: Path) -> None:
     """Wait for the line that the server prints when it is ready; its output ends if it fails."""
     output = cast("IO[bytes]", server.stdout)
-    if select.select([output], [], [], _STARTUP_SECONDS)[0] and output.readline():
-        return
-    raise ServerError(f"Prefect's server did not start; {log} ends with:\n{_read_tail(log)}")
+    if not select.select([output], [], [], _STARTUP_SECONDS)[0]:
+        raise ServerError(
+            f"waited {_STARTUP_SECONDS} s for the project's own Prefect server, and it is not ready; try again when "
+            "this machine has less to do, or set PREFECT_API_URL to the address of a server that lasts: "
+            f"{HOW_TO_START}; {log} ends with:\n{_read_tail(log)}"
+        )
+    if not output.readline():
+        raise ServerError(f"Prefect's server did not start; {log} ends with:\n{_read_tail(log)}")
 
 
 def _read_tail(log: Path) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oncoshift.cli import main
+from oncoshift.registry.history import GATE_TAG
+from oncoshift.registry.promotion import promote
 from oncoshift.registry.tracking import Tracker
 from oncoshift.settings import Settings, dump_settings, replace_values
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 LONG = "retrain-kidney-" + "a-name-as-long-as-a-person-likes-" * 4
 ONE, OTHER = "1" * 32, "2" * 32
 SEEDS = {f"{LONG}1": "0", f"{LONG}2": "0", "[/b]": "3, 4"}
+
+VERSIONS = {f"{LONG}1": "1", f"{LONG}2": "2", "[/b]": "3"}
 
 EXPERIMENTS = {"[/b]": {"oncoshift.experiment": "real-[lung]"}}
 
@@ -35,10 +39,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = tracker.find_or_start_run(name, name, tags=tags | EXPERIMENTS.get(name, {}))
         tracker.log_params(run, {"method": "dann", "control": "erm", "trunk": "resnet18", "seeds": SEEDS[name]})
         figure = "target/balanced_accuracy"
-        tracker.log_metrics(run, [(0, 0, {figure: accuracy, f"{figure}_low": 0.125, f"{figure}_high": 1.0})])
+        interval = {f"{figure}_low": 0.125, f"{figure}_high": 1.0} if name != "[/b]" else {}  # groups are few there
+        tracker.log_metrics(run, [(0, 0, {figure: accuracy, **interval})])
+        tracker.set_tags(run, {"oncoshift.version": VERSIONS[name]})
         tracker.log_input(run, "test", test_set, "data/splits/test.parquet", "test")
         tracker.finish(run)
     tracker.find_or_start_run("unfinished", "unfinished", tags=tags)
+    tracker.client.create_registered_model("oncoshift-kidney")
+    for number in VERSIONS.values():
+        made = {GATE_TAG: "refuse" if number == "3" else "promote"}
+        tracker.client.create_model_version("oncoshift-kidney", "file:///nowhere", tags=made)
+        promote(tracker.client, "oncoshift-kidney", number, "a person says so", "anna", force=True)
     return root
 
 
@@ -71,6 +82,20 @@ def test_seeds_are_counted_since_the_seed_zero_alone_reads_as_none(
     text = compare(project, capsys)
     assert text.count("1 (0)") == 2
     assert text.count("2 (3, 4)") == 1
+
+
+def test_an_estimate_without_an_interval_is_shown_as_such(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = compare(project, capsys)
+    assert text.count("dann 0.250 (few groups)") == 1
+    assert text.count("dann 0.750 [0.125, 1.000]") == 1
+    rows = {row["run"]: row for row in json.loads(compare(project, capsys, "--json"))}
+    assert rows["[/b]"]["method_accuracy"] == {"point": 0.25, "low": None, "high": None}
+
+
+def test_a_promotion_that_was_forced_past_the_gate_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["run"]: row for row in json.loads(compare(project, capsys, "--json"))}
+    assert {name: row["forced"] for name, row in rows.items()} == {f"{LONG}1": "", f"{LONG}2": "", "[/b]": "anna"}
+    assert compare(project, capsys).count(", forced by anna") == 1
 
 
 def test_in_a_narrow_terminal_names_are_folded_and_not_cut(

@@ -89,7 +89,7 @@ def test_a_retraining_chooses_and_goes_on_after_a_stop(project: Project) -> None
         followed[each["variant"]] += each["nuclei"]
     if all(each["verdict"]["kind"] != "trust" for each in choice["candidates"]):
         assert variant == max(VARIANTS, key=lambda name: sum(followed[name])), "as the anchor says"
-    assert parent.info.run_name == "kidney ← lung+colon · dann/mcc · 2 seeds"
+    assert parent.info.run_name == f"kidney ← lung+colon · {method} · 2 seeds"
     assert (parent.data.params["candidates"], parent.data.params["candidate_variants"]) == (
         "dann, mcc",
         "none, reinhard",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from support.answering import answering
 from support.ports import find_free_port
 
@@ -75,6 +75,25 @@ def test_a_port_that_is_taken_is_told_before_a_server_starts() -> None:
             ensure_server(port),
         ):
             pytest.fail("it started")
+
+
+def test_a_server_that_is_slow_to_start_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\necho creating the database >&2\ncat\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    monkeypatch.setattr("flows.server._STARTUP_SECONDS", 1)
+    words = (
+        "waited 1 s for the project's own Prefect server.*; try again .*`prefect server start`.*:\ncreating the data"
+    )
+    with (
+        temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL}),
+        pytest.raises(ServerError, match=words),
+        ensure_server(),
+    ):
+        pytest.fail("it started")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from support.made_up_grid import POOL, SETTINGS, make_results, measured
 
-from oncoshift.grid.page import compute_bound, draw_figures, find_single, render_page, write_page
+from oncoshift.errors import DataError, SettingsError
+from oncoshift.grid.page import compute_bound, draw_figures, find_single, prepare_page, render_page, write_page
 from oncoshift.grid.results import MeasuredRow
 from oncoshift.grid.rows import Pool, Row
 from oncoshift.selection.verdict import Kind
@@ -16,6 +17,19 @@ from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def test_the_pages_folder_is_made_and_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_page(tmp_path / "new" / "deeper" / "results.md")
+    assert (tmp_path / "new" / "deeper" / "img").is_dir()
+    with pytest.raises(SettingsError, match="name a file"):
+        prepare_page(tmp_path / "new")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="no folder that you may write to"):
+        prepare_page(tmp_path / "file" / "results.md")
+    monkeypatch.setattr("os.access", lambda *_: False)  # as in a read-only folder
+    with pytest.raises(DataError, match="no folder that you may write to"):
+        prepare_page(tmp_path / "other" / "results.md")
 
 
 def test_a_gain_is_paired_with_source_only_of_the_same_pool() -> None:

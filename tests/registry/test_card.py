@@ -16,7 +16,7 @@ from oncoshift.registry.card import (
 )
 from oncoshift.registry.decision import Decision
 from oncoshift.registry.policy import Reason
-from oncoshift.selection.choice import Candidate, choose
+from oncoshift.selection.choice import HEADER, Candidate, choose
 from oncoshift.selection.verdict import Kind, Verdict
 
 FACTS = CardFacts(
@@ -63,7 +63,9 @@ def test_the_columns_of_the_table_of_candidates_are_explained() -> None:
     tried = Candidate("mcc", "none", (0,), (0.5,), (0.2,), 0.6, None, Verdict(Kind.DOUBT, ("few tiles",)))
     card = render_card(replace(FACTS, choice=choose([tried])))
     assert f"({LEGEND}.)" in card
-    assert all(f"{column}: " in LEGEND for column in ("score", "nuclei", "agreement", "stain", "verdict"))
+    assert all(f"{column}: " in LEGEND for column in HEADER[3:])
+    assert all(f"{outcome} " in LEGEND for outcome in ("refused", "dropped", "not trained", "failed"))
+    assert "negative where a seed misses select.source_floor" in LEGEND
     assert "learns from an anchor, nuclei is no evidence, and agreement is with models of single anchors" in LEGEND
 
 

@@ -24,6 +24,13 @@ def test_without_bounds_every_rule_passes_and_records_its_value() -> None:
     assert [found[name].value for name in ("worst seed", "latency", "alarms")] == [0.1, 900.0, 2]
 
 
+def test_what_was_not_measured_is_no_condition_that_is_met() -> None:
+    found = check_policy(GateSettings(), replace(GOOD, map_similarity=None))
+    assert [reason.mark for reason in found] == ["recorded"] * 4 + ["unmeasured"]
+    assert found[-1].outcome == "unmeasured: whether maps depend on the parameters was not measured"
+    assert check_policy(BOUNDS, replace(GOOD, map_similarity=None))[-1].mark == "failed"
+
+
 @pytest.mark.parametrize(
     ("change", "failed"),
     [

@@ -189,9 +189,23 @@ def test_to_read_makes_no_store(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert run("compare") == 0
     assert "no retraining of" in capsys.readouterr().out
-    assert run("models") == 2
-    assert "mlflow.db: there is no store, so there are no registered models" in capsys.readouterr().err
+    for command in (("models",), ("promote", "1", "--reason", "good")):
+        assert run(*command) == 2
+        told = "mlflow.db: there is no store, so there are no registered models; `oncoshift retrain` registers"
+        assert told in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_what_is_not_registered_is_told_with_the_next_step(
+    run: Callable[..., int], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (("models", "oncoshift-none"), ("promote", "1", "--model", "oncoshift-none", "--reason", "good")):
+        assert run(*command) == 2
+        told = capsys.readouterr().err
+        assert "no registered model 'oncoshift-none': " in told
+        assert told.endswith("; `oncoshift retrain` registers a version of its target's\n")
+    assert run("promote", "9", "--model", name, "--reason", "good") == 2
+    assert capsys.readouterr().err.endswith("; `oncoshift models` lists them\n")
 
 
 def test_promoting_the_champion_says_that_nothing_changed(

@@ -105,6 +105,19 @@ def test_each_open_alarm_has_a_line_of_its_own() -> None:
     assert Summary.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
+def test_only_a_condition_that_was_judged_has_a_tick() -> None:
+    reasons = (
+        Reason("AUROC", True, 0.9, 0.75, "0.900"),
+        Reason("latency", True, 8.0, None, "8 ms a tile, no bound is set"),
+        Reason("explanation", True, None, None, "was not measured", measured=False),
+    )
+    found = replace(summary("promote", "2"), gate=Decision(True, reasons))
+    shown = ["✓ AUROC: 0.900", "· latency: 8 ms a tile, no bound is set", "– explanation: was not measured"]
+    assert [line.strip() for line in found.to_lines() if line.strip()[0] in "✓·–"] == shown
+    assert all(f"- {line}\n" in found.to_markdown() for line in shown)
+    assert Summary.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
 @pytest.mark.parametrize("change", [{"rows": None}, {"verdict": {"kind": "fine", "reasons": []}}, {"more": 1}])
 def test_what_another_version_wrote_is_told(change: dict[str, Any]) -> None:
     with pytest.raises(DamagedFileError, match="another version of oncoshift wrote it"):

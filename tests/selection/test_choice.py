@@ -57,6 +57,23 @@ def test_the_variant_comes_first_by_the_mean_of_the_anchor_over_candidates() -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("means", "words"),
+    [
+        ((0.14121, 0.14079, 0.05), "none 0.1412, reinhard 0.1408, macenko 0.0500"),
+        ((0.141, 0.05, 0.05), "none 0.141, reinhard 0.050, macenko 0.050"),
+        ((0.0, 0.0, -0.1), "none 0.000, reinhard 0.000, macenko -0.100; the best are equal, so the first of them"),
+    ],
+    ids=["a fourth digit tells", "only others tie", "a tie"],
+)
+def test_the_means_that_chose_a_variant_are_told_apart(means: tuple[float, ...], words: str) -> None:
+    """Equal figures would not say why one of them won."""
+    named = zip(("none", "reinhard", "macenko"), means, strict=True)
+    made = choose([candidate("mcc", variant=variant, nuclei=(mean, mean)) for variant, mean in named])
+    assert made.variant == "none"
+    assert f"(mean correlation: {words})" in made.words
+
+
 def taught(variant: str = "none", kind: Kind = Kind.DOUBT) -> Candidate:
     """A candidate that learnt from the anchor, follows it closely and has the highest score."""
     return replace(candidate("anchored", kind, score=0.9, variant=variant, nuclei=(0.9, 0.9)), reads_anchor=True)

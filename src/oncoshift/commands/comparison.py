@@ -11,7 +11,7 @@ from oncoshift.commands.context import add_last
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mlflow.entities import Run
     from rich.table import Table
@@ -28,15 +28,17 @@ class Estimate:
 
     Attributes:
         point: the estimate.
-        low: lower end of the interval.
-        high: upper end of the interval.
+        low: lower end of the interval; None where groups are too few for one.
+        high: upper end of the interval; None likewise.
     """
 
     point: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
+        if self.low is None:
+            return f"{self.point:.3f} (few groups)"
         return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -59,6 +61,7 @@ class Row:
         gain: method minus control, paired.
         verdict: verdict without labels: trust, doubt or refuse.
         gate: decision of the gate: promote, refuse or await.
+        forced: who forced the version's last promotion past the gate, or empty.
         version: version of the registered model.
         test_set: hash of the test split; only rows with the same hash can be compared.
     """
@@ -77,6 +80,7 @@ class Row:
     gain: Estimate | None
     verdict: str
     gate: str
+    forced: str
     version: str
     test_set: str
 
@@ -107,7 +111,9 @@ def compare(context: Context) -> None:
         _compare_named(context, context.arguments.runs)
         return
     settings = context.settings
-    rows = [_to_row(run) for run in _find_finished_runs(context)]
+    runs = _find_finished_runs(context)
+    forced = _find_forced(context) if runs else {}
+    rows = [_to_row(run, forced) for run in runs]
     if context.arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     elif rows:
@@ -153,10 +159,22 @@ def _find_finished_runs(context: Context) -> Sequence[Run]:
     )
 
 
-def _to_row(run: Run) -> Row:
+def _find_forced(context: Context) -> dict[str, str]:
+    """Find who forced the last promotion of each version of the target's model."""
+    from oncoshift.registry.history import find_model, list_versions
+    from oncoshift.registry.store import open_client
+
+    client, name = open_client(context.tracking_uri), context.settings.registered_model
+    if find_model(client, name) is None:
+        return {}
+    return {row.version: row.forced for row in list_versions(client, name)}
+
+
+def _to_row(run: Run, forced: Mapping[str, str]) -> Row:
     from oncoshift.experiments import EXPERIMENT_TAG
 
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    version = tags.get("oncoshift.version", "")
     inputs = run.inputs.dataset_inputs if run.inputs else ()
     digests = {each.dataset.name: each.dataset.digest for each in inputs}
     return Row(
@@ -174,16 +192,17 @@ def _to_row(run: Run) -> Row:
         gain=_read_estimate(metrics, "gain/balanced_accuracy"),
         verdict=tags.get("oncoshift.verdict", ""),
         gate=tags.get("oncoshift.gate", ""),
-        version=tags.get("oncoshift.version", ""),
+        forced=forced.get(version, ""),
+        version=version,
         test_set=digests.get("test", ""),
     )
 
 
 def _read_estimate(metrics: dict[str, float], name: str) -> Estimate | None:
-    """Read a metric with its interval; None where it has none."""
-    if f"{name}_low" not in metrics:
+    """Read a metric with its interval; None where it was not logged."""
+    if name not in metrics:
         return None
-    return Estimate(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
+    return Estimate(metrics[name], metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
 
 
 def _count_seeds(seeds: str) -> str:
@@ -208,8 +227,8 @@ def _build_table(target: str, rows: Sequence[Row]) -> Table:
             f"{row.run}\n{row.run_id[:_DIGITS]}, {row.started[:16].replace('T', ' ')} UTC",
             *([row.experiment] if named else []),
             row.backbone, row.variant, _count_seeds(row.seeds), f"{row.control} {row.control_accuracy or '–'}",
-            f"{row.method} {row.method_accuracy or '–'}", str(row.gain or "–"), row.verdict, row.gate, row.version,
-            row.test_set[:_DIGITS],
+            f"{row.method} {row.method_accuracy or '–'}", str(row.gain or "–"), row.verdict,
+            row.gate + (f", forced by {row.forced}" if row.forced else ""), row.version, row.test_set[:_DIGITS],
         )  # fmt: skip
         table.add_row(*(Text(cell) for cell in cells))
     return table

@@ -32,9 +32,10 @@ def paper(context: Context) -> None:
     """Run the Prefect flow in a process of its own, as `retrain` does.
 
     Raises:
-        DataError: the data set is missing, or has no tile of an organ of a pool.
+        DataError: the data set is missing, or has no tile of an organ of a pool; or the page's
+            folder is not writable.
         FlowError: the flow failed; its own output says why.
-        SettingsError: a setting is not allowed.
+        SettingsError: a setting is not allowed, or the page's file.
         WeightsError: pretrained weights are missing or do not fit the network.
     """
     from oncoshift.training.interruption import stop_on_sigterm
@@ -52,12 +53,9 @@ def paper(context: Context) -> None:
 
 def _check(context: Context) -> None:
     """Report mistakes of the user before Prefect starts."""
-    from oncoshift.errors import SettingsError
+    from oncoshift.grid.page import prepare_page
     from oncoshift.grid.recipe import make_plan
 
-    out = context.arguments.out
-    if out is not None and (out.is_dir() or not os.access(out.absolute().parent, os.W_OK)):
-        raise SettingsError(f"--out {out}: name a file in a folder that exists and can be written to")
     make_plan(
         context.project,
         preset=context.preset,
@@ -65,6 +63,8 @@ def _check(context: Context) -> None:
         environ=os.environ,
         say=print,
     )
+    if context.arguments.out is not None:
+        prepare_page(context.arguments.out)
 
 
 def _list_rows(context: Context) -> None:
@@ -74,4 +74,5 @@ def _list_rows(context: Context) -> None:
     for row in rows:
         print(row.title)
     alone = sum(len(row.pool.sources) for row in rows if is_judged(row))
-    print(f"{len(rows)} rows of {seeds} seeds each, and {alone} trainings for their verdicts", file=sys.stderr)
+    each = "one seed" if seeds == 1 else f"{seeds} seeds"
+    print(f"{len(rows)} rows of {each} each, and {alone} trainings for their verdicts", file=sys.stderr)

@@ -261,5 +261,8 @@ def open_registry(context: Context) -> MlflowClient:
 
     uri = context.tracking_uri
     if not has_store(uri):
-        raise RegistryError(f"{remove_credentials(uri)}: there is no store, so there are no registered models")
+        raise RegistryError(
+            f"{remove_credentials(uri)}: there is no store, so there are no registered models; `oncoshift retrain` "
+            "registers the first"
+        )
     return open_client(uri)

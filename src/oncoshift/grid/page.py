@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oncoshift.errors import SettingsError
+from oncoshift.files import writing
 from oncoshift.grid import published
 from oncoshift.grid.explained_page import draw_nuclei, render_explained
 from oncoshift.grid.plots import draw_evidence, draw_matrices, draw_slopes, draw_values
@@ -62,13 +65,25 @@ def record_page(tracker: Tracker, results: Results) -> None:
     tracker.log_text(results.run, render_page(results, figures), PAGE)
 
 
+def prepare_page(path: Path) -> None:
+    """Make the folders of a page and its pictures, so that hours of work do not end in an error.
+
+    Raises:
+        DataError: one of them is not writable.
+        SettingsError: the page's path is that of a folder, or of a file that is not writable.
+    """
+    if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+        raise SettingsError(f"--out {path}: name a file that you may write, or one that does not exist")
+    with writing(path.parent), writing(path.parent / IMAGES):
+        (path.parent / IMAGES).mkdir(parents=True, exist_ok=True)
+
+
 def write_page(results: Results, path: Path) -> None:
     """Write the page to a file, and its pictures into the folder `img` beside it."""
-    folder = path.parent / IMAGES
-    folder.mkdir(parents=True, exist_ok=True)
+    prepare_page(path)
     figures = draw_figures(results)
     for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=110)
+        figure.savefig(path.parent / IMAGES / name, dpi=110)
     path.write_text(render_page(results, figures), encoding="utf-8")
 
 
@@ -156,7 +171,7 @@ def _render_headline(results: Results, drawn: Collection[str]) -> str:
 - *own labels (bound)*: trained on labels of the target's other groups, and measured on validation
   groups of it, which are not the test groups.
 
-{_show_picture(drawn, "slopes", "Source-only to the method chosen without labels; the green line is the bound")}"""
+{_show_picture(drawn, "slopes", "Source-only to the method chosen without labels; the green line: own labels")}"""
 
 
 def _render_methods(results: Results) -> str:

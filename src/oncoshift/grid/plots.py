@@ -56,7 +56,7 @@ def draw_slopes(pools: Sequence[tuple[str, Interval, Interval, float | None, str
     """Draw balanced accuracy from source-only to adapted, a panel for each pool.
 
     Args:
-        pools: title, source-only, adapted, the bound by the target's own labels or None, and the
+        pools: title, source-only, adapted, what the target's own labels give or None, and the
             adapted method in words.
     """
     count = len(pools)

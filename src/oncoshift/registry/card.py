@@ -22,11 +22,16 @@ NOT_JUDGED = "Not asked when this was written; the version's description in the 
 MADE_UP = "Trained and judged on made-up tissue (the phantom): the figures show that the machinery works, and no more."
 
 LEGEND = (
-    "score: select.validator, mean of the seeds; nuclei: correlation of predictions with the share of nuclei, mean of "
-    "the seeds, where a negative one speaks for exchanged classes; agreement: kappa of the best seed with models of "
-    "single organs, 1 if they call all tiles alike; stain: least kappa of the best seed with the same training on "
-    "another of select.variants; verdict: on the best seed; of a method that learns from an anchor, nuclei is no "
-    "evidence, and agreement is with models of single anchors; none of it reads target labels"
+    "without: source organs that were left out, as their own models contradict those of the others; "
+    "score: select.validator, mean of the seeds, higher is better; negative where a seed misses select.source_floor, "
+    "which ranks it below all that reach it, or where the validator is (entropy, nuclei); nuclei: correlation of "
+    "predictions with the share of nuclei, mean of the seeds, where a clearly negative one speaks for exchanged "
+    "classes; agreement: kappa of the best seed with models of single organs, 1 if they call all tiles alike, 0 if as "
+    "many as by chance, negative if fewer; stain: least kappa of the best seed with the same training on another of "
+    "select.variants; verdict: on the best seed; outcome: chosen, refused by the verdict, dropped as another one came "
+    "first, not trained as retrain.minutes were used up, or failed as it cannot be trained; of a method that learns "
+    "from an anchor, nuclei is no evidence, and agreement is with models of single anchors; none of it reads target "
+    "labels"
 )
 """The columns of the table of candidates (`selection.choice.HEADER`) in words."""
 

@@ -295,7 +295,7 @@ def _check_labels(settings: GateSettings, evidence: LabelEvidence | None) -> tup
 def _check_agreement(kappa: float | None, least: float) -> Reason:
     name = "agrees with champion"
     if kappa is None:
-        return Reason(name, True, None, None, "there is no champion yet")
+        return Reason(name, True, None, None, "there is no champion yet", measured=False)
     words = f"kappa {kappa:.2f} on unlabelled tiles, must reach {least:.2f}: only labels can tell which of two is right"
     return Reason(name, kappa >= least, kappa, least, words)
 
@@ -362,7 +362,7 @@ def _check_gain(name: str, interval: Interval, limit: float) -> Reason:
 def _check_non_inferiority(interval: Interval | None, margin: float) -> Reason:
     name = "not inferior to champion"
     if interval is None:
-        return Reason(name, True, None, None, "there is no champion yet")
+        return Reason(name, True, None, None, "there is no champion yet", measured=False)
     words = f"balanced accuracy {_format_interval(interval, signed=True)}, the lower end must reach {-margin:+.3f}"
     return Reason(name, interval.low >= -margin, interval.low, -margin, words)
 

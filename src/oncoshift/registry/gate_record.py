@@ -70,7 +70,7 @@ def count_judged(client: MlflowClient, name: str, version: str | int, labels: st
 def _describe(reason: Reason) -> dict[str, Any]:
     """Return a reason's JSON values; its words have what was counted, as in earlier versions."""
     values = asdict(reason) | {"words": reason.line}
-    del values["listed"]
+    del values["listed"], values["measured"]
     return values
 
 

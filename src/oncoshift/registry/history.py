@@ -226,7 +226,8 @@ def get_model(client: MlflowClient, name: str) -> RegisteredModel:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        raise RegistryError(f"no registered model {name!r}: {shorten_error(error)}") from error
+        advice = "; `oncoshift retrain` registers a version of its target's" if _is_absent(error) else ""
+        raise RegistryError(f"no registered model {name!r}: {shorten_error(error)}{advice}") from error
 
 
 def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
@@ -244,7 +245,12 @@ def get_version(client: MlflowClient, name: str, version: str | int) -> ModelVer
     try:
         return client.get_model_version(name, str(version))
     except MlflowException as error:
-        raise RegistryError(f"no version {version!r} of {name}: {shorten_error(error)}") from error
+        advice = "; `oncoshift models` lists them" if _is_absent(error) else ""
+        raise RegistryError(f"no version {version!r} of {name}: {shorten_error(error)}{advice}") from error
+
+
+def _is_absent(error: MlflowException) -> bool:
+    return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
 def choose_time(last: Event | None, *others: Event) -> str:

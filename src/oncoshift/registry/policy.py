@@ -29,6 +29,7 @@ class Reason:
         limit: the bound that the value must reach; None likewise.
         words: the condition and its outcome in a sentence.
         listed: what was counted, a sentence each; pages give each a line.
+        measured: whether there was something to judge; a condition holds without where it may.
     """
 
     check: str
@@ -37,12 +38,15 @@ class Reason:
     limit: float | None
     words: str
     listed: tuple[str, ...] = ()
+    measured: bool = True
 
     @property
-    def mark(self) -> Literal["passed", "recorded", "failed"]:
+    def mark(self) -> Literal["passed", "recorded", "unmeasured", "failed"]:
         """The outcome in a word; a value without a bound is recorded."""
         if not self.passed:
             return "failed"
+        if not self.measured:
+            return "unmeasured"
         return "recorded" if self.value is not None and self.limit is None else "passed"
 
     @property
@@ -102,6 +106,6 @@ def _check_explanation(settings: GateSettings, similarity: float | None) -> Reas
     """Check that explanations show what was learned: they change when parameters are randomised."""
     if similarity is None:
         passed, words = settings.max_map_similarity is None, "whether maps depend on the parameters was not measured"
-        return Reason("explanation", passed, None, settings.max_map_similarity, words)
+        return Reason("explanation", passed, None, settings.max_map_similarity, words, measured=False)
     unit = " similarity to maps of randomised parameters"
     return _check("explanation", similarity, settings.max_map_similarity, "most", "max_map_similarity", unit)

@@ -121,12 +121,15 @@ def rollback(client: MlflowClient, name: str, reason: str, by: str) -> str:
         last = read_last_change(client, name)
         previous = read_aliases(client, name).get(PREVIOUS)
         if previous is None:
-            raise RegistryError(f"{name}: there is no version with the alias {PREVIOUS!r} to go back to")
+            raise RegistryError(
+                f"{name}: there is no version with the alias {PREVIOUS!r} to go back to; `oncoshift promote` makes "
+                "another version champion"
+            )
         target = get_version(client, name, previous)
         withdrawn = target.tags.get(WITHDRAWN_TAG)
         if withdrawn is not None:
             why = f"was rolled back itself ({withdrawn})"
-            raise RegistryError(f"{name}: version {previous} {why}; promote one by --force")
+            raise RegistryError(f"{name}: version {previous} {why}; `oncoshift promote` makes another version champion")
         champion, at = last.champion if last else None, choose_time(last, *read_events(target))
         begin_change(client, name, Event("rollback", previous, champion, by, reason, at))
         return previous

@@ -25,7 +25,8 @@ _COMMIT_DIGITS, _DATA_DIGITS = 10, 16
 def name_retraining(settings: Settings) -> str:
     """Name a retraining, for example `kidney ← lung+colon · dann · 3 seeds`.
 
-    Where a method is yet to be chosen, all that can be are named: `cdan/mcc`.
+    Where a method is yet to be chosen, all that can be are named: `cdan/mcc`. After the choice the
+    run is named by the chosen one.
     """
     method = "/".join(settings.retrain.methods) or settings.train.method
     seeds = f"{settings.retrain.seeds} seed{'s' if settings.retrain.seeds > 1 else ''}"

@@ -16,7 +16,13 @@ from oncoshift.files import DamagedFileError
 from oncoshift.methods.factory import count_epochs
 from oncoshift.methods.registry import METHODS
 from oncoshift.registry.promotion import ChampionMovedError
-from oncoshift.retraining.naming import SETTINGS, list_chosen_parameters, list_training_parameters, name_training
+from oncoshift.retraining.naming import (
+    SETTINGS,
+    list_chosen_parameters,
+    list_training_parameters,
+    name_retraining,
+    name_training,
+)
 from oncoshift.retraining.workers import run_workers
 from oncoshift.selection.choice import leave_out, read_choice
 from oncoshift.settings import dump_settings, flatten, replace_values
@@ -74,6 +80,7 @@ def choose(session: Session) -> Session:
     session = session.adopt(choice)
     left_out = {"left_out": ", ".join(choice.chosen.without)} if choice.chosen.without else {}
     session.recorder.log_params(list_chosen_parameters(session.settings, session.jobs.data_digest) | left_out)
+    session.recorder.tracker.client.update_run(session.recorder.run, name=name_retraining(session.settings))
     return session
 
 

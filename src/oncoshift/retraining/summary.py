@@ -315,7 +315,7 @@ def _list_reason(reason: Reason) -> list[str]:
 
 
 def _choose_mark(reason: Reason) -> str:
-    return {"passed": "✓", "recorded": "·", "failed": "✗"}[reason.mark]
+    return {"passed": "✓", "recorded": "·", "unmeasured": "–", "failed": "✗"}[reason.mark]
 
 
 @dataclass(frozen=True)

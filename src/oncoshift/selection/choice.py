@@ -125,8 +125,12 @@ class Choice:
         chosen = f"{self.method} on {self.variant}" if self._has_variants else self.method
         chosen += f" {self.chosen.left_out}" if self.chosen.without else ""
         if self.by_anchor:
-            means = ", ".join(f"{name} {mean:.3f}" for name, mean in follow_anchor(self.candidates).items())
-            chosen += f" by the anchor nuclei (mean correlation: {means})"
+            means = follow_anchor(self.candidates)
+            best, *others = sorted(means.values(), reverse=True)
+            digits = next((n for n in range(3, 7) if all(f"{each:.{n}f}" != f"{best:.{n}f}" for each in others)), 0)
+            shown = ", ".join(f"{name} {mean:.{digits or 3}f}" for name, mean in means.items())
+            tie = "" if digits else "; the best are equal, so the first of them"
+            chosen += f" by the anchor nuclei (mean correlation: {shown}{tie})"
         elif self.chosen.reads_anchor and not _is_trusted(self.chosen):
             chosen += ", which learns from an anchor, as all that does not is refused"
         if all(each.verdict.kind is Kind.REFUSE for each in self.candidates if each.verdict is not None):

@@ -115,8 +115,9 @@ class ConsensusRule:
         refuse_agreement: kappa of the candidate with the majority below which they differ.
         trust_agreement: kappa from which they agree.
         trust_anchors: consensus of models trained with each anchor alone from which they agree.
-        refuse_correlation: correlation with an anchor below which the classes are inverted.
-        trust_correlation: correlation with every anchor from which they are not.
+        refuse_correlation: correlation with an anchor below which the candidate does not follow it;
+            one as negative says that the classes are inverted.
+        trust_correlation: correlation with every anchor from which it does.
         trust_stain: kappa with the model of every other stain variant from which they agree.
     """
 
@@ -196,7 +197,7 @@ class ConsensusRule:
         if evidence.anchors and not evidence.anchored:
             name, least = min(evidence.anchors.items(), key=lambda item: item[1])
             limits = self.refuse_correlation, self.trust_correlation
-            told = "turned around: " if least < self.refuse_correlation else ""
+            told = "turned around: " if least < -abs(self.refuse_correlation) else ""
             found.append(_grade(least, limits, f"{told}its calls follow the anchor {name} with correlation"))
         share, (low, high) = evidence.malignant_share, SAFE_SHARES
         if share is not None:
