@@ -28,7 +28,7 @@ from oncoshift.selection.verdict import Kind, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HEADER = ("method", "variant", "without", "seeds", "score", "nuclei", "agreement", "stain", "verdict", "outcome")
+HEADER = ("method", "variant", "seeds", "without", "score", "nuclei", "agreement", "stain", "verdict", "outcome")
 """The columns of `Choice.rows`."""
 
 
@@ -151,8 +151,8 @@ class Choice:
         return (
             candidate.method,
             candidate.variant,
-            ", ".join(candidate.without),
             ", ".join(map(str, candidate.seeds)),
+            ", ".join(candidate.without),
             f"{candidate.score:.3f}",
             f"{candidate.following:.3f}",
             *("" if value is None else f"{value:.3f}" for value in (candidate.agreement, candidate.stain)),
