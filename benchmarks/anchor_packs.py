@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class Followed:
 
 def follow(measured: MeasuredRow, base: ExperimentJobs, settings: Settings) -> Followed:
     """Correlate a candidate's predictions with the anchor `nuclei` of each variant's tiles."""
-    jobs, own = base.on_variant(measured.row.variant), measured.row.make_settings(settings)
+    jobs, own = base.on_variant(measured.row.variant), measured.row.make_settings(settings, measured.without)
     variants = settings.candidate_variants
     anchors = {name: base.on_variant(name).measure_anchors(own)["nuclei"] for name in variants}
     seeds = [jobs.make_job(own, seed=own.seed + number) for number in range(own.retrain.seeds)]
@@ -95,11 +96,9 @@ def compare(results: Results, tasks: Sequence[RowTask]) -> tuple[pd.DataFrame, p
     settings = results.settings
     followed: dict[Pool, list[Followed]] = {}
     opened: dict[Path, ExperimentJobs] = {}
-    for measured in results.rows:
+    variants = settings.candidate_variants
+    for measured in chain(*(results.find_candidates(pool, results.candidates, variants) for pool in results.pools)):
         row = measured.row
-        wanted = row.method in results.candidates and row.variant in settings.candidate_variants
-        if not (wanted and measured.is_candidate):
-            continue
         folder = folders[row]
         if folder not in opened:
             opened[folder] = ExperimentJobs.open(Layout(folder, Path.cwd()), row.variant, row.pool.sources)
@@ -109,7 +108,7 @@ def compare(results: Results, tasks: Sequence[RowTask]) -> tuple[pd.DataFrame, p
     correlations, choices = [], []
     accuracies: dict[str, list[float]] = {}
     for pool, candidates in followed.items():
-        for variant in settings.candidate_variants:
+        for variant in variants:
             means = {tiles: follow_anchor(know(candidates, tiles))[variant] for tiles in candidates[0].by_tiles}
             correlations.append({"pool": str(pool), "models on": variant, **means})
         chosen = {tiles: choose_by(candidates, tiles) for tiles in candidates[0].by_tiles}

@@ -93,6 +93,21 @@ def test_the_page_says_who_has_a_say_in_the_variant() -> None:
     ) in words
 
 
+def test_a_candidate_counts_without_the_sources_that_it_left_out_and_the_page_shows_what_that_changes() -> None:
+    left_out = measured(Row(POOL, "dann", "none", leaves_out=True), 1.0, Kind.DOUBT, 0.9, without=("breast",))
+    repeated = measured(Row(POOL, "mcc", "none", leaves_out=True), 1.0, Kind.REFUSE, 0.95)
+    results = make_results(left_out, repeated)
+    (chosen,) = results.choose_among(["dann", "mcc"], ["none"])
+    assert (chosen.row, chosen.choice.chosen.without) == (left_out, ("breast",))
+    assert results.name_chosen(chosen.choice) == "dann without breast"
+    assert results.find_candidate(POOL, "mcc", "none") == results.find(POOL, "mcc")
+    assert len(results.judged) == len(make_results().judged) + 1, "what left nothing out is the same models again"
+    page = render_page(results, ())
+    assert "| lung ← colon, breast | dann | breast | 0.625 [" in page
+    assert "dann without breast (chosen)" in page
+    assert page.count("mcc without contradicting sources") == 0
+
+
 def test_verdicts_are_counted_on_the_picked_seed() -> None:
     judged = make_results().judged.set_index("method")
     assert judged.loc["dann", "verdict"] == "doubt"

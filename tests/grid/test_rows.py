@@ -36,6 +36,18 @@ def test_under_honest_each_pool_has_all_methods_and_variants() -> None:
     assert len(rows) == 2 * (6 + 7)
 
 
+def test_candidates_come_again_without_sources_that_contradict_where_there_is_a_majority() -> None:
+    settings = replace_values(SMALL, {"retrain.methods": ["mcc"], "retrain.variants": ["none", "reinhard"]})
+    three = Pool("kidney", ("lung", "colon", "breast"))
+    wanted = [Row(three, "mcc", variant, leaves_out=True) for variant in ("none", "reinhard")]
+    assert [row for row in list_rows(settings) if row.leaves_out] == wanted
+    assert wanted[0].title == "kidney ← lung+colon+breast · mcc without contradicting sources · none · honest"
+    assert wanted[0].make_settings(settings, ["colon"]).sources == ("lung", "breast")
+    assert not [row for row in list_rows(SMALL) if row.leaves_out], "no candidates are named"
+    never = replace_values(settings, {"retrain.leave_out_below": None})
+    assert not [row for row in list_rows(never) if row.leaves_out]
+
+
 def test_other_protocols_are_about_pools_of_two_sources_and_the_first_variant() -> None:
     rows = [row for row in list_rows(SMALL) if row.protocol == PAPER]
     assert {row.pool for row in rows} == {Pool("lung", ("colon", "breast"))}

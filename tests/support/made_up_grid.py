@@ -54,6 +54,7 @@ def measured(
     own: float = 1.0,
     nuclei: float = 0.0,
     stain: float | None = None,
+    without: tuple[str, ...] = (),
 ) -> MeasuredRow:
     """A row with `own` accuracy on the sources; on the target seed 1 is worse by a quarter."""
     shares = {row.pool.target: target, **dict.fromkeys(row.pool.sources, own)}
@@ -66,7 +67,7 @@ def measured(
     verdict = Verdict(kind, ("made up",)) if kind is not None else None
     candidate = Candidate(
         row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), None, stain, verdict,
-        reads_anchor=METHODS[row.method].reads_anchor,
+        reads_anchor=METHODS[row.method].reads_anchor, without=without,
     )  # fmt: skip
     facts: dict[str, Any] = {
         "failure": "",

@@ -12,7 +12,6 @@ import pandas as pd
 
 from oncoshift.errors import DataError
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value
-from oncoshift.selection.choice import leave_out
 from oncoshift.steps.explain import explain_job
 
 if TYPE_CHECKING:
@@ -137,8 +136,7 @@ def explain_model(
     Raises:
         DataError: code or data have changed since the model was measured.
     """
-    own = model.row.make_settings(settings)
-    job = jobs.make_job(own, seed=model.seed, sources=leave_out(own.sources, model.without))
+    job = jobs.make_job(model.row.make_settings(settings, model.without), seed=model.seed)
     tiles = jobs.load_tiles(("test",))
     picked = pd.Index(tiles.tile_ids).get_indexer(pd.Index(model.all_tiles))
     if job.id != model.job or (picked < 0).any():

@@ -16,9 +16,8 @@ from oncoshift.files import sha256_file
 from oncoshift.fingerprint import fingerprint_code, fingerprint_value
 from oncoshift.grid.registry import PROTOCOLS
 from oncoshift.grid.rows import is_judged
-from oncoshift.selection.choice import Candidate, leave_out
+from oncoshift.selection.choice import Candidate
 from oncoshift.selection.registry import VALIDATORS
-from oncoshift.settings import replace_values
 from oncoshift.steps import choose as choose_step
 from oncoshift.steps import select as select_step
 from oncoshift.steps.calibration import predict_calibrated
@@ -150,7 +149,7 @@ def measure(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[s
     candidate = None
     if is_judged(row):
         try:
-            selection = _judge(jobs, row, own, say)
+            selection = _judge(jobs, row, settings, say)
             seeds, candidate = tuple(selection.seeds), choose_step.describe(selection)
         except UntrainableError as error:  # a model from one organ alone; the row itself is measured
             say(f"{row.title}: cannot be judged: {error}")
@@ -168,15 +167,15 @@ def _train(jobs: ExperimentJobs, own: Settings) -> tuple[TrainedJob, ...]:
     return tuple(jobs.train(job, _ignore) for job in _make_jobs(jobs, own))
 
 
-def _judge(jobs: ExperimentJobs, row: Row, own: Settings, say: Callable[[str], None]) -> Selection:
+def _judge(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[str], None]) -> Selection:
     """Judge a row's seeds; where it leaves sources out, train them again without those first."""
 
     def train_witness(of: ExperimentJobs, job: Job, _title: str) -> TrainedJob:
         return of.train(job, _ignore)
 
     def screen(without: tuple[str, ...]) -> Selection:
-        settings = replace_values(own, {"sources": leave_out(own.sources, without)})
-        selection = select_step.run(jobs, _train(jobs, settings), own.select, train_witness, say)
+        own = row.make_settings(settings, without)
+        selection = select_step.run(jobs, _train(jobs, own), own.select, train_witness, say)
         if without or not row.leaves_out:
             return selection
         found = select_step.find_contradictions(jobs, selection, own.retrain.leave_out_below, train_witness, say)

@@ -270,7 +270,7 @@ Trusted although they failed: {"; ".join(wrong) or "none"}.{more}"""
 
 def _render_left_out(results: Results) -> str:
     """Say what leaving out sources that contradict the others changes; nothing where none was."""
-    found = [each for each in results.rows if each.row.leaves_out and each.without]
+    found = [each for each in results.rows if each.without]
     if not found:
         return ""
     rows = []
@@ -465,6 +465,8 @@ def _render_limits(results: Results) -> str:
 def _render_rows(results: Results) -> str:
     rows = []
     for each in results.rows:
+        if each.repeats_another:
+            continue
         tiles, groups = each.count(each.row.pool.target)
         value = f"cannot be trained: {each.failure}" if each.failure else _show(each.of_target)
         auroc = "" if each.failure else _show(each.get_interval(each.row.pool.target, "auroc"))

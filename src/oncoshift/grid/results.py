@@ -78,6 +78,11 @@ class MeasuredRow:
         return () if self.candidate is None else self.candidate.without
 
     @property
+    def repeats_another(self) -> bool:
+        """Whether no source was to be left out, so that it is the row with all of them again."""
+        return self.row.leaves_out and not self.without
+
+    @property
     def pick(self) -> int | None:
         """The seed that is picked without labels; None where the row was not judged."""
         found = self.candidate
@@ -205,7 +210,7 @@ class Results:
     def find_all(self, pool: Pool, method: str, variant: str) -> list[MeasuredRow]:
         """Find a method's rows from all sources, and without some if any contradicts the others."""
         found = self.find(pool, method, variant), self.find(pool, f"{method}{LEAVING_OUT}", variant)
-        return [each for each in found if each is not None and (each.without or not each.row.leaves_out)]
+        return [each for each in found if each is not None and not each.repeats_another]
 
     def find_candidate(self, pool: Pool, method: str, variant: str) -> MeasuredRow | None:
         """Find a method's row as a retraining has it: the one without some sources, if there is."""
@@ -250,14 +255,15 @@ class Results:
         """Choose among methods and variants on each pool by what is known without labels."""
         made = []
         for pool in self.pools:
-            if found := self._find_candidates(pool, methods, variants):
+            if found := self.find_candidates(pool, methods, variants):
                 choice = choose([each.candidate for each in found if each.candidate is not None])
                 row = next(each for each in found if each.candidate == choice.chosen)
-                usual = self._find_candidates(pool, self.candidates, self.settings.candidate_variants)
+                usual = self.find_candidates(pool, self.candidates, self.settings.candidate_variants)
                 made.append(Chosen(pool, choice, row, max(usual or found, key=lambda each: each.accuracy)))
         return made
 
-    def _find_candidates(self, pool: Pool, methods: Sequence[str], variants: Sequence[str]) -> list[MeasuredRow]:
+    def find_candidates(self, pool: Pool, methods: Sequence[str], variants: Sequence[str]) -> list[MeasuredRow]:
+        """Find the rows among which a retraining chooses one of some methods and variants."""
         each_row = [self.find_candidate(pool, name, variant) for name, variant in product(methods, variants)]
         return [row for row in each_row if row is not None and row.is_candidate]
 
@@ -269,10 +275,8 @@ class Results:
         """
         found = []
         for each in self.rows:
-            if (candidate := each.candidate) is None or candidate.verdict is None:
+            if (candidate := each.candidate) is None or candidate.verdict is None or each.repeats_another:
                 continue
-            if each.row.leaves_out and not each.without:
-                continue  # the same models as those of the row with all sources
             accuracy = None if each.pick is None else each.list_seeds(each.row.pool.target).get(each.pick)
             if accuracy is not None:
                 row, stain = each.row, np.nan if candidate.stain is None else candidate.stain

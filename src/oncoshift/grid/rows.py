@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from oncoshift.grid.registry import HONEST, PROTOCOLS
 from oncoshift.methods.registry import METHODS
+from oncoshift.selection.choice import leave_out
 from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
@@ -77,9 +78,14 @@ class Row:
         """Whether the method learns from target tiles."""
         return METHODS[self.method].uses_target
 
-    def make_settings(self, settings: Settings) -> Settings:
-        """Make the settings that the row's jobs are trained with."""
-        own = {"train.method": self.method, "train.variant": self.variant, "single.organ": self.organ}
+    def make_settings(self, settings: Settings, without: Sequence[str] = ()) -> Settings:
+        """Make the settings that the row's jobs are trained with, without some of its sources."""
+        own = {
+            "train.method": self.method,
+            "train.variant": self.variant,
+            "single.organ": self.organ,
+            "sources": leave_out(self.pool.sources, without),
+        }
         return replace_values(make_pool_settings(settings, self.pool), PROTOCOLS[self.protocol].changes | own)
 
 
