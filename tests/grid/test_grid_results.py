@@ -98,12 +98,12 @@ def test_a_candidate_counts_without_the_sources_that_it_left_out_and_the_page_sh
     repeated = measured(Row(POOL, "mcc", "none", leaves_out=True), 1.0, Kind.REFUSE, 0.95)
     results = make_results(left_out, repeated)
     (chosen,) = results.choose_among(["dann", "mcc"], ["none"])
-    assert (chosen.row, chosen.choice.chosen.without) == (left_out, ("breast",))
+    assert (chosen.row, chosen.choice.chosen.without) == (left_out, {"breast": -0.5})
     assert results.name_chosen(chosen.choice) == "dann without breast"
     assert results.find_candidate(POOL, "mcc", "none") == results.find(POOL, "mcc")
     assert len(results.judged) == len(make_results().judged) + 1, "what left nothing out is the same models again"
     page = render_page(results, ())
-    assert "| lung ← colon, breast | dann | breast | 0.625 [" in page
+    assert "| lung ← colon, breast | dann | breast (-0.50) | 0.625 [" in page
     assert "dann without breast (chosen)" in page
     assert page.count("mcc without contradicting sources") == 0
 

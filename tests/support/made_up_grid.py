@@ -67,7 +67,7 @@ def measured(
     verdict = Verdict(kind, ("made up",)) if kind is not None else None
     candidate = Candidate(
         row.method, row.variant, (0, 1), (score, score - 0.1), (nuclei, nuclei), None, stain, verdict,
-        reads_anchor=METHODS[row.method].reads_anchor, without=without,
+        reads_anchor=METHODS[row.method].reads_anchor, without=dict.fromkeys(without, -0.5),
     )  # fmt: skip
     facts: dict[str, Any] = {
         "failure": "",

@@ -24,7 +24,7 @@ from oncoshift.steps.calibration import predict_calibrated
 from oncoshift.steps.evaluate import list_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from oncoshift.evaluation.domains import Report
     from oncoshift.grid.rows import Row
@@ -173,12 +173,11 @@ def _judge(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[st
     def train_witness(of: ExperimentJobs, job: Job, _title: str) -> TrainedJob:
         return of.train(job, _ignore)
 
-    def screen(without: tuple[str, ...]) -> Selection:
+    def screen(without: Mapping[str, float]) -> Selection:
         own = row.make_settings(settings, without)
         selection = select_step.run(jobs, _train(jobs, own), own.select, train_witness, say)
-        if without or not row.leaves_out:
-            return selection
-        found = select_step.find_contradictions(jobs, selection, own.retrain.leave_out_below, train_witness, say)
+        limit = own.retrain.leave_out_below if row.leaves_out else None
+        found = without or select_step.find_contradictions(jobs, selection, limit, train_witness, say)
         return replace(selection, contradictions=found)
 
     return choose_step.screen_twice(row.title, screen, say)

@@ -275,20 +275,21 @@ def _render_left_out(results: Results) -> str:
         return ""
     rows = []
     for each in found:
-        row = each.row
+        row, without = each.row, each.candidate.without if each.candidate is not None else {}
         usual = results.find(row.pool, row.method, row.variant)
         rows.append(
             (
-                str(row.pool), results.name_candidate(row.method, row.variant), ", ".join(each.without),
+                str(row.pool), results.name_candidate(row.method, row.variant),
+                ", ".join(f"{organ} ({kappa:.2f})" for organ, kappa in without.items()),
                 _show(_interval(usual)), _show(each.of_target), _show_signed(results.compute_difference(each, usual)),
             )
         )  # fmt: skip
-    header = ("target ← sources", "candidate", "left out", "from all sources", "without", "difference, paired")
+    header = ("target ← sources", "candidate", "left out (kappa)", "from all sources", "without", "difference, paired")
     return f"""
 
-Where the model from one source alone contradicts the majority of such models on the unlabelled target, with a kappa
-below {results.settings.retrain.leave_out_below} (`retrain.leave_out_below`), the candidate is trained again without
-that source; it can be doubted at best, as one of the two sides is wrong:
+Where the models from one source alone contradict those from the majority of sources on the unlabelled target, with a
+kappa below {results.settings.retrain.leave_out_below} (`retrain.leave_out_below`), the candidate is trained again
+without that source; it can be doubted at best, as one of the two sides is wrong:
 
 {render_table(header, rows)}"""
 

@@ -31,7 +31,7 @@ from oncoshift.selection.rule import score_row
 from oncoshift.steps.evaluate import compute_gain
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from mlflow.entities import Run
 
@@ -75,7 +75,7 @@ class MeasuredRow:
     @property
     def without(self) -> tuple[str, ...]:
         """The sources that it left out, as they contradict the others."""
-        return () if self.candidate is None else self.candidate.without
+        return () if self.candidate is None else tuple(self.candidate.without)
 
     @property
     def repeats_another(self) -> bool:
@@ -188,7 +188,7 @@ class Results:
         """The stain variants."""
         return self.settings.paper.variants
 
-    def name_candidate(self, method: str, variant: str, without: Sequence[str] = ()) -> str:
+    def name_candidate(self, method: str, variant: str, without: Collection[str] = ()) -> str:
         """Name a method, with its stain variant unless it is the first, and sources left out."""
         on = "" if variant == self.variants[0] else f" on {variant}"
         left_out = f" without {' and '.join(without)}" if without else ""

@@ -11,7 +11,7 @@ from oncoshift.selection.choice import leave_out
 from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from oncoshift.settings import Settings
 
@@ -78,7 +78,7 @@ class Row:
         """Whether the method learns from target tiles."""
         return METHODS[self.method].uses_target
 
-    def make_settings(self, settings: Settings, without: Sequence[str] = ()) -> Settings:
+    def make_settings(self, settings: Settings, without: Collection[str] = ()) -> Settings:
         """Make the settings that the row's jobs are trained with, without some of its sources."""
         own = {
             "train.method": self.method,

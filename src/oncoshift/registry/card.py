@@ -22,7 +22,8 @@ NOT_JUDGED = "Not asked when this was written; the version's description in the 
 MADE_UP = "Trained and judged on made-up tissue (the phantom): the figures show that the machinery works, and no more."
 
 LEGEND = (
-    "without: source organs that were left out, as their own models contradict those of the others; "
+    "without: source organs that were left out, with the kappa of their own models with those of the majority, which "
+    "they contradict; "
     "score: select.validator, mean of the seeds, higher is better; negative where a seed misses select.source_floor, "
     "which ranks it below all that reach it, or where the validator is (entropy, nuclei); nuclei: correlation of "
     "predictions with the share of nuclei, mean of the seeds, where a clearly negative one speaks for exchanged "

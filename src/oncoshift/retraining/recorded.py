@@ -91,7 +91,7 @@ def _find_choice(recorder: RunRecorder) -> Choice | None:
         return None
 
 
-def _screen(session: Session, above: RunRecorder, method: str, variant: str, without: tuple[str, ...]) -> Selection:
+def _screen(session: Session, above: RunRecorder, method: str, variant: str, without: Mapping[str, float]) -> Selection:
     """Train a candidate with few seeds, pick one and judge it, in a run nested under `above`."""
     settings, numbers = session.settings, range(session.settings.retrain.screen_seeds)
     name, on = choose_step.name_candidate(settings, method, variant, without), session.on_variant(variant)
@@ -106,10 +106,9 @@ def _screen(session: Session, above: RunRecorder, method: str, variant: str, wit
         jobs = [on.jobs.make_job(settings, seed=settings.seed + number, **own) for number in numbers]
         seeds = [train_here(on.jobs, job, f"seed {job.seed}") for job in jobs]
         selection = select_step.run(on.jobs, seeds, settings.select, train_here, session.say)
-        if not without:
-            limit = settings.retrain.leave_out_below
-            found = select_step.find_contradictions(on.jobs, selection, limit, train_here, session.say)
-            selection = replace(selection, contradictions=found)
+        limit = settings.retrain.leave_out_below
+        found = without or select_step.find_contradictions(on.jobs, selection, limit, train_here, session.say)
+        selection = replace(selection, contradictions=found)
         session.say(f"{name}: verdict without labels: {selection.verdict.words}")
         choose_step.record_candidate(recorder, selection)
     return selection

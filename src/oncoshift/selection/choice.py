@@ -16,7 +16,8 @@ best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003 (pydantic reads it)
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from pydantic import TypeAdapter
 from oncoshift.selection.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 HEADER = ("method", "variant", "seeds", "without", "score", "nuclei", "agreement", "stain", "verdict", "outcome")
 """The columns of `Choice.rows`."""
@@ -49,7 +50,8 @@ class Candidate:
         verdict: on its best seed; None if it was not trained.
         failure: why it could not be trained; empty if it was, or if the time was used up before.
         reads_anchor: whether the method learns from an anchor.
-        without: source organs that it was not trained on, as they contradict the others.
+        without: source organs that it was not trained on, with the kappa of their own models with
+            the majority's, which they contradict.
     """
 
     method: str
@@ -62,7 +64,7 @@ class Candidate:
     verdict: Verdict | None = None
     failure: str = ""
     reads_anchor: bool = False
-    without: tuple[str, ...] = ()
+    without: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def left_out(self) -> str:
@@ -152,7 +154,7 @@ class Choice:
             candidate.method,
             candidate.variant,
             ", ".join(map(str, candidate.seeds)),
-            ", ".join(candidate.without),
+            ", ".join(f"{organ} ({kappa:.2f})" for organ, kappa in candidate.without.items()),
             f"{candidate.score:.3f}",
             f"{candidate.following:.3f}",
             *("" if value is None else f"{value:.3f}" for value in (candidate.agreement, candidate.stain)),
@@ -166,7 +168,7 @@ class Choice:
         return values
 
 
-def leave_out(sources: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
+def leave_out(sources: Sequence[str], without: Collection[str]) -> tuple[str, ...]:
     """List the source organs that remain without some."""
     return tuple(organ for organ in sources if organ not in without)
 

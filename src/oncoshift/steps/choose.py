@@ -25,20 +25,20 @@ from oncoshift.selection.choice import HEADER, Candidate, Choice, choose, leave_
 from oncoshift.steps.calibration import predict_calibrated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping
 
     from oncoshift.settings import Settings
     from oncoshift.steps.jobs import ExperimentJobs
     from oncoshift.steps.recorder import RunRecorder
     from oncoshift.steps.select import Selection
 
-    Organs = tuple[str, ...]
+    Kappas = Mapping[str, float]
 
 FILE = "choice.json"
 """Artifact with the choice, from which a retraining that goes on reads it."""
 
 
-def run(settings: Settings, screen: Callable[[str, str, Organs], Selection], say: Callable[[str], None]) -> Choice:
+def run(settings: Settings, screen: Callable[[str, str, Kappas], Selection], say: Callable[[str], None]) -> Choice:
     """Screen candidates until all are, or `retrain.minutes` are used up, and choose one.
 
     A method is screened on all variants before the next one is, as variants are compared by all
@@ -46,8 +46,8 @@ def run(settings: Settings, screen: Callable[[str, str, Organs], Selection], say
 
     Args:
         settings: of the experiment.
-        screen: trains a method on a variant, without some source organs, with few seeds, picks one
-            of them and judges it.
+        screen: trains a method on a variant, without the source organs of a mapping to kappa, with
+            few seeds, picks one of them and judges it.
         say: receives lines of progress.
 
     Raises:
@@ -74,27 +74,28 @@ def run(settings: Settings, screen: Callable[[str, str, Organs], Selection], say
     return choose(candidates)
 
 
-def screen_twice(name: str, screen: Callable[[Organs], Selection], say: Callable[[str], None]) -> Selection:
+def screen_twice(name: str, screen: Callable[[Kappas], Selection], say: Callable[[str], None]) -> Selection:
     """Screen a candidate, and again without the source organs that contradict the others, if any.
 
     Args:
         name: of the candidate.
-        screen: trains the candidate without some source organs, picks a seed and judges it.
+        screen: trains the candidate without the source organs of a mapping to kappa, picks a seed
+            and judges it.
         say: receives lines of progress.
     """
-    selection = screen(())
+    selection = screen({})
     if not selection.contradictions:
         return selection
     told = " and ".join(f"{organ} (kappa {kappa:.2f})" for organ, kappa in selection.contradictions.items())
     say(f"{name}: trained again without {told}, which contradicts the other source organs")
     try:
-        return screen(tuple(selection.contradictions))
+        return screen(selection.contradictions)
     except UntrainableError as error:
         say(f"{name}: stays with all source organs, as it cannot be trained without {told}: {error}")
         return selection
 
 
-def name_candidate(settings: Settings, method: str, variant: str, without: Sequence[str] = ()) -> str:
+def name_candidate(settings: Settings, method: str, variant: str, without: Collection[str] = ()) -> str:
     """Name a candidate: the method, the variant if there are several, and organs left out."""
     parts = [method, *([variant] if len(settings.candidate_variants) > 1 else [])]
     return " · ".join([*parts, *([f"without {' and '.join(without)}"] if without else [])])
@@ -113,7 +114,7 @@ def describe(selection: Selection) -> Candidate:
         min((kappa for kappa in selection.stains.values() if kappa is not None), default=None),
         selection.verdict,
         reads_anchor=METHODS[train.method].reads_anchor,
-        without=selection.left_out,
+        without={organ: selection.contradictions[organ] for organ in selection.left_out},
     )
 
 

@@ -78,8 +78,8 @@ class Selection:
             if that one cannot be trained.
         variant_by_anchor: whether the anchor `nuclei` has chosen the stain variant before.
         left_out: source organs of the experiment that the seeds were not trained on.
-        contradictions: kappa of source organs that contradict the others, by name; see
-            `find_contradictions`.
+        contradictions: kappa of source organs that contradict the others, by name, whether they are
+            still among the sources or have been left out; see `find_contradictions`.
     """
 
     picked: TrainedJob
