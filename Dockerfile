@@ -31,6 +31,8 @@ RUN pip install --constraint /tmp/constraints.txt \
 # Prefect writes the pages of its UI at the start, by itself beside its code, which is not writable.
 ENV HEALTH_URL=http://127.0.0.1:5000/health \
     PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui
+# A volume that is mounted here belongs to the server.
+RUN install --directory --owner=oncoshift --group=oncoshift /prefect
 USER 1000:1000
 WORKDIR /home/oncoshift
 EXPOSE 4200 5000
