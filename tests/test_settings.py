@@ -364,6 +364,9 @@ def test_a_variant_that_is_named_is_trained_and_without_methods_there_is_no_choi
         ("retrain.methods=[best]", "'best' is not allowed; input should be 'erm'"),
         ("retrain.methods=[mcc, stain_aug]", "stain_aug changes tiles, and with model.freeze 'all'"),
         ("retrain.variants=[none]", "retrain.variants is for the choice among retrain.methods"),
+        ("retrain.left_out=[stomach]", "retrain.left_out names 'stomach', which is not one of the sources"),
+        ("retrain.left_out=[lung, colon, breast]", "retrain.left_out names all sources"),
+        ("retrain={methods: [mcc], left_out: [lung]}", "retrain.left_out is what a choice has found"),
         (
             "retrain={methods: [mcc], variants: [macenko]}",
             "retrain.variants names 'macenko', which is not in normalize",

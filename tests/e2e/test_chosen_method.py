@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from e2e.conftest import Project
 
 from oncoshift.retraining import prepare, recipe, recorded
@@ -142,7 +143,6 @@ def test_a_source_that_contradicts_the_others_is_left_out_of_all_that_follows(
     with_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(with_data, tmp_path, methods=["mcc"], variants=[])
-
     # Two sources have no majority, so it is said which contradicts.
     monkeypatch.setattr(select, "find_contradictions", lambda *_: {"colon": -0.8})
     said = retrain(project)
@@ -159,6 +159,9 @@ def test_a_source_that_contradicts_the_others_is_left_out_of_all_that_follows(
         ("erm", "lung, colon"),
         ("mcc", "lung"),
     }
+    settings = yaml.safe_load(Path(project.client.download_artifacts(parent.info.run_id, "settings.yaml")).read_text())
+    assert (settings["sources"], settings["retrain"]["left_out"]) == (["lung", "colon"], ["colon"])
+    assert settings["retrain"]["methods"] == [], "as a preset it repeats this, and chooses nothing"
     version = project.client.get_model_version("oncoshift-kidney", "1")
     assert "from labelled lung to unlabelled kidney" in version.description
     assert "Method: mcc without colon, chosen of 1" in version.description

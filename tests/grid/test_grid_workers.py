@@ -48,7 +48,7 @@ def use_script(monkeypatch: pytest.MonkeyPatch, script: str) -> list[Child]:
 def test_a_task_survives_its_journey(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     assert read_task(json.loads(json.dumps(task.to_json()))) == task
-    model = ModelToExplain(task.row, 1, "single-s1", ("a", "b"), {"least-certain": ("c",)})
+    model = ModelToExplain(task.row, 1, "single-s1", ("a", "b"), {"least-certain": ("c",)}, ("kidney",))
     explaining = replace(task, model=model)
     assert read_task(json.loads(json.dumps(explaining.to_json()))) == explaining
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
 from oncoshift.data.parquet import write_table
-from oncoshift.grid.measure import _restore_groups, identify_row
+from oncoshift.grid.measure import _judge, _restore_groups, identify_row
 from oncoshift.grid.rows import Pool, Row
 from oncoshift.layout import Layout
 from oncoshift.settings import Settings, replace_values
+from oncoshift.steps import select
 from oncoshift.steps.jobs import ExperimentJobs
 
 if TYPE_CHECKING:
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 
 POOL = Pool("lung", ("colon", "breast"))
 ROW = Row(POOL, "dann", "none")
+
+
+@dataclass
+class Found:
+    """A stand-in for a selection."""
+
+    contradictions: dict[str, float] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -58,6 +67,27 @@ def test_what_changes_a_rows_result_changes_its_key(jobs: ExperimentJobs, key: s
 )
 def test_what_does_not_keeps_it(jobs: ExperimentJobs, key: str, value: object) -> None:
     assert identify_row(jobs, ROW, replace_values(Settings(), {key: value})) == identify_row(jobs, ROW, Settings())
+
+
+def test_a_row_that_leaves_sources_out_depends_on_the_limit(jobs: ExperimentJobs) -> None:
+    changed = replace_values(Settings(), {"retrain.leave_out_below": -0.5})
+    leaving_out = replace(ROW, leaves_out=True)
+    assert identify_row(jobs, leaving_out, changed) != identify_row(jobs, leaving_out, Settings())
+    assert identify_row(jobs, ROW, changed) == identify_row(jobs, ROW, Settings())
+
+
+@pytest.mark.parametrize("leaves_out", [True, False])
+def test_a_row_that_leaves_sources_out_is_trained_again_without_what_contradicts(
+    jobs: ExperimentJobs, monkeypatch: pytest.MonkeyPatch, leaves_out: bool
+) -> None:
+    trained: list[tuple[str, ...]] = []
+    monkeypatch.setattr("oncoshift.grid.measure._train", lambda _jobs, own: trained.append(own.sources))
+    monkeypatch.setattr(select, "run", lambda *_: Found())
+    monkeypatch.setattr(select, "find_contradictions", lambda *_: {"kidney": -0.8})
+    row = Row(Pool("colon", ("lung", "breast", "kidney")), "mcc", "none", leaves_out=leaves_out)
+    _, without = _judge(jobs, row, Settings(), lambda _line: None)
+    assert trained == [("lung", "breast", "kidney"), *([("lung", "breast")] if leaves_out else [])]
+    assert without == ({"kidney": -0.8} if leaves_out else {})
 
 
 def test_other_held_out_tiles_change_it(jobs: ExperimentJobs) -> None:

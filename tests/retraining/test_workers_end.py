@@ -62,7 +62,7 @@ def test_a_worker_searches_the_chosen_method_on_the_chosen_variant(
 
     class Search:
         def __init__(self, settings: Settings, _tune: Any, jobs: str, *_: Any) -> None:
-            searched.append((settings.train.method, settings.train.variant, settings.sources, jobs))
+            searched.append((settings.train.method, settings.train.variant, settings.retrain.left_out, jobs))
 
         def work(self, *_: Any) -> None:
             """Do nothing."""

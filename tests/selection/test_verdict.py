@@ -204,5 +204,6 @@ def test_what_was_trained_without_a_source_that_contradicts_is_doubted_at_best()
     assert JUDGE(evidence).kind is Kind.TRUST
     verdict = JUDGE(replace(evidence, left_out=("kidney",)))
     assert verdict.kind is Kind.DOUBT
-    assert verdict.reasons == ("trained without kidney, which contradicts the other source organs; one side is wrong",)
+    (reason,) = verdict.reasons
+    assert reason == "trained without kidney, which contradicts the other source organs; at least one side is wrong"
     assert JUDGE(replace(evidence, left_out=("kidney",), source_accuracy=0.5)).kind is Kind.REFUSE

@@ -229,11 +229,20 @@ def test_an_organ_alone_that_contradicts_the_majority_is_found(select: Callable[
     assert list_contradictions(jobs, selection, limit=None) == {}
 
 
-def test_an_organ_that_contradicts_with_one_seed_of_three_does_not(select: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_an_organ_that_contradicts_with_one_seed_does_not(
+    select: Callable[..., Any], tmp_path: Path, seeds: int
+) -> None:
     jobs = MadeUpJobs(tmp_path, turned=("colon",), turned_seeds=(1,))
     selection, *_ = select(jobs)
     assert selection.picked.job.seed == 1
-    assert list_contradictions(jobs, selection) == {}
+    assert list_contradictions(jobs, replace(selection, seeds=selection.seeds[:seeds])) == {}
+
+
+def test_an_organ_contradicts_by_the_mean_over_seeds(select: Callable[..., Any], tmp_path: Path) -> None:
+    jobs = MadeUpJobs(tmp_path, turned=("colon",), turned_seeds=(0, 1))
+    selection, *_ = select(jobs)
+    assert list_contradictions(jobs, selection) == {"colon": pytest.approx(-0.3, abs=0.1)}
 
 
 def test_where_none_contradicts_no_other_seed_is_trained_alone(select: Callable[..., Any], tmp_path: Path) -> None:

@@ -72,10 +72,17 @@ def test_a_study_goes_on_whatever_its_scores_do_not_depend_on(tmp_path: Path, ch
         {"dann__schedule": "paper"},
         {"seed": 3},
         {"data": "other"},
+        {"retrain__left_out": ["colon"]},
     ],
 )
 def test_scores_that_cannot_be_compared_are_never_in_one_study(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert search(tmp_path, **changes).name != search(tmp_path).name
+
+
+def test_trials_do_not_learn_from_what_was_left_out(tmp_path: Path) -> None:
+    found = search(tmp_path, retrain__left_out=["colon"])
+    assert found.settings.sources == ("lung", "colon", "breast")
+    assert found.trained_settings.sources == ("lung", "breast")
 
 
 def test_what_the_method_does_not_read_is_left_out_and_said(tmp_path: Path) -> None:

@@ -149,8 +149,8 @@ def measure(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[s
     candidate = None
     if is_judged(row):
         try:
-            selection = _judge(jobs, row, settings, say)
-            seeds, candidate = tuple(selection.seeds), choose_step.describe(selection)
+            selection, without = _judge(jobs, row, settings, say)
+            seeds, candidate = tuple(selection.seeds), choose_step.describe(selection, without)
         except UntrainableError as error:  # a model from one organ alone; the row itself is measured
             say(f"{row.title}: cannot be judged: {error}")
             candidate = Candidate(row.method, row.variant, failure=str(error))
@@ -167,7 +167,9 @@ def _train(jobs: ExperimentJobs, own: Settings) -> tuple[TrainedJob, ...]:
     return tuple(jobs.train(job, _ignore) for job in _make_jobs(jobs, own))
 
 
-def _judge(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[str], None]) -> Selection:
+def _judge(
+    jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[str], None]
+) -> tuple[Selection, Mapping[str, float]]:
     """Judge a row's seeds; where it leaves sources out, train them again without those first."""
 
     def train_witness(of: ExperimentJobs, job: Job, _title: str) -> TrainedJob:
@@ -176,8 +178,9 @@ def _judge(jobs: ExperimentJobs, row: Row, settings: Settings, say: Callable[[st
     def screen(without: Mapping[str, float]) -> Selection:
         own = row.make_settings(settings, without)
         selection = select_step.run(jobs, _train(jobs, own), own.select, train_witness, say)
-        limit = own.retrain.leave_out_below if row.leaves_out else None
-        found = without or select_step.find_contradictions(jobs, selection, limit, train_witness, say)
+        if without or not row.leaves_out:
+            return selection
+        found = select_step.find_contradictions(jobs, selection, own.retrain.leave_out_below, train_witness, say)
         return replace(selection, contradictions=found)
 
     return choose_step.screen_twice(row.title, screen, say)

@@ -289,7 +289,7 @@ def _render_left_out(results: Results) -> str:
 
 Where the models from one source alone contradict those from the majority of sources on the unlabelled target, with a
 kappa below {results.settings.retrain.leave_out_below} (`retrain.leave_out_below`), the candidate is trained again
-without that source; it can be doubted at best, as one of the two sides is wrong:
+without that source; it can be doubted at best, as at least one side is wrong:
 
 {render_table(header, rows)}"""
 

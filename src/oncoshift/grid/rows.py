@@ -80,13 +80,9 @@ class Row:
 
     def make_settings(self, settings: Settings, without: Collection[str] = ()) -> Settings:
         """Make the settings that the row's jobs are trained with, without some of its sources."""
-        own = {
-            "train.method": self.method,
-            "train.variant": self.variant,
-            "single.organ": self.organ,
-            "sources": leave_out(self.pool.sources, without),
-        }
-        return replace_values(make_pool_settings(settings, self.pool), PROTOCOLS[self.protocol].changes | own)
+        own = {"train.method": self.method, "train.variant": self.variant, "single.organ": self.organ}
+        made = replace_values(make_pool_settings(settings, self.pool), PROTOCOLS[self.protocol].changes | own)
+        return leave_out(made, without)
 
 
 def make_pool_settings(settings: Settings, pool: Pool) -> Settings:
@@ -100,6 +96,7 @@ def make_pool_settings(settings: Settings, pool: Pool) -> Settings:
         "train.variant": variants[0],
         "retrain.methods": (),
         "retrain.variants": (),
+        "retrain.left_out": (),
     }
     return replace_values(settings, values)
 

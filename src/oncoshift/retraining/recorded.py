@@ -101,16 +101,17 @@ def _screen(session: Session, above: RunRecorder, method: str, variant: str, wit
             step = f"screen-{name}-{what.replace(' ', '-')}"
             return _train(replace(on, jobs=jobs), recorder, job, step, f"{name} · {what}", f"{name} {what}")
 
-        sources = leave_out(settings.sources, without)
-        own = {"train__method": method, "train__variant": variant, "sources": sources}
-        jobs = [on.jobs.make_job(settings, seed=settings.seed + number, **own) for number in numbers]
+        own = {"train__method": method, "train__variant": variant}
+        reduced = leave_out(settings, without)
+        jobs = [on.jobs.make_job(reduced, seed=settings.seed + number, **own) for number in numbers]
         seeds = [train_here(on.jobs, job, f"seed {job.seed}") for job in jobs]
         selection = select_step.run(on.jobs, seeds, settings.select, train_here, session.say)
         limit = settings.retrain.leave_out_below
-        found = without or select_step.find_contradictions(on.jobs, selection, limit, train_here, session.say)
-        selection = replace(selection, contradictions=found)
+        if not without:
+            found = select_step.find_contradictions(on.jobs, selection, limit, train_here, session.say)
+            selection = replace(selection, contradictions=found)
         session.say(f"{name}: verdict without labels: {selection.verdict.words}")
-        choose_step.record_candidate(recorder, selection)
+        choose_step.record_candidate(recorder, selection, without)
     return selection
 
 
@@ -131,7 +132,7 @@ def tune(session: Session) -> Settings:
     chosen = {
         "train.method": configured.train.method,
         "train.variant": configured.train.variant,
-        "sources": list(configured.sources),
+        "retrain.left_out": list(configured.retrain.left_out),
     }
     settled = json.loads(recorder.tracker.client.get_run(recorder.run).data.tags.get(SETTLED_TAG, "null"))
     if settled is None or settled != settled | chosen:
@@ -182,8 +183,8 @@ def run_study(session: Session, tune: TuneSettings) -> Settings:
 def train(session: Session, settings: Settings, method: str, number: int) -> TrainedJob:
     """Train seed `settings.seed + number` of a method, resume it, or return its result if done.
 
-    The control learns from all source organs, whatever the choice has left out: it is what a team
-    has that does not adapt.
+    The control learns from all source organs, whatever was left out: it is what a team has that
+    does not adapt.
 
     Args:
         session: the retraining.
@@ -191,8 +192,8 @@ def train(session: Session, settings: Settings, method: str, number: int) -> Tra
         method: the control or the method of `train.method`.
         number: from 0 to `retrain.seeds` − 1.
     """
-    sources = session.plan.settings.sources if method == settings.retrain.control else settings.sources
-    job = session.jobs.make_job(settings, train__method=method, seed=settings.seed + number, sources=sources)
+    left_out = () if method == settings.retrain.control else settings.retrain.left_out
+    job = session.jobs.make_job(leave_out(settings, left_out), train__method=method, seed=settings.seed + number)
     step, label = f"train-{method}-s{job.seed}", f"{method} seed {job.seed}"
     return _train(session, session.recorder, job, step, name_training(job.settings), label)
 

@@ -35,7 +35,7 @@ from oncoshift.steps.shortcuts import PICTURE, TABLE
 from oncoshift.training.diagnostics import list_findings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from jinja2 import Template
     from mlflow.entities import Run
@@ -126,7 +126,7 @@ def render_report(session: Session, summary: Summary, evaluation: Evaluation, fa
         **_describe_decision(summary),
         shortcuts=shortcuts,
         pictures=[picture for picture in pictures if picture != shortcuts.get("picture")],
-        tables=[_list_organs(evaluation), *tables],
+        tables=[_list_organs(evaluation, facts.sources), *tables],
     )
 
 
@@ -258,13 +258,14 @@ def _list_conditions(decision: Decision) -> list[dict[str, Any]]:
     ]
 
 
-def _list_organs(evaluation: Evaluation) -> Table:
-    """List the adapted method's metrics by organ."""
+def _list_organs(evaluation: Evaluation, sources: Collection[str]) -> Table:
+    """List the adapted method's metrics by organ; it learns from `sources`."""
     names: tuple[MetricName, ...] = ("balanced_accuracy", "auroc", "sensitivity", "specificity")
     rows = []
     for result in evaluation.reports[evaluation.method].organs:
         size = next(iter(result.per_seed.values()))
-        what = "target, test" if result.organ == evaluation.target else "source, validation"
+        role = "source" if result.organ in sources else "source that was left out"
+        what = "target, test" if result.organ == evaluation.target else f"{role}, validation"
         figures = (result.in_words(name) for name in names)
         rows.append((result.organ, what, f"{size.tiles} ({size.groups})", *figures))
     header = ("organ", "split", "tiles (groups)", *map(_format_name, names))

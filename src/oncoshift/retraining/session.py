@@ -20,7 +20,6 @@ from oncoshift.registry.source import read_git_tags
 from oncoshift.registry.tracking import Tracker
 from oncoshift.registry.views import save_views
 from oncoshift.retraining.naming import list_retraining_parameters, name_retraining
-from oncoshift.selection.choice import leave_out
 from oncoshift.settings import replace_values
 from oncoshift.settings.training import RUNTIME_SETTINGS
 from oncoshift.steps.recorder import RunRecorder
@@ -84,16 +83,15 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        """Settings of the experiment, with the chosen method, stain variant and source organs."""
-        settings, choice = self.plan.settings, self.choice
-        if choice is None:
-            return settings
+        """Settings of the experiment, with the chosen method and variant, and organs left out."""
+        if self.choice is None:
+            return self.plan.settings
         chosen = {
-            "train.method": choice.method,
-            "train.variant": choice.variant,
-            "sources": leave_out(settings.sources, choice.chosen.without),
+            "train.method": self.choice.method,
+            "train.variant": self.choice.variant,
+            "retrain.left_out": list(self.choice.chosen.without),
         }
-        return replace_values(settings, chosen | {"retrain.methods": [], "retrain.variants": []})
+        return replace_values(self.plan.settings, chosen | {"retrain.methods": [], "retrain.variants": []})
 
     def on_variant(self, variant: str) -> Session:
         """Return the session with jobs on a stain variant."""

@@ -134,7 +134,7 @@ class Summary:
         methods = {"source-only": settings.retrain.control, "adapted": settings.train.method}
         return cls(
             target=settings.target,
-            sources=session.plan.settings.sources,
+            sources=settings.sources,
             made_up_data=settings.ingest.adapter == "phantom",
             seeds=settings.retrain.seeds,
             confidence=settings.evaluate.confidence,

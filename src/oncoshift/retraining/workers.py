@@ -53,7 +53,7 @@ class WorkerTask:
         settings: all settings of the experiment, as JSON values.
         method: whose settings are searched.
         variant: stain variant of the tiles.
-        sources: the labelled organs that it learns from.
+        left_out: source organs that it does not learn from.
         tune: section `tune` as used by the parent.
         uri: MLflow's tracking URI.
         forced: see `RetrainingPlan`.
@@ -68,7 +68,7 @@ class WorkerTask:
     settings: dict[str, Any]
     method: str
     variant: str
-    sources: list[str]
+    left_out: list[str]
     tune: dict[str, Any]
     uri: str
     forced: str
@@ -99,7 +99,7 @@ def run_workers(session: Session, search: Search, run: str, budget: Budget, coun
         plan.settings.model_dump(mode="json"),
         search.settings.train.method,
         search.settings.train.variant,
-        list(search.settings.sources),
+        list(search.settings.retrain.left_out),
         search.tune.model_dump(mode="json"),
         plan.uri,
         plan.forced,
@@ -178,10 +178,16 @@ def run_task(task: WorkerTask) -> None:
         session = open_session(plan, open_jobs(plan))
         if session.key != task.key:
             raise TuningError("code or data have changed since tuning began; start it again")
-        chosen = replace_values(
-            settings, {"train.method": task.method, "train.variant": task.variant, "sources": task.sources}
+        chosen = {
+            "train.method": task.method,
+            "train.variant": task.variant,
+            "retrain.left_out": task.left_out,
+            "retrain.methods": [],
+            "retrain.variants": [],
+        }
+        search = Search(
+            replace_values(settings, chosen), tune, session.jobs.on_variant(task.variant), plan.forced, plan.say
         )
-        search = Search(chosen, tune, session.jobs.on_variant(task.variant), plan.forced, plan.say)
         search.work(session.recorder.open_nested(task.run), Budget(tune.trials, task.deadline))
 
 

@@ -25,9 +25,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from oncoshift.selection.verdict import Kind, Verdict
+from oncoshift.settings import replace_values
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    from oncoshift.settings import Settings
 
 HEADER = ("method", "variant", "seeds", "without", "score", "nuclei", "agreement", "stain", "verdict", "outcome")
 """The columns of `Choice.rows`."""
@@ -168,9 +171,12 @@ class Choice:
         return values
 
 
-def leave_out(sources: Sequence[str], without: Collection[str]) -> tuple[str, ...]:
-    """List the source organs that remain without some."""
-    return tuple(organ for organ in sources if organ not in without)
+def leave_out(settings: Settings, organs: Collection[str]) -> Settings:
+    """Return the settings of a training that does not learn from some of the source organs."""
+    if not organs:
+        return settings
+    rest = [organ for organ in settings.sources if organ not in organs]
+    return replace_values(settings, {"sources": rest, "single.organ": None, "retrain.left_out": []})
 
 
 def choose(candidates: Sequence[Candidate]) -> Choice:

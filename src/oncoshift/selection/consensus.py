@@ -65,12 +65,25 @@ def find_consensus(alone: NDArray[np.float64]) -> Consensus:
         ValueError: there are fewer than two models, or values are not probabilities.
     """
     p = check_models(alone)
-    count, agreement = len(p), pairwise_kappa(p)
-    majorities = combinations(range(count), max(2, count // 2 + 1))
-    strength, majority = max((_least_agreement(agreement, members), members) for members in majorities)
+    agreement = pairwise_kappa(p)
+    strength, majority = find_majority(agreement)
     malignant = p > 0.5
     constant = tuple(np.flatnonzero(malignant.all(axis=1) | ~malignant.any(axis=1)).tolist())
     return Consensus(agreement, majority, strength, p[list(majority)].mean(axis=0), constant)
+
+
+def find_majority(agreement: NDArray[np.float64]) -> tuple[float, tuple[int, ...]]:
+    """Find the most tightly agreeing set of more than half of the models, and at least two.
+
+    Args:
+        agreement: kappa of each pair, [K, K] of K ≥ 2 models.
+
+    Returns:
+        The least kappa within the set, and the indices of its models, ascending.
+    """
+    count = len(agreement)
+    majorities = combinations(range(count), max(2, count // 2 + 1))
+    return max((_least_agreement(agreement, members), members) for members in majorities)
 
 
 def pairwise_kappa(models: NDArray[np.float64]) -> NDArray[np.float64]:

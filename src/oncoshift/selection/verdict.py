@@ -211,7 +211,9 @@ def _check_left_out(evidence: Evidence) -> list[tuple[Kind, str]]:
     if not evidence.left_out:
         return []
     names = ", ".join(evidence.left_out)
-    return [(Kind.DOUBT, f"trained without {names}, which contradicts the other source organs; one side is wrong")]
+    return [
+        (Kind.DOUBT, f"trained without {names}, which contradicts the other source organs; at least one side is wrong")
+    ]
 
 
 def _grade(value: float, limits: tuple[float, float], what: str) -> tuple[Kind, str]:

@@ -118,11 +118,14 @@ class RetrainSettings(Section):
         -0.2,
         ge=-1,
         le=0,
-        description="kappa, of the model from a source organ alone with the majority of such models, below which a "
-        "candidate is trained again without that organ; null: never",
+        description="kappa, of the models from a source organ alone with those of the majority of organs, below which "
+        "a candidate of methods is trained again without that organ; null: never; it takes select.verdict",
+    )
+    left_out: Names[Organ] = Field(
+        (), description="source organs that the method does not learn from, as a choice has found; the control does"
     )
 
-    @field_validator("methods", "variants", mode="before")
+    @field_validator("methods", "variants", "left_out", mode="before")
     @classmethod
     def _read_nothing(cls, value: Any) -> Any:
         return () if value is None else value

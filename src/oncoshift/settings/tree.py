@@ -71,9 +71,22 @@ class Settings(JudgingSections, MethodSections, TrainingSections, DataSections, 
                 f"retrain.methods names {labelled[0]}, which reads labels, and the choice is made without any; set "
                 "train.method to it, and retrain.methods to []"
             )
+        if self.retrain.left_out:
+            self._check_left_out()
         if self.retrain.control in self.retrain.methods:
             raise ValueError(f"retrain.methods names the control {self.retrain.control!r}, which is trained anyway")
         return self
+
+    def _check_left_out(self) -> None:
+        left_out, sources = self.retrain.left_out, self.sources
+        if absent := [organ for organ in left_out if organ not in sources]:
+            raise ValueError(f"retrain.left_out names {absent[0]!r}, which is not one of the sources {list(sources)}")
+        if len(left_out) == len(sources):
+            raise ValueError("retrain.left_out names all sources; leave at least one that the method learns from")
+        if self.retrain.methods:
+            raise ValueError(
+                "retrain.left_out is what a choice has found, and retrain.methods asks for a new one; set one to []"
+            )
 
     @model_validator(mode="after")
     def _check_balance(self) -> Self:

@@ -64,7 +64,7 @@ def run(settings: Settings, screen: Callable[[str, str, Kappas], Selection], say
             candidates.append(Candidate(method, variant))
             continue
         try:
-            candidates.append(describe(screen_twice(name, partial(screen, method, variant), say)))
+            candidates.append(describe(*screen_twice(name, partial(screen, method, variant), say)))
         except UntrainableError as error:
             say(f"choose: {name} is left out, as it cannot be trained: {error}")
             candidates.append(Candidate(method, variant, failure=str(error)))
@@ -74,7 +74,9 @@ def run(settings: Settings, screen: Callable[[str, str, Kappas], Selection], say
     return choose(candidates)
 
 
-def screen_twice(name: str, screen: Callable[[Kappas], Selection], say: Callable[[str], None]) -> Selection:
+def screen_twice(
+    name: str, screen: Callable[[Kappas], Selection], say: Callable[[str], None]
+) -> tuple[Selection, Kappas]:
     """Screen a candidate, and again without the source organs that contradict the others, if any.
 
     Args:
@@ -82,17 +84,17 @@ def screen_twice(name: str, screen: Callable[[Kappas], Selection], say: Callable
         screen: trains the candidate without the source organs of a mapping to kappa, picks a seed
             and judges it.
         say: receives lines of progress.
+
+    Returns:
+        The last selection, and the organs that it was trained without, with their kappa.
     """
     selection = screen({})
-    if not selection.contradictions:
-        return selection
-    told = " and ".join(f"{organ} (kappa {kappa:.2f})" for organ, kappa in selection.contradictions.items())
+    without = selection.contradictions
+    if not without:
+        return selection, without
+    told = " and ".join(f"{organ} (kappa {kappa:.2f})" for organ, kappa in without.items())
     say(f"{name}: trained again without {told}, which contradicts the other source organs")
-    try:
-        return screen(selection.contradictions)
-    except UntrainableError as error:
-        say(f"{name}: stays with all source organs, as it cannot be trained without {told}: {error}")
-        return selection
+    return screen(without), without
 
 
 def name_candidate(settings: Settings, method: str, variant: str, without: Collection[str] = ()) -> str:
@@ -101,8 +103,8 @@ def name_candidate(settings: Settings, method: str, variant: str, without: Colle
     return " · ".join([*parts, *([f"without {' and '.join(without)}"] if without else [])])
 
 
-def describe(selection: Selection) -> Candidate:
-    """Describe a screened candidate."""
+def describe(selection: Selection, without: Kappas) -> Candidate:
+    """Describe a screened candidate that was trained without some source organs."""
     found, train = selection.agreement, selection.picked.job.settings.train
     return Candidate(
         train.method,
@@ -114,13 +116,13 @@ def describe(selection: Selection) -> Candidate:
         min((kappa for kappa in selection.stains.values() if kappa is not None), default=None),
         selection.verdict,
         reads_anchor=METHODS[train.method].reads_anchor,
-        without={organ: selection.contradictions[organ] for organ in selection.left_out},
+        without=dict(without),
     )
 
 
-def record_candidate(recorder: RunRecorder, selection: Selection) -> None:
+def record_candidate(recorder: RunRecorder, selection: Selection, without: Kappas) -> None:
     """Save what is known of a screened candidate in its run; MLflow's UI compares these runs."""
-    candidate = describe(selection)
+    candidate = describe(selection, without)
     figures = {
         "candidate/score": candidate.score,
         "candidate/nuclei": candidate.following,
@@ -163,12 +165,11 @@ def measure(jobs: ExperimentJobs, choice: Choice, settings: Settings) -> pd.Data
     rows = []
     for each in choice.candidates:
         if each.seeds:
-            on, sources = jobs.on_variant(each.variant), leave_out(settings.sources, each.without)
-            own = {"train__method": each.method, "train__variant": each.variant, "sources": sources}
-            made = [on.make_job(settings, seed=seed, **own) for seed in each.seeds]
+            on, own = jobs.on_variant(each.variant), {"train__method": each.method, "train__variant": each.variant}
+            made = [on.make_job(leave_out(settings, each.without), seed=seed, **own) for seed in each.seeds]
             seeds = [on.train(job, lambda _epoch: None) for job in made]
             predictions = pd.concat([predict_calibrated(on, trained, settings.evaluate)[0] for trained in seeds])
             found = evaluate_domains(predictions, settings.evaluate).organ(settings.target)
             metrics = found.in_words("balanced_accuracy"), found.in_words("auroc")
-            rows.append((each.method, each.variant, len(seeds), *metrics))
-    return pd.DataFrame(rows, columns=["method", "variant", "seeds", "balanced_accuracy", "auroc"])
+            rows.append((each.method, each.variant, ", ".join(each.without), len(seeds), *metrics))
+    return pd.DataFrame(rows, columns=["method", "variant", "without", "seeds", "balanced_accuracy", "auroc"])

@@ -62,5 +62,6 @@ def run(jobs: ExperimentJobs, selection: Selection, settings: EvaluateSettings) 
     alone = {} if found is None else dict(zip(found.names, found.alone, strict=True))
     predictions = {organ: predict_calibrated(jobs, trained, settings)[0] for organ, trained in alone.items()}
     seeds = [predict_calibrated(jobs, trained, settings)[0] for trained in selection.seeds]
-    predictions["all" if alone else ", ".join(pick.sources)] = pd.concat(seeds)
+    all_of_them = alone and not selection.left_out
+    predictions["all" if all_of_them else ", ".join(pick.sources)] = pd.concat(seeds)
     return CrossOrgan(build_cross_organ(predictions, settings), pick.target, pick.train.method)

@@ -120,15 +120,19 @@ def _build_package(jobs: ExperimentJobs, selection: Selection, calibration: Cali
     )
     source = jobs.load_training_data().source
     examples = [source.images[row] for row in source.rows[:2]]
-    return Package(config, selection.picked.state(), card, examples, _load_training_tiles(jobs, pack))
+    return Package(config, selection.picked.state(), card, examples, _load_training_tiles(jobs, pack, selection))
 
 
-def _load_training_tiles(jobs: ExperimentJobs, pack: Pack) -> TrainingTiles:
-    """Load evenly spaced training tiles, with which the served model and `watch` compare others."""
+def _load_training_tiles(jobs: ExperimentJobs, pack: Pack, selection: Selection) -> TrainingTiles:
+    """Load evenly spaced training tiles, with which the served model and `watch` compare others.
+
+    Tiles of organs that were left out are none.
+    """
     splits = [
         read_table(jobs.layout.splits / f"{name}.parquet", ("tile_id", "organ", "group"), stage="split")
         for name in ("source_train", "target_train")
     ]
+    splits = [split[~split["organ"].isin(selection.left_out)] for split in splits]
     tiles = pd.concat([split.iloc[:: -(-len(split) // (SHIFT_TILES // 2))] for split in splits])
     ids = tiles["tile_id"].tolist()
     columns = ("tile_id", *(field.name for field in fields(Measurements)))

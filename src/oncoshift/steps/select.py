@@ -20,7 +20,7 @@ from oncoshift.evaluation.agreement import draw_agreement
 from oncoshift.labels.table import OF_PRIOR, describe_labels
 from oncoshift.methods.registry import METHODS
 from oncoshift.selection.anchor import correlate_with_anchor
-from oncoshift.selection.consensus import Consensus, find_consensus, pairwise_kappa
+from oncoshift.selection.consensus import Consensus, find_consensus, find_majority, pairwise_kappa
 from oncoshift.selection.oracle import oracle
 from oncoshift.selection.rule import ORACLE, score_row
 from oncoshift.selection.verdict import ConsensusRule, Evidence, Kind, Verdict, format_near_limits
@@ -78,8 +78,8 @@ class Selection:
             if that one cannot be trained.
         variant_by_anchor: whether the anchor `nuclei` has chosen the stain variant before.
         left_out: source organs of the experiment that the seeds were not trained on.
-        contradictions: kappa of source organs that contradict the others, by name, whether they are
-            still among the sources or have been left out; see `find_contradictions`.
+        contradictions: kappa of the sources that contradict the others, by organ; empty also where
+            `find_contradictions` has not looked.
     """
 
     picked: TrainedJob
@@ -161,6 +161,7 @@ class Selection:
             "anchor": self.anchor,
             "target_labels": self.target_labels,
             "anchor_correlations": {name: round(value, 4) for name, value in self.anchors.items()},
+            "left_out": list(self.left_out),
             "stain_agreement": {name: value and round(value, 4) for name, value in self.stains.items()},
         }
         if self.agreement is not None:
@@ -208,16 +209,16 @@ def run(
     """
     scores = [_score(jobs, trained, settings) for trained in seeds]
     picked = seeds[int(np.argmax(scores))]
+    left_out = tuple(organ for organ in jobs.sources if organ not in picked.job.settings.sources)
     if not settings.verdict:
-        return Selection(picked, seeds, scores, settings, VERDICT_TURNED_OFF, None)
+        return Selection(picked, seeds, scores, settings, VERDICT_TURNED_OFF, None, left_out=left_out)
     if METHODS[picked.job.settings.train.method].reads_labels:
-        return Selection(picked, seeds, scores, settings, VERDICT_WITH_LABELS, None)
+        return Selection(picked, seeds, scores, settings, VERDICT_WITH_LABELS, None, left_out=left_out)
     alone = _train_each_alone(jobs, picked.job, train_witness, say)
     of_pick, *others = (jobs.predict_target(trained) for trained in (picked, *alone.values()))
     found = find_consensus(np.stack(others)) if len(others) > 1 else None
     anchors = _correlate(jobs, picked.job, of_pick) if settings.anchors else {}
     stains = _compare_stains(jobs, picked.job, of_pick, settings.variants, train_witness, say)
-    left_out = tuple(organ for organ in jobs.sources if organ not in picked.job.settings.sources)
     evidence = Evidence(
         picked.last.source_accuracy,
         of_pick,
@@ -243,7 +244,8 @@ def find_contradictions(
     """Find the source organs whose models alone contradict those of the others on the target.
 
     What the pick's seed shows is looked at again with all seeds, as one may be turned around by
-    chance: then the mean prediction of an organ's models counts.
+    chance: then the mean over seeds of kappa with each model of the majority counts. Of three
+    organs that is a vote of two against one, and two may be wrong.
 
     Args:
         jobs: of the experiment.
@@ -260,15 +262,20 @@ def find_contradictions(
     if limit is None or found is None or pick.job.settings.reads_anchor:
         return {}
 
-    def compare(alone: NDArray[np.float64]) -> dict[str, float]:
-        consensus = find_consensus(alone)
-        if consensus.strength < selection.settings.refuse_strength:
+    def compare(by_seed: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+        agreement = np.mean([pairwise_kappa(alone) for alone in by_seed], axis=0)
+        strength, majority = find_majority(agreement)
+        if strength < selection.settings.refuse_strength:
             return {}
-        kappas = {found.names[number]: consensus.agreement_with(alone[number]) for number in consensus.dissenters}
+        kappas = {
+            organ: float(agreement[number, majority].mean())
+            for number, organ in enumerate(found.names)
+            if number not in majority
+        }
         return {organ: kappa for organ, kappa in kappas.items() if kappa < limit}
 
     by_seed = [np.stack(found.predictions[:-1])]
-    if not compare(by_seed[0]):
+    if not compare(by_seed):
         return {}
     try:
         for trained in selection.seeds:
@@ -278,7 +285,7 @@ def find_contradictions(
     except UntrainableError as error:
         say(f"select: whether a source organ contradicts the others is not known, as one cannot be trained on: {error}")
         return {}
-    return compare(np.mean(by_seed, axis=0))
+    return compare(by_seed)
 
 
 def _score(jobs: ExperimentJobs, trained: TrainedJob, settings: SelectSettings) -> float:

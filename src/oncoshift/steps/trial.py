@@ -15,6 +15,7 @@ from oncoshift.experiments import resolve_url
 from oncoshift.fingerprint import fingerprint_value
 from oncoshift.methods.factory import select_method_settings
 from oncoshift.methods.registry import METHODS
+from oncoshift.selection.choice import leave_out
 from oncoshift.selection.rule import ORACLE, score_row
 from oncoshift.settings import flatten, replace_values
 from oncoshift.training.job import drop_checkpoint
@@ -52,6 +53,11 @@ class Search:
     forced: str
     say: Callable[[str], None]
 
+    @property
+    def trained_settings(self) -> Settings:
+        """The settings of the trials' trainings, without source organs that were left out."""
+        return leave_out(self.settings, self.settings.retrain.left_out)
+
     @cached_property
     def first_values(self) -> dict[str, Any]:
         """The present values of the searched settings, which the first trial has.
@@ -88,7 +94,7 @@ class Search:
         """
         settings = self.settings
         parts = [
-            self.jobs.make_job(settings, train__epochs=self.tune.epochs).id,
+            self.jobs.make_job(self.trained_settings, train__epochs=self.tune.epochs).id,
             {key: repr(item) for key, item in to_distributions(self.space).items()},
             [self.tune.seeds, self.tune.seed],
             [settings.select.validator, settings.select.source_floor],
@@ -137,7 +143,7 @@ class Search:
         first. Pruning uses the epochs of the first seed alone, where all trials are at the same
         point with the same seed. The run shows each epoch, and a line of progress each tenth.
         """
-        settings, epochs = self.settings, self.tune.epochs
+        settings, epochs = self.trained_settings, self.tune.epochs
         values = {**plan.values, "train.epochs": epochs, "seed": settings.seed + number}
         job = self.jobs.make_job(replace_values(settings, values))
         recorder.set_tags({f"oncoshift.job.s{job.settings.seed}": job.id})
