@@ -68,8 +68,9 @@ def build_trigger_automations(deployment: UUID, triggers: Iterable[DeploymentTri
     built = []
     for trigger in triggers:
         trigger.set_deployment_id(deployment)
-        # Prefect makes those that a deployment owns anew whenever it is registered.
-        built.append(trigger.as_automation().model_copy(update={"owner_resource": None}))
+        # Prefect makes those that a deployment owns anew whenever it is registered. Left out, as an
+        # update may not name an owner, not even none.
+        built.append(AutomationCore.model_validate(trigger.as_automation().model_dump(exclude={"owner_resource"})))
     return built
 
 

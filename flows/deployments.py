@@ -1,7 +1,9 @@
 """Deployments as prefect.yaml lists them: flows with parameters, schedules and triggers.
 
-The file means what it means to `prefect deploy`, whose functions read its schedules and triggers.
-Work pools are for workers (`flows.deploy`); builds and pulls are ignored.
+The file means what it means to `prefect deploy`, whose functions read its schedules and triggers,
+but a copy of a deployment has triggers of its own: their names begin with the deployment's, and on
+drift without a `match` it is that of the model that the deployment's parameters choose. Work pools
+are for workers (`flows.deploy`); builds and pulls are ignored.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from prefect.utilities.schema_tools.validation import validate
 from pydantic import ValidationError
 
 from flows.parameters import load_chosen_settings
+from flows.watch import EVENT as DRIFT
+from flows.watch import build_resource
 from oncoshift.errors import OncoshiftError, SettingsError
 
 if TYPE_CHECKING:
@@ -76,7 +80,7 @@ def _read_deployment(given: dict[str, Any], where: str) -> ServedDeployment:
             DeploymentScheduleCreate.model_validate(_schedule_config_to_deployment_schedule(each))
             for each in given.get("schedules") or ()
         ]
-        triggers = _initialize_deployment_triggers(given["name"], [*(given.get("triggers") or ())])
+        triggers = _initialize_deployment_triggers(given["name"], _list_own_triggers(given))
         options = {key: given[key] for key in _SERVED if key in given}
         options |= {"name": given["name"], "schedules": schedules}
         served = ServedDeployment(flow, options, triggers, given["entrypoint"], given.get("work_pool") or {})
@@ -85,6 +89,18 @@ def _read_deployment(given: dict[str, Any], where: str) -> ServedDeployment:
     except (KeyError, ImportError, MissingFlowError, OncoshiftError, TypeError, ValueError) as error:
         raise SettingsError(f"{where}: {_to_line(error)}") from None
     return served
+
+
+def _list_own_triggers(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """List the triggers of a deployment, under names of its own, for drift of its own model."""
+    own = []
+    for trigger in given.get("triggers") or ():
+        named = {**trigger, "name": f"{given['name']} {trigger['name']}"} if "name" in trigger else {**trigger}
+        if trigger.get("expect") == [DRIFT] and "match" not in trigger:
+            model = load_chosen_settings(given.get("parameters") or {}, trusted=False).registered_model
+            named["match"] = {"prefect.resource.id": build_resource(model)}
+        own.append(named)
+    return own
 
 
 def _list_parameters(served: ServedDeployment) -> Iterator[dict[str, Any]]:

@@ -41,7 +41,7 @@ from prefect.runtime import deployment as own_deployment
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 
-from oncoshift.files import hold_lock
+from oncoshift.files import hold_lock, is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,13 +86,7 @@ def holding_run_lock(run: UUID | str) -> Iterator[None]:
 def is_alive(run: UUID | str) -> bool:
     """Return whether a process on this machine holds the run's lock."""
     path = _build_lock_path(run)
-    if not path.is_file():
-        return False
-    try:
-        with hold_lock(path, busy=_BusyError):
-            return False
-    except _BusyError:
-        return True
+    return path.is_file() and is_locked(path)
 
 
 def end_dead_runs(*, own: bool, pending: bool = False, waiting: UUID | str | None = None) -> list[str]:
@@ -182,10 +176,6 @@ def ensure_gpu_limit() -> None:
 def is_scheduled() -> bool:
     """Return whether the current run is of a deployment, so its parameters come from the server."""
     return own_deployment.id is not None
-
-
-class _BusyError(Exception):
-    """Another process holds the lock."""
 
 
 @contextmanager

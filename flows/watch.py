@@ -98,7 +98,7 @@ def report_drift(watched: Watched, settings: Settings) -> None:
     name = outcome.model.name
     emit_event(
         EVENT,
-        resource={"prefect.resource.id": f"oncoshift.model.{name}", "prefect.resource.name": name},
+        resource={"prefect.resource.id": build_resource(name), "prefect.resource.name": name},
         payload={
             "batch": outcome.batch,
             "alarms": list(outcome.alarms),
@@ -108,6 +108,11 @@ def report_drift(watched: Watched, settings: Settings) -> None:
         },
     )
     client.set_tag(watched.run, REPORTED, get_time())
+
+
+def build_resource(model: str) -> str:
+    """Build the id of a registered model as the resource of its drift."""
+    return f"oncoshift.model.{model}"
 
 
 def main(argv: list[str] | None = None) -> int:

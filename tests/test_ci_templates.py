@@ -30,3 +30,13 @@ def test_what_a_template_calls_is_there(name: str) -> None:
         else:
             assert re.search(rf"^FROM .* AS {words[words.index('--target') + 1]}$", dockerfile, re.MULTILINE)
     assert {words[0] for program, words in steps if program == "oncoshift"} == {"pull", "promote"}
+
+
+def test_gitlabs_containers_get_what_tests_on_postgresql_would_be_skipped_without() -> None:
+    """GitHub's machines have it."""
+    jobs = yaml.safe_load((REPOSITORY / "ci" / "gitlab.yml").read_text())
+    scripts = {name: job["script"] for name, job in jobs.items() if isinstance(job, dict) and "script" in job}
+    testing = {name: script for name, script in scripts.items() if any("make test" in line for line in script)}
+    assert set(testing) == {"test", "night"}
+    for script in testing.values():
+        assert re.search(r"apt-get install .*\bpostgresql\b", script[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.automations import NOTICES
 from oncoshift.cli import COMMANDS, build_parser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -57,3 +59,25 @@ def test_the_modules_of_the_recipes_can_be_imported(tmp_path: Path) -> None:
     for name, code in modules:
         (tmp_path / name).write_text(textwrap.dedent(code), encoding="utf-8")
         runpy.run_path(str(tmp_path / name))
+
+
+def test_the_runbook_has_a_row_for_each_check_of_doctor_and_each_notification() -> None:
+    package = REPOSITORY / "src" / "oncoshift"
+    checks = set()
+    for file in (package / "commands" / "doctor.py", *(package / "maintenance").glob("*_checks.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+                check, level = (each.value if isinstance(each, ast.Constant) else "" for each in node.args[:2])
+                checks |= {str(check)} if level != "ok" else set()
+    assert len(checks) > 10
+    wanted = {f"doctor: {f'`{check}`' if check else 'the package'}" for check in checks}
+    wanted |= {f"notification: {name}" for name in NOTICES}
+    told = set()
+    alarms = (
+        (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8").partition("## Alarms")[2].partition("## ")[0]
+    )
+    for row in re.findall(r"^\|[^|]+\|([^|]+)\|", alarms, flags=re.MULTILINE):
+        for source in row.strip().split("; "):
+            kind, _, names = source.partition(": ")
+            told |= {f"{kind}: {name}" for name in names.split(", ")}
+    assert wanted <= told, wanted - told

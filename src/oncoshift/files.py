@@ -122,6 +122,15 @@ def hold_lock(path: Path, busy: Callable[[], Exception] | None = None) -> Iterat
         os.close(file)
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a file that is there; see `hold_lock`."""
+    try:
+        with hold_lock(path, busy=BlockingIOError):
+            return False
+    except BlockingIOError:
+        return True
+
+
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:

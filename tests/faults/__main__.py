@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import re
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from faults.damage import damage_everything
+from faults.damage import damage_everything, mounting_small_disk
 from faults.kills import kill_in_all_stages
 from faults.outages import lose_answers, lose_tracking_server, restart_postgresql
 
@@ -33,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults")
     parser.add_argument("--only", choices=tuple(_FAULTS), action="append", help="some of the faults; default: all")
     parser.add_argument("--rounds", type=int, default=3, help="retrainings that are killed 22 times each")
-    parser.add_argument("--write", type=Path, help="the document whose table is replaced")
+    parser.add_argument("--write", type=Path, help="the document whose table is brought up to date")
     given = parser.parse_args()
     rows: list[Seen] = []
     for name in given.only or _FAULTS:
@@ -43,16 +42,31 @@ def main() -> None:
                 rows.append(row)
                 print(f"{name}, {time.monotonic() - began:.0f} s: {row[0]}: {row[1]}", flush=True)
     if given.write is not None:
-        write_table(given.write, rows)
+        write_table(given.write, rows, replace=given.only is None)
     print(json.dumps({"benchmark": "faults", "figures": dict(rows)}, ensure_ascii=False))
 
 
-def write_table(path: Path, rows: list[Seen]) -> None:
-    """Replace the table between the two marks of a document."""
+def write_table(path: Path, rows: list[Seen], *, replace: bool = False) -> None:
+    """Bring the table between the two marks of a document up to date.
+
+    Args:
+        path: of the document.
+        rows: what was seen; each takes the place of the row of the same fault, whatever its
+            numbers, and others are appended.
+        replace: whether rows of other faults go.
+    """
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    table = ["| fault | what came of it |", "|---|---|", *(f"| {fault} | {seen} |" for fault, seen in rows)]
-    path.write_text("\n".join([f"{before}{BEGIN}", "", *table, "", f"{END}{after}"]), encoding="utf-8")
+    table, _, after = rest.partition(END)
+    kept = [] if replace else [line for line in table.splitlines() if line.startswith("| ")][1:]
+    lines = {_name_fault(line): line for line in kept}
+    lines |= {_name_fault(line): line for line in (f"| {fault} | {seen} |" for fault, seen in rows)}
+    new = ["| fault | what came of it |", "|---|---|", *lines.values()]
+    path.write_text("\n".join([f"{before}{BEGIN}", "", *new, "", f"{END}{after}"]), encoding="utf-8")
+
+
+def _name_fault(line: str) -> str:
+    """Return the fault of a row without its numbers, which differ from run to run."""
+    return re.sub(r"\d+", "", line.split(" | ")[0])
 
 
 def _kill(folder: Path, rounds: int) -> Iterator[Seen]:
@@ -84,20 +98,9 @@ def _restart_postgresql(folder: Path, _: int) -> Iterator[Seen]:
 
 
 def _damage(folder: Path, _: int) -> Iterator[Seen]:
-    with _small_disk(folder / "disk") as disk:
+    with mounting_small_disk(folder / "disk") as disk:
         for fault, words in damage_everything(folder, disk):
             yield fault, words.replace(str(folder), "").replace("|", "\\|")
-
-
-@contextmanager
-def _small_disk(path: Path) -> Iterator[Path]:
-    """Mount a file system of 3 GB in memory."""
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3g", "tmpfs", str(path)], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 _FAULTS: dict[str, Callable[[Path, int], Iterator[Seen]]] = {

@@ -7,7 +7,8 @@ project must equal its twin, to which nothing happened.
 from __future__ import annotations
 
 import signal
-from contextlib import suppress
+import subprocess
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,6 +30,21 @@ _GROUPS = 8
 
 Seen = tuple[str, str]
 """A fault, and what came of it."""
+
+
+@contextmanager
+def mounting_small_disk(path: Path) -> Iterator[Path]:
+    """Mount a file system of 3 GB in memory.
+
+    Raises:
+        CalledProcessError: the system does not allow it.
+    """
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3g", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def damage_everything(folder: Path, disk: Path) -> Iterator[Seen]:

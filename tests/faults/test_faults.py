@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from faults.damage import damage_everything, mounting_small_disk
 from faults.kills import kill_in_all_stages
 from faults.outages import lose_answers, lose_tracking_server, restart_postgresql
 
@@ -29,3 +32,14 @@ def test_answers_that_are_lost_double_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_study_goes_on_when_postgresql_was_restarted_and_a_worker_killed(tmp_path: Path, mode: str) -> None:
     restart_postgresql(tmp_path, mode, seconds=5)
+
+
+def test_damaged_files_a_full_disk_and_a_second_scheduler_lose_nothing(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(mounting_small_disk(tmp_path / "disk"))
+        except subprocess.CalledProcessError:
+            pytest.skip("a tmpfs may not be mounted here: run it as root, in a container with CAP_SYS_ADMIN")
+        seen = dict(damage_everything(tmp_path, disk))
+    assert "make room" in seen["the disk full in registration"]
+    assert len(seen) == 7

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from prefect import get_client
-from prefect.cli.deploy._triggers import _initialize_deployment_triggers
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import AutomationSort, FlowRunSort
 from prefect.events import emit_event
 from prefect.states import Completed, Failed, Pending, Running, Suspended
+from support.tiny_tiles import write_tree
 
+from flows import data
 from flows.automations import NOTIFY_URL, bring_up_to_date, build_notifications, build_trigger_automations
+from flows.deployments import read_deployments
 from flows.retrain import retrain
 
 if TYPE_CHECKING:
@@ -28,15 +34,11 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
+    from flows.deployments import ServedDeployment
+
 pytestmark = pytest.mark.usefixtures("lasting_server")
 
-TRIGGER = {
-    "name": "retrain at drift",
-    "expect": ["oncoshift.drift"],
-    "match": {"prefect.resource.id": "oncoshift.model.*"},
-    "for_each": ["prefect.resource.id"],
-    "within": 86400,
-}
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -82,21 +84,62 @@ def report_drift(model: str) -> None:
     emit_event("oncoshift.drift", resource={"prefect.resource.id": f"oncoshift.model.{model}"}, payload={"batch": "b"})
 
 
-def test_drift_starts_one_retraining_for_each_model_in_a_cool_down(client: SyncPrefectClient) -> None:
-    deployment = client.create_deployment(flow_id=client.create_flow(retrain), name="at-drift")
+def read_own(folder: Path) -> list[ServedDeployment]:
+    """Read the deployment `retrain` of the project's list, and a copy of it for lung."""
+    listed = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    (kidney,) = (each for each in listed if each["name"] == "retrain")
+    lung = {**kidney, "name": "retrain-lung", "parameters": {"target": "lung", "sources": ["colon"]}}
+    path = folder / "prefect.yaml"
+    path.write_text(yaml.safe_dump({"deployments": [kidney, lung]}))
+    return read_deployments(path)
+
+
+def test_drift_starts_one_retraining_of_its_own_model_in_a_cool_down(client: SyncPrefectClient, tmp_path: Path) -> None:
+    flow = client.create_flow(retrain)
+    kidney, lung = (client.create_deployment(flow_id=flow, name=name) for name in ("kidney", "lung"))
 
     def register() -> None:
-        bring_up_to_date(build_trigger_automations(deployment, _initialize_deployment_triggers("retrain", [TRIGGER])))
+        own = zip((kidney, lung), read_own(tmp_path), strict=True)
+        bring_up_to_date([core for made, each in own for core in build_trigger_automations(made, each.triggers)])
 
     register()
     report_drift("oncoshift-kidney")
-    wait_until(lambda: len(list_runs(client, deployment)) == 1, "a retraining")
+    wait_until(lambda: len(list_runs(client, kidney)) == 1, "a retraining")
     register()  # as a restart of `flows.serve` does
     for model in ("oncoshift-kidney", "oncoshift-lung"):
         report_drift(model)
-    wait_until(lambda: len(list_runs(client, deployment)) == 2, "a retraining for the other model")
+    wait_until(lambda: len(list_runs(client, lung)) == 1, "a retraining of the other model")
     time.sleep(2)  # the events are taken in their order: the second of the first model came before
+    assert (len(list_runs(client, kidney)), len(list_runs(client, lung))) == (1, 1)
+
+
+def test_a_new_version_of_the_data_starts_a_retraining_once(
+    client: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "data" / "raw", groups=1, tiles=1)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    deployment = client.create_deployment(flow_id=client.create_flow(retrain), name="at-new-data")
+    triggers: list[Any] = read_own(tmp_path)[0].triggers
+    for cool_down in (timedelta(hours=1), timedelta(0)):  # which a second start changes
+        for trigger in triggers:
+            trigger.within = cool_down
+        bring_up_to_date(build_trigger_automations(deployment, triggers))
+
+    for count in (1, 2):
+        assert data.main([]) == 0
+        assert capsys.readouterr().out.endswith(", reported as oncoshift.data\n")
+        wait_until(lambda count=count: len(list_runs(client, deployment)) == count, "a retraining")  # type: ignore[misc]
+        assert data.main([]) == 0
+        assert capsys.readouterr().out.endswith(", as reported before\n")
+        (tmp_path / "data" / "raw" / "kidney" / "new.png").write_bytes(b"new")
+    time.sleep(2)
     assert len(list_runs(client, deployment)) == 2
+
+    assert data.main(["--set", f"ingest.root={tmp_path.parent}"]) == 2
+    assert "prefect event emit oncoshift.data --resource-id" in capsys.readouterr().err
 
 
 def test_overlapping_schedules_with_different_parameters_both_start(client: SyncPrefectClient) -> None:

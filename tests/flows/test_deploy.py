@@ -24,7 +24,7 @@ LISTED = {
     "concurrency_limit": 1,
     "parameters": {"target": "lung", "sources": ["colon", "kidney"]},
     "schedules": [{"slug": "nightly", "cron": "0 2 * * *", "timezone": "UTC"}],
-    "triggers": [{"name": "retrain at new data", "expect": ["oncoshift.data"]}],
+    "triggers": [{"name": "at new data", "expect": ["oncoshift.data"]}],
 }
 
 
@@ -63,7 +63,7 @@ def test_each_deployment_comes_with_pool_schedule_trigger_and_folder(
     assert [(schedule.slug, schedule.active) for schedule in made.schedules] == [("nightly", False)]
     assert made.global_concurrency_limit is not None
     assert made.global_concurrency_limit.limit == 1
-    assert automations == ["retrain at new data"]
+    assert automations == ["lung at new data"]
 
 
 def test_every_pool_that_is_not_there_is_told_before_anything_is_deployed(

@@ -31,6 +31,25 @@ def test_the_projects_own_list_is_what_prefect_deploy_reads() -> None:
     ]
 
 
+def test_a_copy_of_a_deployment_follows_the_drift_of_its_own_model(tmp_path: Path) -> None:
+    (retrain,) = (each for each in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+                  if each["name"] == "retrain")  # fmt: skip
+    lung = {**retrain, "name": "retrain-lung", "parameters": {"target": "lung", "sources": ["colon"]}}
+    others = {**lung, "name": "all", "triggers": [{"expect": ["oncoshift.drift"], "match": {"id": "*"}}]}
+    path = tmp_path / "prefect.yaml"
+    path.write_text(yaml.safe_dump({"deployments": [retrain, lung, others]}))
+    triggers: list[Any] = [trigger for each in read_deployments(path) for trigger in each.triggers]
+    assert [trigger.name for trigger in triggers] == [
+        "retrain at drift", "retrain at new data", "retrain-lung at drift", "retrain-lung at new data",
+        "all__automation_1",
+    ]  # fmt: skip
+    of_drift = [trigger.match.root for trigger in triggers if trigger.expect == {"oncoshift.drift"}]
+    kidney, own, given = of_drift
+    assert kidney == {"prefect.resource.id": "oncoshift.model.oncoshift-kidney"}
+    assert own == {"prefect.resource.id": "oncoshift.model.oncoshift-lung"}
+    assert given == {"id": "*"}
+
+
 def test_a_runner_can_send_each_flow_to_a_process_of_its_own() -> None:
     for each in read_deployments(REPOSITORY / "prefect.yaml"):
         cloudpickle_wrapped_call(each.flow)  # raises where something in it cannot be sent

@@ -16,12 +16,14 @@ from support.answering import answering
 from support.ports import find_free_port
 
 from oncoshift.cli import main
-from oncoshift.maintenance.store_checks import check_prefect
+from oncoshift.maintenance.findings import Scene
+from oncoshift.maintenance.prefect_checks import check_prefect
 from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.history import Event
 from oncoshift.registry.lease import LOCK
 from oncoshift.registry.processes import PROCESS_TAG, describe_process, has_ended, identify_machine
 from oncoshift.registry.tracking import Tracker
+from oncoshift.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,10 +129,13 @@ def test_a_damaged_champion_and_a_server_that_is_away_are_errors(
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, "application/json"), (200, "text/html")], ids=["none", "pages"])
-def test_an_address_without_prefects_api_is_told(monkeypatch: pytest.MonkeyPatch, status: int, kind: str) -> None:
+def test_an_address_without_prefects_api_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: str
+) -> None:
+    scene = Scene(tmp_path, Settings(), "sqlite:///none.db", "sqlite:///none.db", "server")
     with answering(status, kind) as address:
         monkeypatch.setenv("PREFECT_API_URL", address)
-        (finding,) = check_prefect()
+        (finding,) = check_prefect(scene)
     assert (finding.level, finding.words) == ("error", f"{address}: what answers there is not Prefect's API")
     assert finding.remedy == "set PREFECT_API_URL to the API's address, which ends in /api"
 

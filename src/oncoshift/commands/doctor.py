@@ -79,7 +79,7 @@ def _fix(finding: Finding) -> str:
 
 def _examine(context: Context) -> Iterator[Finding]:
     """Run the checks of the profile; what one of them raises is a finding, too."""
-    from oncoshift.maintenance import machine_checks, process_checks, store_checks
+    from oncoshift.maintenance import machine_checks, prefect_checks, process_checks, store_checks
 
     profile = context.arguments.profile
     yield from machine_checks.check_packages(profile)
@@ -98,7 +98,7 @@ def _examine(context: Context) -> Iterator[Finding]:
         checks += [machine_checks.check_device]
     checks += [store_checks.check_tracking]
     if profile != "serve":
-        checks += [store_checks.check_studies, lambda _: store_checks.check_prefect()]
+        checks += [store_checks.check_studies, prefect_checks.check_prefect]
     checks += [store_checks.check_models, lambda _: _check_champions(context)]
     if profile != "serve":
         checks += [process_checks.check_runs, process_checks.check_trials]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from http import HTTPStatus
 from typing import TYPE_CHECKING
-
-import requests
 
 from oncoshift.errors import OncoshiftError
 from oncoshift.maintenance.databases import exists, read_schema_version
@@ -32,8 +28,6 @@ if TYPE_CHECKING:
 
     from oncoshift.maintenance.findings import Scene
 
-_SECONDS = 5
-
 
 def open_store(scene: Scene) -> MlflowClient | None:
     """Open the store, if there is one.
@@ -58,31 +52,6 @@ def check_studies(scene: Scene) -> Iterator[Finding]:
     there = exists(scene.studies)
     words = remove_credentials(scene.studies)
     yield Finding("studies", "ok", words if there else f"{words}; made by the first study")
-
-
-def check_prefect() -> Iterator[Finding]:
-    """Check that the Prefect server answers that PREFECT_API_URL names."""
-    if not (url := os.environ.get("PREFECT_API_URL")):
-        return
-    shown = remove_credentials(url)
-    try:
-        answer = requests.get(f"{url.rstrip('/')}/health", timeout=_SECONDS)
-        is_api = answer.status_code != HTTPStatus.NOT_FOUND and "html" not in answer.headers.get("content-type", "")
-        if is_api:
-            answer.raise_for_status()
-    except requests.RequestException as error:
-        yield Finding(
-            "prefect", "error", f"{shown} does not answer ({type(error).__name__})",
-            "start it, or correct or unset PREFECT_API_URL",
-        )  # fmt: skip
-        return
-    if is_api:
-        yield Finding("prefect", "ok", shown)
-    else:
-        yield Finding(
-            "prefect", "error", f"{shown}: what answers there is not Prefect's API",
-            "set PREFECT_API_URL to the API's address, which ends in /api",
-        )  # fmt: skip
 
 
 def check_models(scene: Scene) -> Iterator[Finding]:
