@@ -76,7 +76,7 @@ def draw_slopes(pools: Sequence[tuple[str, Interval, Interval, float | None, str
             side = ("right", -0.07) if place == 0 else ("left", 1.07)
             axes.text(side[1], each.point, f"{each.point:.2f}", ha=side[0], va="center", fontsize=9)
         axes.set_title(title.replace(" ← ", "\n← "), fontsize=9)
-        axes.set_xticks([0, 1], ["source-only", method.replace(" on ", "\non ")])
+        axes.set_xticks([0, 1], ["source-only", method.replace(" on ", "\non ").replace(" without ", "\nwithout ")])
         axes.set(xlim=(-0.45, 1.45), ylim=(-0.03, 1.03))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[count:]:
