@@ -19,6 +19,7 @@ import io
 import json
 import tempfile
 import time
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -213,9 +214,12 @@ class Row:
         alarms: what passed its limit.
         shifts: by signal.
         p: by signal.
+        verdict: on the champion.
         estimate: of balanced accuracy, were the verdict trust; NaN if no tile can be judged.
         low: lower end of its interval.
         high: upper end.
+        told_low: lower end as `oncoshift watch` tells it, by the verdict; NaN where it is withheld.
+        told_high: upper end as told.
     """
 
     seed: int
@@ -225,9 +229,12 @@ class Row:
     alarms: tuple[str, ...]
     shifts: dict[str, float]
     p: dict[str, float]
+    verdict: str
     estimate: float
     low: float
     high: float
+    told_low: float
+    told_high: float
 
 
 def train_head(
@@ -240,7 +247,7 @@ def train_head(
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.pt"
         Trainer(method, data, FeatureInputs(values), settings.train, spec.seed, "x", checkpoint, lambda _: None).fit()
-    net: AdaptationNet = method.net.eval()
+    net: AdaptationNet = deepcopy(method.net).eval()  # `build` makes every method around the same network
     return net
 
 
@@ -353,15 +360,19 @@ def judge(champion: Champion, found: Profile, tiles: pd.DataFrame, seed: int, ki
     settings = Settings()
     signals = compare(champion.reference, found, settings.watch)
     drifted = [signal.name for signal in signals if signal.alarm and signal.name != "malignant"]
-    trusted = replace(champion.standing, verdict=Kind.TRUST)  # else some estimates would be withheld
-    guess = estimate(champion.reference, found, trusted, drifted, settings.evaluate)
+    trusted = replace(champion.standing, verdict=Kind.TRUST)
+    guess, told = (
+        estimate(champion.reference, found, standing, drifted, settings.evaluate)
+        for standing in (trusted, champion.standing)
+    )
     true = measure_accuracy(found, tiles)
     return Row(
         seed, kind, true, usual - true,
         tuple(signal.name for signal in signals if signal.alarm),
         {signal.name: signal.shift for signal in signals},
         {signal.name: signal.p for signal in signals},
-        *(np.nan if each is None else each for each in (guess.point, guess.low, guess.high)),
+        champion.standing.verdict.value,
+        *(np.nan if each is None else each for each in (guess.point, guess.low, guess.high, told.low, told.high)),
     )  # fmt: skip
 
 
@@ -425,7 +436,8 @@ def tabulate(rows: list[Row]) -> pd.DataFrame:
         records.append(
             {"seed": row.seed, "kind": row.kind, "accuracy": row.accuracy, "cost": row.cost,
              "alarms": ", ".join(row.alarms), "alarm": bool(row.alarms), "estimate": row.estimate, "low": row.low,
-             "high": row.high, **shifts, **p}
+             "high": row.high, "verdict": row.verdict, "told_low": row.told_low, "told_high": row.told_high,
+             **shifts, **p}
         )  # fmt: skip
     return pd.DataFrame(records)
 
@@ -444,6 +456,11 @@ def show(table: pd.DataFrame) -> None:
             f"{part['estimate'].mean():.3f}", f"{covered:.2f}",
         )  # fmt: skip
     Console(width=150).print(shown)
+
+
+def _share(true: pd.Series) -> float | None:
+    """Return the share of what is true; None where there is nothing."""
+    return round(float(true.mean()), 3) if len(true) else None
 
 
 def main() -> None:
@@ -466,8 +483,11 @@ def main() -> None:
     unchanged = table[table["kind"] == "none"]
     costly = table[(table["kind"] != "none") & (table["cost"] > COSTLY)]
     covered = (table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])
+    told = table[table["told_low"].notna()]
+    told_covered = (told["told_low"] <= told["accuracy"]) & (told["accuracy"] <= told["told_high"])
     error = (table["estimate"] - table["accuracy"]).abs()
     print(f"each batch: {BATCHES}; {time.monotonic() - began:.0f} s")
+    verdicts = table.drop_duplicates("seed")["verdict"].value_counts()
     figures = {
         "batches": len(table),
         "unchanged": len(unchanged),
@@ -477,6 +497,11 @@ def main() -> None:
         "estimate_error_unchanged": round(float(error[unchanged.index].mean()), 3),
         "estimate_covered_unchanged": round(float(covered[unchanged.index].mean()), 3),
         "estimate_covered_costly": round(float(covered[costly.index].mean()), 3),
+        "verdicts": ", ".join(f"{kind} {count}" for kind, count in verdicts.items()),
+        "told": len(told),
+        "told_covered_unchanged": _share(told_covered[told.index.intersection(unchanged.index)]),
+        "told_costly": len(told.index.intersection(costly.index)),
+        "told_covered_costly": _share(told_covered[told.index.intersection(costly.index)]),
         "failed_verdict": failed["verdict"],
         "failed_true": failed["true"],
         "failed_confidence": failed["confidence"],

@@ -142,7 +142,7 @@ def test_a_new_version_of_the_data_starts_a_retraining_once(
     assert "prefect event emit oncoshift.data --resource-id" in capsys.readouterr().err
 
 
-def test_overlapping_schedules_with_different_parameters_both_start(client: SyncPrefectClient) -> None:
+def test_overlapping_schedules_with_different_parameters_are_both_planned(client: SyncPrefectClient) -> None:
     """Prefect's issue 17550: of two schedules that are due together, one was lost."""
     cron = CronSchedule(cron="0 2 * * *")
     schedules = [DeploymentScheduleCreate(schedule=cron, slug=each, parameters={"target": each}) for each in "ab"]
