@@ -9,7 +9,7 @@
 #   the registry instead: -e MODEL_URI=models:/oncoshift-kidney@champion -e MLFLOW_TRACKING_URI=http://mlflow:5000
 #
 #   docker build --target server -t oncoshift-server .
-#   MLflow and Prefect as servers on PostgreSQL and S3, and Prefect's worker for Kubernetes; see compose.yaml.
+#   MLflow and Prefect as servers on PostgreSQL and S3, and Prefect's workers for Docker and Kubernetes; see compose.yaml.
 
 ARG PYTHON=3.11.14-slim-bookworm
 
@@ -23,11 +23,17 @@ RUN useradd --create-home --uid 1000 oncoshift
 
 
 FROM base AS server
-COPY constraints.txt /tmp/constraints.txt
-# Names alone: constraints.txt has the versions that were tested together. Neither torch nor oncoshift is among them.
+WORKDIR /opt/oncoshift
+COPY constraints.txt ./
+# Names alone: constraints.txt has the versions that were tested together. torch is not among them.
 # hadolint ignore=DL3013
-RUN pip install --constraint /tmp/constraints.txt \
-    asyncpg boto3 fastapi "mlflow[auth]" prefect prefect-kubernetes psycopg2-binary sqlalchemy
+RUN pip install --constraint constraints.txt \
+    asyncpg boto3 fastapi "mlflow[auth]" prefect prefect-docker prefect-kubernetes psutil psycopg2-binary sqlalchemy \
+    xxhash
+COPY pyproject.toml README.md ./
+COPY src ./src
+# Alone: MLflow asks oncoshift.registry.roles who may promote, and that imports nothing else of what oncoshift needs.
+RUN pip install --no-deps .
 # Prefect writes the pages of its UI at the start, by itself beside its code, which is not writable.
 ENV HEALTH_URL=http://127.0.0.1:5000/health \
     PREFECT_UI_STATIC_DIRECTORY=/tmp/prefect-ui

@@ -1,6 +1,8 @@
 """The deployments of prefect.yaml for workers: hands each to its work pool at PREFECT_API_URL.
 
-    python -m flows.deploy [--file prefect.yaml]
+    python -m flows.deploy [--file prefect.yaml] [--pool NAME] [--set KEY=VALUE]
+
+`--pool` hands all to one pool, whatever the file names; `--set` gives a setting to all runs.
 
 A work pool is made once, by `prefect work-pool create process --type process`, and served by any
 number of workers: `prefect worker start --pool process`. A worker finds flows and settings in the
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +51,9 @@ def deploy(given: argparse.Namespace) -> None:
             of its API; a deployment has no work pool, or the server lacks one of the pools.
         UnavailableError: the server does not answer.
     """
-    deployments = read_deployments(given.file)
+    deployments = read_deployments(given.file, given.overrides)
+    if given.pool is not None:
+        deployments = [replace(each, work_pool={"name": given.pool}) for each in deployments]
     if without := [each.name for each in deployments if not each.work_pool]:
         raise SettingsError(f"{given.file}: {', '.join(without)} has no work_pool; name the one whose workers run it")
     url = get_current_settings().api.url
@@ -126,6 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Hand deployments to work pools; `oncoshift.errors` lists the exit codes."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description="Hand deployments to work pools.")
     parser.add_argument("--file", type=Path, default=PROJECT / "prefect.yaml", help="list of deployments")
+    parser.add_argument("--pool", help="work pool for all of them, with its own variables; default: as the file says")
+    parser.add_argument(
+        "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help="a setting for all runs"
+    )
     given = parser.parse_args(argv)
     return run_program(lambda: deploy(given))
 

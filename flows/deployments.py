@@ -26,7 +26,7 @@ from flows.watch import build_resource
 from oncoshift.errors import OncoshiftError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from prefect.events import DeploymentTriggerTypes
@@ -58,8 +58,12 @@ class ServedDeployment:
         return f"{self.flow.name}/{self.options['name']}"
 
 
-def read_deployments(path: Path) -> list[ServedDeployment]:
+def read_deployments(path: Path, overrides: Sequence[str] = ()) -> list[ServedDeployment]:
     """Read the deployments of a prefect.yaml, and check what their runs would be given.
+
+    Args:
+        path: the file.
+        overrides: settings for all flows that have a parameter `overrides`, after the file's own.
 
     Raises:
         SettingsError: one line with the file, the deployment, and what is wrong in it.
@@ -70,12 +74,14 @@ def read_deployments(path: Path) -> list[ServedDeployment]:
         raise SettingsError(f"{path}: no such file; it lists what runs when") from None
     except (KeyError, TypeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: expected a mapping with the list `deployments`: {_to_line(error)}") from None
-    return [_read_deployment(each, f"{path}, deployment {each.get('name')}") for each in listed]
+    return [_read_deployment(each, overrides, f"{path}, deployment {each.get('name')}") for each in listed]
 
 
-def _read_deployment(given: dict[str, Any], where: str) -> ServedDeployment:
+def _read_deployment(given: dict[str, Any], overrides: Sequence[str], where: str) -> ServedDeployment:
     try:
         flow: Flow[..., Any] = load_flow_from_entrypoint(given["entrypoint"], use_placeholder_flow=False)
+        if overrides and "overrides" in flow.parameters.properties:
+            given = _add_overrides(given, overrides)
         schedules = [
             DeploymentScheduleCreate.model_validate(_schedule_config_to_deployment_schedule(each))
             for each in given.get("schedules") or ()
@@ -101,6 +107,18 @@ def _list_own_triggers(given: dict[str, Any]) -> list[dict[str, Any]]:
             named["match"] = {"prefect.resource.id": build_resource(model)}
         own.append(named)
     return own
+
+
+def _add_overrides(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Add overrides to a deployment's parameters, and to the schedules that have overrides."""
+
+    def add(holder: dict[str, Any]) -> dict[str, Any]:
+        parameters = holder.get("parameters") or {}
+        return {**holder, "parameters": {**parameters, "overrides": [*(parameters.get("overrides") or ()), *overrides]}}
+
+    schedules = given.get("schedules") or ()
+    own = [add(each) if "overrides" in (each.get("parameters") or {}) else each for each in schedules]
+    return {**add(given), "schedules": own}
 
 
 def _list_parameters(served: ServedDeployment) -> Iterator[dict[str, Any]]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from prefect import get_client
+from prefect.blocks.system import Secret
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.sorting import AutomationSort, DeploymentSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows.deploy import main
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
-LISTED = {
+LISTED: dict[str, Any] = {
     "name": "lung",
     "entrypoint": "flows.retrain.retrain",
     "work_pool": {"name": "process", "job_variables": {"env": {"A": "b"}}},
@@ -64,6 +67,36 @@ def test_each_deployment_comes_with_pool_schedule_trigger_and_folder(
     assert made.global_concurrency_limit is not None
     assert made.global_concurrency_limit.limit == 1
     assert automations == ["lung at new data"]
+
+
+def test_a_pool_and_settings_are_given_to_all(lasting_server: None, tmp_path: Path) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="others", type="process"))
+    own = {"slug": "own", "cron": "0 3 * * *", "parameters": {"overrides": ["seed=1"]}}
+    plain = {"slug": "plain", "cron": "0 2 * * *"}
+    listed = write(tmp_path, {**LISTED, "name": "all", "schedules": [own, plain], "triggers": []})
+    assert main(["--file", listed, "--pool", "others", "--set", "gate.approval=human"]) == 0
+    with get_client(sync_client=True) as client:
+        made = client.read_deployment_by_name("retrain/all")
+    assert (made.work_pool_name, made.job_variables) == ("others", {})
+    assert made.parameters == {**LISTED["parameters"], "overrides": ["gate.approval=human"]}
+    schedules = {each.slug: each.parameters for each in made.schedules}
+    assert schedules == {"own": {"overrides": ["seed=1", "gate.approval=human"]}, "plain": {}}
+    assert main(["--file", listed, "--set", "gate.approval=nobody"]) == 2
+
+
+def test_a_worker_gets_the_secret_that_the_documented_form_names(lasting_server: None) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    (form,) = re.findall(r"PGPASSWORD: '(.*)'", text)
+
+    async def resolve() -> Any:
+        await Secret(value="of-a-test-only").asave("db", overwrite=True)
+        variables = {"env": {"PGPASSWORD": form}}
+        template = ProcessWorker.get_default_base_job_template()
+        made: Any = await ProcessJobConfiguration.from_template_and_values(template, variables)
+        return made.env["PGPASSWORD"]
+
+    assert asyncio.run(resolve()) == "of-a-test-only"
 
 
 def test_every_pool_that_is_not_there_is_told_before_anything_is_deployed(

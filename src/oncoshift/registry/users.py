@@ -1,4 +1,4 @@
-"""Users of an MLflow server with basic-auth, each with a generated password and a role."""
+"""Users of an MLflow server with basic-auth, each with a password and a role."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ PERMISSIONS = {
 _PASSWORD_BYTES = 24
 
 
-def add_user(uri: str, name: str, role: str) -> str:
+def add_user(uri: str, name: str, role: str, password: str | None = None) -> str:
     """Create a user with a role, or give a user that exists this role alone and a new password.
 
     Args:
         uri: an MLflow server with basic-auth; the caller's credentials, in MLflow's variables, are
             an administrator's.
         name: name of the user.
-        role: one of `roles.PERMISSIONS`.
+        role: one of `PERMISSIONS`.
+        password: of at least twelve characters; None: one is generated.
 
     Returns:
-        The generated password.
+        The password.
 
     Raises:
         RegistryError: the server has no users, or refuses.
@@ -47,7 +48,7 @@ def add_user(uri: str, name: str, role: str) -> str:
     """
     check_server(uri)
     client = cast("AuthServiceClient", get_app_client("basic-auth", tracking_uri=uri))
-    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    password = password or secrets.token_urlsafe(_PASSWORD_BYTES)
     try:
         _set_password(client, name, password)
         wanted = _ensure_role(client, role)
