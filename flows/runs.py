@@ -156,11 +156,10 @@ def holding_gpu(run: UUID | str, say: Callable[[str], object]) -> Iterator[None]
                     stack.enter_context(concurrency(GPU, occupy=1, timeout_seconds=seconds))
                     break
                 except TimeoutError:
-                    if told:
-                        end_dead_runs(own=OWN_SERVER in os.environ, waiting=run)
-                    else:
+                    if not told:
                         say(_WAITS)
                     told = True
+                    end_dead_runs(own=OWN_SERVER in os.environ, waiting=run)
         yield
 
 

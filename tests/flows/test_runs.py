@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,8 +109,7 @@ def test_runs_whose_process_is_gone_are_ended_and_give_their_places_back(home: P
 def test_a_run_that_waits_for_the_gpu_of_a_killed_one_gets_it(
     home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for seconds in ("_TELL_SECONDS", "_LOOK_AGAIN_SECONDS"):
-        monkeypatch.setattr(runs, seconds, 1)
+    monkeypatch.setattr(runs, "_TELL_SECONDS", 1)
     internal = logging.getLogger("prefect._internal")
     monkeypatch.setattr(internal, "propagate", True)
     monkeypatch.setattr(logging.getLogger("prefect"), "propagate", True)
@@ -118,7 +118,9 @@ def test_a_run_that_waits_for_the_gpu_of_a_killed_one_gets_it(
         ensure_gpu_limit()
         client.increment_concurrency_slots([GPU], slots=1, mode="concurrency")
         killed, waits = (client.create_flow_run(nothing, state=Running()) for _ in range(2))
+        began = time.monotonic()
         with holding_run_lock(waits.id), runs.holding_gpu(waits.id, said.append):
+            assert time.monotonic() - began < runs._LOOK_AGAIN_SECONDS, "it looks at once"
             assert client.read_flow_run(killed.id).state_name == "Crashed"
             assert client.read_global_concurrency_limit_by_name(GPU).active_slots == 1
         assert said == [runs._WAITS]
