@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -106,6 +107,16 @@ def test_a_candidate_counts_without_the_sources_that_it_left_out_and_the_page_sh
     assert "| lung ← colon, breast | dann | breast (-0.50) | 0.625 [" in page
     assert "dann without breast (chosen)" in page
     assert page.count("mcc without contradicting sources") == 0
+
+
+@pytest.mark.parametrize(("accuracy", "claimed"), [(0.75, False), (1.25, True)])
+def test_the_page_does_not_claim_to_beat_the_paper_where_it_does_not(accuracy: float, claimed: bool) -> None:
+    chosen = measured(Row(POOL, "dann", "none"), accuracy, Kind.TRUST, 0.9)
+    results = make_results(settings=replace_values(SETTINGS, {"paper.methods": ["dann"]}))
+    results = replace(results, rows=[each for each in results.rows if each.row != chosen.row] + [chosen])
+    (row,) = results.chosen
+    assert (row.row.accuracy > 0.956) is claimed
+    assert ("paper is beaten on lung without labels: its DANN has 0.956" in render_page(results, ())) is not claimed
 
 
 def test_verdicts_are_counted_on_the_picked_seed() -> None:

@@ -89,7 +89,7 @@ def _list_cells(results: Results, explained: ExplainedPair) -> tuple[str, ...]:
     converged, maps = explained.count_converged()
     return (
         str(explained.pool),
-        results.name_candidate(row.method, row.variant),
+        results.name_candidate(row.method, row.variant, explained.pair.chosen.without),
         f"{found.tiles}, {found.groups}",
         _percent(found.first.area),
         _percent(found.first.share),

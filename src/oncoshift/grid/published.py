@@ -1,7 +1,8 @@
-"""Figures of arXiv 2601.14678, to lay beside ours.
+"""Published figures to lay beside ours.
 
-Those of DANN are from its abstract, the others from the run logs in its authors' repository,
-github.com/JustinCheung168/domain-adaptation-multi-cancer: accuracy of one seed, split by image.
+Those of arXiv 2601.14678 are accuracies of one seed, split by image: those of DANN from its
+abstract, the others from the run logs in its authors' repository,
+github.com/JustinCheung168/domain-adaptation-multi-cancer.
 """
 
 from __future__ import annotations
@@ -22,3 +23,20 @@ DANN: dict[tuple[str, str], float] = {
     ("lung", "reinhard"): 0.6660, ("breast", "reinhard"): 0.8129, ("colon", "reinhard"): 0.8336,
 }  # fmt: skip
 """DANN by target and stain variant, from the two other organs of lung, breast and colon."""
+
+_WILDS_2 = "[WILDS 2.0](https://arxiv.org/abs/2112.05090), table 2"
+
+WILDS: tuple[tuple[str, str, str], ...] = (
+    ("source-only, augmented", "82.0 (7.4)", _WILDS_2),
+    ("DANN", "68.4", _WILDS_2),
+    ("FixMatch", "71.0", _WILDS_2),
+    ("Noisy Student", "86.7 (1.7)", _WILDS_2),
+    ("SwAV", "91.4 (2.0)", _WILDS_2),
+    (
+        "linear probe on frozen H-optimus-0, not adapted",
+        "98.2 (0.1)",
+        "its [model card](https://github.com/bioptimus/releases/tree/main/models/h-optimus/v0)",
+    ),
+)
+"""Camelyon17-WILDS: model, accuracy on the test hospital in % with the standard deviation over
+trainings, and who published it."""
