@@ -458,8 +458,8 @@ def _render_limits(results: Results) -> str:
         "  the spread of seeds.",
     ]
     lines += [
-        f"- That the paper is beaten on {each.pool.target} without labels: its DANN has {_paper_dann(each.pool)}, what\n"
-        f"  is chosen here {each.row.accuracy:.3f}."
+        f"- That the paper is beaten on {each.pool.target} without labels: its DANN has {_paper_dann(each.pool)},\n"
+        f"  what is chosen here {each.row.accuracy:.3f}."
         for each in results.chosen
         if _is_papers(each.pool) and each.row.accuracy < _find_paper_dann(each.pool.target)
     ]
