@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 TESTS = REPOSITORY / "tests"
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
 
 
 def write_schedules(project: Project, *schedules: dict[str, Any]) -> None:

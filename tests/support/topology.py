@@ -1,31 +1,41 @@
-"""The servers of a team: PostgreSQL, an S3 store, and MLflow with log-in."""
+"""The servers of a team: PostgreSQL, an S3 store, and MLflow with log-in and roles."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import pytest
 import requests
 from sqlalchemy import NullPool, create_engine, make_url, text
 from support.ports import find_free_port
 from support.postgresql import making_database
+from support.servers_image import hide_what_it_lacks
+
+from oncoshift.cli import main
+from oncoshift.registry.users import PROMOTER, TRAINER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 BUCKET = "oncoshift"
 ADMIN = "admin"
-TRAINER = "trainer"
+WORKER = "worker"
+APPROVER = "anna"
 PASSWORD = "of-a-test-only"  # noqa: S105
-"""Password of both users; MLflow wants twelve characters."""
+"""Password of all users; MLflow wants twelve characters."""
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_AUTH = _REPOSITORY / "deploy" / "kubernetes" / "auth.ini"
 
 _START_SECONDS = 300
 _S3 = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -50,11 +60,7 @@ class Tracking:
     @property
     def environment(self) -> dict[str, str]:
         """What a worker needs to log in; it knows neither database nor S3 store."""
-        return {
-            "MLFLOW_TRACKING_URI": self.uri,
-            "MLFLOW_TRACKING_USERNAME": TRAINER,
-            "MLFLOW_TRACKING_PASSWORD": PASSWORD,
-        }
+        return {"MLFLOW_TRACKING_URI": self.uri, **log_in(WORKER)}
 
     def list_objects(self) -> list[str]:
         """List the keys of all objects in the S3 store."""
@@ -67,7 +73,9 @@ class Tracking:
 def running_tracking(folder: Path) -> Iterator[Tracking]:
     """Run PostgreSQL, the S3 store and MLflow for as long as the block does.
 
-    The test is skipped without PostgreSQL. The users are `ADMIN` and `TRAINER`.
+    The test is skipped without PostgreSQL. MLflow runs with the configuration that is shipped, and
+    without what the servers' image lacks. Its users are `ADMIN`, a trainer `WORKER` and a promoter
+    `APPROVER`.
 
     Args:
         folder: for logs and the configuration of log-in.
@@ -79,12 +87,9 @@ def running_tracking(folder: Path) -> Iterator[Tracking]:
         moto = "import sys; from moto.server import main; main(sys.argv[1:])"
         stack.enter_context(_running(["-c", moto, "-H", "127.0.0.1", "-p", str(port)], s3, folder / "s3.log", {}))
         _connect_to_s3(s3).create_bucket(Bucket=BUCKET)
-        users = folder / "users.ini"
-        users.write_text(
-            f"[mlflow]\ndefault_permission = READ\nadmin_username = {ADMIN}\n"
-            f"database_uri = {create_database(database, 'users')}\n"
-            "auth_cache_ttl_seconds = 60\n"  # a hash of every request's password would cost most of its time
-        )
+        users = folder / "auth.ini"
+        shipped, accounts = _AUTH.read_text(), create_database(database, "users")
+        users.write_text(re.sub("^database_uri = .*$", f"database_uri = {accounts}", shipped, flags=re.MULTILINE))
         command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1"]
         command += ["--app-name", "basic-auth", "--allowed-hosts", f"127.0.0.1:{mlflow}"]
         command += ["--backend-store-uri", create_database(database, "mlflow")]
@@ -94,11 +99,12 @@ def running_tracking(folder: Path) -> Iterator[Tracking]:
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
             "MLFLOW_S3_ENDPOINT_URL": s3,
+            "PYTHONPATH": os.pathsep.join([str(hide_what_it_lacks(folder)), os.environ.get("PYTHONPATH", "")]),
             **_S3,
         }
         stack.enter_context(_running(command, f"{uri}/health", folder / "mlflow.log", settings))
         made = Tracking(uri, s3, database, folder / "s3.log")
-        _create_trainer(uri)
+        _create_users(uri)
         yield made
 
 
@@ -118,13 +124,24 @@ def _connect_to_s3(url: str):  # type: ignore[no-untyped-def] # boto3 has no typ
     return boto3.client("s3", endpoint_url=url, **keys)
 
 
-def _create_trainer(uri: str) -> None:
-    """Create the user of the workers, and wait for the first request, which MLflow prepares for."""
-    admin, api = (ADMIN, PASSWORD), f"{uri}/api/2.0/mlflow"
-    user = {"username": TRAINER, "password": PASSWORD}
-    requests.post(f"{api}/users/create", json=user, auth=admin, timeout=_START_SECONDS).raise_for_status()
-    search = {"max_results": 1}
-    requests.post(f"{api}/experiments/search", json=search, auth=admin, timeout=_START_SECONDS).raise_for_status()
+def log_in(user: str) -> dict[str, str]:
+    """Build the environment variables by which a user logs in."""
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+
+
+def _create_users(uri: str) -> None:
+    """Create the users, after the first request, which MLflow prepares for."""
+    search = f"{uri}/api/2.0/mlflow/experiments/search"
+    asked = requests.post(search, json={"max_results": 1}, auth=(ADMIN, PASSWORD), timeout=_START_SECONDS)
+    asked.raise_for_status()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in log_in(ADMIN).items():
+            patch.setenv(name, value)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("NEW_PASSWORD", PASSWORD)
+        patch.chdir(_REPOSITORY)
+        for user, role in {WORKER: TRAINER, APPROVER: PROMOTER}.items():
+            assert main(["user", user, "--role", role, "--password-variable", "NEW_PASSWORD"]) == 0
 
 
 @contextmanager
