@@ -139,6 +139,19 @@ class Duty:
             self.page.wait_for_timeout(SETTLE_MS)
             self.page.screenshot(path=Path(folder) / f"{name}.png")
 
+    def start_by_form(self, deployment: str, name: str) -> None:
+        """Start a run by hand in Prefect's page, whose form lists what a parameter may be."""
+        with self.open_client() as client:
+            made = client.read_deployment_by_name(deployment).id
+        self.page.goto(f"{self.prefect_address}/deployments/deployment/{made}/run")
+        self.page.get_by_role("button", name="str", exact=True).nth(1).click()  # of target, method and preset
+        self.page.locator(".p-select-button__control").first.press("ArrowDown")
+        self.page.get_by_text("dann_multi").wait_for()
+        self.keep(name)
+        self.page.keyboard.press("Escape")
+        self.page.get_by_role("button", name="None", exact=True).nth(2).click()
+        self.page.get_by_role("button", name="Submit").click()
+
     def approve(self, run: FlowRun, reason: str, name: str) -> None:
         """Answer a suspended run by hand in Prefect's page."""
         self.look(f"{name}-asks", f"{self.prefect_address}/runs/flow-run/{run.id}", "awaits approval")
@@ -163,6 +176,7 @@ def page() -> Iterator[Page]:
 def duty(project: Project, page: Page) -> Iterator[Duty]:
     """A project with all its services, for which nothing is due by the clock."""
     project.change(
+        train={"epochs": 8, "steps_per_epoch": 12},  # after which a person would approve
         tune={"trials": 0},
         retrain={"seeds": 1},
         select={"verdict": False},
@@ -193,8 +207,7 @@ def darken(project: Project, batch: Path) -> None:
 
 def test_a_day_on_duty(duty: Duty) -> None:
     assert duty.call().splitlines()[0].split() == ["MLflow:", duty.mlflow_address], "a second call changes nothing"
-    with duty.open_client() as client:
-        client.create_flow_run_from_deployment(client.read_deployment_by_name("retrain/retrain").id)
+    duty.start_by_form("retrain/retrain", "duty-0-run")
     first = duty.wait_for_run("Suspended")
     duty.approve(first, "two readers agree", "duty-1")
     duty.wait_for_run("Promoted")
@@ -203,6 +216,9 @@ def test_a_day_on_duty(duty: Duty) -> None:
     batch = duty.project.root / "incoming" / "dark"
     darken(duty.project, batch)
     duty.run("flows.watch", str(batch))
+    page = duty.project.root / "runs" / "watch" / f"{MODEL}.html"
+    duty.look("duty-2-drift", page.as_uri(), "batches over time")
+    duty.look("duty-2-automations", f"{duty.prefect_address}/automations", "retrain at drift")
     second = duty.wait_for_run("Suspended")
     assert second.id != first.id
     assert second.created_by is not None
