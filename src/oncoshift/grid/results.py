@@ -25,7 +25,7 @@ from oncoshift.methods.registry import METHODS
 from oncoshift.registry.pages import read_pages
 from oncoshift.registry.tracking import KEY_TAG
 from oncoshift.retraining.naming import describe_commit
-from oncoshift.selection.choice import choose
+from oncoshift.selection.choice import choose, name_left_out
 from oncoshift.selection.registry import VALIDATORS
 from oncoshift.selection.rule import score_row
 from oncoshift.steps.evaluate import compute_gain
@@ -190,9 +190,8 @@ class Results:
 
     def name_candidate(self, method: str, variant: str, without: Collection[str] = ()) -> str:
         """Name a method, with its stain variant unless it is the first, and sources left out."""
-        on = "" if variant == self.variants[0] else f" on {variant}"
-        left_out = f" without {' and '.join(without)}" if without else ""
-        return f"{method}{on}{left_out}"
+        on = [] if variant == self.variants[0] else [f"on {variant}"]
+        return " ".join([method, *on, *name_left_out(without)])
 
     def name_chosen(self, choice: Choice) -> str:
         """Name the chosen candidate."""

@@ -70,11 +70,6 @@ class Candidate:
     without: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def left_out(self) -> str:
-        """The source organs that it was not trained on, in words; empty if there are none."""
-        return f"without {' and '.join(self.without)}" if self.without else ""
-
-    @property
     def score(self) -> float:
         """Mean of the scores."""
         return fmean(self.scores)
@@ -128,7 +123,7 @@ class Choice:
         failures = f"; {failed} failed" if failed else ""
         missed = f"; {missing} not trained, as retrain.minutes were used up" if missing else ""
         chosen = f"{self.method} on {self.variant}" if self._has_variants else self.method
-        chosen += f" {self.chosen.left_out}" if self.chosen.without else ""
+        chosen = " ".join([chosen, *name_left_out(self.chosen.without)])
         if self.by_anchor:
             means = follow_anchor(self.candidates)
             best, *others = sorted(means.values(), reverse=True)
@@ -169,6 +164,11 @@ class Choice:
         """Return the choice as JSON values."""
         values: dict[str, Any] = _adapter().dump_python(self, mode="json")
         return values
+
+
+def name_left_out(organs: Collection[str]) -> list[str]:
+    """List the part of a candidate's name that says what was left out; nothing if nothing was."""
+    return [f"without {' and '.join(organs)}"] if organs else []
 
 
 def leave_out(settings: Settings, organs: Collection[str]) -> Settings:

@@ -21,7 +21,7 @@ import pandas as pd
 from oncoshift.errors import UntrainableError
 from oncoshift.evaluation.domains import evaluate_domains
 from oncoshift.methods.registry import METHODS
-from oncoshift.selection.choice import HEADER, Candidate, Choice, choose, leave_out
+from oncoshift.selection.choice import HEADER, Candidate, Choice, choose, leave_out, name_left_out
 from oncoshift.steps.calibration import predict_calibrated
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def screen_twice(
 def name_candidate(settings: Settings, method: str, variant: str, without: Collection[str] = ()) -> str:
     """Name a candidate: the method, the variant if there are several, and organs left out."""
     parts = [method, *([variant] if len(settings.candidate_variants) > 1 else [])]
-    return " · ".join([*parts, *([f"without {' and '.join(without)}"] if without else [])])
+    return " · ".join([*parts, *name_left_out(without)])
 
 
 def describe(selection: Selection, without: Kappas) -> Candidate:
