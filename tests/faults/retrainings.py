@@ -7,6 +7,7 @@ as a started one: it opens its own store, holds its own locks, and starts DVC; i
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import shutil
@@ -163,6 +164,7 @@ def _live(
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
+    logging.getLogger().handlers.clear()  # those of pytest, which keep a warning from the log
     os.environ.update(environ)
     os.chdir(root)
 
