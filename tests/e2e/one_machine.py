@@ -79,7 +79,8 @@ class Platform:
         """Tell whether both servers answer and the schedules are served."""
         for port, path in zip(self.ports, ("health", "api/health"), strict=True):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5).close()
-        return bool(self.find_processes("schedules")) and "to start a run at once" in self.read_log("schedules")
+        served = any("flows.serve" in process.cmdline() for process in self.find_processes("schedules"))
+        return served and "to start a run at once" in self.read_log("schedules")
 
     def read_log(self, service: str) -> str:
         """Read what a service has said since it was last started."""
