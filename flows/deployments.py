@@ -110,15 +110,16 @@ def _list_own_triggers(given: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _add_overrides(given: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Add overrides to a deployment's parameters, and to the schedules that have overrides."""
+    """Add overrides to a deployment's parameters, and to schedules and triggers with their own."""
 
     def add(holder: dict[str, Any]) -> dict[str, Any]:
         parameters = holder.get("parameters") or {}
         return {**holder, "parameters": {**parameters, "overrides": [*(parameters.get("overrides") or ()), *overrides]}}
 
-    schedules = given.get("schedules") or ()
-    own = [add(each) if "overrides" in (each.get("parameters") or {}) else each for each in schedules]
-    return {**add(given), "schedules": own}
+    def add_to_all(name: str) -> list[dict[str, Any]]:
+        return [add(each) if "overrides" in (each.get("parameters") or {}) else each for each in given.get(name) or ()]
+
+    return {**add(given), "schedules": add_to_all("schedules"), "triggers": add_to_all("triggers")}
 
 
 def _list_parameters(served: ServedDeployment) -> Iterator[dict[str, Any]]:

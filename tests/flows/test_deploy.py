@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows.deploy import main
+from flows.deployments import _add_overrides
 
 if TYPE_CHECKING:
     import pytest
@@ -130,3 +131,11 @@ def test_a_deployment_without_a_pool_and_no_server_are_told(tmp_path: Path, caps
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         assert main(["--file", write(tmp_path, LISTED)]) == 69
     assert "unset" not in capsys.readouterr().err
+
+
+def test_overrides_for_all_reach_schedules_and_triggers_that_have_their_own() -> None:
+    own, plain = {"parameters": {"overrides": ["seed=1"]}}, {"parameters": {"preset": "real"}}
+    made = _add_overrides({"schedules": [own, plain], "triggers": [own, plain]}, ["gate.approval=human"])
+    assert made["parameters"] == {"overrides": ["gate.approval=human"]}
+    for name in ("schedules", "triggers"):
+        assert made[name] == [{"parameters": {"overrides": ["seed=1", "gate.approval=human"]}}, plain]

@@ -154,6 +154,16 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any]]] = {
         f"{MODELS}/set-tag",
         {"name": MODEL, "key": LAST_TAG, "value": json.dumps({"kind": "promote", "version": "1"})},
     ),
+    "an approval": (
+        "POST",
+        "/api/2.0/mlflow/model-versions/set-tag",
+        {"name": MODEL, "version": "1", "key": "oncoshift.approval", "value": "approved"},
+    ),
+    "a version that is approved": (
+        "POST",
+        "/api/2.0/mlflow/model-versions/create",
+        {"name": MODEL, "source": "x", "tags": [{"key": "oncoshift.approval", "value": "approved"}]},
+    ),
     "another name": ("POST", f"{MODELS}/rename", {"name": MODEL, "new_name": "gone"}),
     "no model": ("DELETE", f"{MODELS}/delete", {"name": MODEL}),
     "no version": ("DELETE", "/api/2.0/mlflow/model-versions/delete", {"name": MODEL, "version": "1"}),

@@ -24,6 +24,9 @@ _SECONDS = 5
 _PAGE = 200
 _LONG = timedelta(days=1)
 _UNFINISHED = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+_STARTED = {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}
+"""A pending run has no process of its own yet."""
+
 _OURS = {"name": {"any_": ["retrain", "score", "watch", "paper"]}}
 """Flows of this project, as Prefect filters them: a server may have others."""
 
@@ -71,10 +74,11 @@ class _Server:
         found: list[Json] = self._post(f"{what}/filter", {"limit": _PAGE, **filters}).json()
         return found
 
-    def mark_as_crashed(self, run: str) -> None:
+    def end(self, run: Json) -> None:
         """End a run in Prefect's records, which gives its deployment's place back."""
-        state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone: `oncoshift doctor --fix`"}
-        self._post(f"flow_runs/{run}/set_state", {"state": state})
+        name = "Cancelled" if run["state_type"] == "CANCELLING" else "Crashed"
+        state = {"type": name.upper(), "name": name, "message": "its process is gone: `oncoshift doctor --fix`"}
+        self._post(f"flow_runs/{run['id']}/set_state", {"state": state})
 
     def _post(self, path: str, body: Json) -> requests.Response:
         answer = self._session.post(f"{self._url}/{path}", json=body, timeout=_SECONDS)
@@ -85,14 +89,14 @@ class _Server:
 def _check_runs(server: _Server, project: Path) -> Iterator[Finding]:
     """Check that a process works on each run, by the lock that it holds: see `flows.runs`."""
     living = Path(os.environ.get("PREFECT_HOME", project / ".prefect")) / "living"
-    for run in server.find("flow_runs", flows=_OURS, flow_runs=_UNFINISHED):
+    for run in server.find("flow_runs", flows=_OURS, flow_runs=_STARTED):
         title, lock = f"Prefect's run {run['name']!r} is {run['state_name']}", living / run["id"]
         if lock.is_file():
             if not is_locked(lock):
                 yield Finding(
                     "flow runs", "warning", f"{title}, but its process is gone",
-                    "the next run on this machine marks it as Crashed, and --fix does so now",
-                    partial(server.mark_as_crashed, run["id"]),
+                    "the next run on this machine ends it, and --fix does so now",
+                    partial(server.end, run),
                 )  # fmt: skip
         elif run["start_time"] and datetime.now(UTC) - datetime.fromisoformat(run["start_time"]) > _LONG:
             yield Finding(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 State = Literal["awaited", "approved", "refused", "timed out", "overtaken"]
 
-APPROVAL_TAG = "oncoshift.approval"
+APPROVAL_TAG, APPROVED = "oncoshift.approval", "approved"
+"""Tag of a version with the state of its approval, and the state that promotes it."""
 
 _ACTIONS: dict[State, Action] = {
     "awaited": "await",

@@ -15,6 +15,7 @@ from flask import Response, request
 from mlflow.server import auth
 from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
+from oncoshift.registry.approval import APPROVAL_TAG, APPROVED
 from oncoshift.registry.changes import INTENT_TAG
 from oncoshift.registry.history import CHALLENGER, LAST_TAG
 from oncoshift.registry.lease import LOCK
@@ -59,7 +60,20 @@ def _chooses_champion() -> bool:
         )
     if path.endswith((f"{_MODELS}delete", f"{_MODELS}rename")):
         return not all(isinstance(name, str) and name.startswith(f"{LOCK} ") for name in _read("name"))
+    if path.endswith((f"{_VERSIONS}set-tag", f"{_VERSIONS}create")):
+        return _approves()
     return path.endswith(f"{_VERSIONS}delete")
+
+
+def _approves() -> bool:
+    """Tell whether the request marks a version as approved, which the next answer carries out."""
+    body = request.get_json(force=True, silent=True) if request.get_data() else {}
+    places = [request.args, body, *((body.get("tags") or ()) if isinstance(body, dict) else ())]
+    keys, values = (
+        {str(place[field]) for place in places if isinstance(place, dict) and field in place}
+        for field in ("key", "value")
+    )
+    return APPROVAL_TAG in keys and APPROVED in values
 
 
 def _read(field: str) -> set[Any]:
