@@ -11,6 +11,7 @@ import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,6 +84,11 @@ def test_missing_params_say_where_to_run(tmp_path: Path, capsys: pytest.CaptureF
     assert "run from the folder that has params.yaml" in capsys.readouterr().err
 
 
+def make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the disk roomy, as `oncoshift doctor` warns of one that is nearly full."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1e12))
+
+
 def test_a_command_finds_the_project_around_it(
     experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +103,7 @@ def test_a_command_finds_the_project_around_it(
     assert (inner / "data" / "tiles" / "tiles.parquet").is_file()
     assert not (experiment / "data" / "tiles").exists()
     monkeypatch.chdir(experiment / "data")
+    make_room(monkeypatch)
     assert main(["doctor"]) == 0
     assert f"project: {experiment}" in capsys.readouterr().out
 
@@ -112,6 +119,7 @@ def test_doctor_fails_where_no_tile_has_the_target_and_says_what_there_is(
 ) -> None:
     (experiment / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(experiment)
+    make_room(monkeypatch)
     assert main(["doctor", "--set", "target=skin"]) == 2
     printed = capsys.readouterr()
     assert "12 tiles of colon, 12 tiles of kidney, 12 tiles of lung" in printed.out
