@@ -269,8 +269,16 @@ def test_doctor_notices_a_champion_moved_by_hand_and_records_or_undoes_it(
     assert run("doctor") == 2
     moved = f"{name}: its champion was moved outside oncoshift: version 2 instead of version 1"
     assert moved in capsys.readouterr().err
-    run("doctor", "--undo", "--reason", "a slip")
-    assert f"{name}: champion is version 1 again" in capsys.readouterr().out
+    first = "oncoshift-first"  # comes before, and was never champion by a command
+    make_two_versions(tracker, first)
+    tracker.client.set_registered_model_alias(first, "champion", "1")
+    assert run("doctor") == 2
+    assert "to have none again, delete the alias in MLflow's UI" in capsys.readouterr().err
+    assert run("doctor", "--undo", "--reason", "a slip") == 2
+    printed = capsys.readouterr()
+    assert f"{name}: champion is version 1 again" in printed.out
+    assert f"{first}: its history has no champion to go back to" in printed.err
+    tracker.client.delete_registered_model_alias(first, "champion")
     tracker.client.set_registered_model_alias(name, "champion", "2")
     run("doctor", "--record")
     assert f"{name}: champion is version 2, and now" in capsys.readouterr().out

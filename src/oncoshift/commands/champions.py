@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def add_champions(parser: argparse.ArgumentParser) -> None:
     """Add the options of `doctor` about champions."""
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--record", action="store_true", help="record champions that were moved by hand in the history")
-    choice.add_argument("--undo", action="store_true", help="make the champions before champions again")
+    choice.add_argument("--record", action="store_true", help="record all champions that were moved by hand")
+    choice.add_argument("--undo", action="store_true", help="make the champions before champions again, of all models")
     parser.add_argument("--reason", default="found by oncoshift doctor", help="why, for the history")
 
 
@@ -26,6 +26,7 @@ def check_champions(context: Context) -> tuple[list[str], list[str]]:
     Returns:
         What was settled, and the problems that are left; a line each.
     """
+    from oncoshift.errors import RegistryError
     from oncoshift.registry.manual import find_manual_change
     from oncoshift.registry.models import list_models
     from oncoshift.registry.store import has_store, open_client
@@ -43,11 +44,15 @@ def check_champions(context: Context) -> tuple[list[str], list[str]]:
         before = f"version {change.replaced}" if change.replaced else "none"
         now = f"version {change.champion}" if change.champion else "none"
         if context.arguments.record or context.arguments.undo:
-            settled.append(f"{model.name}: {_settle(context, client, model.name, before, now)}")
+            try:
+                settled.append(f"{model.name}: {_settle(context, client, model.name, before, now)}")
+            except RegistryError as error:  # the other models are settled all the same
+                problems.append(str(error))
         else:
+            undo = "`--undo` reverts it" if change.replaced else "to have none again, delete the alias in MLflow's UI"
             problems.append(
                 f"{model.name}: its champion was moved outside oncoshift: {now} instead of {before}, the last in its "
-                "history; `oncoshift doctor --record` keeps it, `--undo` reverts it"
+                f"history; `oncoshift doctor --record` keeps it, {undo}"
             )
     return settled, problems
 
