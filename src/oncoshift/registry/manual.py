@@ -64,8 +64,8 @@ def undo_manual_change(client: MlflowClient, name: str, reason: str, by: str) ->
         recorded = last.champion if last else None
         if recorded is None:
             raise RegistryError(
-                f"{name}: its history has no champion to go back to; `oncoshift doctor --record` keeps the present one, "
-                "and to have none, delete the alias in MLflow's UI"
+                f"{name}: its history has no champion to go back to; `oncoshift doctor --record` keeps the "
+                "present one, and to have none, delete the alias in MLflow's UI"
             )
         undo = Event("undo", recorded, change.champion, by, reason, choose_time(change))
         begin_change(client, name, undo)
