@@ -270,17 +270,16 @@ Trusted although they failed: {"; ".join(wrong) or "none"}.{more}"""
 
 def _render_left_out(results: Results) -> str:
     """Say what leaving out sources that contradict the others changes; nothing where none was."""
-    found = [each for each in results.rows if each.without]
+    found = [(each, known) for each in results.rows if (known := each.candidate) is not None and known.without]
     if not found:
         return ""
     rows = []
-    for each in found:
-        row, without = each.row, each.candidate.without if each.candidate is not None else {}
+    for each, candidate in found:
+        row = each.row
         usual = results.find(row.pool, row.method, row.variant)
         rows.append(
             (
-                str(row.pool), results.name_candidate(row.method, row.variant),
-                ", ".join(f"{organ} ({kappa:.2f})" for organ, kappa in without.items()),
+                str(row.pool), results.name_candidate(row.method, row.variant), candidate.left_out,
                 _show(_interval(usual)), _show(each.of_target), _show_signed(results.compute_difference(each, usual)),
             )
         )  # fmt: skip

@@ -70,6 +70,11 @@ class Candidate:
     without: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def left_out(self) -> str:
+        """The organs that it was not trained on, with their kappa, in words; empty without any."""
+        return ", ".join(f"{organ} ({kappa:.2f})" for organ, kappa in self.without.items())
+
+    @property
     def score(self) -> float:
         """Mean of the scores."""
         return fmean(self.scores)
@@ -152,7 +157,7 @@ class Choice:
             candidate.method,
             candidate.variant,
             ", ".join(map(str, candidate.seeds)),
-            ", ".join(f"{organ} ({kappa:.2f})" for organ, kappa in candidate.without.items()),
+            candidate.left_out,
             f"{candidate.score:.3f}",
             f"{candidate.following:.3f}",
             *("" if value is None else f"{value:.3f}" for value in (candidate.agreement, candidate.stain)),
